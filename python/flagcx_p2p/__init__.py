@@ -13,8 +13,8 @@ Everything may be called from any thread at any time, :meth:`Engine.close` too; 
 their own deadlines:
 
 - ``connect`` after FLAGCX_P2P_CONNECT_TIMEOUT_MS and FLAGCX_P2P_HANDSHAKE_TIMEOUT_MS;
-- ``Region.close`` after FLAGCX_P2P_XFER_TIMEOUT_MS;
-- ``write``, ``read`` and ``Transfer.wait`` look up five times a second, and give up when the engine is closed or a signal
+- ``Region.close`` after FLAGCX_P2P_XFER_TIMEOUT_MS, ``notify`` after 5 s;
+- all of these, ``write``, ``read`` and ``Transfer.wait`` look up five times a second, and give up when the engine is closed or a signal
   handler raises, as that of Ctrl-C does.
 
 In a forked process, create an engine of its own: the parent's objects may be closed and dropped there, and nothing else.

@@ -17,8 +17,8 @@ import weakref
 from collections.abc import AsyncIterator, Callable, Generator
 from typing import TYPE_CHECKING, Any
 
-from ._errors import P2pError, QueueFull, TransferCancelled, TransferTimedOut
-from ._native import LoopQueue
+from ._errors import P2pError, QueueFull, TransferCancelled
+from ._native import LoopQueue, seconds
 
 if TYPE_CHECKING:
     from ._native import Connection, Engine, Transfer
@@ -29,11 +29,8 @@ _ROOM_LIMIT = 30.0
 _FIRST_PAUSE = 0.0002
 _LAST_PAUSE = 0.005
 
-#: What poll takes at once: it counts milliseconds in 32 bits.
-_LONGEST_POLL = 3600.0
-
-#: IBV_WC_WR_FLUSH_ERR: the status of what was stopped.
-_FLUSHED = 5
+#: How long one call of poll may wait, in seconds: it takes milliseconds, as an int of C.
+_POLL_LIMIT = 3600.0
 
 
 class _Reactor:
@@ -145,24 +142,19 @@ async def move(begin: Callable[..., Transfer | None], arguments: tuple[Any, ...]
         return await transfer
     begun: Transfer | None = None
     try:
-        async with asyncio.timeout(max(timeout, 0.0)) as limit:
+        async with asyncio.timeout(timeout) as limit:
             begun = await _started(begin, arguments)
             await begun
     except TimeoutError:
         if not limit.expired():
             raise
+        connection: Connection = begin.__self__  # type: ignore[attr-defined]
         if begun is None:
-            text = f"the transfer could not be started within {timeout} s: the queues are full"
-            raise TransferTimedOut(text, status=_FLUSHED) from None
+            raise connection._timed_out(None, timeout) from None
         try:
             begun._result()  # it may have ended otherwise before
         except TransferCancelled:
-            raise _timed_out(begun, timeout) from None
-
-
-def _timed_out(transfer: Transfer, timeout: float) -> TransferTimedOut:
-    text = f"the transfer was not over after {timeout} s and was stopped"
-    return TransferTimedOut(text, transfer.id, 0, _FLUSHED, "", transfer._peer)
+            raise connection._timed_out(begun, timeout) from None
 
 
 async def _started(begin: Callable[..., Transfer | None], arguments: tuple[Any, ...]) -> Transfer:
@@ -258,12 +250,15 @@ class Notified(AsyncIterator["Notification"]):
 def notifications(self: Engine, timeout: float | None = 0.0) -> list[Notification]:
     """Takes all notifications that this engine has received, in the order of their arrival.
 
-    ``timeout``: for how many seconds to wait for one, if there is none; None waits until one comes. By default it never waits. Ctrl-C
+    ``timeout``: for how many seconds to wait for one, if there is none; None, or more than a
+    clock can tell, waits until one comes; nan is a ``ValueError``. By default it never waits. Ctrl-C
     ends the wait, and so does ``Engine.close``: :class:`P2pError`. An exception of a signal handler, such as ``KeyboardInterrupt``,
     loses none: the next call returns them. Any thread may call it; each notification goes to one caller, of this or of ``notified``.
     """
     # In Python, because handlers run when a native method has returned: here its answer can still be given back.
     received: list[Notification] = []
+    if timeout != 0:
+        timeout = seconds(timeout)
     try:
         self._receive(received, True)
         if not received and timeout != 0:
@@ -276,7 +271,7 @@ def notifications(self: Engine, timeout: float | None = 0.0) -> list[Notificatio
 
 def _receive_next(engine: Engine, received: list[Notification], timeout: float | None) -> None:
     """Waits for notifications by a descriptor of its own, as a loop does."""
-    until = None if timeout is None else time.monotonic() + _seconds(timeout)
+    until = None if timeout is None else time.monotonic() + timeout
     queue = LoopQueue()
     arrivals = select.poll()
     arrivals.register(queue.fileno(), select.POLLIN)
@@ -289,18 +284,8 @@ def _receive_next(engine: Engine, received: list[Notification], timeout: float |
             left = None if until is None else until - time.monotonic()
             if received or (left is not None and left <= 0):
                 return
-            arrivals.poll(None if left is None else min(left, _LONGEST_POLL) * 1000)
+            arrivals.poll(1000 * (_POLL_LIMIT if left is None else min(left, _POLL_LIMIT)))
         finally:
             engine._unwatch(queue, token)
         queue.take()
         engine._receive(received, True)
-
-
-def _seconds(timeout: float) -> float:
-    try:
-        seconds = timeout + 0.0
-    except OverflowError:
-        raise ValueError("timeout is a number of seconds: this one is beyond a float") from None
-    if math.isnan(seconds):
-        raise ValueError("a timeout is a number of seconds, or None for no end: got nan")
-    return seconds

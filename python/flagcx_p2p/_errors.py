@@ -29,7 +29,10 @@ class TransferFailed(P2pError):
 
 
 class TransferTimedOut(TransferFailed):
-    """The transfer was not over at its deadline (FLAGCX_P2P_XFER_TIMEOUT_MS) and was stopped."""
+    """The transfer was not over at its deadline, and was stopped; or not begun at it, and nothing was moved.
+
+    The deadline is that of the call's ``timeout=``, or of FLAGCX_P2P_XFER_TIMEOUT_MS. ``id`` is 0 for a transfer that was not begun.
+    """
 
 
 class TransferCancelled(TransferFailed):

@@ -154,6 +154,39 @@ class Settings(unittest.TestCase):
             Engine(settings={"FLAGCX_P2P_PATH": 7})  # type: ignore[dict-item]
 
 
+    def test_those_that_would_do_nothing_are_refused(self) -> None:
+        for name, text in {
+            "FLAGCX_P2P_PTH": "FLAGCX_P2P_PTH is not a variable.*did you mean FLAGCX_P2P_PATH",
+            "BIND": "BIND is not a variable.*flagcx-p2p config",
+            "FLAGCX_DEBUG": "environment",
+            "FLAGCX_IB_MERGE_VFS": "no effect: ports are never merged",
+        }.items():
+            with self.subTest(name), self.assertRaisesRegex(ValueError, text):
+                Engine(settings={name: "1"})
+
+    def test_those_of_devices_that_are_open_are_refused(self) -> None:
+        Engine().close()
+        fabric = os.environ["FLAGCX_P2P_FABRIC"]
+        Engine(settings={"FLAGCX_P2P_FABRIC": fabric}).close()
+        for name, text in ("FLAGCX_P2P_PATH", "shared"), ("FLAGCX_P2P_SOFTWARE_DEVICES", "3"):
+            with self.subTest(name), self.assertRaisesRegex(flagcx_p2p.P2pError, f"{name} has no effect.*with {name}"):
+                Engine(settings={name: text})
+
+    def test_a_cached_connection_starts_no_thread(self) -> None:
+        with Engine() as server, Engine() as client:
+            server.start_server()
+            first = client.connect(server.session)
+            before = self.switches()
+            for _ in range(50):
+                self.assertEqual(repr(client.connect(server.session)), repr(first))
+            self.assertLess(self.switches() - before, 25, "a call that waits for a thread gives its processor up")
+
+    @staticmethod
+    def switches() -> int:
+        with open("/proc/thread-self/status") as status:
+            return next(int(line.split()[1]) for line in status if line.startswith("voluntary_ctxt_switches"))
+
+
 class Counts(Pair):
     def ended(self, stats: flagcx_p2p.Stats, direction: str) -> Dict[str, int]:
         """The sums over all paths, of what is done."""

@@ -105,7 +105,17 @@ class Forks(Pair):
         # More pieces than are copied within the call.
         pieces = [Piece(self.local, self.remote.address)] * 17
         started = self.connection.start_write(pieces)
-        parent = os.getpid()
+        prepared = self.connection.prepare("write", pieces)
+        shared = self.client.allocate(4096)
+        begins, there = self.local.address, self.remote.address
+
+        async def awaited(what: Any) -> None:
+            await what
+
+        async def first() -> None:
+            await anext(self.client.notified())
+
+        parent, self.server_session = os.getpid(), self.server.session
         uses: List[Callable[[], Any]] = [
             lambda: self.client.port,
             self.client.start_server,
@@ -121,12 +131,44 @@ class Forks(Pair):
             started.wait,
             started.done,
             started.cancel,
+            lambda: self.client.address,
+            lambda: self.client.session,
+            lambda: self.client.notifications(1),
+            lambda: asyncio.run(first()),
+            lambda: self.client.register_many([bytearray(8)]),
+            lambda: self.client.register_address(begins, 8),
+            lambda: self.client.allocate(4096),
+            lambda: self.client.slow_transfers(0),
+            self.client.stats,
+            self.client.snapshot,
+            lambda: self.connection.write(self.local[1:5], there),
+            lambda: self.connection.write(shared, there),
+            lambda: self.connection.write_many([begins], [there], 8),
+            lambda: self.connection.read_many(pieces),
+            lambda: self.connection.start_read(pieces),
+            lambda: self.connection.start_write(pieces, notify=(b"name", b"")),
+            lambda: self.connection.prepare("read", pieces),
+            prepared.start,
+            lambda: prepared.start(notify=(b"name", b"")),
+            prepared.run,
+            lambda: asyncio.run(awaited(self.connection.write_async(self.local, there))),
+            lambda: asyncio.run(awaited(self.connection.read_async(self.local, there))),
+            lambda: asyncio.run(awaited(self.connection.write_many_async(pieces))),
+            lambda: asyncio.run(awaited(self.connection.read_many_async([begins], [there], 8))),
+            lambda: asyncio.run(awaited(started)),
         ]
 
         def use() -> None:
-            for one in uses:
-                with self.assertRaisesRegex(flagcx_p2p.P2pError, f"forked from process {parent}"):
+            for index, one in enumerate(uses):
+                with self.assertRaisesRegex(flagcx_p2p.P2pError, f"forked from process {parent}", msg=str(index)):
                     one()
+            # What tells no more than the object does.
+            for text in repr(self.client), repr(self.connection), repr(prepared), repr(started), repr(shared):
+                self.assertTrue(text)
+            self.assertEqual((len(prepared), len(self.local[1:5])), (17, 4))
+            self.assertEqual(self.connection.peer, self.server_session)
+            for ended in shared.close, self.connection.close, self.local.close, self.client.close:
+                ended()
 
         self.child(use)
         started.wait()

@@ -2,6 +2,7 @@
 
 import contextlib
 import ctypes
+import itertools
 import os
 import random
 import signal
@@ -12,7 +13,7 @@ import unittest
 from typing import Any, Callable, Dict, Iterator
 
 from pair import Pair
-from programs import Peer
+from programs import Peer, Program
 
 # Before the engine reads its configuration: between two processes of a host only TCP needs the peer's help.
 os.environ["FLAGCX_P2P_PATH"] = "tcp"
@@ -38,6 +39,38 @@ def interrupts(first: float, every: float = 0.0) -> Iterator[None]:
         signal.signal(signal.SIGALRM, before)
 
 
+#: A peer that takes notifications until the one that is named "last", and prints each.
+_TAKES = """
+import sys
+from flagcx_p2p import Engine
+with Engine() as engine:
+    engine.start_server()
+    print(engine.session, flush=True)
+    name = b""
+    while name != b"last":
+        for name, content in engine.notifications(30):
+            text = f"{max(content[:1], default=0)}*{len(content)}" if content == content[:1] * len(content) else "mixed"
+            print(name.rstrip(b"\\0").decode(), text if name != b"last" else "", flush=True)
+    sys.stdin.read()
+"""
+
+
+class Notified(Peer):
+    """Another process that takes notifications."""
+
+    def __init__(self) -> None:
+        self.program = Program(_TAKES)
+        assert self.program.process.stdout is not None
+        self.session = self.program.process.stdout.readline().strip()
+
+    def received(self) -> "list[tuple[str, str]]":
+        """All before the last, with what their contents are."""
+        assert self.program.process.stdout is not None
+        lines = iter(self.program.process.stdout.readline, "")
+        found = (line.strip().partition(" ") for line in lines)
+        return [(name, text) for name, _, text in itertools.takewhile(lambda one: one[0] != "last", found)]
+
+
 class AStoppedPeer(unittest.TestCase):
     """Its transfers last until their deadline of 30 s."""
 
@@ -52,21 +85,17 @@ class AStoppedPeer(unittest.TestCase):
     def setUp(self) -> None:
         if os.environ["FLAGCX_P2P_FABRIC"] != "software":
             self.skipTest("not run over verbs: a device moves bytes from and to a process that is stopped")
-        self.peer = self.enterContext(Peer(SIZE)) if hasattr(self, "enterContext") else self._enter(Peer(SIZE))
+        self.peer = self.enterContext(Peer(SIZE))
         self.engine = Engine()
         self.addCleanup(self.engine.close)
         self.memory = bytearray(SIZE)
         self.connection = self.engine.connect(self.peer.session)
 
-    def _enter(self, peer: Peer) -> Peer:  # enterContext of Python 3.11
-        self.addCleanup(peer.__exit__)
-        return peer
-
-    def interrupted(self, call: Callable[[], Any]) -> None:
+    def interrupted(self, call: Callable[[], Any], seconds: float = 0.3) -> None:
         begun = time.monotonic()
-        with interrupts(0.3), self.assertRaises(KeyboardInterrupt):
+        with interrupts(seconds), self.assertRaises(KeyboardInterrupt):
             call()
-        self.assertLess(time.monotonic() - begun, 3, "0.3 s, a turn of 0.2 s, the end of the transfer")
+        self.assertLess(time.monotonic() - begun, seconds + 2.7, "a turn of 0.2 s, the end of the transfer")
 
     def test_ctrl_c_ends_every_call_that_waits_and_its_transfer(self) -> None:
         for name, call in self.CALLS.items():
@@ -102,6 +131,62 @@ class AStoppedPeer(unittest.TestCase):
             self.memory[:] = bytes(SIZE)
             self.connection.read(region, self.peer.address)
             self.assertEqual((bytes(self.memory[:4]), bytes(self.memory[-4:])), (b"head", b"tail"))
+
+    def test_ctrl_c_ends_a_close_of_a_region_that_is_in_use(self) -> None:
+        region = self.engine.register(self.memory)
+        self.peer.stop()
+        transfer = self.connection.start_write([Piece(region, self.peer.address)])
+        self.interrupted(region.close)
+        self.assertFalse(region.closed)
+        self.assertFalse(transfer.done())
+        with self.assertRaises(BufferError):
+            self.memory.append(0)
+        with contextlib.suppress(KeyboardInterrupt), region:
+            self.interrupted(region.__exit__)
+            self.peer.go_on()
+        self.assertTrue(region.closed)
+        transfer.wait(20)
+        self.memory.append(0)
+        self.memory.pop()
+
+    def test_ctrl_c_ends_a_notification_that_is_sent_as_a_whole_or_not_at_all(self) -> None:
+        for size in (10, 1000, 1 << 20):
+            with self.subTest(size), Notified() as peer:
+                connection = self.engine.connect(peer.session)
+                peer.stop()
+                sent = 0
+
+                def send() -> None:
+                    nonlocal sent
+                    while True:
+                        connection.notify(b"%d" % sent, bytes([sent % 256]) * size)
+                        sent += 1
+
+                # Two seconds of room, at most.
+                self.interrupted(send, 2.0)
+                self.interrupted(send, 0.3)
+                peer.go_on()
+                connection.notify(b"last")
+                received = peer.received()
+                # What was interrupted is whole, or is not there.
+                self.assertGreater(sent, 0)
+                names = [int(name) for name, _ in received]
+                self.assertEqual(sorted(set(names)), list(range(len(set(names)))))
+                self.assertIn(len(names) - sent, (0,) if size <= 1000 else (0, 1, 2), "none is lost or sent twice")
+                for name, digest in received:
+                    self.assertEqual(digest, f"{int(name) % 256}*{size}")
+                connection.close()
+
+    def test_a_notification_that_no_peer_takes_is_refused_and_the_next_one_is_sent(self) -> None:
+        with Notified() as peer:
+            connection = self.engine.connect(peer.session)
+            peer.stop()
+            with self.assertRaisesRegex(flagcx_p2p.P2pError, f"{peer.session}.*none for 5 s.*Nothing was sent"):
+                for number in range(1 << 20):
+                    connection.notify(b"%d" % number, bytes([number % 256]) * 2000)
+            peer.go_on()
+            connection.notify(b"last")
+            self.assertEqual([int(name) for name, _ in peer.received()], list(range(number)))
 
     def bytes_arrive(self) -> None:
         """Once the lanes have been rebuilt, which takes a moment."""

@@ -1,5 +1,6 @@
 """Notifications: as an asynchronous iterator, without loss, and after their transfers."""
 
+import array
 import asyncio
 import os
 import random
@@ -7,7 +8,7 @@ import signal
 import threading
 import time
 import unittest
-from typing import AsyncIterator, List
+from typing import Any, AsyncIterator, Callable, List
 
 from pair import Pair
 from programs import Peer
@@ -65,6 +66,22 @@ class Iterated(Pair):
             threading.Timer(0.01, self.send, (number, 1)).start()
             names = [name for name, _ in self.server.notifications(timeout=10)]
             self.assertEqual(names, [b"%d" % number])
+
+    def test_any_number_of_seconds_is_a_timeout_but_nan(self) -> None:
+        for timeout in float("inf"), 1e300, 1e9, 1e12, 1 << 70, None:
+            with self.subTest(timeout):
+                sender = threading.Timer(0.05, self.connection.notify, (b"late",))
+                sender.start()
+                self.assertEqual([one.name for one in self.server.notifications(timeout)], [b"late"])
+                sender.join()
+        for timeout in 0, -1, float("-inf"), 1e-320:
+            self.assertEqual(self.server.notifications(timeout), [])
+        self.connection.notify(b"kept")
+        with self.assertRaisesRegex(ValueError, "a number of seconds.*got nan"):
+            self.server.notifications(float("nan"))
+        with self.assertRaisesRegex(TypeError, "must be real number"):
+            self.server.notifications("x")  # type: ignore[arg-type]
+        self.assertEqual([one.name for one in self.server.notifications(5)], [b"kept"])
 
     def test_a_closed_engine_ends_the_call_that_waits(self) -> None:
         threading.Timer(0.2, self.server.close).start()
@@ -221,13 +238,46 @@ class AfterTransfers(Pair):
         self.assertLessEqual(len(os.listdir("/proc/self/task")) - before, 1)
 
     def test_sizes_are_checked_by_the_call(self) -> None:
-        largest = 64 << 20
-        for note in (bytes(257), b""), (b"", bytes(largest)):
+        for send in self.ways():
             with self.assertRaisesRegex(P2pError, "at most"):
-                self.connection.start_write(self.pieces(), notify=note)
-        with self.assertRaises(TypeError):
-            self.connection.start_write(self.pieces(), notify=("text", b""))  # type: ignore[arg-type]
+                send((b"", bytes(64 << 20)))
         self.assertEqual(self.target, bytes(self.SIZE), "nothing was started")
+
+    def ways(self) -> "List[Callable[[Any], Any]]":
+        """The two of sending a notification."""
+        return [
+            lambda note: self.connection.notify(*note),
+            lambda note: self.connection.start_write(self.pieces(), notify=note).wait(),
+        ]
+
+    def test_both_ways_refuse_the_same_with_the_same_text(self) -> None:
+        for note, kind, text in (
+            ((b"x" * 257, b""), ValueError, "at most 256 bytes, got 257"),
+            ((b"a\0b", b""), ValueError, "no NUL"),
+            (("text", b""), TypeError, "name of a notification is bytes.*got str.*encode"),
+            ((b"name", "text"), TypeError, "content of a notification is bytes.*got str"),
+            ((b"name", 7), TypeError, "got int"),
+            (([1, 2], b""), TypeError, "got list"),
+        ):
+            for send in self.ways():
+                with self.subTest(note=note), self.assertRaisesRegex(kind, text):
+                    send(note)
+        for pair, kind in ((b"", b"", b""), ValueError), ((b"",), ValueError), (b"ab", TypeError), (5, TypeError):
+            with self.subTest(pair=pair), self.assertRaisesRegex(kind, "a pair"):
+                self.connection.start_write(self.pieces(), notify=pair)
+        self.assertEqual(self.target, bytes(self.SIZE), "nothing was started")
+        self.assertEqual(self.server.notifications(), [])
+
+    def test_both_ways_take_any_buffer(self) -> None:
+        for send in self.ways():
+            send((bytearray(b"name"), memoryview(b"c.o.n.t.e.n.t")[::2]))
+            send((array.array("B", b"name"), bytearray(b"content")))
+        found: "List[Any]" = []
+        while len(found) < 4:
+            arrived = self.arrived()
+            self.assertTrue(arrived)
+            found += arrived
+        self.assertEqual(found, [(b"name", b"content")] * 4)
 
     def test_those_of_transfers_that_are_done_come_before_the_end(self) -> None:
         for _ in range(20):

@@ -44,6 +44,29 @@ class Stub(unittest.TestCase):
                     signature = inspect.signature(getattr(getattr(_native, name), method))
                     arguments = stub.args.args + stub.args.kwonlyargs
                     self.assertEqual([argument.arg for argument in arguments], list(signature.parameters))
+                    keywords = inspect.Parameter.KEYWORD_ONLY
+                    self.assertEqual(
+                        [argument.arg for argument in stub.args.kwonlyargs],
+                        [one.name for one in signature.parameters.values() if one.kind == keywords],
+                    )
+                    # Of overloads the last has all arguments without defaults.
+                    if not self.is_overloaded(stub):
+                        defaults = {one.name: one.default for one in signature.parameters.values()}
+                        self.assertEqual(
+                            self.defaults(stub), {one: it for one, it in defaults.items() if it is not inspect.Parameter.empty}
+                        )
+
+    @staticmethod
+    def is_overloaded(stub: ast.FunctionDef) -> bool:
+        return any(isinstance(mark, ast.Name) and mark.id == "overload" for mark in stub.decorator_list)
+
+    @staticmethod
+    def defaults(stub: ast.FunctionDef) -> "Dict[str, Any]":
+        """The arguments of a function of the stub that have defaults."""
+        arguments, defaults = stub.args.args, stub.args.defaults
+        found = list(zip(arguments[len(arguments) - len(defaults) :], defaults))
+        found += [(one, it) for one, it in zip(stub.args.kwonlyargs, stub.args.kw_defaults) if it is not None]
+        return {argument.arg: ast.literal_eval(default) for argument, default in found}
 
     def test_everything_has_a_text(self) -> None:
         for name in self.public(_native):

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use flagcx_p2p::{Connection as CoreConnection, Iov, Opcode, PathKind, TransferId};
-use pyo3::exceptions::PyValueError;
+use pyo3::exceptions::{PyBaseException, PyValueError};
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
 use pyo3::types::PyType;
@@ -11,13 +11,12 @@ use pyo3::types::PyType;
 use crate::asking;
 use crate::engine::Shared;
 use crate::local::Local;
-use crate::notifier::Note;
+use crate::note::Note;
 use crate::number::{self, Number};
-use crate::operation;
 use crate::pieces::{self, RemoteKeys};
 use crate::prepared::Prepared;
-use crate::single;
 use crate::transfer::{self, Transfer};
+use crate::{operation, sending, single, waiting};
 
 /// A connection to one peer, of `Engine.connect`. Any method may be called from any thread.
 ///
@@ -90,15 +89,17 @@ impl Connection {
 }
 
 impl Connection {
-    /// The coroutine of a transfer: `arguments` are how to begin it, with what, and its time-out.
+    /// The coroutine of a transfer, which the method `begin` begins with `arguments`.
     fn moved<'py>(
-        &self,
-        py: Python<'py>,
-        arguments: impl pyo3::call::PyCallArgs<'py>,
+        slf: &Bound<'py, Self>,
+        begin: &str,
+        arguments: impl IntoPyObject<'py>,
+        timeout: Option<f64>,
     ) -> PyResult<Bound<'py, PyAny>> {
         static MOVE: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
-        self.shared.core()?;
-        MOVE.import(py, "flagcx_p2p._asyncio", "move")?.call1(arguments)
+        slf.get().shared.core()?;
+        let timeout = waiting::seconds(timeout)?;
+        MOVE.import(slf.py(), "flagcx_p2p._asyncio", "move")?.call1((slf.getattr(begin)?, arguments, timeout))
     }
 }
 
@@ -175,9 +176,8 @@ impl Connection {
     /// stay as it is until the transfer has ended. Where there is no room for another transfer this waits for it, for 30 s at most, or
     /// raises QueueFull at once with `block=False`.
     ///
-    /// `notify`: name and content, both bytes, of a notification that the peer gets once the bytes are there, without anybody waiting
-    /// for it, and never if the transfer fails or is cancelled. Its sizes are checked before anything is started, as those of
-    /// `notify`. One thread of the engine sends them all, those to one peer in the order in which the transfers end. A peer that
+    /// `notify`: a pair of name and content, as the arguments of `notify`, of a notification that the peer gets once the bytes are there, without anybody waiting
+    /// for it, and never if the transfer fails or is cancelled. It is checked before anything is started. One thread of the engine sends them all, those to one peer in the order in which the transfers end. A peer that
     /// does not read for 5 s loses it: an event `notification_dropped` and a line of the log, and `Transfer.notified` is False.
     #[pyo3(signature = (local, remote = None, length = None, *, block = true, notify = None))]
     fn start_write(
@@ -222,11 +222,8 @@ impl Connection {
         size: Option<Number>,
         #[pyo3(from_py_with = number::timeout)] timeout: Option<f64>,
     ) -> PyResult<Bound<'py, PyAny>> {
-        let begin = slf.getattr("_begin_one")?;
-        slf.get().moved(
-            slf.py(),
-            (begin, (true, local, remote_address.0, offset.0, size.map(|size| size.0)), timeout),
-        )
+        let arguments = (true, local, remote_address.0, offset.0, size.map(|size| size.0));
+        Self::moved(slf, "_begin_one", arguments, timeout)
     }
 
     /// `await connection.write_many_async(...)`: as `write_many`, for asyncio; see `write_async`.
@@ -238,8 +235,7 @@ impl Connection {
         length: Argument<'_, 'py>,
         #[pyo3(from_py_with = number::timeout)] timeout: Option<f64>,
     ) -> PyResult<Bound<'py, PyAny>> {
-        let begin = slf.getattr("_begin_many")?;
-        slf.get().moved(slf.py(), (begin, (true, local, remote, length), timeout))
+        Self::moved(slf, "_begin_many", (true, local, remote, length), timeout)
     }
 
     /// `await connection.read_async(...)`: as `read`, for asyncio; see `write_async`.
@@ -253,11 +249,8 @@ impl Connection {
         size: Option<Number>,
         #[pyo3(from_py_with = number::timeout)] timeout: Option<f64>,
     ) -> PyResult<Bound<'py, PyAny>> {
-        let begin = slf.getattr("_begin_one")?;
-        slf.get().moved(
-            slf.py(),
-            (begin, (false, local, remote_address.0, offset.0, size.map(|size| size.0)), timeout),
-        )
+        let arguments = (false, local, remote_address.0, offset.0, size.map(|size| size.0));
+        Self::moved(slf, "_begin_one", arguments, timeout)
     }
 
     /// `await connection.read_many_async(...)`: as `read_many`, for asyncio; see `read_async`.
@@ -269,8 +262,7 @@ impl Connection {
         length: Argument<'_, 'py>,
         #[pyo3(from_py_with = number::timeout)] timeout: Option<f64>,
     ) -> PyResult<Bound<'py, PyAny>> {
-        let begin = slf.getattr("_begin_many")?;
-        slf.get().moved(slf.py(), (begin, (false, local, remote, length), timeout))
+        Self::moved(slf, "_begin_many", (false, local, remote, length), timeout)
     }
 
     /// Starts a transfer of one piece without waiting for room. `None` if the peer must be asked first, and may not.
@@ -309,6 +301,16 @@ impl Connection {
         }
     }
 
+    /// The `TransferTimedOut` of a transfer that was stopped after so many seconds; without one, of one that could not be started.
+    #[pyo3(name = "_timed_out")]
+    fn timed_out(&self, py: Python<'_>, transfer: Option<&Transfer>, seconds: f64) -> Py<PyBaseException> {
+        let error = match transfer {
+            Some(transfer) => operation::not_over(py, &self.core, transfer.number(), seconds),
+            None => operation::not_started(py, &self.core),
+        };
+        error.into_value(py)
+    }
+
     /// A transfer that can be made many times, of the same pieces: `operation` is "read" or "write".
     ///
     /// prepare(operation, pieces), or prepare(operation, local, remote, length) with columns: see the class. Nothing is moved yet.
@@ -334,23 +336,21 @@ impl Connection {
         Ok(Prepared { shared, connection, opcode, iovs })
     }
 
-    /// Sends a notification: a name of at most 256 bytes without a NUL, and a content.
+    /// Sends a notification: a name of at most 256 bytes without a NUL, and a content, each bytes or another buffer.
+    ///
+    /// Waits for a peer that does not read, for 5 s at most; other threads run meanwhile, and Ctrl-C ends the wait. The peer gets the whole
+    /// notification or nothing of it. After a KeyboardInterrupt it gets nothing, or, of a content of more than 2 KiB, possibly all.
     ///
     /// It may overtake transfers: wait for those first. A peer that runs this engine gets exactly this content, up to its
     /// FLAGCX_P2P_NOTIF_MAX_BYTES: in Python from `Engine.notifications`, in C++ from flagcxP2pEngineGetNotifsOf. The original engine gets
-    /// at most 256 bytes, filled up with zeros. Raises ValueError for such a name, P2pError when the peer does not take it.
-    #[pyo3(signature = (name, content = EMPTY), text_signature = "($self, name, content=b'')")]
-    fn notify(&self, py: Python<'_>, name: &[u8], content: &[u8]) -> PyResult<()> {
+    /// at most 256 bytes, filled up with zeros. Raises ValueError for such a name, TypeError for what is no buffer, P2pError when the peer does
+    /// not take it.
+    #[pyo3(signature = (name, content = None), text_signature = "($self, name, content=b'')")]
+    fn notify(&self, name: &Bound<'_, PyAny>, content: Argument<'_, '_>) -> PyResult<()> {
         self.shared.core()?;
-        if name.len() > 256 {
-            let text = format!("the name of a notification has at most 256 bytes, got {}", name.len());
-            return Err(PyValueError::new_err(text));
-        }
-        if name.contains(&0) {
-            return Err(PyValueError::new_err("the name of a notification must have no NUL"));
-        }
-        let sent = py.detach(|| self.core.send_notification_bytes(name, content));
-        sent.map(drop).map_err(|error| self.shared.refused(error))
+        let note = Note::of(name, content)?;
+        let sent = sending::send(name.py(), &self.core, note);
+        sent.map_err(|error| self.shared.core().err().unwrap_or(error))
     }
 
     /// The state of the connection as it is now: a ConnectionInfo.
@@ -386,7 +386,7 @@ impl Connection {
     /// Ends the connection, for all objects that `Engine.connect` has answered for it; the peer is told. Its transfers end as cancelled;
     /// when this returns nothing of it touches host memory any more. The engine's regions stay, and `connect` makes another one.
     ///
-    /// Takes at most 2 s. Repeats do nothing, and so does this in a forked process.
+    /// Takes at most 2 s; Ctrl-C is seen afterwards. Repeats do nothing, and so does this in a forked process.
     fn close(&self, py: Python<'_>) {
         py.detach(|| self.core.close());
     }
@@ -413,8 +413,6 @@ impl Connection {
 fn opcode(write: bool) -> Opcode {
     if write { Opcode::Write } else { Opcode::Read }
 }
-
-const EMPTY: &[u8] = &[];
 
 fn path(kind: PathKind) -> &'static str {
     kind.name()

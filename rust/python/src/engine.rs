@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use flagcx_p2p::{Access, AllocateOptions, Config, Engine as CoreEngine, EngineOptions};
+use flagcx_p2p::{Access, AllocateOptions, Engine as CoreEngine, EngineOptions};
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 use pyo3::types::PyList;
@@ -23,7 +23,7 @@ use crate::reactor::LoopQueue;
 use crate::region::{Region, Registration};
 use crate::shared_memory::SharedMemory;
 use crate::stats::Stats;
-use crate::{logging, process, single};
+use crate::{logging, process, settings, single};
 
 /// An engine, and what its Python objects share.
 #[derive(Debug)]
@@ -108,9 +108,12 @@ impl Drop for Shared {
 ///
 /// `gpu`: the index of the GPU that holds the memory it moves, which also chooses the NIC next to it. `settings`: configuration variables
 /// (`FLAGCX_P2P_...`) with their texts, which go before those of the environment. Without them, the environment as it was when the first
-/// engine of the process was made.
+/// engine of the process was made. What chooses or sets up devices (FLAGCX_P2P_FABRIC, FLAGCX_P2P_PATH, FLAGCX_P2P_FAULTS, FLAGCX_IB_...)
+/// counts with the first engine of a process; another value is refused later. The queues and workers of a device
+/// (FLAGCX_P2P_WORKERS_PER_POOL, FLAGCX_P2P_SHARD_COUNT, FLAGCX_P2P_QUEUE_DEPTH, FLAGCX_P2P_CQ_DEPTH, FLAGCX_P2P_MAX_REQUESTS,
+/// FLAGCX_P2P_BATCH_POLL_SIZE, FLAGCX_P2P_SPIN_US) and FLAGCX_P2P_METRICS are those of the first of the engines that are open.
 ///
-/// Raises P2pError when no device can be opened, or a setting is refused. Any method may be called from any thread. In a process that was
+/// Raises P2pError when no device can be opened, or a setting is refused; ValueError for a name that is no variable. Any method may be called from any thread. In a process that was
 /// forked from its own, closing and dropping it do nothing, and every other call is refused: create another engine there.
 #[pyclass(frozen, module = "flagcx_p2p", weakref)]
 #[derive(Debug)]
@@ -128,14 +131,10 @@ impl Engine {
         settings: Option<HashMap<String, String>>,
     ) -> PyResult<Self> {
         logging::start();
-        let config = match settings {
-            None => Config::global(),
-            Some(settings) => Arc::new(Config::from_source(&|name| {
-                settings.get(name).cloned().or_else(|| std::env::var(name).ok())
-            })),
-        };
+        let config = settings::config(settings)?;
         let options = EngineOptions { gpu_index: gpu, ..EngineOptions::default() };
-        let core = py.detach(|| CoreEngine::open(config, options)).map_err(refused)?;
+        let core = py.detach(|| CoreEngine::open(Arc::clone(&config), options)).map_err(refused)?;
+        settings::note_in_force(&config);
         let arrivals = Arrivals::of(&core);
         let shared = Arc::new(Shared {
             core,
@@ -179,7 +178,7 @@ impl Engine {
     /// more. Repeats do nothing; a second thread that closes it waits for the first.
     ///
     /// Transfers under way end as cancelled, and calls that wait are told. Takes at most FLAGCX_P2P_XFER_TIMEOUT_MS and 4 s more,
-    /// whatever peers do; most often some milliseconds. Ctrl-C is seen afterwards.
+    /// whatever peers do; most often some milliseconds. It is not interrupted: Ctrl-C is seen afterwards.
     fn close(&self, py: Python<'_>) {
         self.shared.close(py);
     }

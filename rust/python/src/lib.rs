@@ -24,6 +24,7 @@ mod info;
 mod kept;
 mod local;
 mod logging;
+mod note;
 mod notification;
 mod notifier;
 mod number;
@@ -33,6 +34,8 @@ mod prepared;
 mod process;
 mod reactor;
 mod region;
+mod sending;
+mod settings;
 mod shared_memory;
 mod single;
 mod stats;
@@ -80,4 +83,6 @@ mod native {
     use super::tool::run_tool;
     #[pymodule_export]
     use super::transfer::Transfer;
+    #[pymodule_export]
+    use super::waiting::seconds;
 }

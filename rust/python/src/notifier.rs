@@ -10,15 +10,13 @@ use flagcx_p2p::{Connection as CoreConnection, TransferId};
 use pyo3::prelude::*;
 
 use crate::errors::refused;
+use crate::note::Note;
 
 /// How long a peer may be unready: as for notifications that are sent at once. The end of an engine waits for as long.
 const LIMIT: Duration = Duration::from_secs(5);
 
 /// How long the thread sleeps before it looks again whether a peer is ready.
 const PAUSE: Duration = Duration::from_millis(2);
-
-/// A notification's name and content.
-pub(crate) type Note = (Vec<u8>, Vec<u8>);
 
 /// What became of the notification of a transfer.
 #[derive(Debug, Default)]
@@ -83,7 +81,7 @@ struct Due {
 
 /// Refuses a notification that the peer would not take.
 pub(crate) fn check(connection: &CoreConnection, note: &Note) -> PyResult<()> {
-    connection.check_notification(&note.0, &note.1).map_err(refused)
+    connection.check_notification(&note.name, &note.content).map_err(refused)
 }
 
 impl Notifier {
@@ -194,7 +192,7 @@ impl Outbox {
             return false;
         }
         let patience = if is_late { Duration::ZERO } else { LIMIT };
-        let (name, content) = &*job.note;
+        let Note { name, content } = &*job.note;
         job.fate.settle(*done && job.connection.send_notification_of(job.id, name, content, patience));
         let kept = self.lock().outstanding.remove(key);
         self.changed.notify_all();

@@ -84,15 +84,33 @@ fn start_when_free(
 }
 
 fn still_full(py: Python<'_>, connection: &Connection, room: Room) -> PyErr {
+    match room {
+        Room::Until(_) => not_started(py, connection),
+        Room::Refuse | Room::Wait => {
+            let seconds = START_LIMIT.as_secs();
+            queue_full(format!("for {seconds} s {}", no_room(&connection.peer().control.to_string())))
+        }
+    }
+}
+
+/// The error of a transfer for which there was no room before its time-out.
+pub(crate) fn not_started(py: Python<'_>, connection: &Connection) -> PyErr {
     let peer = connection.peer().control.to_string();
-    let text = format!(
+    timed_out(py, TransferId::COMPLETE, &peer, no_room(&peer))
+}
+
+fn no_room(peer: &str) -> String {
+    format!(
         "no room for another transfer with {peer}: the queues are full, or as many transfers as an engine has places for were not \
          asked how they ended (Transfer.wait, Transfer.done)"
-    );
-    match room {
-        Room::Until(_) => timed_out(py, TransferId::COMPLETE, &peer, text),
-        Room::Refuse | Room::Wait => queue_full(format!("for {} s {text}", START_LIMIT.as_secs())),
-    }
+    )
+}
+
+/// The error of a transfer that was stopped at the time-out of its call.
+pub(crate) fn not_over(py: Python<'_>, connection: &Connection, id: TransferId, seconds: f64) -> PyErr {
+    let peer = connection.peer().control.to_string();
+    let text = format!("the transfer with {peer} was not over after {seconds} s, and was stopped");
+    timed_out(py, id, &peer, text)
 }
 
 /// Makes a transfer, and waits for its end; nothing is done without pieces. Whatever exception ends that, nothing uses its memory
@@ -120,13 +138,7 @@ pub(crate) fn run(
         Ok(Some(outcome)) => ended(py, connection, id, &outcome),
         Ok(None) => match stop(py, connection, id) {
             Status::Ended(outcome) if outcome != Outcome::Cancelled => ended(py, connection, id, &outcome),
-            _ => {
-                let peer = connection.peer().control.to_string();
-                let seconds = timeout.unwrap_or_default();
-                let text =
-                    format!("the transfer with {peer} was not over after {seconds} s, and was stopped");
-                Err(timed_out(py, id, &peer, text))
-            }
+            _ => Err(not_over(py, connection, id, timeout.unwrap_or_default())),
         },
         Err(error) => {
             stop(py, connection, id);

@@ -6,7 +6,7 @@ use flagcx_p2p::{Connection as CoreConnection, Iov, Opcode};
 use pyo3::prelude::*;
 
 use crate::engine::Shared;
-use crate::notifier::Note;
+use crate::note::Note;
 use crate::transfer::{self, Transfer};
 use crate::{number, operation, single};
 

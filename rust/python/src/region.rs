@@ -7,7 +7,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::sleep;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use flagcx_p2p::{Access, MemoryKind, RegionId, RegisterOptions, SharedFile};
 use pyo3::exceptions::{PyBufferError, PyIndexError, PyTypeError, PyValueError};
@@ -19,6 +19,7 @@ use crate::errors::refused;
 use crate::exported::Exported;
 use crate::kept::{Key, Owner};
 use crate::single;
+use crate::waiting::TURN;
 
 /// Memory to register.
 #[derive(Debug)]
@@ -200,8 +201,26 @@ impl Region {
         !self.open.load(Ordering::Relaxed) || self.shared.is_closed()
     }
 
+    /// Waits in turns until no transfer uses it, or they have had their time; answers when the wait began. An exception leaves it
+    /// registered.
+    fn wait_for_users(&self, py: Python<'_>) -> PyResult<Instant> {
+        let begun = Instant::now();
+        if let (Ok(core), false) = (self.shared.core(), self.is_closed()) {
+            let wait = || core.wait_for_users(self.id, begun, TURN);
+            while !py.detach(wait) {
+                py.check_signals()?;
+            }
+        }
+        Ok(begun)
+    }
+
     /// Ends the registration, once. In a forked process it does nothing.
     pub(crate) fn deregister(&self, py: Python<'_>) {
+        self.deregister_since(py, Instant::now());
+    }
+
+    /// As [`Region::deregister`], with a wait that began before.
+    fn deregister_since(&self, py: Python<'_>, begun: Instant) {
         let Ok(core) = self.shared.core() else {
             // An engine that another thread closes moves bytes of its regions until that is done.
             return self.shared.close(py);
@@ -210,7 +229,7 @@ impl Region {
             return py.detach(|| self.wait_until_ended());
         }
         let over = py.detach(|| {
-            let over = core.deregister(self.id);
+            let over = core.deregister_since(self.id, begun);
             self.ended.store(true, Ordering::Release);
             self.shared.kept.free_unused(core);
             over
@@ -258,8 +277,13 @@ impl Region {
     /// Waits for transfers of this engine that use it, for FLAGCX_P2P_XFER_TIMEOUT_MS at most (else 30 s); they are ended as timed out
     /// then. Nothing reads or writes the memory when this returns. Where that is not certain, as with a stopped process in the middle
     /// of a copy, its owner is kept until the engine is closed.
-    fn close(&self, py: Python<'_>) {
-        self.deregister(py);
+    ///
+    /// Ctrl-C ends the wait for transfers: the region stays registered then, and may be closed again. Not interrupted are the end of those
+    /// that had their time, 4 s at most, and the wait for a process that is stopped in the middle of a copy.
+    fn close(&self, py: Python<'_>) -> PyResult<()> {
+        let begun = self.wait_for_users(py)?;
+        self.deregister_since(py, begun);
+        Ok(())
     }
 
     fn __enter__(slf: Py<Self>) -> Py<Self> {
@@ -267,8 +291,8 @@ impl Region {
     }
 
     #[pyo3(signature = (*_exception))]
-    fn __exit__(&self, py: Python<'_>, _exception: &Bound<'_, pyo3::types::PyTuple>) {
-        self.deregister(py);
+    fn __exit__(&self, py: Python<'_>, _exception: &Bound<'_, pyo3::types::PyTuple>) -> PyResult<()> {
+        self.close(py)
     }
 
     fn __reduce__(slf: &Bound<'_, Self>) -> PyResult<()> {

@@ -11,8 +11,8 @@ use pyo3::types::PyTuple;
 
 use crate::engine::Shared;
 use crate::errors::{of_outcome, refused};
-use crate::notifier::{self, Fate, Note};
-
+use crate::note::Note;
+use crate::notifier::{self, Fate};
 use crate::reactor::{LoopQueue, Waiters};
 use crate::{number, operation, single, waiting};
 
@@ -96,6 +96,10 @@ impl Transfer {
         self.look();
     }
 
+    pub(crate) fn number(&self) -> TransferId {
+        self.id
+    }
+
     fn known(&self) -> Option<Outcome> {
         self.outcome.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
@@ -167,7 +171,7 @@ impl Transfer {
     /// Ends it: nothing touches its memory any more when this returns. Does nothing if it has ended.
     ///
     /// Takes some microseconds most often; 20 ms, and 2 s at most, with a peer that does not answer; and as long as a copy of a GPU
-    /// takes.
+    /// takes. Ctrl-C is seen afterwards.
     fn cancel(&self, py: Python<'_>) -> PyResult<()> {
         self.connection.here().map_err(refused)?;
         if self.known().is_none() {
@@ -230,13 +234,6 @@ impl Transfer {
         self.ended(py).unwrap_or_else(|| {
             Err(refused("the engine does not know the transfer any more: how it ended was told long ago"))
         })
-    }
-
-    /// The other end, "ip:port".
-    #[getter]
-    #[pyo3(name = "_peer")]
-    fn peer_name(&self) -> String {
-        self.peer()
     }
 
     fn __repr__(&self) -> String {

@@ -1,5 +1,7 @@
 //! Waits that let other threads run and see signals.
 
+use std::sync::mpsc::{RecvTimeoutError, sync_channel};
+use std::thread;
 use std::time::{Duration, Instant};
 
 use flagcx_p2p::{Connection, Outcome, Status, TransferId};
@@ -13,13 +15,26 @@ pub(crate) const TURN: Duration = Duration::from_millis(200);
 
 /// The end of a wait of so many seconds; `None`, for no end.
 pub(crate) fn deadline(timeout: Option<f64>) -> PyResult<Option<Instant>> {
+    Ok(length_of(timeout)?.and_then(|length| Instant::now().checked_add(length)))
+}
+
+/// Checks a time-out of a call in Python, and answers its seconds: 0 for a negative one; None where the wait has no end, as for one that
+/// is longer than clocks go.
+#[pyfunction]
+pub(crate) fn seconds(timeout: Option<f64>) -> PyResult<Option<f64>> {
+    Ok(length_of(timeout)?.filter(|length| *length < LONGEST).map(|length| length.as_secs_f64()))
+}
+
+/// Waits that are longer have no end.
+const LONGEST: Duration = Duration::from_secs(1 << 40);
+
+fn length_of(timeout: Option<f64>) -> PyResult<Option<Duration>> {
     let Some(seconds) = timeout else { return Ok(None) };
     if seconds.is_nan() {
         return Err(PyValueError::new_err("a timeout is a number of seconds, or None for no end: got nan"));
     }
     // What is too long for the clock has no end.
-    let length = Duration::try_from_secs_f64(seconds.max(0.0)).unwrap_or(Duration::MAX);
-    Ok(Instant::now().checked_add(length))
+    Ok(Some(Duration::try_from_secs_f64(seconds.max(0.0)).unwrap_or(Duration::MAX)))
 }
 
 /// Waits for the end of a transfer; `None` if the deadline comes first. An error, such as that of Ctrl-C, leaves it under way.
@@ -47,5 +62,33 @@ pub(crate) fn wait(
             return Ok(None);
         }
         status = py.detach(|| connection.wait(id, left.min(TURN)));
+    }
+}
+
+/// What `work` answers, which cannot be interrupted and runs on a thread of its own. One that an exception leaves goes on.
+pub(crate) fn on_thread<A: Send + 'static>(
+    py: Python<'_>,
+    name: &str,
+    work: impl FnOnce() -> A + Send + 'static,
+) -> PyResult<A> {
+    let (sender, mut answer) = sync_channel(1);
+    let work = move || {
+        // No caller waits for it any more after an exception.
+        let _ = sender.send(work());
+    };
+    thread::Builder::new()
+        .name(name.to_owned())
+        .spawn(work)
+        .map_err(|error| refused(format!("cannot start the thread {name}: {error}; see `ulimit -u`")))?;
+    loop {
+        // The one reference to it, which may go to where the lock is not held.
+        let waited = &mut answer;
+        match py.detach(move || waited.recv_timeout(TURN)) {
+            Ok(answer) => return Ok(answer),
+            Err(RecvTimeoutError::Timeout) => py.check_signals()?,
+            Err(RecvTimeoutError::Disconnected) => {
+                return Err(refused(format!("internal error: the thread {name} has ended")));
+            }
+        }
     }
 }

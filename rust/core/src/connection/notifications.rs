@@ -50,13 +50,21 @@ impl Connection {
     #[doc(hidden)]
     pub fn check_notification(&self, name: &[u8], content: &[u8]) -> Result<(), NotifyError> {
         self.here()?;
-        self.notify.as_ref().ok_or(NotifyError::NoChannel)?.check(name, content).map(drop)
+        self.notify.as_ref().ok_or(NotifyError::NoChannel)?.check(name, content)
     }
 
     /// Whether a small notification would be sent without waiting for the peer; true also if it would be refused at once.
     #[doc(hidden)]
     pub fn can_notify(&self) -> bool {
         self.is_closed() || self.notify.as_ref().is_none_or(Sender::is_ready)
+    }
+
+    /// As [`Connection::send_notification_bytes`], if that waits for nothing; else sends nothing, and answers `None`.
+    #[doc(hidden)]
+    pub fn try_send_notification(&self, name: &[u8], content: &[u8]) -> Result<Option<usize>, NotifyError> {
+        let sent = self.sender()?.try_send_bytes(name, content)?;
+        self.notified.fetch_add(u64::from(sent.is_some()), Ordering::Relaxed);
+        Ok(sent)
     }
 
     /// As [`Connection::send_notification_bytes`], for one that a transfer was started with: nothing waits for it, so its failure

@@ -15,6 +15,10 @@ const NO_TIMEOUT_LIMIT: Duration = Duration::from_secs(30);
 /// queue pair instead.
 const ABORT_LIMIT: Duration = Duration::from_secs(4);
 
+/// How long a wait for transfers sleeps before it looks again, at first and at most.
+const FIRST_PAUSE: Duration = Duration::from_micros(10);
+const LAST_PAUSE: Duration = Duration::from_millis(2);
+
 /// Threads that deregister by commands of a device: one command may take as long as all others together.
 const COMMAND_THREADS: usize = 4;
 
@@ -35,10 +39,8 @@ impl Context {
         if regions.is_empty() {
             return true;
         }
-        let limit = begun + self.settings.timeout.unwrap_or(NO_TIMEOUT_LIMIT);
-        for worker in self.pool.all_workers() {
-            worker.with_state(|state| regions.iter().for_each(|region| state.forget_region(region.id)));
-        }
+        let limit = self.limit(begun);
+        regions.iter().for_each(|region| self.forget(region));
         let allocated: Vec<_> = regions.iter().filter(|region| region.is_allocated()).cloned().collect();
         let mut left = self.end_registrations(regions, limit, |_| self.drive_all());
         if !left.is_empty() {
@@ -63,6 +65,33 @@ impl Context {
         left.is_empty()
     }
 
+    /// When transfers that use a region are ended.
+    fn limit(&self, begun: Instant) -> Instant {
+        begun + self.settings.timeout.unwrap_or(NO_TIMEOUT_LIMIT)
+    }
+
+    /// Waits for `patience` until no transfer uses the region, which stays registered. False if one does, before the time of
+    /// [`Context::retire`] has passed.
+    pub fn wait_for_users(&self, region: &Region, begun: Instant, patience: Duration) -> bool {
+        let (limit, turn) = (self.limit(begun), Instant::now() + patience);
+        let mut pause = FIRST_PAUSE;
+        while region.in_use() && Instant::now() < limit {
+            if Instant::now() >= turn {
+                return false;
+            }
+            // A lane that used it last counts as a user.
+            self.forget(region);
+            self.drive_all();
+            std::thread::sleep(pause);
+            pause = (pause * 2).min(LAST_PAUSE);
+        }
+        true
+    }
+
+    fn forget(&self, region: &Region) {
+        self.pool.all_workers().for_each(|worker| worker.with_state(|state| state.forget_region(region.id)));
+    }
+
     /// Deregisters what can be by `deadline`; returns the rest. `help` is called with the regions in use while this
     /// waits for their transfers.
     fn end_registrations(
@@ -72,7 +101,7 @@ impl Context {
         help: impl Fn(&[Arc<Region>]),
     ) -> Vec<RegionInUse> {
         let (mut unused, mut used) = (Vec::with_capacity(regions.len()), regions);
-        let mut pause = Duration::from_micros(10);
+        let mut pause = FIRST_PAUSE;
         loop {
             let (still, ended): (Vec<_>, Vec<_>) = used.into_iter().partition(|region| region.in_use());
             // All of them before the first wait: their transfers end meanwhile.
@@ -84,7 +113,7 @@ impl Context {
             }
             help(&used);
             std::thread::sleep(pause);
-            pause = (pause * 2).min(Duration::from_millis(2));
+            pause = (pause * 2).min(LAST_PAUSE);
         }
         let mut left = self.revoke(unused, deadline);
         left.extend(used.into_iter().map(|region| (region, "a transfer of this process".to_owned())));

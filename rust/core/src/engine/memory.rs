@@ -1,7 +1,7 @@
 //! Registering memory and describing it to peers.
 
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::{Engine, EngineError};
 use crate::fabric::{Access, DmaBuf, SharedFile};
@@ -81,9 +81,24 @@ impl Engine {
     /// stopped process of this host is in the middle of a copy (logged). An id of another engine, or an unknown one,
     /// is a logged no-op.
     pub fn deregister(&self, id: RegionId) -> bool {
+        self.deregister_since(id, Instant::now())
+    }
+
+    /// Waits for a turn of `patience` until no transfer uses a region of which [`Engine::deregister`] would wait for them. False
+    /// if one does; true too once transfers have had their time since `begun`.
+    #[doc(hidden)]
+    pub fn wait_for_users(&self, id: RegionId, begun: Instant, patience: Duration) -> bool {
+        let Ok(context) = self.context() else { return true };
+        let Some(region) = context.registry.of_sole_owner(id) else { return true };
+        context.wait_for_users(&region, begun, patience)
+    }
+
+    /// As [`Engine::deregister`], of which the wait has begun before.
+    #[doc(hidden)]
+    pub fn deregister_since(&self, id: RegionId, begun: Instant) -> bool {
         let Ok(context) = self.context() else { return true };
         match context.registry.remove(id) {
-            Ok(Some(region)) => context.retire(vec![region], Instant::now()),
+            Ok(Some(region)) => context.retire(vec![region], begun),
             Ok(None) => false,
             Err(()) => {
                 tracing::info!(region = id.0, "deregister: this engine has no such region, nothing to do");

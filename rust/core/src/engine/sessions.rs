@@ -38,6 +38,13 @@ impl Sessions {
         self.peers.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// The cached connection, if it is good.
+    fn find(&self, session: &str) -> Option<Arc<Connection>> {
+        let peers = self.lock();
+        let cached = peers.get(session)?.connection.as_ref();
+        cached.filter(|connection| connection.is_usable()).cloned()
+    }
+
     /// The cached connection if it is good; else says whether the caller may connect now.
     fn enter(&self, session: &str) -> Result<Option<Arc<Connection>>, Open> {
         let mut peers = self.lock();
@@ -111,6 +118,13 @@ impl Engine {
                 Err(error)
             }
         }
+    }
+
+    /// What [`Engine::session`] would answer without connecting.
+    #[doc(hidden)]
+    pub fn cached_session(&self, session: &str) -> Option<Arc<Connection>> {
+        self.here().ok()?;
+        self.sessions.find(session)
     }
 }
 

@@ -218,6 +218,12 @@ impl Registry {
         }
     }
 
+    /// The region of that id, if its next [`Registry::remove`] takes it out.
+    pub fn of_sole_owner(&self, id: RegionId) -> Option<Arc<Region>> {
+        let state = self.regions.lock();
+        state.by_id.get(&id).filter(|entry| entry.owners == 1).map(|entry| Arc::clone(&entry.region))
+    }
+
     /// Takes every region out. Registrations under way fail with [`RegistryError::Closed`].
     pub fn remove_all(&self) -> Vec<Arc<Region>> {
         let mut state = self.regions.lock();

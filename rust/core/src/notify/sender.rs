@@ -2,13 +2,19 @@
 
 use std::os::fd::AsFd;
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::queue::Queue;
 use super::{LargeMessage, Message, Notification, NotifyError};
 use crate::control::Stream;
 use crate::control::wire::notification::{Header, MESSAGE_SIZE, NAME_SIZE};
 use crate::events::{Interest, is_ready};
+
+/// Bytes of a content that a socket takes whole whenever it is ready for more: then a third of its buffer is free.
+const AT_ONCE: usize = 2048;
+
+/// How long the rest of such a message may take, should it not fit after all.
+const WRITE_LIMIT: Duration = Duration::from_secs(5);
 
 /// A sender to one peer's receiver. Any thread may send; messages are sent whole, in the order in which threads
 /// acquired the lock.
@@ -54,11 +60,7 @@ impl Sender {
                 self.push(queue, Notification::Fixed(Box::new(*message)), deadline)?
             }
             Transport::Socket { stream, turn } => {
-                let mut bytes = Vec::with_capacity(MESSAGE_SIZE);
-                bytes.extend(Header::Message.encode());
-                bytes.extend(message.name);
-                bytes.extend(message.text);
-                self.write(stream, turn, &[&bytes], deadline)?;
+                self.write(stream, turn, &[&encoded(message)], deadline)?;
             }
         }
         Ok(Message::SIZE)
@@ -69,7 +71,7 @@ impl Sender {
     ///
     /// Sizes are checked before anything is copied.
     pub fn send_bytes(&self, name: &[u8], content: &[u8], deadline: Instant) -> Result<usize, NotifyError> {
-        let length = self.check(name, content)?;
+        self.check(name, content)?;
         if self.max_bytes == 0 {
             self.send(&Message::new(name, content), deadline)?;
             return Ok(content.len());
@@ -80,12 +82,50 @@ impl Sender {
                 self.push(queue, Notification::Exact(Box::new(message)), deadline)?;
             }
             Transport::Socket { stream, turn } => {
-                let mut front = Header::Large(length).encode().to_vec();
-                front.extend(super::padded(name));
+                let front = self.front(name, content);
                 self.write(stream, turn, &[&front, content], deadline)?;
             }
         }
         Ok(content.len())
+    }
+
+    /// As [`Sender::send_bytes`], if the peer takes the whole message now; else sends nothing, and answers `None`. A socket takes
+    /// messages of at most [`AT_ONCE`] bytes so.
+    pub fn try_send_bytes(&self, name: &[u8], content: &[u8]) -> Result<Option<usize>, NotifyError> {
+        self.check(name, content)?;
+        let now = Instant::now();
+        let sent = match &self.transport {
+            Transport::SameProcess(queue) => {
+                let sent = self.send_bytes(name, content, now);
+                // One that is closed is ready.
+                if sent.is_err() && !queue.is_ready() { None } else { Some(sent) }
+            }
+            Transport::Socket { .. } if content.len() > AT_ONCE => None,
+            Transport::Socket { stream, turn } => {
+                if !turn.begin(now) {
+                    return Ok(None);
+                }
+                // No other thread fills the socket meanwhile, so that the message fits.
+                let sent = self.is_ready().then(|| {
+                    let front = self.front(name, content);
+                    let rest = if self.max_bytes == 0 { &[] } else { content };
+                    self.write_in_turn(stream, &[&front, rest], now + WRITE_LIMIT)
+                });
+                turn.end();
+                sent.map(|sent| sent.map(|()| content.len()))
+            }
+        };
+        sent.transpose()
+    }
+
+    /// What comes before the content; for an original peer it is the whole message.
+    fn front(&self, name: &[u8], content: &[u8]) -> Vec<u8> {
+        if self.max_bytes == 0 {
+            return encoded(&Message::new(name, content));
+        }
+        let mut front = Header::Large(content.len() as u32).encode().to_vec();
+        front.extend(super::padded(name));
+        front
     }
 
     /// Whether the peer takes a message now: its queue has room, or the socket some for its beginning.
@@ -98,8 +138,8 @@ impl Sender {
         }
     }
 
-    /// The length of the content on the wire, if name and content may be sent.
-    pub(crate) fn check(&self, name: &[u8], content: &[u8]) -> Result<u32, NotifyError> {
+    /// Refuses a name or a content of a size that may not be sent.
+    pub(crate) fn check(&self, name: &[u8], content: &[u8]) -> Result<(), NotifyError> {
         let (peer, bytes, limit) = (self.peer.clone(), content.len(), self.max_bytes);
         if name.len() > NAME_SIZE {
             return Err(NotifyError::NameTooLong { peer, bytes: name.len() });
@@ -107,8 +147,8 @@ impl Sender {
         if limit == 0 && bytes > NAME_SIZE {
             return Err(NotifyError::OriginalPeer { peer, bytes });
         }
-        let fits = |_: &u32| limit == 0 || bytes <= limit;
-        u32::try_from(bytes).ok().filter(fits).ok_or(NotifyError::TooLarge { peer, bytes, limit })
+        let fits = u32::try_from(bytes).is_ok() && (limit == 0 || bytes <= limit);
+        if fits { Ok(()) } else { Err(NotifyError::TooLarge { peer, bytes, limit }) }
     }
 
     fn push(&self, queue: &Queue, arrival: Notification, deadline: Instant) -> Result<(), NotifyError> {
@@ -128,22 +168,32 @@ impl Sender {
         if !turn.begin(deadline) {
             return Err(self.failed("other messages kept the channel busy until the deadline".to_owned()));
         }
-        let result = if stream.is_closed() {
-            Err(NotifyError::NoChannel)
-        } else {
-            let mut parts = parts.iter();
-            parts.try_for_each(|part| stream.write_all_by(part, deadline)).map_err(|error| {
-                stream.shutdown();
-                self.failed(format!("{error}; the channel is closed now"))
-            })
-        };
+        let result = self.write_in_turn(stream, parts, deadline);
         turn.end();
         result
+    }
+
+    fn write_in_turn(&self, stream: &Stream, parts: &[&[u8]], deadline: Instant) -> Result<(), NotifyError> {
+        if stream.is_closed() {
+            return Err(NotifyError::NoChannel);
+        }
+        parts.iter().try_for_each(|part| stream.write_all_by(part, deadline)).map_err(|error| {
+            stream.shutdown();
+            self.failed(format!("{error}; the channel is closed now"))
+        })
     }
 
     fn failed(&self, reason: String) -> NotifyError {
         NotifyError::Send { peer: self.peer.clone(), reason }
     }
+}
+
+fn encoded(message: &Message) -> Vec<u8> {
+    let mut bytes = Vec::with_capacity(MESSAGE_SIZE);
+    bytes.extend(Header::Message.encode());
+    bytes.extend(message.name);
+    bytes.extend(message.text);
+    bytes
 }
 
 /// A lock with a deadline for waiting.
