@@ -9,6 +9,7 @@ use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 
 use crate::errors::refused;
+use crate::number;
 
 /// How long a wait goes on before it looks for signals.
 pub(crate) const TURN: Duration = Duration::from_millis(200);
@@ -21,7 +22,7 @@ pub(crate) fn deadline(timeout: Option<f64>) -> PyResult<Option<Instant>> {
 /// Checks a time-out of a call in Python, and answers its seconds: 0 for a negative one; None where the wait has no end, as for one that
 /// is longer than clocks go.
 #[pyfunction]
-pub(crate) fn seconds(timeout: Option<f64>) -> PyResult<Option<f64>> {
+pub(crate) fn seconds(#[pyo3(from_py_with = number::timeout)] timeout: Option<f64>) -> PyResult<Option<f64>> {
     Ok(length_of(timeout)?.filter(|length| *length < LONGEST).map(|length| length.as_secs_f64()))
 }
 
