@@ -3,7 +3,7 @@
 import sys
 from collections.abc import AsyncIterator, Coroutine, Generator, Iterable, Mapping, Sequence
 from types import TracebackType
-from typing import Any, Literal, NoReturn, Self, TypeAlias, final, overload
+from typing import Any, Literal, NoReturn, Protocol, Self, TypeAlias, final, overload, type_check_only
 
 from typing_extensions import Buffer, disjoint_base
 
@@ -29,7 +29,13 @@ __all__ = [
 # Registered memory, as calls take it.
 _Local: TypeAlias = Region | RegionSlice
 # Numbers of 64 bits: an array of them (numpy.uint64, numpy.int64, array.array), a sequence, or one that holds for all pieces.
-_Column: TypeAlias = Buffer | Sequence[int] | int
+_Column: TypeAlias = Buffer | _Array | Sequence[int] | int
+
+@type_check_only
+class _Array(Protocol):
+    # numpy's arrays: they are buffers for type checkers from Python 3.12 on only.
+    @property
+    def __array_interface__(self) -> dict[str, Any]: ...
 
 @final
 class Engine:
