@@ -23,8 +23,11 @@ fn timed<T>(call: impl FnOnce() -> T) -> (Duration, T) {
     (begin.elapsed(), result)
 }
 
-fn free_port(address: std::net::IpAddr) -> u16 {
-    std::net::TcpListener::bind((address, 0)).unwrap().local_addr().unwrap().port()
+/// A port that no other program is given meanwhile: below those that the system chooses. The tests give different `range`s.
+fn free_port(address: std::net::IpAddr, range: std::ops::Range<u16>) -> u16 {
+    let other_processes = std::process::id() as usize % 100;
+    let mut free = range.filter(|port| std::net::TcpListener::bind((address, *port)).is_ok());
+    free.nth(other_processes).unwrap()
 }
 
 #[test]
@@ -35,7 +38,7 @@ fn a_dead_peer_costs_only_its_own_callers_and_is_found_again() {
     let living = format!("{}:{}", alive.address(), alive.rpc_port().unwrap());
     assert!(client.session(&living).unwrap().is_usable());
 
-    let port = free_port(client.address());
+    let port = free_port(client.address(), 20_000..24_000);
     let dead = format!("{}:{port}", alive.address());
     let begin = Instant::now();
     let (took, result) = timed(|| client.session(&dead));
@@ -67,7 +70,7 @@ fn a_dead_peer_costs_only_its_own_callers_and_is_found_again() {
 #[test]
 fn a_restarted_peer_is_another_one() {
     let client = support::engine(&[]);
-    let port = free_port(client.address());
+    let port = free_port(client.address(), 24_000..28_000);
     let range = format!("{port}-{}", port.saturating_add(40));
     let first = support::engine(&[("FLAGCX_P2P_PORT_RANGE", &range)]);
     assert_eq!(first.rpc_port(), Some(port));
