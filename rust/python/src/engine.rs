@@ -201,7 +201,7 @@ impl Engine {
         Ok(self.shared.core()?.address().to_string())
     }
 
-    /// The text that `connect` of a peer takes: "host:port", or "[v6]:port".
+    /// The text that `connect` of a peer takes: "host:port", or `[v6]:port`.
     #[getter]
     fn session(&self) -> PyResult<String> {
         let metadata = self.shared.core()?.metadata().map_err(refused)?;
@@ -214,7 +214,7 @@ impl Engine {
         py.detach(|| core.start_rpc_server()).map_err(|error| self.shared.refused(error))
     }
 
-    /// The connection to the engine that listens at "host:port" or "[v6]:port", made at the first call.
+    /// The connection to the engine that listens at "host:port" or `[v6]:port`, made at the first call.
     ///
     /// Later calls answer the same connection as long as it works, and make another one when it has ended. Waits for the peer, at most for
     /// FLAGCX_P2P_CONNECT_TIMEOUT_MS and FLAGCX_P2P_HANDSHAKE_TIMEOUT_MS; other threads run meanwhile, and Ctrl-C ends the wait.

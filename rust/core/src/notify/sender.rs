@@ -90,7 +90,7 @@ impl Sender {
     }
 
     /// As [`Sender::send_bytes`], if the peer takes the whole message now; else sends nothing, and answers `None`. A socket takes
-    /// messages of at most [`AT_ONCE`] bytes so.
+    /// messages of at most `AT_ONCE` bytes so.
     pub fn try_send_bytes(&self, name: &[u8], content: &[u8]) -> Result<Option<usize>, NotifyError> {
         self.check(name, content)?;
         let now = Instant::now();

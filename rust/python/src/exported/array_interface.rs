@@ -72,7 +72,7 @@ impl<'a, 'py> Described<'a, 'py> {
         Ok(found)
     }
 
-    /// Bytes of an element: what "typestr" ends in, as in "<f4"; characters have 4 each. Dates go on: "<M8[ns]".
+    /// Bytes of an element: what "typestr" ends in, as in "<f4"; characters have 4 each. Dates go on: `<M8[ns]`.
     fn element(&self) -> PyResult<u64> {
         let text: String = self.required("typestr")?;
         let mut letters = text.chars().skip(1);
