@@ -93,7 +93,7 @@ fn a_copy_of_one_lane_delays_neither_control_work_nor_another_lane() {
             std::thread::sleep(Duration::from_millis(1));
         }
         assert!(begun.elapsed() >= COPY, "no copy was delayed");
-        assert!(longest < COPY / 2, "control work waited for {longest:?}");
+        assert!(longest < COPY / 4, "control work waited for {longest:?}");
         assert!(begun.elapsed() < COPY * 7 / 4, "one lane waited for the other: {:?}", begun.elapsed());
     });
 }
