@@ -7,6 +7,7 @@ shift 2
 "$@"
 source=$(dirname "$0")/../../python/flagcx_p2p
 rm -rf "$folder/flagcx_p2p"
-mkdir -p "$folder/flagcx_p2p"
+mkdir -p "$folder/flagcx_p2p/mooncake"
 cp "$source"/*.py "$source"/*.pyi "$source"/py.typed "$folder/flagcx_p2p/"
+cp "$source"/mooncake/*.py "$folder/flagcx_p2p/mooncake/"
 cp "$library" "$folder/flagcx_p2p/_native.abi3.so"

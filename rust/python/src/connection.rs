@@ -353,6 +353,15 @@ impl Connection {
         sent.map_err(|error| self.shared.core().err().unwrap_or(error))
     }
 
+    /// The address of the region that the peer registered before all others that it has now; None without one.
+    ///
+    /// Waits for the peer's answer for at most a second; other threads run meanwhile.
+    #[pyo3(name = "_oldest_region")]
+    fn oldest_region(&self, py: Python<'_>) -> PyResult<Option<u64>> {
+        self.shared.core()?;
+        Ok(py.detach(|| self.core.oldest_region()).map(|region| region.base))
+    }
+
     /// The state of the connection as it is now: a ConnectionInfo.
     fn info<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
         static CLASS: PyOnceLock<Py<PyType>> = PyOnceLock::new();

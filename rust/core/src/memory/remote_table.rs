@@ -71,6 +71,12 @@ impl RemoteTable {
         answer
     }
 
+    /// The region that was registered before all others.
+    pub fn oldest(&self) -> Option<&RemoteRegion> {
+        let mut entries = self.levels.iter().flat_map(|level| level.entries());
+        entries.find(|entry| !self.is_gone(entry)).map(|entry| &entry.region)
+    }
+
     /// Number of regions.
     pub fn len(&self) -> usize {
         let entries = self.levels.iter().flat_map(|level| level.entries());

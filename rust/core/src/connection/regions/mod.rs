@@ -49,6 +49,15 @@ impl Connection {
         self.remote.table().find(address, length).copied()
     }
 
+    /// The region of the peer that was registered before all others that it has now, as [`Connection::remote_region`] asks for them;
+    /// the first that its handshake named, of an original engine.
+    #[doc(hidden)]
+    pub fn oldest_region(&self) -> Option<RemoteRegion> {
+        self.here().ok()?;
+        self.request_regions();
+        self.remote.table().oldest().copied()
+    }
+
     /// The number of known regions of the peer, and the version that they are of. 0, 0 for a peer that announces no
     /// changes.
     #[doc(hidden)]

@@ -1,0 +1,88 @@
+"""Transfers that were started, by the numbers that the program has for them."""
+
+import contextlib
+import itertools
+import threading
+import time
+
+from .._errors import P2pError, TransferFailed, TransferTimedOut
+from .._native import Transfer
+from ._codes import FAILED, LOG, TIMED_OUT, Refused
+
+_DONE, _RUNNING = 1, 0
+
+
+class Batch:
+    """A started transfer. Without one, it has ended: well, or with `error`."""
+
+    def __init__(
+        self,
+        transfer: "Transfer | None" = None,
+        seconds: float = 0,
+        lent: "contextlib.ExitStack | None" = None,
+        error: "Exception | None" = None,
+    ) -> None:
+        self._transfer = transfer
+        self._deadline = time.monotonic() + seconds
+        self._lent = lent
+        self._error = error
+
+    def wait(self, block: bool) -> int:
+        """1 when it is done, less than 0 when it failed, 0 while it runs. To `block` is to wait for the end, or for its deadline.
+
+        At its deadline it is stopped. When this answers anything but 0, nothing touches its memory any more.
+        """
+        code = self._outcome(block)
+        if code != _RUNNING and self._lent is not None:
+            self._lent.close()
+        return code
+
+    def _outcome(self, block: bool) -> int:
+        try:
+            if self._error is not None:
+                raise self._error
+            if self._transfer is not None:
+                self._transfer.wait(max(0.0, self._deadline - time.monotonic()) if block else 0.0)
+            return _DONE
+        except TimeoutError:
+            if time.monotonic() < self._deadline or self._transfer is None:
+                return _RUNNING
+            return self._stop(self._transfer)
+        except (P2pError, Refused, ValueError) as error:
+            LOG.error("transfer: %s", error)
+            return TIMED_OUT if isinstance(error, TransferTimedOut) else FAILED
+
+    def _stop(self, transfer: Transfer) -> int:
+        transfer.cancel()
+        try:
+            transfer.wait(0.0)
+        except TransferFailed as error:
+            LOG.error("transfer: not over at its deadline: %s", error)
+            return TIMED_OUT
+        return _DONE  # it ended before it could be stopped
+
+
+class Batches:
+    """The transfers that were not reported as ended yet. A number is never used again."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._numbers = itertools.count(1 << 20)  # no number can be taken for a status
+        self._batches: "dict[int, Batch]" = {}
+
+    def add(self, batch: Batch) -> int:
+        with self._lock:
+            number = next(self._numbers)
+            self._batches[number] = batch
+        return number
+
+    def check(self, number: int, block: bool = False) -> int:
+        """As `Batch.wait`; after another answer than 0 the number means nothing."""
+        batch = self._batches.get(number)
+        if batch is None:
+            LOG.error("transfer %d: there is none of this number, or its end was reported before", number)
+            return FAILED
+        code = batch.wait(block)
+        if code != _RUNNING:
+            self._batches.pop(number, None)
+        return code
