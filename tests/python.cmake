@@ -25,9 +25,17 @@ foreach(_suite IN LISTS _suites)
 endforeach()
 # Not among the quick ones: it waits for time-outs.
 set_tests_properties(python.threads PROPERTIES LABELS python)
+# Nor these: they start some fifty processes, and wait for peers that are gone.
+set_tests_properties(python.mooncake python.mooncake_engine PROPERTIES LABELS python)
 
 # The two commands of the README; see python/proof_install.py.
 add_test(NAME proof.python_install COMMAND ${FLAGCX_P2P_PYTHON} run.py proof_install
   WORKING_DIRECTORY ${CMAKE_CURRENT_SOURCE_DIR}/python)
 set_tests_properties(proof.python_install PROPERTIES LABELS "proof" TIMEOUT 1200 PROCESSORS 2
   ENVIRONMENT "FLAGCX_P2P_FABRIC=software;FLAGCX_P2P_BIND=127.0.0.1")
+
+# Mooncake and checkpoint-engine from PyPI, beside this package; see python/proof_mooncake.py.
+add_test(NAME proof.mooncake COMMAND ${FLAGCX_P2P_PYTHON} run.py proof_mooncake
+  WORKING_DIRECTORY ${CMAKE_CURRENT_SOURCE_DIR}/python)
+set_tests_properties(proof.mooncake PROPERTIES LABELS "proof" TIMEOUT 2400 PROCESSORS 4 FIXTURES_REQUIRED python_package
+  SKIP_RETURN_CODE 77 ENVIRONMENT "PYTHONPATH=${FLAGCX_P2P_PYTHON_PACKAGE};PYTHONDONTWRITEBYTECODE=1")

@@ -16,7 +16,7 @@ README = ROOT / "README.md"
 GLOSSARY = ROOT / "docs" / "glossary.md"
 GUIDE = ROOT / "docs" / "user-guide.md"
 #: Pages of which every block of commands says whether it is run.
-MARKED = [README, GUIDE, *(ROOT / "docs" / f"{name}.md" for name in ("rdma-setup", "containers", "logs", "python", "troubleshooting", "tuning"))]
+MARKED = [README, GUIDE, *(ROOT / "docs" / f"{name}.md" for name in ("rdma-setup", "containers", "logs", "mooncake", "python", "troubleshooting", "tuning"))]
 PAGES = [README, ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
 #: The sources of the engine.
 CORE = ROOT / "rust" / "core" / "src"

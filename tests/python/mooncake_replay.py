@@ -88,6 +88,10 @@ class Process:
         print(json.dumps(question), file=self.running.stdin, flush=True)
         return self.answer()
 
+    def end(self) -> None:
+        self.running.kill()
+        self.running.communicate()
+
     def answer(self) -> Any:
         assert self.running.stdout is not None
         line = self.running.stdout.readline()
@@ -122,8 +126,7 @@ class Play:
             self.lives[name] = self.lives.get(name, 0) + 1
             self.processes[name] = Process(self.module, name, self.trace["memory"][name], self.lives[name])
         else:
-            self.processes[name].running.kill()
-            self.processes[name].running.wait()
+            self.processes[name].end()
 
     def compare(self, step: Any) -> None:
         same, kind = ("same" in step), "same" if "same" in step else "differ"
@@ -189,8 +192,7 @@ def play(module: str, trace: pathlib.Path) -> Play:
         found.steps(found.trace["steps"])
     finally:
         for process in found.processes.values():
-            process.running.kill()
-            process.running.wait()
+            process.end()
     return found
 
 

@@ -18,7 +18,7 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
-SIZE = 1 << 16
+SIZE = int(os.environ.get("MOONCAKE_SCRIPT_SIZE", 1 << 16))
 HOST = "127.0.0.1"
 #: Nothing listens there.
 NOBODY = f"{HOST}:1"

@@ -43,6 +43,19 @@ fn read_only_regions_are_known_from_the_handshake_and_from_changes() {
 }
 
 #[test]
+fn the_oldest_region_is_the_first_that_is_left() {
+    let regions = RemoteRegions::new(&[entry(7), entry(2)]);
+    let oldest = || regions.table().oldest().map(|region| region.base >> 12);
+    assert_eq!(oldest(), Some(7));
+    regions.apply(&changes(3, Change::Add, &[named(1)])).unwrap();
+    assert_eq!(oldest(), Some(7));
+    regions.apply(&changes(4, Change::Remove, &[named(7), named(2)])).unwrap();
+    assert_eq!(oldest(), Some(1));
+    regions.apply(&changes(5, Change::Remove, &[named(1)])).unwrap();
+    assert_eq!(oldest(), None);
+}
+
+#[test]
 fn a_key_of_a_region_that_is_gone_is_known_as_such() {
     let regions = RemoteRegions::new(&[entry(1), entry(2)]);
     assert!(!regions.apply(&changes(3, Change::Add, &[named(3)])).unwrap());
