@@ -26,7 +26,7 @@ endforeach()
 # Not among the quick ones: it waits for time-outs.
 set_tests_properties(python.threads PROPERTIES LABELS python)
 # Nor these: they start some fifty processes, and wait for peers that are gone.
-set_tests_properties(python.mooncake python.mooncake_engine PROPERTIES LABELS python)
+set_tests_properties(python.mooncake python.mooncake_engine PROPERTIES LABELS python TIMEOUT 300)
 
 # The two commands of the README; see python/proof_install.py.
 add_test(NAME proof.python_install COMMAND ${FLAGCX_P2P_PYTHON} run.py proof_install

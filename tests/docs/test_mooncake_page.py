@@ -1,4 +1,4 @@
-"""docs/mooncake.md: every method has a row, whose tests exist; its figures are those of the files that it names."""
+"""docs/mooncake.md: every method has a row with tests that exist; its figures are those of the files that it names."""
 
 import ast
 import json

@@ -2,7 +2,7 @@
 
     mooncake_replay.py flagcx_p2p.mooncake traces/sglang.json
 
-`play` answers the calls whose result is not the trace's, and the times. The form of a trace:
+`play` answers the calls with another result than the trace has, and the times. The form of a trace:
 
     memory    of each process: names and sizes; every byte is filled
     steps     {"in": process, "call": method, "with": arguments, "is": result}, of the process's engine "engine" (default "")
@@ -203,7 +203,8 @@ def main() -> None:
         os._exit(0)
     for name in more:
         played = play(module, pathlib.Path(name))
-        print(f"{pathlib.Path(name).stem:20} {module:22} {played.calls:4} calls {played.seconds:8.3f} s, {len(played.wrong)} of another result")
+        result = f"{played.calls:4} calls {played.seconds:8.3f} s, {len(played.wrong)} of another result"
+        print(f"{pathlib.Path(name).stem:20} {module:22} {result}")
         for line in played.wrong:
             print(f"    {line}")
 

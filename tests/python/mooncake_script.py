@@ -4,7 +4,7 @@
     mooncake_script.py mooncake.engine --json
 
 Prints a table, or JSON: for each call its result, in a form that both packages can share. Each call that might end its process gets one
-of its own, whose signal is the result.
+of its own; then the signal is the result.
 """
 
 import concurrent.futures
@@ -171,7 +171,7 @@ def main() -> None:
         for text, found in run(module).items():
             print(f"{text:72} {found}")
     sys.stdout.flush()
-    os._exit(0)  # without the clean-up of libraries whose peer is gone
+    os._exit(0)  # without the clean-up of libraries: the peer is gone
 
 
 if __name__ == "__main__":

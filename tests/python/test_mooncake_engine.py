@@ -91,13 +91,24 @@ class Calls(Two):
         self.assertEqual(self.client.transfer_check_status(empty), 1)
 
     def test_the_first_buffer_is_the_oldest_that_is_left(self) -> None:
-        other = ctypes.create_string_buffer(64)
-        self.assertEqual(self.server.register_memory(ctypes.addressof(other), 64), 0)
+        half = self.there + SIZE // 2
+        # Before the connection: the oldest has the higher address.
+        codes = [self.server.unregister_memory(self.there)]
+        codes += [self.server.register_memory(half, SIZE // 2), self.server.register_memory(self.there, 64)]
+        self.assertEqual(self.client.get_first_buffer_address(self.peer), half)
+        # And after it.
+        codes += [self.server.register_memory(self.there + 64, 64), self.server.unregister_memory(half)]
         self.assertEqual(self.client.get_first_buffer_address(self.peer), self.there)
-        self.assertEqual(self.server.unregister_memory(self.there), 0)
-        self.assertEqual(self.client.get_first_buffer_address(self.peer), ctypes.addressof(other))
-        self.assertEqual(self.server.unregister_memory(ctypes.addressof(other)), 0)
+        codes += [self.server.unregister_memory(self.there), self.server.unregister_memory(self.there + 64)]
         self.assertEqual(self.client.get_first_buffer_address(self.peer), 0)
+        self.assertEqual(codes, [0] * 7)
+
+    def test_it_ends_when_nothing_refers_to_it(self) -> None:
+        self.assertEqual(self.client.transfer_sync_write(self.peer, self.here, self.there, 64), 0)
+        self._cleanups.clear()
+        del self.server
+        self.assertEqual(self.client.transfer_sync_write(self.peer, self.here, self.there, 64), -1)
+        self.client.close()
 
     def test_what_is_mapped_for_reading_can_be_sent_but_not_written(self) -> None:
         with tempfile.TemporaryFile() as file:
@@ -173,6 +184,32 @@ class Opening(unittest.TestCase):
         code, text = self.code("127.0.0.1", "P2PHANDSHAKE", "rdma", "mlx5_0", FLAGCX_P2P_FABRIC="software")
         self.assertEqual(code, 0)
         self.assertIn("bytes move by software", text)
+
+    def test_rdma_with_a_nic_moves_over_it(self) -> None:
+        """Over a stand-in for libibverbs."""
+        stand_in = pathlib.Path(__file__).parent.parent / "nullverbs" / "build.sh"
+        with tempfile.TemporaryDirectory() as folder:
+            built = subprocess.run([stand_in, folder], capture_output=True, text=True)
+            if built.returncode != 0:
+                print(f"\nnot run: rdma with a NIC: {stand_in.name} needs a C compiler and libibverbs-dev: {built.stderr.strip()[-200:]}")
+                return
+            verbs = {"FLAGCX_P2P_IBVERBS": f"{folder}/lib/libibverbs.so.1", "NULLVERBS_COPY": "1"}
+            for device in ("", "nv0"):
+                self.assertEqual(self.code("127.0.0.1", "P2PHANDSHAKE", "rdma", device, **verbs)[0], 0)
+            code, text = self.code("127.0.0.1", "P2PHANDSHAKE", "rdma", "mlx5_7", **verbs)
+            self.assertEqual(code, -1)
+            self.assertIn("device_name 'mlx5_7': no such RDMA device has an active port", text)
+            # As a program that asks for TCP wants it, with a NIC in the host.
+            program = (
+                "from flagcx_p2p.mooncake import TransferEngine; one = TransferEngine(); "
+                "assert one.initialize('127.0.0.1', 'P2PHANDSHAKE', {!r}, '') == 0; "
+                "print({{m['labels']['provider'] for m in one.get_engine().snapshot()['metrics'] if m['name'].endswith('device_info')}})"
+            )
+            plain = {key: value for key, value in os.environ.items() if not key.startswith("FLAGCX_P2P_")}
+            for protocol, provider in {"tcp": "software", "rdma": "verbs", "": "verbs"}.items():
+                command = [sys.executable, "-c", program.format(protocol)]
+                shown = subprocess.run(command, env={**plain, **verbs}, capture_output=True, text=True, timeout=60)
+                self.assertEqual(shown.stdout.strip(), f"{{'{provider}'}}", f"{protocol}: {shown.stderr}")
 
     def test_the_engine_listens_where_peers_look_for_it(self) -> None:
         for host in ("127.0.0.2", "127.0.0.2:12345", "localhost"):

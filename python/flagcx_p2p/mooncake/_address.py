@@ -4,7 +4,7 @@ import ipaddress
 import os
 import socket
 
-from ._codes import FAILED, Refused
+from ._codes import FAILED, LOG, Refused
 
 
 def host_of(name: str) -> str:
@@ -27,8 +27,13 @@ def settings(local_hostname: str) -> "dict[str, str]":
     many systems have it in /etc/hosts, says nothing about other hosts: the engine chooses.
     """
     host = host_of(local_hostname)
-    if not host or "FLAGCX_P2P_BIND" in os.environ or "FLAGCX_P2P_ADVERTISE" in os.environ:
+    if not host:
         return {}
+    for name in ("FLAGCX_P2P_ADVERTISE", "FLAGCX_P2P_BIND"):
+        if (given := os.environ.get(name)) is not None:
+            if host_of(given) != host:
+                LOG.warning("local_hostname %r: peers must use %s, because %s is set", local_hostname, given, name)
+            return {}
     try:
         found = [str(entry[4][0]) for entry in socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)]
     except OSError as error:

@@ -29,7 +29,7 @@ class Base:
 
     # --- an engine ----------------------------------------------------------------------------------------------
 
-    def initialize(self, local_hostname: str, metadata_server: str, protocol: str, device_name: "str | None", /) -> int:
+    def initialize(self, local_hostname: str, metadata_server: str, protocol: str, device_name: "str | None") -> int:
         """Opens the engine: 0, or -1 with the reason in the log.
 
         local_hostname: how peers name this host; a port is ignored. metadata_server: "P2PHANDSHAKE". protocol: "rdma" or "tcp". device_name:
@@ -38,7 +38,7 @@ class Base:
         return self._initialize(local_hostname, metadata_server, protocol, device_name)
 
     def initialize_ext(
-        self, local_hostname: str, metadata_server: str, protocol: str, device_name: "str | None", metadata_type: str, /
+        self, local_hostname: str, metadata_server: str, protocol: str, device_name: "str | None", metadata_type: str
     ) -> int:
         """As `initialize`, with the kind of metadata server, which must be "P2PHANDSHAKE" too if it is one of those with a "://"."""
         named = metadata_server if metadata_server == HANDSHAKE else f"{metadata_type}://{metadata_server}"
@@ -88,7 +88,7 @@ class Base:
         self._memory.register(self._open(), number(buffer_addr), number(capacity))
 
     @status
-    def unregister_memory(self, buffer_addr: int, /) -> None:
+    def unregister_memory(self, buffer_addr: int) -> None:
         """Waits for the transfers that use it. -3: no registered memory begins there."""
         self._open()
         self._memory.unregister(number(buffer_addr))
@@ -102,7 +102,7 @@ class Base:
         self._memory.register_all(engine, ranges)
 
     @status
-    def batch_unregister_memory(self, buffer_addresses: Numbers, /) -> None:
+    def batch_unregister_memory(self, buffer_addresses: Numbers) -> None:
         """Deregisters those that are registered. -3: one or more were not."""
         self._open()
         errors: "list[Exception]" = []
@@ -114,19 +114,19 @@ class Base:
         if errors:
             raise errors[0]
 
-    def allocate_managed_buffer(self, length: int, /) -> int:
+    def allocate_managed_buffer(self, length: int) -> int:
         """The address of new registered memory, which peers on this host can map; 0 when there is none to be had."""
         return self._or_zero("allocate_managed_buffer", lambda: self._memory.allocate(self._open(), number(length)))
 
     @status
-    def free_managed_buffer(self, address: int, length: int, /) -> None:
+    def free_managed_buffer(self, address: int, length: int) -> None:
         """Gives it back; waits for the transfers that use it. `length` is not needed."""
         self._open()
         number(length)
         self._memory.free(number(address))
 
     @status
-    def write_bytes_to_buffer(self, address: int, data: "str | bytes", length: int, /) -> None:
+    def write_bytes_to_buffer(self, address: int, data: "str | bytes", length: int) -> None:
         """Copies the first `length` bytes of `data`, a text as UTF-8, to registered host memory of this engine."""
         content = data.encode() if isinstance(data, str) else bytes(data)
         if number(length) > len(content):
@@ -134,7 +134,7 @@ class Base:
         self._registered(address, length)
         ctypes.memmove(address, content, length)
 
-    def read_bytes_from_buffer(self, address: int, length: int, /) -> bytes:
+    def read_bytes_from_buffer(self, address: int, length: int) -> bytes:
         """Bytes of registered host memory of this engine. Raises ValueError for other memory."""
         try:
             self._registered(number(address), number(length))
@@ -142,7 +142,7 @@ class Base:
             raise ValueError(str(error)) from None
         return ctypes.string_at(address, length)
 
-    def get_first_buffer_address(self, segment_name: str, /) -> int:
+    def get_first_buffer_address(self, segment_name: str) -> int:
         """The first registered memory of the peer that is still registered; 0 without one, or when the peer cannot be reached."""
         return self._or_zero("get_first_buffer_address", lambda: self._connect(segment_name)._oldest_region() or 0)
 

@@ -41,7 +41,7 @@ def status(call: Callable[_Arguments, None]) -> Callable[_Arguments, int]:
         try:
             call(*arguments, **named)
         except (Refused, P2pError, ValueError) as error:
-            LOG.error("%s: %s", call.__name__, error)
+            LOG.error("%s: %s", call.__name__.lstrip("_"), error)
             return error.code if isinstance(error, Refused) else FAILED
         return 0
 

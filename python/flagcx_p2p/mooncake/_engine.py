@@ -138,11 +138,11 @@ class TransferEngine(Base):
         """Either of them."""
         return self._start(target_hostname, buffers, peer_buffer_addresses, lengths, opcode)
 
-    def transfer_check_status(self, batch_id: int, /) -> int:
+    def transfer_check_status(self, batch_id: int) -> int:
         """0: it runs. 1: it is done. -1: it failed. -2: its time has passed. After 1, -1 and -2 the number means nothing: -1."""
         return self._batches.check(number(batch_id))
 
-    def get_batch_transfer_status(self, batch_ids: Numbers, /) -> int:
+    def get_batch_transfer_status(self, batch_ids: Numbers) -> int:
         """Waits for the ends of all. 0: all are done. -1: one or more failed. The numbers mean nothing afterwards."""
         batches = self._batches
         codes = [batches.check(number(one), block=True) for one in batch_ids]

@@ -44,14 +44,15 @@ fn read_only_regions_are_known_from_the_handshake_and_from_changes() {
 
 #[test]
 fn the_oldest_region_is_the_first_that_is_left() {
-    let regions = RemoteRegions::new(&[entry(7), entry(2)]);
+    // The first has the highest address.
+    let regions = RemoteRegions::new(&[RegionEntry { base: 9 << 12, ..entry(1) }, entry(2)]);
     let oldest = || regions.table().oldest().map(|region| region.base >> 12);
-    assert_eq!(oldest(), Some(7));
-    regions.apply(&changes(3, Change::Add, &[named(1)])).unwrap();
-    assert_eq!(oldest(), Some(7));
-    regions.apply(&changes(4, Change::Remove, &[named(7), named(2)])).unwrap();
-    assert_eq!(oldest(), Some(1));
-    regions.apply(&changes(5, Change::Remove, &[named(1)])).unwrap();
+    assert_eq!(oldest(), Some(9));
+    regions.apply(&changes(3, Change::Add, &[named(3)])).unwrap();
+    assert_eq!(oldest(), Some(9));
+    regions.apply(&changes(4, Change::Remove, &[named(1), named(2)])).unwrap();
+    assert_eq!(oldest(), Some(3));
+    regions.apply(&changes(5, Change::Remove, &[named(3)])).unwrap();
     assert_eq!(oldest(), None);
 }
 
