@@ -3,7 +3,7 @@
 import time
 from typing import Any
 
-from mooncake_script import ALONE, HOST, NOBODY, SIZE, Pair, Side, row
+from mooncake_script import ALONE, HOST, UNUSED, SIZE, Pair, Side, row
 
 HALF = SIZE // 2
 #: Of the process, but no memory.
@@ -18,12 +18,12 @@ for _text, _call in {
     "batch_register_memory": lambda one: one.engine.batch_register_memory([one.address], [SIZE]),
     "allocate_managed_buffer": lambda one: one.engine.allocate_managed_buffer(64),
     "free_managed_buffer": lambda one: one.engine.free_managed_buffer(one.address, 64),
-    "transfer_sync_write": lambda one: one.engine.transfer_sync_write(NOBODY, one.address, one.address, 64),
-    "batch_transfer_async_write": lambda one: one.engine.batch_transfer_async_write(NOBODY, [one.address], [one.address], [64]),
+    "transfer_sync_write": lambda one: one.engine.transfer_sync_write(UNUSED, one.address, one.address, 64),
+    "batch_transfer_async_write": lambda one: one.engine.batch_transfer_async_write(UNUSED, [one.address], [one.address], [64]),
     "transfer_check_status": lambda one: one.engine.transfer_check_status(7),
     "get_notifies": lambda one: one.engine.get_notifies(),
-    "get_first_buffer_address": lambda one: one.engine.get_first_buffer_address(NOBODY),
-    "send_probe": lambda one: one.engine.send_probe(NOBODY),
+    "get_first_buffer_address": lambda one: one.engine.get_first_buffer_address(UNUSED),
+    "send_probe": lambda one: one.engine.send_probe(UNUSED),
     "get_engine": lambda one: one.engine.get_engine(),
 }.items():
     ALONE[f"{_text} before initialize"] = _call
@@ -97,7 +97,7 @@ def _(pair: Pair) -> Any:
 
 @row("get_first_buffer_address of a dead peer")
 def _(pair: Pair) -> Any:
-    return pair.engine.get_first_buffer_address(NOBODY)
+    return pair.engine.get_first_buffer_address(UNUSED)
 
 
 @row("transfer_sync_write from memory that is not registered")
@@ -201,7 +201,7 @@ for _text, _call in {
     "transfer_sync_write with a hint of a transport": lambda pair: pair.engine.transfer_sync_write(
         pair.peer, pair.address, pair.there, 4, "nonsense"
     ),
-    "transfer_sync_write to a port where nothing listens": lambda pair: pair.write(peer=NOBODY),
+    "transfer_sync_write to a port where nothing listens": lambda pair: pair.write(peer=UNUSED),
     "transfer_sync_write to a name without a port": lambda pair: pair.write(peer="nonsense"),
     "transfer_sync_write to a host that no one can resolve": lambda pair: pair.write(peer="no.such.host.invalid:1"),
     "transfer_sync_write to the engine itself": lambda pair: pair.engine.transfer_sync_write(
@@ -235,7 +235,7 @@ for _text, _call in {
         pair.engine.transfer_submit_write(pair.peer, pair.address, WILD, 4)
     ),
     "transfer_submit_write to a port where nothing listens": lambda pair: pair.engine.transfer_submit_write(
-        NOBODY, pair.address, pair.there, 4
+        UNUSED, pair.address, pair.there, 4
     ),
     "batch_transfer_async_write": lambda pair: pair.batch("batch_transfer_async_write", [(0, 0, 4)]),
     "batch_transfer_async_write, get_batch_transfer_status": lambda pair: pair.engine.get_batch_transfer_status(
@@ -254,7 +254,7 @@ for _text, _call in {
         pair.peer, [pair.address] * 2, [pair.there], [4]
     ),
     "batch_transfer_async_write to a port where nothing listens": lambda pair: pair.batch(
-        "batch_transfer_async_write", [(0, 0, 4)], peer=NOBODY
+        "batch_transfer_async_write", [(0, 0, 4)], peer=UNUSED
     ),
     "get_batch_transfer_status of none": lambda pair: pair.engine.get_batch_transfer_status([]),
 }.items():
@@ -348,7 +348,7 @@ def _(pair: Pair) -> Any:
 
 @row("send_probe of a port where nothing listens")
 def _(pair: Pair) -> Any:
-    return pair.engine.send_probe(NOBODY)
+    return pair.engine.send_probe(UNUSED)
 
 
 @row("send_probe of a name without a port")

@@ -21,7 +21,7 @@ from typing import Any
 SIZE = int(os.environ.get("MOONCAKE_SCRIPT_SIZE", 1 << 16))
 HOST = "127.0.0.1"
 #: Nothing listens there.
-NOBODY = f"{HOST}:1"
+UNUSED = f"{HOST}:1"
 
 
 class Side:

@@ -16,6 +16,7 @@ import unittest.mock
 from typing import Any
 
 import pair  # noqa: F401  the engine's environment
+from cuda_driver import Driver, build_stand_in
 
 from flagcx_p2p import Engine, P2pError
 from flagcx_p2p.mooncake import TransferEngine, TransferNotify, TransferOpcode, _address, _opening, _topology
@@ -148,6 +149,28 @@ class Calls(Two):
         engine = self.client.get_engine()
         assert engine is not None
         self.assertEqual(engine.stats()["regions"], 2)
+
+
+class Gpu(Two):
+    """Memory of a GPU, which the CPU cannot access: that of the stand-in ../nullcuda."""
+
+    gpu: Driver
+
+    @classmethod
+    def setUpClass(cls) -> None:
+        folder = tempfile.TemporaryDirectory()
+        cls.addClassCleanup(folder.cleanup)
+        cls.gpu = Driver(build_stand_in(folder.name))
+
+    def test_memory_of_a_gpu_is_registered_by_its_address(self) -> None:
+        address = self.gpu.allocate(SIZE)
+        self.addCleanup(self.gpu.free, address)
+        self.assertEqual(self.server.register_memory(address, SIZE, "cuda:0"), 0)
+        self.assertEqual(self.client.transfer_sync_write(self.peer, self.here, address, SIZE), 0)
+        self.assertEqual(self.gpu.get(address, SIZE), self.near.raw)
+        self.assertEqual(self.client.batch_transfer_sync_read(self.peer, [self.here, self.here + 8], [address + 8, address], [8, 8]), 0)
+        self.assertEqual(self.near.raw[:16], self.gpu.get(address, 16)[8:] + self.gpu.get(address, 8))
+        self.assertEqual(self.server.unregister_memory(address), 0)
 
 
 class Opening(unittest.TestCase):

@@ -40,7 +40,7 @@ class Base:
     def initialize_ext(
         self, local_hostname: str, metadata_server: str, protocol: str, device_name: "str | None", metadata_type: str
     ) -> int:
-        """As `initialize`, with the kind of metadata server, which must be "P2PHANDSHAKE" too if it is one of those with a "://"."""
+        """As `initialize`. metadata_type: the kind of another metadata server, which is refused."""
         named = metadata_server if metadata_server == HANDSHAKE else f"{metadata_type}://{metadata_server}"
         return self._initialize(local_hostname, named, protocol, device_name)
 
@@ -131,7 +131,7 @@ class Base:
         content = data.encode() if isinstance(data, str) else bytes(data)
         if number(length) > len(content):
             raise Refused(FAILED, f"{length} bytes are to be copied, {len(content)} were given")
-        self._registered(address, length)
+        self._registered(number(address), length)
         ctypes.memmove(address, content, length)
 
     def read_bytes_from_buffer(self, address: int, length: int) -> bytes:

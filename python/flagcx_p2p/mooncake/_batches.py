@@ -34,7 +34,11 @@ class Batch:
         """
         code = self._outcome(block)
         if code != _RUNNING and self._lent is not None:
-            self._lent.close()
+            try:
+                self._lent.close()
+            except P2pError as error:
+                LOG.error("transfer: %s", error)
+                return FAILED
         return code
 
     def _outcome(self, block: bool) -> int:

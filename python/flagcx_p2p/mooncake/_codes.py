@@ -1,6 +1,7 @@
 """Failures as numbers, as Mooncake reports them."""
 
 import functools
+import inspect
 import logging
 from collections.abc import Callable
 from typing import ParamSpec
@@ -45,4 +46,6 @@ def status(call: Callable[_Arguments, None]) -> Callable[_Arguments, int]:
             return error.code if isinstance(error, Refused) else FAILED
         return 0
 
+    # For help(), which shows the wrapped method's otherwise.
+    setattr(answer, "__signature__", inspect.signature(call).replace(return_annotation=int))
     return answer

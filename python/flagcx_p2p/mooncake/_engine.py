@@ -22,7 +22,7 @@ class TransferEngine(Base):
     """One-sided reads and writes of peers' memory, which calls name by its address.
 
     A peer is named "host:port": the address of its host, and its `get_rpc_port`. The connection to it is made by the first call that
-    names it. Calls that move bytes end by their own deadline, 30 s (MC_TRANSFER_TIMEOUT, in seconds, at least 5) and a second for each GiB,
+    names it. Calls that move bytes end by their own deadline, 30 s (MC_TRANSFER_TIMEOUT, in seconds, at least 5) and a second for each GB,
     and raise TypeError for what is no number, as all calls do.
     """
 
@@ -145,7 +145,8 @@ class TransferEngine(Base):
     def get_batch_transfer_status(self, batch_ids: Numbers) -> int:
         """Waits for the ends of all. 0: all are done. -1: one or more failed. The numbers mean nothing afterwards."""
         batches = self._batches
-        codes = [batches.check(number(one), block=True) for one in batch_ids]
+        numbers = [number(one) for one in batch_ids]
+        codes = [batches.check(one, block=True) for one in numbers]
         return 0 if all(code == 1 for code in codes) else FAILED
 
     def _start(self, peer: str, local: Numbers, remote: Numbers, lengths: Numbers, opcode: _Opcode) -> int:
@@ -171,6 +172,9 @@ class TransferEngine(Base):
         except (P2pError, ValueError) as error:
             until.close()
             return Batch(error=error)  # its status says so, as Mooncake's does
+        except BaseException:
+            until.close()
+            raise
         return Batch(transfer, seconds, until)
 
     # --- messages and peers -------------------------------------------------------------------------------------
