@@ -31,6 +31,8 @@ mod deadline;
 mod directory;
 mod engine;
 mod error;
+mod etcd;
+mod etcd_url;
 mod lease;
 mod name;
 mod probe;

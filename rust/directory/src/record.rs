@@ -73,6 +73,10 @@ impl Record {
         if let Err(error) = split_session(&self.address) {
             return Some(error.to_string());
         }
+        let fits = |byte: u8| byte.is_ascii_alphanumeric() || b".-_:[]%".contains(&byte);
+        if !self.address.bytes().all(fits) {
+            return Some(format!("{:?} is no address: a host has letters, digits, . - and _", self.address));
+        }
         let texts = [&self.address, &self.kind, &self.version, &self.host];
         let texts = texts.into_iter().chain(&self.session);
         // A log line and a terminal show them.

@@ -2,8 +2,9 @@
 
 use std::sync::Arc;
 
+use crate::etcd::Etcd;
 use crate::static_list::StaticList;
-use crate::{Directory, Error};
+use crate::{Directory, Error, etcd_url};
 
 /// The variable that names the directory of the tool and of Python programs.
 pub const VARIABLE: &str = "FLAGCX_P2P_DIRECTORY";
@@ -28,5 +29,32 @@ pub fn open(url: &str) -> Result<Arc<dyn Directory>, Error> {
     if let Some(list) = url.strip_prefix("static:") {
         return Ok(Arc::new(StaticList::parse(list)?));
     }
-    Err(Error::Url { url: "?".to_owned(), problem: "the scheme is unknown".to_owned() })
+    if let Some(rest) = url.strip_prefix("etcd://") {
+        return Ok(Arc::new(Etcd::new(etcd_url::parse(rest, false)?)?));
+    }
+    if let Some(rest) = url.strip_prefix("etcds://") {
+        return Ok(Arc::new(Etcd::new(etcd_url::parse(rest, true)?)?));
+    }
+    // What follows may be a password.
+    let scheme: String = url.chars().take_while(char::is_ascii_alphanumeric).take(LONGEST_SCHEME).collect();
+    Err(Error::Url { url: format!("{scheme}..."), problem: "its kind is unknown".to_owned() })
+}
+
+/// Characters of an unknown kind in an error.
+const LONGEST_SCHEME: usize = 16;
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "tests")]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_url_opens_its_kind() {
+        assert!(open("static:a=h:1").is_ok());
+        assert_eq!(open("etcd://u:hunter2@h,i/p").unwrap().describe(), "etcd://h:2379,i:2379/p");
+        for bad in ["", "redis://u:hunter2@h", "etcd:h", "h:2379", "static:/no/such/file"] {
+            let error = open(bad).unwrap_err().to_string();
+            assert!(!error.contains("hunter2"), "{error}");
+        }
+    }
 }
