@@ -11,10 +11,16 @@
 mod answer;
 mod auth;
 mod client;
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "tests")]
+mod client_tests;
 mod endpoints;
 mod http;
 mod keeper;
 mod keys;
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "tests")]
+mod played;
 mod published;
 mod secret;
 mod settings;

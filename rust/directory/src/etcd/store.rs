@@ -69,7 +69,7 @@ impl Store {
     pub(super) fn list(&self, prefix: &str, deadline: Instant) -> Result<Listed, Error> {
         let (mut first, end) = self.keys.range(prefix);
         let mut listed = Listed { names: Names::new(), revision: 0 };
-        loop {
+        for _ in 0..MOST_PAGES {
             let body = json!({
                 "key": first, "range_end": end, "limit": PAGE.to_string(), "revision": listed.revision.to_string(),
             });
@@ -84,6 +84,11 @@ impl Store {
                 _ => return Ok(listed),
             }
         }
+        Err(Error::Answer {
+            operation: "list names".to_owned(),
+            endpoint: "etcd".to_owned(),
+            problem: format!("it has no end after {} names", MOST_PAGES * PAGE),
+        })
     }
 
     /// The name and record of a value; `None` of one that is not ours.
@@ -185,3 +190,6 @@ fn found(transaction: Transaction) -> Option<Stored> {
 
 /// Names in one answer.
 const PAGE: u32 = 500;
+
+/// Answers of one list: half a million names.
+const MOST_PAGES: u32 = 1000;
