@@ -1,10 +1,13 @@
 //! Names for engines.
 
 use std::sync::Arc;
+use std::sync::mpsc::sync_channel;
+use std::thread;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use flagcx_p2p::{Connection, Engine, EngineError};
 
+use crate::deadline::left;
 use crate::probe::reach;
 use crate::{Directory, Error, Lease, Name, Record};
 
@@ -28,9 +31,8 @@ pub trait EngineDirectory {
     /// The connection to the peer that is published under `name`: made at the first call, and again when it has ended.
     ///
     /// The name is looked up each time. When nothing accepts connections at its address, or another engine answers there, it is
-    /// looked up once more, and a new record is followed. `deadline` bounds the look-ups and the probe of the address, which
-    /// takes at most a second; the connection itself is bounded by `FLAGCX_P2P_CONNECT_TIMEOUT_MS` and
-    /// `FLAGCX_P2P_HANDSHAKE_TIMEOUT_MS` as in [`Engine::session`].
+    /// looked up once more, and a new record is followed. A connect that has not ended by `deadline` goes on in a thread, for at most
+    /// the time that [`Engine::session`] takes, and keeps the engine until then: a later call finds its connection.
     ///
     /// # Errors
     /// [`Error::NotPublished`], [`Error::PeerGone`], [`Error::OtherEngine`]; [`Error::Name`]; those of [`Directory::look_up`], and
@@ -108,7 +110,7 @@ fn connect_record(
     }
     // A connect waits for a peer that starts; a published one has.
     reach(address, deadline).map_err(gone)?;
-    let connection = engine.session(address)?;
+    let connection = session_by(engine, name, address, deadline)?;
     match is_of(&connection) {
         Ok(()) => Ok(connection),
         Err(found) => Err(Error::OtherEngine {
@@ -116,6 +118,34 @@ fn connect_record(
             address: address.clone(),
             published: record.engine_id,
             found,
+        }),
+    }
+}
+
+/// [`Engine::session`], which has its own limits, by `deadline`.
+fn session_by(
+    engine: &Arc<Engine>,
+    name: &Name,
+    address: &str,
+    deadline: Instant,
+) -> Result<Arc<Connection>, Error> {
+    let begun = Instant::now();
+    let (sender, receiver) = sync_channel(1);
+    let (connecting, to) = (Arc::clone(engine), address.to_owned());
+    let started = thread::Builder::new().name("fp2p-connect".to_owned()).spawn(move || {
+        // Nothing may wait for it any more; the connection stays with the engine.
+        let _ = sender.send(connecting.session(&to));
+    });
+    started.map_err(|error| Error::System {
+        operation: "start a thread that connects",
+        reason: error.to_string(),
+    })?;
+    match receiver.recv_timeout(left(deadline).unwrap_or_default()) {
+        Ok(connected) => Ok(connected?),
+        Err(_) => Err(Error::Deadline {
+            operation: format!("connect to {:?}", name.as_str()),
+            time: begun.elapsed(),
+            reason: format!("its peer at {address} accepts connections and does not answer"),
         }),
     }
 }

@@ -117,6 +117,10 @@ fn a_name_in_use_is_refused_while_its_peer_answers() {
     let begun = Instant::now();
     refused("it is stopped, and may go on");
     assert!(begun.elapsed() < Duration::from_secs(3), "{:?}", begun.elapsed());
+    let begun = Instant::now();
+    let error = engine.connect_name("a", &*directory, begun + Duration::from_millis(700)).unwrap_err();
+    assert!(begun.elapsed() < Duration::from_millis(1500), "{:?}: {error}", begun.elapsed());
+    assert!(matches!(error, Error::Deadline { .. }), "{error}");
     peer.signal("-CONT");
     assert_eq!(address_of(&directory, "a"), Some(peer.address.clone()));
 

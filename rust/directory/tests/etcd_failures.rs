@@ -19,7 +19,7 @@ use std::time::{Duration, Instant};
 use cable::Cable;
 use etcd_server::{Server, free_address, is_installed};
 use flagcx_p2p_directory::{Change, Error, open};
-use peer::{address_of, change, engine, eventually, name, publish, record, run_as_peer, soon};
+use peer::{address_of, change, engine, eventually, name, publish, record, soon};
 use serde_json::json;
 
 #[test]
@@ -243,10 +243,4 @@ fn tls_needs_a_certificate_that_is_known() {
         let error = open(&format!("etcds://h/p?ca={file}")).unwrap_err().to_string();
         assert!(error.contains(what), "{error}");
     }
-}
-
-/// Not a test of its own: what the other process of the tests above runs.
-#[test]
-fn process_of_a_peer() {
-    run_as_peer();
 }

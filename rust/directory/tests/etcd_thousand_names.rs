@@ -19,7 +19,7 @@ use std::time::{Duration, Instant};
 use cable::Cable;
 use etcd_server::Server;
 use flagcx_p2p_directory::{Change, Directory, Record, open};
-use peer::{change, name, publish, record, run_as_peer, soon};
+use peer::{change, name, publish, record, soon};
 
 const NAMES: usize = 1000;
 
@@ -54,17 +54,20 @@ fn a_thousand_names_have_one_lease() {
 
     let mut delays: Vec<_> = (0..100)
         .map(|n| {
+            let begun = Instant::now();
             let lease = publish(&directory, &format!("late{n}"), &typical(n));
-            let done = Instant::now();
             assert!(matches!(change(&mut watch), Change::Published(..)));
-            let delay = done.elapsed();
+            let delay = begun.elapsed();
             drop(lease);
             assert!(matches!(change(&mut watch), Change::Withdrawn(..)));
             delay
         })
         .collect();
     delays.sort();
-    println!("watch, after publishing returned: median {:?}, slowest of 100 {:?}", delays[50], delays[99]);
+    println!(
+        "from the call that publishes to the change in a watch: median {:?}, slowest of 100 {:?}",
+        delays[50], delays[99]
+    );
     assert!(delays[99] < Duration::from_secs(1), "{delays:?}");
 
     let begun = Instant::now();
@@ -130,10 +133,4 @@ fn typical(number: usize) -> Record {
         pid: 12345,
         ..record(0x1234_5678_9abc_def0)
     }
-}
-
-/// Not a test of its own: what the other process of the tests above runs.
-#[test]
-fn process_of_a_peer() {
-    run_as_peer();
 }

@@ -14,7 +14,7 @@ mod peer;
 
 use etcd_server::Server;
 use flagcx_p2p_directory::{EngineDirectory, Error, open};
-use peer::{address_of, engine, name, publish, record, run_as_peer, soon};
+use peer::{address_of, engine, name, publish, record, soon};
 
 #[test]
 fn a_forked_child_withdraws_nothing() {
@@ -47,10 +47,4 @@ fn a_forked_child_withdraws_nothing() {
     assert!(watch.next(std::time::Duration::from_secs(1)).unwrap().is_some());
     drop(lease);
     assert_eq!(address_of(&directory, "a"), None);
-}
-
-/// Not a test of its own: what the other process of the tests above runs.
-#[test]
-fn process_of_a_peer() {
-    run_as_peer();
 }

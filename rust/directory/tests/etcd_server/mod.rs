@@ -110,6 +110,9 @@ impl Server {
     fn run(&mut self) -> bool {
         let scheme = if self.tls.is_some() { "https" } else { "http" };
         let (client, peer) = (format!("{scheme}://{}", self.client), format!("http://{}", self.peer));
+        let log = self.folder.path().join("log");
+        // What an earlier start has written must not be taken for this one's.
+        let _ = std::fs::remove_file(&log);
         let mut shell = Command::new("sh");
         shell
             .args([
@@ -117,7 +120,7 @@ impl Server {
                 r#"etcd "$@" >"$LOG" 2>&1 & echo $!; read -r _; kill -9 $! 2>/dev/null; wait"#,
                 "etcd",
             ])
-            .env("LOG", self.folder.path().join("log"))
+            .env("LOG", &log)
             .arg(format!("--data-dir={}", self.folder.path().join("data").display()))
             .args(["--name=one", "--heartbeat-interval=50", "--election-timeout=500", "--unsafe-no-fsync"])
             .arg(format!("--listen-client-urls={client}"))
@@ -134,7 +137,6 @@ impl Server {
         BufReader::new(shell.stdout.take().unwrap()).read_line(&mut pid).unwrap();
         self.pid = pid.trim().parse().unwrap();
         self.shell = Some(shell);
-        let log = self.folder.path().join("log");
         let deadline = Instant::now() + Duration::from_secs(30);
         while Instant::now() < deadline {
             let text = std::fs::read_to_string(&log).unwrap_or_default();
