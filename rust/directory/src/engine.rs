@@ -5,6 +5,7 @@ use std::sync::mpsc::sync_channel;
 use std::thread;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
+use flagcx_p2p::internals::control::split_session;
 use flagcx_p2p::{Connection, Engine, EngineError};
 
 use crate::deadline::left;
@@ -75,19 +76,18 @@ impl EngineDirectory for Arc<Engine> {
     ) -> Result<Arc<Connection>, Error> {
         self.here().map_err(EngineError::from)?;
         let name = Name::new(name)?;
-        let look_up = || {
-            directory.look_up(&name, deadline)?.ok_or_else(|| Error::NotPublished {
-                name: name.to_string(),
-                directory: directory.describe(),
-            })
+        let not_published =
+            || Error::NotPublished { name: name.to_string(), directory: directory.describe() };
+        let first = directory.look_up(&name, deadline)?.ok_or_else(not_published)?;
+        let error = match connect_record(self, &name, &first, deadline) {
+            Err(error) => error,
+            connected => return connected,
         };
-        let first = look_up()?;
-        match connect_record(self, &name, &first, deadline) {
-            Err(error) => {
-                let second = look_up()?;
-                if second == first { Err(error) } else { connect_record(self, &name, &second, deadline) }
-            }
-            connected => connected,
+        match directory.look_up(&name, deadline) {
+            Ok(Some(second)) if second != first => connect_record(self, &name, &second, deadline),
+            Ok(None) => Err(not_published()),
+            // The first error says more.
+            Ok(Some(_)) | Err(_) => Err(error),
         }
     }
 }
@@ -105,12 +105,21 @@ fn connect_record(
         let found = connection.peer().incarnation;
         if record.engine_id == 0 || found == 0 || found == record.engine_id { Ok(()) } else { Err(found) }
     };
-    if let Some(cached) = engine.cached_session(address).filter(|cached| is_of(cached).is_ok()) {
-        return Ok(cached);
+    let cached = engine.cached_session(address);
+    if let Some(cached) = cached.as_ref().filter(|cached| is_of(cached).is_ok()) {
+        return Ok(Arc::clone(cached));
     }
     // A connect waits for a peer that starts; a published one has.
     reach(address, deadline).map_err(gone)?;
-    let connection = session_by(engine, name, address, deadline)?;
+    if let Some(former) = cached {
+        // Of the former engine at this address, of which the end was not noticed yet; or the record is old.
+        let found = connect_by(engine, name, address, deadline, connect_anew)?;
+        if is_of(&found).is_ok() {
+            former.close();
+        }
+        found.close();
+    }
+    let connection = connect_by(engine, name, address, deadline, Engine::session)?;
     match is_of(&connection) {
         Ok(()) => Ok(connection),
         Err(found) => Err(Error::OtherEngine {
@@ -122,19 +131,29 @@ fn connect_record(
     }
 }
 
-/// [`Engine::session`], which has its own limits, by `deadline`.
-fn session_by(
+/// A way to connect to an address.
+type Connect = fn(&Arc<Engine>, &str) -> Result<Arc<Connection>, EngineError>;
+
+/// A connection that [`Engine::session`] does not know.
+fn connect_anew(engine: &Arc<Engine>, address: &str) -> Result<Arc<Connection>, EngineError> {
+    let (host, port) = split_session(address).map_err(|error| EngineError::Invalid(error.to_string()))?;
+    engine.connect(host, port, -1, false)
+}
+
+/// `connect`, which has its own limits, by `deadline`.
+fn connect_by(
     engine: &Arc<Engine>,
     name: &Name,
     address: &str,
     deadline: Instant,
+    connect: Connect,
 ) -> Result<Arc<Connection>, Error> {
     let begun = Instant::now();
     let (sender, receiver) = sync_channel(1);
     let (connecting, to) = (Arc::clone(engine), address.to_owned());
     let started = thread::Builder::new().name("fp2p-connect".to_owned()).spawn(move || {
         // Nothing may wait for it any more; the connection stays with the engine.
-        let _ = sender.send(connecting.session(&to));
+        let _ = sender.send(connect(&connecting, &to));
     });
     started.map_err(|error| Error::System {
         operation: "start a thread that connects",

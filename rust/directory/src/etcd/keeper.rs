@@ -41,6 +41,8 @@ struct State {
     /// When a withdrawal has failed for want of a server.
     unanswered: Option<Instant>,
     has_thread: bool,
+    /// Whether the last try to prolong the lease has failed.
+    fails: bool,
 }
 
 #[derive(Clone, Debug)]
@@ -184,7 +186,12 @@ impl Keeper {
     fn turn(&self, verifies: bool) -> Duration {
         let interval = self.ttl / TURNS;
         match self.prolong(within(Instant::now() + interval, LONGEST_TRY), verifies) {
-            Ok(()) => interval,
+            Ok(()) => {
+                if std::mem::take(&mut self.state().fails) {
+                    tracing::info!("the lease of the published names is prolonged again");
+                }
+                interval
+            }
             Err(error) => {
                 self.note_failure(&error);
                 RETRY.min(interval)
@@ -289,7 +296,8 @@ impl Keeper {
     }
 
     fn note_failure(&self, error: &Error) {
-        let state = self.state();
+        let mut state = self.state();
+        let is_first = !std::mem::replace(&mut state.fails, true);
         let has_run_out = state.good_until.is_none_or(|until| Instant::now() >= until);
         let held: Vec<_> = state.names.values().filter(|entry| !entry.place.is_lost()).collect();
         if has_run_out && !held.is_empty() {
@@ -300,7 +308,7 @@ impl Keeper {
                 "the published names have run out, because etcd has not answered for the time of their lease; they are \
                  published again when it does"
             );
-        } else {
+        } else if is_first {
             tracing::info!(%error, "the lease of the published names could not be prolonged; trying again");
         }
     }

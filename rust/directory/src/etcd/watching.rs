@@ -220,13 +220,17 @@ impl Watching {
 
     /// Tells an error of more than one server's absence, and waits a little.
     fn failed(&self, error: Error) -> Result<(), Over> {
-        match error {
+        let pause = match error {
             Error::Unreachable { .. } | Error::Deadline { .. } => {
                 tracing::debug!(%error, "a watch waits for etcd");
+                PAUSE
             }
-            error => self.tell(Err(error))?,
-        }
-        if self.bell.wait(PAUSE) { Err(Over) } else { Ok(()) }
+            error => {
+                self.tell(Err(error))?;
+                PAUSE_AFTER_ERROR
+            }
+        };
+        if self.bell.wait(pause) { Err(Over) } else { Ok(()) }
     }
 
     fn tell(&self, change: Result<Change, Error>) -> Result<(), Over> {
@@ -255,6 +259,9 @@ const LIST_LIMIT: Duration = Duration::from_secs(10);
 
 /// Before the next try after a failure.
 const PAUSE: Duration = Duration::from_millis(250);
+
+/// After an error that was told, as of a wrong password: it may be put right.
+const PAUSE_AFTER_ERROR: Duration = Duration::from_secs(1);
 
 /// Changes that wait to be taken; then the thread waits.
 const WAITING_CHANGES: usize = 1024;

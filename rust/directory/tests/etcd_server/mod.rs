@@ -18,7 +18,7 @@ pub struct Server {
     peer: String,
     folder: TempDir,
     tls: Option<(PathBuf, PathBuf)>,
-    /// A shell whose end is that of etcd.
+    /// A shell that ends etcd when it ends.
     shell: Option<Child>,
     pid: u32,
 }

@@ -12,11 +12,15 @@ use flagcx_p2p_directory::{Change, Directory, EngineDirectory, Lease, Name, Reco
 /// Set to the directory and the name of a peer's process.
 const PEER: &str = "FLAGCX_P2P_TEST_PEER";
 
+/// Set to the ports of the engine in a peer's process.
+const PORTS: &str = "FLAGCX_P2P_TEST_PEER_PORTS";
+
 /// An engine that accepts peers on the loopback address.
 pub fn engine() -> Arc<Engine> {
     let config = Config::from_source(&|name| match name {
         "FLAGCX_P2P_FABRIC" => Some("software".to_owned()),
         "FLAGCX_P2P_BIND" => Some("127.0.0.1".to_owned()),
+        "FLAGCX_P2P_PORT_RANGE" => std::env::var(PORTS).ok(),
         "FLAGCX_P2P_CONNECT_TIMEOUT_MS" => Some("1000".to_owned()),
         _ => None,
     });
@@ -70,7 +74,16 @@ pub struct Peer {
 
 impl Peer {
     pub fn start(url: &str, name: &str) -> Self {
-        let mut process = Command::new(std::env::current_exe().unwrap())
+        Self::start_by(&mut Command::new(std::env::current_exe().unwrap()), url, name)
+    }
+
+    /// With its ports in a range.
+    pub fn start_at(ports: &str, url: &str, name: &str) -> Self {
+        Self::start_by(Command::new(std::env::current_exe().unwrap()).env(PORTS, ports), url, name)
+    }
+
+    fn start_by(command: &mut Command, url: &str, name: &str) -> Self {
+        let mut process = command
             .args(["--exact", "process_of_a_peer", "--nocapture"])
             .env(PEER, format!("{url} {name}"))
             .stdin(Stdio::piped())
