@@ -73,7 +73,7 @@ fn wanted(options: &GetOptions) -> Result<Vec<&str>> {
     if wanted.is_empty() {
         return Err(CliError::usage(format!(
             "no file or folder is named; `.` is everything: flagcx-p2p get . {}",
-            options.server
+            options.server.name
         )));
     }
     Ok(wanted)

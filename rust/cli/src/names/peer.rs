@@ -63,7 +63,8 @@ impl Peer {
             PeerName::Address(_) => Ok(()),
             PeerName::Name { .. } => directory::url(self.directory.as_deref()).map(drop).map_err(|error| {
                 CliError::usage(format!(
-                    "{self} is neither host:port, such as 192.0.2.7:7733, nor can it be looked up: {error}"
+                    "`{}`: expected host:port, such as 192.0.2.7:7733; it may be a name, but {error}",
+                    self.name
                 ))
             }),
         }
@@ -85,11 +86,19 @@ impl Peer {
 }
 
 impl fmt::Display for Peer {
-    /// As it was written, without the path.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.name {
-            PeerName::Address(address) => f.write_str(address),
-            PeerName::Name { name, .. } => write!(f, "{name}:"),
+            PeerName::Address(text) | PeerName::Name { name: text, .. } => f.write_str(text),
+        }
+    }
+}
+
+impl fmt::Display for PeerName {
+    /// As it is written on the command line, without the path.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Address(address) => f.write_str(address),
+            Self::Name { name, .. } => write!(f, "{name}:"),
         }
     }
 }

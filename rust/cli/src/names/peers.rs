@@ -91,7 +91,9 @@ fn show(change: &Change, json: bool) {
     match (change, json) {
         (Change::Published(name, record), true) => {
             let mut object = json_of(name, record);
-            object["change"] = Value::from("published");
+            if let Value::Object(members) = &mut object {
+                members.insert("change".to_owned(), "published".into());
+            }
             output::json_line(&object);
         }
         (Change::Withdrawn(name), true) => {
