@@ -1,7 +1,7 @@
 """NIXL's Python agent over its FLAGCX plugin and this library: what is there of the two, and if all of it is, bytes are moved.
 
-`nixl` comes from PyPI, into target/peers. No release of it contains the plugin, which FlagCX publishes as a patch: docs/nixl.md. Who has
-built it names it: NIXL_PLUGIN_DIR, and in NIXL_PYTHON the Python for which that NIXL is installed. FLAGCX_P2P_LIBRARY is this library.
+`nixl` comes from PyPI, into target/peers. No release of it contains the plugin, which FlagCX publishes as a patch: docs/nixl.md. For one that
+was built, NIXL_PLUGIN_DIR names its folder, and NIXL_PYTHON the Python for which that NIXL is installed. FLAGCX_P2P_LIBRARY is this library.
 """
 
 import ctypes
