@@ -179,6 +179,24 @@ fn put(url: &str, peer: &str) -> Ended {
     with(url, &["put", "/etc/hostname", peer, "--force"])
 }
 
+#[test]
+fn no_command_shows_a_password() {
+    let url = format!("etcd://user:hunter2@{}/p", free_address());
+    for arguments in
+        [&["config", "directory"][..], &["config", "--json"], &["doctor"], &["peers"], &["-vv", "ls", "a:"]]
+    {
+        let ended = run(program()
+            .envs([("FLAGCX_P2P_DIRECTORY", url.as_str()), ("FLAGCX_P2P_DIRECTORY_PASSWORD", "hunter2")])
+            .args(arguments));
+        assert!(!ended.out.contains("hunter2") && !ended.err.contains("hunter2"), "{arguments:?}: {ended:?}");
+        assert_eq!(
+            ended.out.contains("etcd://user:***@"),
+            matches!(arguments[0], "config" | "doctor"),
+            "{ended:?}"
+        );
+    }
+}
+
 /// Published, seen, in use, withdrawn at its end.
 #[test]
 fn a_server_has_its_name_while_it_runs() {

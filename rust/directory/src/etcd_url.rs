@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 use std::{env, fs};
 
+use flagcx_p2p::internals::config;
 use flagcx_p2p::internals::control::split_session;
 use percent_encoding::percent_decode_str;
 
@@ -121,14 +122,21 @@ fn password_of_the_environment(hidden: &dyn Fn(&str) -> Error) -> Result<String,
     if let Some(password) = env::var_os(PASSWORD) {
         return password.into_string().map_err(|_| hidden("the password of the environment is not UTF-8"));
     }
-    let Some(path) = env::var_os(PASSWORD_FILE) else {
+    // Below the environment are the configuration files.
+    let files = config::global();
+    if let Some(password) = &files.directory_password {
+        return Ok(password.reveal().to_owned());
+    }
+    let path =
+        env::var_os(PASSWORD_FILE).map(PathBuf::from).or_else(|| files.directory_password_file.clone());
+    let Some(path) = path else {
         return Err(hidden(
             "it has a user and no password: add it, or set FLAGCX_P2P_DIRECTORY_PASSWORD or FLAGCX_P2P_DIRECTORY_PASSWORD_FILE",
         ));
     };
     let text = fs::read_to_string(&path).map_err(|error| Error::File {
         operation: "read the password of the directory",
-        path: PathBuf::from(&path).display().to_string(),
+        path: path.display().to_string(),
         reason: error.to_string(),
     })?;
     Ok(text.trim_end_matches(['\r', '\n']).to_owned())

@@ -6,7 +6,7 @@ variables! {
     DIRECTORY = Variable::text("FLAGCX_P2P_DIRECTORY", "peers are found by `host:port` alone", "`static:NAME=HOST:PORT,...`, `static:FILE`, `etcd://[USER@]HOST:PORT[,HOST:PORT...][/PREFIX][?lease=SECONDS]`, `etcds://...[?ca=FILE]`")
         .read_by("the tool, the Python package")
         .changes("Where names of peers are published and looked up: a list, a file with a line `NAME=HOST:PORT` for each, or etcd 3.4 and later. A password in it is not shown.")
-        .when("Peers are to be found by name: [names](user-guide.md#names).")
+        .when("Peers are to be found by name: [names of peers](directory.md).")
         .example("etcd://192.0.2.9:2379/flagcx-p2p");
     DIRECTORY_PASSWORD = Variable::text("FLAGCX_P2P_DIRECTORY_PASSWORD", "that of `FLAGCX_P2P_DIRECTORY`, if it has one", "text")
         .read_by("the tool, the Python package")
