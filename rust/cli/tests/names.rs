@@ -3,6 +3,7 @@
 #![allow(
     clippy::unwrap_used,
     clippy::panic,
+    clippy::print_stdout,
     clippy::indexing_slicing,
     reason = "helpers of tests, outside #[test] functions"
 )]
@@ -139,7 +140,7 @@ fn the_names_of_a_list_and_their_changes() {
     assert_eq!(watch.next(), "+ decode/0  192.0.2.7:1  ");
     fs::write(&list, "decode/1=192.0.2.7:2\n").unwrap();
     assert_eq!([watch.next(), watch.next()], ["- decode/0", "+ decode/1  192.0.2.7:2  "]);
-    assert_eq!(watch.interrupted(), 130);
+    assert_eq!(watch.terminated(), 143);
 }
 
 /// `peers --watch`.
@@ -161,8 +162,8 @@ impl Watch {
         self.lines.next().unwrap().unwrap()
     }
 
-    fn interrupted(mut self) -> i32 {
-        let sent = std::process::Command::new("kill").args(["-INT", &self.child.id().to_string()]).status();
+    fn terminated(mut self) -> i32 {
+        let sent = std::process::Command::new("kill").args(["-TERM", &self.child.id().to_string()]).status();
         assert!(sent.unwrap().success());
         self.child.wait().unwrap().code().unwrap()
     }

@@ -39,7 +39,7 @@ struct Held {
 impl Names {
     /// Of the directory with this URL, else of the configuration's. Nothing is connected to yet.
     pub(crate) fn new(url: Option<&str>, config: &Config) -> PyResult<Self> {
-        let url = url.or(config.directory.as_ref().map(Hidden::reveal));
+        let url = url.or_else(|| config.directory.as_ref().map(Hidden::reveal));
         let directory = url.map(open).transpose().map_err(raised)?;
         Ok(Self { directory, limit: config.connect_timeout, held: Arc::default() })
     }
@@ -94,14 +94,15 @@ impl Names {
     ) -> PyResult<Result<Arc<Connection>, PyErr>> {
         let (directory, name) = (Arc::clone(self.directory(name)?), Name::new(name).map_err(raised)?);
         let (engine, deadline) = (Arc::clone(engine), self.deadline());
-        let connected = on_thread(py, "p2p-connect", move || {
+        let (connected, nearby) = on_thread(py, "p2p-connect", move || {
             let connected = engine.connect_name(name.as_str(), &*directory, deadline);
-            connected.map_err(|error| match error {
-                Error::NotPublished { .. } => (nearby(&*directory, &name, deadline), error),
-                error => (String::new(), error),
-            })
+            let nearby = match connected {
+                Err(Error::NotPublished { .. }) => nearby(&*directory, &name, deadline),
+                _ => String::new(),
+            };
+            (connected, nearby)
         })?;
-        Ok(connected.map_err(|(nearby, error)| match error {
+        Ok(connected.map_err(|error| match error {
             Error::NotPublished { .. } => not_published(format!("{error}; {nearby}")),
             error => raised(error),
         }))
