@@ -17,7 +17,7 @@ set(_early cli.bench cli.ending cli.logging cli.unit core.fabric_conformance cor
 # As well, and not labelled quick.
 set(_long core.chaos_sources core.corpus_mutation core.dead_peers core.descriptors_of_peers core.destroy
   core.device_events core.hostile_clients core.many_connections core.network_faults core.regions_come_and_go
-  core.two_hosts cli.files)
+  core.two_hosts cli.files directory.etcd_failures directory.etcd_thousand_names)
 
 file(GLOB _sources CONFIGURE_DEPENDS RELATIVE ${PROJECT_SOURCE_DIR} ${PROJECT_SOURCE_DIR}/rust/*/Cargo.toml
   ${PROJECT_SOURCE_DIR}/rust/*/tests/*.rs ${PROJECT_SOURCE_DIR}/rust/*/tests/*/main.rs
@@ -67,6 +67,13 @@ set_tests_properties(proof.failed_hold PROPERTIES LABELS proof TIMEOUT 300 FIXTU
 add_test(NAME proof.fuzz COMMAND ${CMAKE_CURRENT_SOURCE_DIR}/cargo/run.sh ${_programs} core.corpus_mutation)
 set_tests_properties(proof.fuzz PROPERTIES LABELS proof TIMEOUT 600 FIXTURES_REQUIRED cargo
   ENVIRONMENT PROPTEST_CASES=20000)
+
+# Names in an etcd of three members, of which some are lost; and what a thousand names cost in the time of their leases.
+foreach(_name etcd_members etcd_thousand_names)
+  add_test(NAME proof.${_name} COMMAND ${CMAKE_CURRENT_SOURCE_DIR}/cargo/run.sh ${_programs} directory.${_name})
+  set_tests_properties(proof.${_name} PROPERTIES LABELS proof TIMEOUT 300 FIXTURES_REQUIRED cargo
+    ENVIRONMENT FLAGCX_P2P_TEST_SHARE=1)
+endforeach()
 
 add_test(NAME cargo.doc WORKING_DIRECTORY ${PROJECT_SOURCE_DIR} COMMAND ${_cargo_test} --doc)
 set_tests_properties(cargo.doc PROPERTIES LABELS cargo TIMEOUT 300 FIXTURES_REQUIRED cargo)

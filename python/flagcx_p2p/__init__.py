@@ -12,7 +12,7 @@ The sender's bytes are in the receiver's memory when ``write`` returns; the rece
 Everything may be called from any thread at any time, :meth:`Engine.close` too; calls that wait let other threads run. They end by
 their own deadlines:
 
-- ``connect`` after FLAGCX_P2P_CONNECT_TIMEOUT_MS and FLAGCX_P2P_HANDSHAKE_TIMEOUT_MS;
+- ``connect`` after FLAGCX_P2P_CONNECT_TIMEOUT_MS and FLAGCX_P2P_HANDSHAKE_TIMEOUT_MS, ``publish`` and ``peers`` after the former;
 - ``Region.close`` after FLAGCX_P2P_XFER_TIMEOUT_MS, ``notify`` after 5 s;
 - all of these, ``write``, ``read`` and ``Transfer.wait`` look up five times a second, and give up when the engine is closed or a signal
   handler raises, as that of Ctrl-C does.
@@ -24,8 +24,17 @@ The engine is inside: nothing else needs to be installed.
 
 import atexit as _atexit
 
+from . import _names
 from ._asyncio import notifications as _notifications
-from ._errors import P2pError, QueueFull, TransferCancelled, TransferFailed, TransferTimedOut
+from ._errors import (
+    NameInUse,
+    NotPublished,
+    P2pError,
+    QueueFull,
+    TransferCancelled,
+    TransferFailed,
+    TransferTimedOut,
+)
 from ._info import fabric_info
 from ._native import (
     Connection,
@@ -39,7 +48,7 @@ from ._native import (
     metrics_text,
     version,
 )
-from ._types import Amount, ConnectionInfo, FabricInfo, Notification, Piece, SlowTransfer, Stats
+from ._types import Amount, ConnectionInfo, FabricInfo, Notification, Peer, Piece, SlowTransfer, Stats
 
 __all__ = [
     "Amount",
@@ -47,8 +56,11 @@ __all__ = [
     "ConnectionInfo",
     "Engine",
     "FabricInfo",
+    "NameInUse",
+    "NotPublished",
     "Notification",
     "P2pError",
+    "Peer",
     "Piece",
     "Prepared",
     "QueueFull",
@@ -67,6 +79,8 @@ __all__ = [
 ]
 
 setattr(Engine, "notifications", _notifications)
+for _call in (_names.connect_async, _names.publish_async, _names.peers_async):
+    setattr(Engine, _call.__name__, _call)
 
 # Before the interpreter stops other threads: those that wait for a transfer are told that the engine is closed.
 _atexit.register(_close_all)

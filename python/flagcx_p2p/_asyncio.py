@@ -121,10 +121,10 @@ async def _stop(transfer: Transfer, loop: asyncio.AbstractEventLoop) -> None:
         stopped = loop.run_in_executor(None, transfer.cancel)
     except RuntimeError:  # the executor or the interpreter ends
         return transfer.cancel()
-    await _settled(stopped)
+    await settled(stopped)
 
 
-async def _settled(future: asyncio.Future[Any]) -> BaseException | None:
+async def settled(future: asyncio.Future[Any]) -> BaseException | None:
     """Waits until it is done, cancelled or not; answers the last CancelledError that came meanwhile."""
     cancelled = None
     while not future.done():
@@ -198,7 +198,7 @@ async def _asked(
 ) -> Transfer:
     """Begins it on another thread: the peer is asked for a region first, which takes up to a second."""
     started: asyncio.Future[Transfer] = loop.run_in_executor(None, begin, True, *arguments)  # type: ignore[arg-type]
-    cancelled = await _settled(started)
+    cancelled = await settled(started)
     if cancelled is None:
         return started.result()
     if started.exception() is None:

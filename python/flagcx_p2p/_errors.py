@@ -5,6 +5,14 @@ class P2pError(RuntimeError):
     """The engine refused a call or could not complete it; the text has the reason."""
 
 
+class NotPublished(P2pError):
+    """The directory has no peer of that name; the text has the names that may be meant."""
+
+
+class NameInUse(P2pError):
+    """Another engine has published the name, and answers at its address."""
+
+
 class QueueFull(P2pError):
     """There is no room for another transfer now: ask about some that have ended, then try again."""
 

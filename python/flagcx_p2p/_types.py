@@ -47,6 +47,22 @@ class ConnectionInfo(NamedTuple):
     write_path: str
 
 
+class Peer(NamedTuple):
+    """An engine, or a ``flagcx-p2p serve``, that has published a name: :meth:`Engine.peers`."""
+
+    name: str
+    #: "host:port", as :meth:`Engine.connect` takes it.
+    address: str
+    #: What it is part of: "python", "library" for Rust, "serve" for the tool's file server; empty where it is not known, as in a list.
+    kind: str
+    #: Its version, host name, process there, and when it was published, in seconds since 1970 by its host's clock: "" and 0 where
+    #: they are not known.
+    version: str
+    host: str
+    pid: int
+    since: float
+
+
 class SlowTransfer(NamedTuple):
     """A transfer that has not ended."""
 

@@ -50,7 +50,7 @@ def placeholders(literal: str) -> str:
 def strings() -> str:
     """All string literals of the crates, as pages quote them."""
     sources: List[pathlib.Path] = [
-        file for crate in ("rust/core/src", "bridge/src", "rust/cli/src") for file in (ROOT / crate).rglob("*.rs")
+        file for crate in ("rust/core/src", "rust/directory/src", "bridge/src", "rust/cli/src") for file in (ROOT / crate).rglob("*.rs")
     ]
     literals = (
         placeholders(literal)

@@ -20,6 +20,8 @@ MARKED = [README, GUIDE, *(ROOT / "docs" / f"{name}.md" for name in ("rdma-setup
 PAGES = [README, ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
 #: The sources of the engine.
 CORE = ROOT / "rust" / "core" / "src"
+#: Those of the directory of names.
+DIRECTORY = ROOT / "rust" / "directory" / "src"
 #: Blocks of these languages need a mark.
 LANGUAGES = ("sh", "rust", "cpp", "c", "python")
 

@@ -5,7 +5,7 @@ import pathlib
 import re
 import unittest
 
-from pages import CORE, GLOSSARY, ROOT, terms
+from pages import CORE, DIRECTORY, GLOSSARY, ROOT, terms
 
 
 class Glossary(unittest.TestCase):
@@ -34,7 +34,8 @@ class Glossary(unittest.TestCase):
 
     def test_every_module_of_the_engine_has_a_term(self) -> None:
         names = [name for term in terms() for name in re.findall(r"`([^`]+)`", term.type)]
-        paths = [file.relative_to(CORE) for name in names for file in files_of(name)]
+        files = [file for name in names for file in files_of(name)]
+        paths = [file.relative_to(CORE) for file in files if file.is_relative_to(CORE)]
         with_terms = {path.parts[0].removesuffix(".rs") for path in paths}
         modules = {file.parent.name for file in CORE.glob("*/mod.rs")}
         self.assertGreater(len(modules), 15)
@@ -54,7 +55,7 @@ def exists(name: str) -> bool:
 
 
 def files_of(name: str) -> "list[pathlib.Path]":
-    """The files of rust/core/src that declare `module::Name`, where the module is a folder or a file; those of a module."""
+    """The files of the engine and the directory that declare `module::Name`, where the module is a folder or a file; those of a module."""
     module, _, item = name.rpartition("::")
     module = module.rpartition("::")[2]
     if not module:
@@ -62,15 +63,15 @@ def files_of(name: str) -> "list[pathlib.Path]":
     return [
         file
         for file, names in declared().items()
-        if item in names and (module in file.relative_to(CORE).parts or file.stem == module)
+        if item in names and (module in file.relative_to(ROOT).parts or file.stem == module)
     ]
 
 
 @functools.lru_cache(maxsize=None)
 def declared() -> "dict[pathlib.Path, set[str]]":
-    """The types and modules that each file of rust/core/src declares."""
+    """The types and modules that each file of the engine and the directory declares."""
     pattern = re.compile(r"\b(?:struct|enum|trait|type|mod) (\w+)")
-    return {file: set(pattern.findall(file.read_text(encoding="utf-8"))) for file in CORE.rglob("*.rs")}
+    return {file: set(pattern.findall(file.read_text(encoding="utf-8"))) for folder in (CORE, DIRECTORY) for file in folder.rglob("*.rs")}
 
 
 if __name__ == "__main__":

@@ -36,12 +36,13 @@ class Names(unittest.TestCase):
             "python": lambda name: [f"tests/python/test_{name}.py"],
             "docs": lambda name: [f"tests/docs/test_{name}.py"],
             "cargo.core": lambda name: [f"rust/core/tests/{name}.rs", f"rust/core/tests/{name}/main.rs"],
+            "cargo.directory": lambda name: [f"rust/directory/tests/{name}.rs"],
             "cli": lambda name: [f"rust/cli/tests/{name}.rs", f"rust/cli/tests/{name}/main.rs"],
         }
         found = 0
         for page in PAGES:
             text = page.read_text(encoding="utf-8")
-            for kind, name in re.findall(r"\b(gtest|python|docs|cargo\.core|cli)\.([a-z_]{3,})\b(?![.(/])", text):
+            for kind, name in re.findall(r"\b(gtest|python|docs|cargo\.core|cargo\.directory|cli)\.([a-z_]{3,})\b(?![.(/])", text):
                 found += 1
                 files = places[kind](name)
                 known = any((ROOT / file).exists() for file in files) or f"{kind}.{name}" in cmake

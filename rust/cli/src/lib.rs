@@ -19,6 +19,7 @@ mod generate;
 mod interrupt;
 mod listener;
 mod logging;
+mod names;
 mod output;
 mod pipeline;
 mod process;
@@ -55,6 +56,8 @@ pub fn run(arguments: Vec<OsString>, itself: Vec<OsString>) -> u8 {
         Command::Put(args) => client::put(&args.into()),
         Command::Get(args) => client::get(&args.into()),
         Command::Ls(args) => client::list(&args.into()),
+        #[cfg(feature = "directory")]
+        Command::Peers(args) => names::peers(&args.into()),
         Command::Demo(args) => demo::run(&args.into()),
         Command::Bench(args) => BenchOptions::try_from(*args)
             .map_err(error::CliError::usage)

@@ -33,7 +33,7 @@ fn words_that_do_not_exist() {
     refused(&["config", "FLAGCX_P2P_FABRC"], "did you mean FLAGCX_P2P_FABRIC?");
     refused(&["completions", "csh"], "possible values: bash");
     refused(&["man", "./nowhere"], "./nowhere: is not a directory");
-    refused(&["put", "model.bin"], "<HOST:PORT>");
+    refused(&["put", "model.bin"], "<HOST:PORT|NAME:[PATH]>");
 }
 
 #[test]

@@ -70,6 +70,19 @@ fn every_module_has_its_place() {
 }
 
 #[test]
+fn the_core_depends_on_no_crate_above_it() {
+    let manifest = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("Cargo.toml")).unwrap();
+    assert_eq!(crates_above(&manifest), Vec::<&str>::new());
+    assert_eq!(crates_above("[dependencies]\nflagcx-p2p-directory.workspace = true\nureq = \"3\"").len(), 2);
+}
+
+/// Dependencies that a manifest has and the core's must not: crates of this workspace, and what only these need.
+fn crates_above(manifest: &str) -> Vec<&str> {
+    let names = manifest.lines().filter_map(|line| line.split(['.', ' ', '=']).next());
+    names.filter(|name| name.starts_with("flagcx-p2p-") || ["cxx", "ureq", "rustls"].contains(name)).collect()
+}
+
+#[test]
 fn planted_violations_are_found() {
     let found = |file: &str, text: &str| check_text(file, text).len();
     assert_eq!(found("fabric/verbs/device.rs", "use crate::pool::Worker;"), 1, "upwards");

@@ -1,6 +1,6 @@
 //! Engines.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::fmt::Display;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -16,9 +16,11 @@ use crate::connection::Connection;
 use crate::errors::refused;
 use crate::info::{SlowTransfer, snapshot};
 use crate::kept::Kept;
+use crate::names::Names;
 use crate::notification::{self, Arrivals};
 use crate::notifier::Notifier;
 use crate::number::{self, Number};
+use crate::peer::Peer;
 use crate::reactor::LoopQueue;
 use crate::region::{Region, Registration};
 use crate::shared_memory::SharedMemory;
@@ -33,6 +35,7 @@ pub(crate) struct Shared {
     /// Sends the notifications of transfers that are done.
     pub(crate) notifier: Notifier,
     pub(crate) arrivals: Arc<Arrivals>,
+    names: Names,
     opened: Instant,
     /// Set once by the thread that closes it, and read by every call: the engine itself refuses what comes too late, so Relaxed.
     closed: AtomicBool,
@@ -74,6 +77,8 @@ impl Shared {
         self.closed.store(true, Ordering::Relaxed);
         py.detach(|| {
             let _closing = self.closing.lock().unwrap_or_else(PoisonError::into_inner);
+            // Peers are not to find it any more.
+            self.names.close();
             self.notifier.finish();
             self.core.close();
             self.notifier.stop();
@@ -113,6 +118,9 @@ impl Drop for Shared {
 /// (FLAGCX_P2P_WORKERS_PER_POOL, FLAGCX_P2P_SHARD_COUNT, FLAGCX_P2P_QUEUE_DEPTH, FLAGCX_P2P_CQ_DEPTH, FLAGCX_P2P_MAX_REQUESTS,
 /// FLAGCX_P2P_BATCH_POLL_SIZE, FLAGCX_P2P_SPIN_US) and FLAGCX_P2P_METRICS are those of the first of the engines that are open.
 ///
+/// `directory`: where names of peers are published and looked up: `etcd://host:2379/prefix`, `static:NAME=HOST:PORT,...` or
+/// `static:FILE`; by default FLAGCX_P2P_DIRECTORY. `name`: published at once, as by `publish`.
+///
 /// Raises P2pError when no device can be opened, or a setting is refused; ValueError for a name that is no variable. Any method may be called from any thread. In a process that was
 /// forked from its own, closing and dropping it do nothing, and every other call is refused: create another engine there.
 #[pyclass(frozen, module = "flagcx_p2p", weakref)]
@@ -124,14 +132,17 @@ pub(crate) struct Engine {
 #[pymethods]
 impl Engine {
     #[new]
-    #[pyo3(signature = (*, gpu = 0, settings = None))]
+    #[pyo3(signature = (*, gpu = 0, settings = None, directory = None, name = None))]
     fn new(
         py: Python<'_>,
         #[pyo3(from_py_with = number::gpu)] gpu: i32,
         settings: Option<HashMap<String, String>>,
+        directory: Option<&str>,
+        name: Option<&str>,
     ) -> PyResult<Self> {
         logging::start();
         let config = settings::config(settings)?;
+        let names = Names::new(directory, &config)?;
         let options = EngineOptions { gpu_index: gpu, ..EngineOptions::default() };
         let core = py.detach(|| CoreEngine::open(Arc::clone(&config), options)).map_err(refused)?;
         settings::note_in_force(&config);
@@ -141,12 +152,20 @@ impl Engine {
             kept: Kept::default(),
             notifier: Notifier::default(),
             arrivals,
+            names,
             opened: Instant::now(),
             closed: AtomicBool::new(false),
             closing: Mutex::new(()),
         });
         process::remember(Arc::downgrade(&shared));
-        Ok(Self { shared })
+        let engine = Self { shared };
+        match name.map(|name| engine.publish(py, name)) {
+            Some(Err(error)) => {
+                engine.close(py);
+                Err(error)
+            }
+            _ => Ok(engine),
+        }
     }
 
     fn __enter__(slf: Py<Self>) -> Py<Self> {
@@ -214,7 +233,50 @@ impl Engine {
         py.detach(|| core.start_rpc_server()).map_err(|error| self.shared.refused(error))
     }
 
-    /// The connection to the engine that listens at "host:port" or `[v6]:port`, made at the first call.
+    /// Publishes this engine under ``name`` in its directory, and accepts peers as :meth:`start_server` does.
+    ///
+    /// ``name``: 1 to 253 of the characters A-Z a-z 0-9 . _ - in groups that are separated by ``/``. The name stays until
+    /// :meth:`withdraw`, or until the engine is closed; that of a process that dies vanishes with its lease, after 10 s by default. One
+    /// that the engine has already is no error. Waits for the directory, at most for FLAGCX_P2P_CONNECT_TIMEOUT_MS; other threads run
+    /// meanwhile, and Ctrl-C ends the wait: the name is withdrawn then.
+    ///
+    /// Raises :class:`NameInUse` when another engine has the name and answers; one that is gone is taken over from. :class:`P2pError`
+    /// when the directory cannot be reached or the engine has none, ``ValueError`` for what is no name.
+    fn publish(&self, py: Python<'_>, name: &str) -> PyResult<()> {
+        self.start_server(py)?;
+        self.shared.names.publish(py, self.shared.core()?, name)
+    }
+
+    /// Gives up a name that :meth:`publish` has published; does nothing if the engine does not have it. Waits for the directory, at
+    /// most for FLAGCX_P2P_CONNECT_TIMEOUT_MS. Raises :class:`P2pError` when it cannot be reached: the name vanishes with its lease then.
+    fn withdraw(&self, py: Python<'_>, name: &str) -> PyResult<()> {
+        self.shared.core()?;
+        self.shared.names.withdraw(py, name)
+    }
+
+    /// The names that this engine has published, and whether it holds each: false while the directory has been out of reach for longer than
+    /// the name's lease, and after another engine has taken the name over.
+    #[getter]
+    fn published(&self, py: Python<'_>) -> PyResult<BTreeMap<String, bool>> {
+        self.shared.core()?;
+        Ok(self.shared.names.published(py))
+    }
+
+    /// The peers that have published a name in the engine's directory, in the order of the names: a list of :class:`Peer`.
+    ///
+    /// ``prefix``: what the names begin with. Waits for the directory, at most for FLAGCX_P2P_CONNECT_TIMEOUT_MS. Raises
+    /// :class:`P2pError` when it cannot be reached, or the engine has none.
+    #[pyo3(signature = (prefix = ""))]
+    fn peers(&self, py: Python<'_>, prefix: &str) -> PyResult<Vec<Peer>> {
+        self.shared.core()?;
+        self.shared.names.peers(py, prefix.to_owned())
+    }
+
+    /// The connection to the engine that listens at "host:port" or `[v6]:port`, or that has published a name, made at the first call.
+    ///
+    /// ``session``: a word without a colon is a name. It is looked up in the engine's directory at each call, at most for
+    /// FLAGCX_P2P_CONNECT_TIMEOUT_MS, so that a peer which was started again is found: :class:`NotPublished` with the names that may be
+    /// meant.
     ///
     /// Later calls answer the same connection as long as it works, and make another one when it has ended. Waits for the peer, at most for
     /// FLAGCX_P2P_CONNECT_TIMEOUT_MS and FLAGCX_P2P_HANDSHAKE_TIMEOUT_MS; other threads run meanwhile, and Ctrl-C ends the wait.
@@ -223,7 +285,14 @@ impl Engine {
     /// for longer after each further failure, up to 5 s.
     fn connect(&self, py: Python<'_>, session: &str) -> PyResult<Connection> {
         let core = self.shared.core()?;
-        let connection = connect(py, core, session)?.map_err(|error| self.shared.refused(error))?;
+        let connection = if session.contains(':') {
+            connect(py, core, session)?.map_err(|error| self.shared.refused(error))?
+        } else {
+            self.shared
+                .names
+                .connect(py, core, session)?
+                .map_err(|error| self.shared.core().err().unwrap_or(error))?
+        };
         Ok(Connection::new(Arc::clone(&self.shared), connection))
     }
 

@@ -28,6 +28,18 @@ pub(crate) fn queue_full(error: impl Display) -> PyErr {
     Python::attach(|py| new_error(class!(py, "QueueFull"), (error.to_string(),)))
 }
 
+/// A `NotPublished`: the directory does not have the name.
+#[cfg(feature = "directory")]
+pub(crate) fn not_published(error: impl Display) -> PyErr {
+    Python::attach(|py| new_error(class!(py, "NotPublished"), (error.to_string(),)))
+}
+
+/// A `NameInUse`: another engine holds the name, and answers.
+#[cfg(feature = "directory")]
+pub(crate) fn name_in_use(error: impl Display) -> PyErr {
+    Python::attach(|py| new_error(class!(py, "NameInUse"), (error.to_string(),)))
+}
+
 /// The error of a transfer that has ended otherwise than done; `None` if it is done.
 pub(crate) fn of_outcome(py: Python<'_>, id: TransferId, peer: &str, outcome: &Outcome) -> Option<PyErr> {
     Some(match outcome {

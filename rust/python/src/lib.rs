@@ -24,11 +24,17 @@ mod info;
 mod kept;
 mod local;
 mod logging;
+#[cfg(feature = "directory")]
+mod names;
+#[cfg(not(feature = "directory"))]
+#[path = "names_without.rs"]
+mod names;
 mod note;
 mod notification;
 mod notifier;
 mod number;
 mod operation;
+mod peer;
 mod pieces;
 mod prepared;
 mod process;

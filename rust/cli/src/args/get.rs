@@ -5,19 +5,22 @@ use std::path::PathBuf;
 use clap::Args;
 
 use crate::client::GetOptions;
+use crate::names::PeerName;
 
+use super::directory::DirectoryArgs;
 use super::ring::RingArgs;
 use super::style::StyleArgs;
-use super::values::parse_server;
+use super::values::parse_peer;
 
 #[derive(Debug, Args)]
+#[command(allow_missing_positional = true)]
 pub(crate) struct GetArgs {
     /// Names of files and folders on the server; `.` is everything
-    #[arg(required = true, value_name = "NAME|FOLDER", value_parser = clap::builder::NonEmptyStringValueParser::new())]
+    #[arg(value_name = "FILE|FOLDER", value_parser = clap::builder::NonEmptyStringValueParser::new())]
     names: Vec<String>,
-    /// Server
-    #[arg(value_name = "HOST:PORT", value_parser = parse_server)]
-    server: String,
+    /// Server; by its name also with the only file or folder that is wanted: `store:models/a.bin`
+    #[arg(required = true, value_name = "HOST:PORT|NAME:[PATH]", value_parser = parse_peer)]
+    server: PeerName,
     /// Where to store them, instead of here: a file for a single file, else a folder; `-` is standard output
     #[arg(short, long, value_name = "FILE|FOLDER")]
     output: Option<PathBuf>,
@@ -31,12 +34,15 @@ pub(crate) struct GetArgs {
     style: StyleArgs,
     #[command(flatten)]
     ring: RingArgs,
+    #[command(flatten)]
+    directory: DirectoryArgs,
 }
 
 impl From<GetArgs> for GetOptions {
     fn from(args: GetArgs) -> Self {
-        let GetArgs { names, server, output, force, no_resume, style, ring } = args;
+        let GetArgs { names, server, output, force, no_resume, style, ring, directory } = args;
         let (style, shape) = (style.into(), ring.into());
+        let server = directory.peer(server);
         Self { names, server, output, force, resume: !no_resume, style, shape }
     }
 }

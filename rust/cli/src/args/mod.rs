@@ -3,12 +3,15 @@
 mod bench;
 mod config;
 mod demo;
+mod directory;
 mod doctor;
 mod exit_status;
 mod generate;
 mod get;
 mod list;
 mod listen;
+#[cfg(feature = "directory")]
+mod peers;
 mod put;
 mod ring;
 mod serve;
@@ -27,6 +30,8 @@ use doctor::DoctorArgs;
 use generate::{CompletionsArgs, ManArgs};
 use get::GetArgs;
 use list::ListArgs;
+#[cfg(feature = "directory")]
+use peers::PeersArgs;
 use put::PutArgs;
 use serve::ServeArgs;
 use stat::StatArgs;
@@ -58,6 +63,8 @@ pub(crate) enum Command {
     /// There is no authentication unless FLAGCX_P2P_AUTH_KEY_FILE names a key: every client that reaches the port may list, read, add and, with --force, replace files.
     /// At most --max-clients clients are served at a time; further ones are refused with the reason. One that has not opened its session, and proven the key if there is one, within 2 s is dropped, and does not count among them.
     ///
+    /// With --name clients find it by that name: `put FILE NAME:`. A name in use is refused, unless the server that holds it is gone. While the directory is out of reach clients that know the address go on, and the name stays for the time of its lease.
+    ///
     /// What an interrupted put has left is kept for 24 hours (.flagcx-p2p-*.partial, never listed), or until the file is put again.
     ///
     /// SIGTERM, SIGINT and SIGHUP end it, unless they were ignored when it started: new clients are refused, and running requests may finish within --drain-limit; then the status is 0. A second signal ends it at once, with status 128 + its number.
@@ -73,6 +80,11 @@ pub(crate) enum Command {
     Get(GetArgs),
     /// List the files of a server: size, time of the last modification (UTC), name
     Ls(ListArgs),
+    /// List the peers that have published a name: programs that call the engine, and servers with a --name
+    ///
+    /// The directory is that of --directory, or of FLAGCX_P2P_DIRECTORY. A peer that has died vanishes with its lease, after 10 s by default.
+    #[cfg(feature = "directory")]
+    Peers(PeersArgs),
     /// Show how fast the engine moves memory on this machine, and real files to a second process and back
     Demo(DemoArgs),
     /// Measure transfers between two processes, over every path that works here

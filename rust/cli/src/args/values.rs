@@ -2,6 +2,7 @@
 
 use flagcx_p2p::internals::control::{self, HostError};
 
+use crate::names::PeerName;
 use crate::output::units::{bytes, parse_size};
 
 /// `host:port` as it was written: the look-up of a name comes later.
@@ -13,6 +14,11 @@ pub(super) fn parse_server(text: &str) -> Result<String, String> {
         }
         Err(error @ HostError::Address(_)) => Err(error.to_string()),
     }
+}
+
+/// `host:port`, or the name of a peer with what is wanted of it: `decode-3:`, `store:models/a.bin`.
+pub(super) fn parse_peer(text: &str) -> Result<PeerName, String> {
+    PeerName::parse(text)
 }
 
 pub(super) fn size_within(text: &str, least: u64, most: u64) -> Result<u64, String> {

@@ -23,13 +23,15 @@ struct Item {
 
 /// Runs `get`.
 pub(crate) fn get(options: &GetOptions) -> Result<()> {
-    let names = options.names.iter().map(|name| list::plain(name)).collect::<Result<Vec<_>>>()?;
+    let given = wanted(options)?;
+    let names = given.iter().map(|name| list::plain(name)).collect::<Result<Vec<_>>>()?;
     check_output(options, &names)?;
+    options.server.check()?;
     let to_stdout = is_output(options.output.as_deref());
     interrupt::handle(if to_stdout { Kept::NOTHING } else { Kept::PARTS })?;
-    let what = if let [name] = &options.names[..] { format!("get {name}") } else { "get".to_owned() };
+    let what = if let [name] = given[..] { format!("get {name}") } else { "get".to_owned() };
     let doing = format!("{what} from {}", options.server);
-    let opening = Opening::connect(&options.server, None).doing(|| doing.clone())?;
+    let opening = options.server.reach(|address| Opening::connect(address, None)).doing(|| doing.clone())?;
     let mut missing = Vec::new();
     let (mut items, mut skipped, mut single) = (Vec::new(), 0, names.len() == 1);
     for name in &names {
@@ -61,6 +63,20 @@ pub(crate) fn get(options: &GetOptions) -> Result<()> {
     missing.into_iter().for_each(|(name, error)| results.ended(name, Err(error)));
     let done = fetch(&client, options, items, single, &progress, &mut results);
     results.finish(done)
+}
+
+/// What is to be fetched: the names on the command line, and the one behind the server's.
+fn wanted(options: &GetOptions) -> Result<Vec<&str>> {
+    let names = options.names.iter().map(String::as_str);
+    let behind = Some(options.server.path()).filter(|path| !path.is_empty());
+    let wanted: Vec<_> = names.chain(behind).collect();
+    if wanted.is_empty() {
+        return Err(CliError::usage(format!(
+            "no file or folder is named; `.` is everything: flagcx-p2p get . {}",
+            options.server.name
+        )));
+    }
+    Ok(wanted)
 }
 
 fn fetch(

@@ -27,13 +27,25 @@ pub(super) struct Listing {
 
 /// Runs `ls`.
 pub(crate) fn list(options: &ListOptions) -> Result<()> {
-    let ListOptions { server, prefix, .. } = options;
+    let ListOptions { server, .. } = options;
+    let prefix = match (server.path(), options.prefix.as_str()) {
+        (path, "") => path,
+        ("", prefix) => prefix,
+        (path, prefix) => {
+            return Err(CliError::usage(format!(
+                "two prefixes, \"{}\" and \"{}\": name one",
+                path.escape_debug(),
+                prefix.escape_debug()
+            )));
+        }
+    };
     // Whole folders are asked for; the prefix may end within a name.
     let folder = plain(prefix.rsplit_once('/').map_or("", |(folder, _)| folder))?;
-    let last = prefix.rsplit_once('/').map_or(prefix.as_str(), |(_, last)| last);
+    let last = prefix.rsplit_once('/').map_or(prefix, |(_, last)| last);
     let begins = if folder.is_empty() { last.to_owned() } else { format!("{folder}/{last}") };
+    server.check()?;
     interrupt::handle(Kept::NOTHING)?;
-    let listing = look_up(server, &folder).doing(|| format!("ls {server}"))?;
+    let listing = server.reach(|address| look_up(address, &folder)).doing(|| format!("ls {server}"))?;
     let files: Vec<_> = listing.files.iter().filter(|file| file.name.starts_with(&begins)).collect();
     if files.is_empty() && !prefix.is_empty() {
         return Err(CliError::other(format!("no file's name begins with \"{}\"", prefix.escape_debug())))

@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use crate::names::Peer;
 use crate::ring::Shape;
 
 /// What is printed.
@@ -20,8 +21,7 @@ pub(crate) enum Style {
 pub(crate) struct PutOptions {
     /// Files and folders to send; `-` is standard input.
     pub(crate) sources: Vec<PathBuf>,
-    /// `HOST:PORT` of the server.
-    pub(crate) server: String,
+    pub(crate) server: Peer,
     /// Name to store a single source under; its own by default.
     pub(crate) name: Option<String>,
     /// Replace existing files.
@@ -38,8 +38,7 @@ pub(crate) struct PutOptions {
 pub(crate) struct GetOptions {
     /// Names of files and folders on the server.
     pub(crate) names: Vec<String>,
-    /// `HOST:PORT` of the server.
-    pub(crate) server: String,
+    pub(crate) server: Peer,
     /// Where to store them: a file for a single file, else a folder, `-` for standard output; by default here.
     pub(crate) output: Option<PathBuf>,
     /// Replace existing files.
@@ -54,8 +53,7 @@ pub(crate) struct GetOptions {
 /// `flagcx-p2p ls`.
 #[derive(Clone, Debug)]
 pub(crate) struct ListOptions {
-    /// `HOST:PORT` of the server.
-    pub(crate) server: String,
+    pub(crate) server: Peer,
     /// What the names begin with.
     pub(crate) prefix: String,
     /// Lines of JSON.

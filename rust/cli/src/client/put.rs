@@ -14,10 +14,12 @@ use crate::store::{Content, LastFolder};
 
 /// Runs `put`.
 pub(crate) fn put(options: &PutOptions) -> Result<()> {
+    options.server.check()?;
     // It connects while sources are looked up: what is wrong with one of them still comes before anything is sent of it.
     let server = options.server.clone();
-    let connect =
-        thread::Builder::new().name("connect".into()).spawn(move || Opening::connect(&server, None));
+    let connect = thread::Builder::new()
+        .name("connect".into())
+        .spawn(move || server.reach(|address| Opening::connect(address, None)));
     let mut found = sources::find(options)?;
     let what = match (found.single, found.items.first()) {
         (true, Some(item)) => format!("put {}", item.name),

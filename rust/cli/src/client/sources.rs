@@ -5,7 +5,7 @@ use std::fs::File;
 use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 
-use super::PutOptions;
+use super::{PutOptions, list};
 use crate::error::{CliError, Result};
 use crate::output;
 use crate::ring::Files;
@@ -41,20 +41,15 @@ pub(super) struct Sources {
 
 /// Looks all sources up. What is wrong with one of them is found before the server gets a request.
 pub(super) fn find(options: &PutOptions) -> Result<Sources> {
-    let PutOptions { sources, name, .. } = options;
-    if name.is_some() && sources.len() > 1 {
-        return Err(CliError::usage("--name is for a single file or folder"));
-    }
+    let sources = &options.sources;
+    let stored = Stored::of(options)?;
     if sources.len() > 1 && sources.iter().any(|source| is_input(source)) {
         return Err(CliError::usage("`-` (standard input) cannot be put together with files; ./- is a file"));
     }
     let mut found =
         Sources { items: Vec::new(), folders: Vec::new(), skipped: 0, single: sources.len() == 1 };
     for source in sources {
-        let name = match name {
-            Some(name) => name.clone(),
-            None => own_name(source)?,
-        };
+        let name = stored.name_of(source)?;
         RelativeName::new(&name).map_err(|error| CliError::usage(error.to_string()))?;
         if source.is_dir() && !is_input(source) {
             found.single = false;
@@ -78,6 +73,42 @@ pub(super) fn find(options: &PutOptions) -> Result<Sources> {
     match found.items.iter().find(|item| !names.insert(item.name.as_str())) {
         Some(twice) => Err(CliError::usage(format!("two of the sources would be stored as {}", twice.name))),
         None => Ok(found),
+    }
+}
+
+/// The names under which sources are stored.
+enum Stored {
+    /// This one, for a single source.
+    As(String),
+    /// Their own, in this folder; in none where it is empty.
+    In(String),
+}
+
+impl Stored {
+    /// What `--name` says, or what stands behind the server's name.
+    fn of(options: &PutOptions) -> Result<Self> {
+        let (path, many) = (options.server.path(), options.sources.len() > 1);
+        match &options.name {
+            None if path.is_empty() => Ok(Self::In(String::new())),
+            None if path.ends_with('/') => Ok(Self::In(list::plain(path)?)),
+            None if many => Err(CliError::usage(format!(
+                "{path} is a name for a single file or folder; {path}/ is a folder to store several in"
+            ))),
+            None => Ok(Self::As(list::plain(path)?)),
+            Some(_) if many => Err(CliError::usage("--name is for a single file or folder")),
+            Some(name) if path.is_empty() => Ok(Self::As(name.clone())),
+            Some(name) => Err(CliError::usage(format!(
+                "two names to store under, --name {name}, and {path} behind the server's name: give one"
+            ))),
+        }
+    }
+
+    fn name_of(&self, source: &Path) -> Result<String> {
+        match self {
+            Self::As(name) => Ok(name.clone()),
+            Self::In(folder) if folder.is_empty() => own_name(source),
+            Self::In(folder) => Ok(format!("{folder}/{}", own_name(source)?)),
+        }
     }
 }
 

@@ -6,6 +6,7 @@ mod devices;
 mod finding;
 mod gpu;
 mod limits;
+mod name;
 mod probe;
 mod processors;
 mod rdma;
@@ -14,13 +15,14 @@ mod sharing;
 mod system;
 mod variables;
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use flagcx_p2p::internals::config::{self, Files};
 use flagcx_p2p::internals::fabric::Provider;
 
 use crate::error::{CliError, Result};
 use crate::interrupt::{self, Kept};
+use crate::names::Peer;
 use crate::output;
 
 use finding::{Level, Report};
@@ -29,8 +31,8 @@ use system::SystemRoot;
 /// `flagcx-p2p doctor`.
 #[derive(Clone, Debug)]
 pub(crate) struct DoctorOptions {
-    /// A peer to look at, `HOST:PORT`; `None` looks at this machine.
-    pub(crate) peer: Option<String>,
+    /// A peer to look at; `None` looks at this machine.
+    pub(crate) peer: Option<Peer>,
     /// Longest time for a peer.
     pub(crate) timeout: Duration,
     /// Print JSON.
@@ -39,6 +41,7 @@ pub(crate) struct DoctorOptions {
 
 /// Runs `doctor`. Fails when something does not work.
 pub(crate) fn run(options: &DoctorOptions) -> Result<()> {
+    options.peer.as_ref().map_or(Ok(()), Peer::check)?;
     if !options.json {
         output::line(&format!("flagcx-p2p {}", env!("CARGO_PKG_VERSION")));
     }
@@ -46,13 +49,20 @@ pub(crate) fn run(options: &DoctorOptions) -> Result<()> {
     let mut report = Report::default();
     match &options.peer {
         None => this_machine(&SystemRoot::default(), &mut report),
-        Some(peer) => remote::report(peer, options.timeout, &SystemRoot::default(), &mut report),
+        Some(peer) => of_peer(peer, options.timeout, &mut report),
     }
     interrupt::check()?;
     report.print(options.json);
     match report.count(Level::Fail) {
         0 => Ok(()),
         count => Err(CliError::other(format!("{count} of the findings are failures, see `fail` above"))),
+    }
+}
+
+fn of_peer(peer: &Peer, timeout: Duration, report: &mut Report) {
+    let deadline = Instant::now() + timeout;
+    if let Some(address) = name::report(peer, deadline, report) {
+        remote::report(&address, deadline, &SystemRoot::default(), report);
     }
 }
 

@@ -17,6 +17,7 @@ use flagcx_p2p::{Config, Engine, EngineOptions};
 
 use crate::error::{CliError, Result, While};
 use crate::listener::{self, ListenOptions};
+use crate::names::{self, PublishOptions};
 use crate::output;
 use crate::settings;
 use crate::signals;
@@ -46,6 +47,8 @@ pub(crate) struct ServeOptions {
     pub(crate) drain_limit: Duration,
     /// Clients served at the same time, at most.
     pub(crate) max_clients: u16,
+    /// The name that clients may find it by.
+    pub(crate) publish: PublishOptions,
 }
 
 /// What all sessions share.
@@ -79,8 +82,12 @@ pub(crate) fn serve(options: &ServeOptions) -> Result<()> {
         }
         draining.drain(signals::name(signal));
     })?;
-    options.listen.ready(bound, &format!("serves {}", options.directory.display()))?;
+    let published = names::publish(&options.publish, &server.engine, bound)?;
+    let also = published.as_ref().map_or_else(String::new, |published| format!(", published {published}"));
+    options.listen.ready(bound, &format!("serves {}{also}", options.directory.display()))?;
     server.run();
+    // Clients that come now are refused: they are not to find it any more.
+    drop(published);
     server.finish();
     Ok(())
 }
@@ -197,6 +204,7 @@ pub(crate) fn serve_here(directory: PathBuf) -> Result<String> {
         idle_limit: Duration::from_secs(3600),
         drain_limit: Duration::ZERO,
         max_clients: 16,
+        publish: PublishOptions::default(),
     };
     let (server, bound) = Server::open(&options)?;
     thread::Builder::new()

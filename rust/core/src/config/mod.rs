@@ -5,6 +5,7 @@
 
 mod docs;
 mod files;
+mod hidden;
 mod home;
 mod key_file;
 mod log_settings;
@@ -32,6 +33,7 @@ use crate::fork::PerProcess;
 
 pub use docs::markdown;
 pub use files::{Files, Origin};
+pub use hidden::Hidden;
 pub use key_file::{MAX_KEY, MIN_KEY, read_key_file};
 pub use log_settings::{LogSettings, subsystem_of};
 pub use metrics_address::MetricsAddress;
@@ -164,6 +166,13 @@ pub struct Config {
 
     /// `FLAGCX_P2P_METRICS`; `None` for no endpoint.
     pub metrics: Option<MetricsAddress>,
+
+    /// `FLAGCX_P2P_DIRECTORY`, which the engine itself does not read: the tool and the Python package do.
+    pub directory: Option<Hidden>,
+    /// `FLAGCX_P2P_DIRECTORY_PASSWORD`.
+    pub directory_password: Option<Hidden>,
+    /// `FLAGCX_P2P_DIRECTORY_PASSWORD_FILE`.
+    pub directory_password_file: Option<PathBuf>,
 
     /// `FLAGCX_DEBUG`.
     pub debug: Option<String>,

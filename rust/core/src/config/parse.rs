@@ -5,11 +5,11 @@ use std::time::Duration;
 
 use super::reader::{Reader, Setting, Severity, Warning};
 use super::table::{
-    RETIRED, deadlines, fabric, groups, logging, metrics, network, notifications, queues, rdma, security,
-    slices,
+    RETIRED, deadlines, directory, fabric, groups, logging, metrics, network, notifications, queues, rdma,
+    security, slices,
 };
 use super::variable::{Kind, Variable};
-use super::{AddressFamily, Config, MetricsAddress, NameList, Transport};
+use super::{AddressFamily, Config, MetricsAddress, NameList, Transport, hidden};
 use crate::control::{Advertise, parse_networks};
 use crate::fabric::{FabricChoice, PathKind};
 
@@ -108,6 +108,9 @@ pub(super) fn config(source: &dyn Fn(&str) -> Option<String>) -> Config {
         runtime_control: read.switch(&security::RUNTIME_CONTROL),
         allow: read.parsed(&security::ALLOW, parse_networks).unwrap_or_default(),
         metrics: read.parsed_or_none(&metrics::METRICS, MetricsAddress::parse),
+        directory: read.hidden(&directory::DIRECTORY, hidden::url_without_password),
+        directory_password: read.hidden(&directory::DIRECTORY_PASSWORD, hidden::set),
+        directory_password_file: read.text(&directory::DIRECTORY_PASSWORD_FILE).map(Into::into),
         debug: read.text(&logging::DEBUG),
         debug_subsys: read.text(&logging::DEBUG_SUBSYS),
         debug_file: read.text(&logging::DEBUG_FILE),

@@ -1,5 +1,6 @@
 //! Reads single values through the table's rules and remembers what was wrong with them.
 
+use super::hidden::Hidden;
 use super::number::parse_integer;
 use super::variable::{Kind, Variable};
 
@@ -57,6 +58,17 @@ impl<'a> Reader<'a> {
         let text = self.lookup(variable.name);
         self.settings.push(Setting { variable, text: text.clone() });
         text
+    }
+
+    /// A text with a secret: `shown` makes of it what is recorded.
+    pub(super) fn hidden(
+        &mut self,
+        variable: &'static Variable,
+        shown: fn(&str) -> String,
+    ) -> Option<Hidden> {
+        let text = self.lookup(variable.name);
+        self.settings.push(Setting { variable, text: text.as_deref().map(shown) });
+        text.map(Hidden::new)
     }
 
     /// The number as set; `None` when it is unset or not acceptable.

@@ -168,6 +168,12 @@ impl Engine {
         self.context().ok().map(|context| context.pool.device())
     }
 
+    /// Random per engine, as peers see it in [`crate::PeerInfo::incarnation`].
+    #[doc(hidden)]
+    pub fn incarnation(&self) -> u64 {
+        self.incarnation
+    }
+
     /// The configuration that the engine was opened with.
     pub fn config(&self) -> &Arc<Config> {
         &self.config

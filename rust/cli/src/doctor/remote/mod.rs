@@ -5,7 +5,7 @@ mod identify;
 mod reach;
 mod serve;
 
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use flagcx_p2p::internals::config;
 
@@ -14,9 +14,8 @@ use super::system::SystemRoot;
 
 use identify::Listener;
 
-/// Reports on the peer at `peer`, within about `timeout`.
-pub(super) fn report(peer: &str, timeout: Duration, root: &SystemRoot, report: &mut Report) {
-    let deadline = Instant::now() + timeout;
+/// Reports on the peer at `peer`, until about `deadline`.
+pub(super) fn report(peer: &str, deadline: Instant, root: &SystemRoot, report: &mut Report) {
     report.section("reachable");
     let Some(reached) = reach::report(peer, deadline, root, report) else { return };
     report.section("what listens there");

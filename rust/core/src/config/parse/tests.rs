@@ -3,6 +3,7 @@
 use std::cell::RefCell;
 use std::collections::BTreeSet;
 
+use super::super::Hidden;
 use super::*;
 
 fn config_of(settings: &[(&str, &str)]) -> Config {
@@ -217,10 +218,26 @@ const ANY_TEXT: &[&str] = &[
     "FLAGCX_COMM_ID",
     "FLAGCX_P2P_FAULTS",
     "FLAGCX_P2P_AUTH_KEY_FILE",
+    "FLAGCX_P2P_DIRECTORY",
+    "FLAGCX_P2P_DIRECTORY_PASSWORD",
+    "FLAGCX_P2P_DIRECTORY_PASSWORD_FILE",
     "FLAGCX_DEBUG",
     "FLAGCX_DEBUG_SUBSYS",
     "FLAGCX_DEBUG_FILE",
 ];
+
+#[test]
+fn passwords_are_neither_listed_nor_shown() {
+    let config = config_of(&[
+        ("FLAGCX_P2P_DIRECTORY", "etcd://user:hunter2@192.0.2.9/p"),
+        ("FLAGCX_P2P_DIRECTORY_PASSWORD", "hunter2"),
+    ]);
+    let password = config.directory_password.as_ref().map(Hidden::reveal);
+    assert_eq!(password, Some("hunter2"));
+    assert!(!format!("{config:?}").contains("hunter2"), "{config:?}");
+    let texts: Vec<_> = config.settings().iter().filter_map(|setting| setting.text.as_deref()).collect();
+    assert_eq!(texts, ["etcd://user:***@192.0.2.9/p", "***"]);
+}
 
 /// An invalid value keeps the engine from opening where the table says so, and is one line and the default elsewhere.
 #[test]

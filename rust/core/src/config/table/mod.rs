@@ -12,6 +12,7 @@ macro_rules! variables {
 }
 
 pub(super) mod deadlines;
+pub(super) mod directory;
 pub(super) mod fabric;
 pub(super) mod logging;
 pub(super) mod metrics;
@@ -34,7 +35,7 @@ pub struct Group {
 }
 
 /// All variables, grouped, in the order of the documentation.
-pub fn groups() -> [Group; 10] {
+pub fn groups() -> [Group; 11] {
     [
         Group {
             title: "Fabric",
@@ -69,6 +70,11 @@ pub fn groups() -> [Group; 10] {
             about: "Which peers may connect. With a malformed value here no engine opens: a typing error \
                     never admits more than intended.",
             variables: security::ALL,
+        },
+        Group {
+            title: "Directory",
+            about: "Where names of peers are published and looked up.",
+            variables: directory::ALL,
         },
         Group { title: "Logging", about: "What is written, and where.", variables: logging::ALL },
         Group { title: "Metrics", about: "How a running process is watched.", variables: metrics::ALL },

@@ -1,0 +1,51 @@
+//! Arguments about the directory that knows names of peers.
+
+use clap::Args;
+
+use crate::names::{Peer, PeerName, PublishOptions};
+
+/// Where names are looked up.
+#[derive(Debug, Args)]
+pub(super) struct DirectoryArgs {
+    /// Directory of names: static:NAME=HOST:PORT,.., static:FILE or etcd://HOST:PORT[,..][/PREFIX]; the default is FLAGCX_P2P_DIRECTORY
+    #[cfg(feature = "directory")]
+    #[arg(long = "directory", id = "directory-url", value_name = "URL")]
+    url: Option<String>,
+}
+
+/// The name under which a server is found.
+#[derive(Debug, Args)]
+pub(super) struct PublishArgs {
+    /// Publish the server under this name in the directory, until it ends
+    #[cfg(feature = "directory")]
+    #[arg(long, value_name = "NAME")]
+    name: Option<String>,
+    #[command(flatten)]
+    directory: DirectoryArgs,
+}
+
+impl DirectoryArgs {
+    pub(super) fn url(self) -> Option<String> {
+        #[cfg(feature = "directory")]
+        return self.url;
+        #[cfg(not(feature = "directory"))]
+        None
+    }
+
+    /// A peer of the command line; its name is looked up here.
+    pub(super) fn peer(self, name: PeerName) -> Peer {
+        Peer { name, directory: self.url() }
+    }
+}
+
+impl From<PublishArgs> for PublishOptions {
+    fn from(args: PublishArgs) -> Self {
+        #[cfg(feature = "directory")]
+        return Self { name: args.name, directory: args.directory.url() };
+        #[cfg(not(feature = "directory"))]
+        {
+            drop(args);
+            Self
+        }
+    }
+}

@@ -1,0 +1,287 @@
+//! Requests to whichever server answers, as the user.
+
+use std::io::Read;
+use std::thread::sleep;
+use std::time::{Duration, Instant};
+
+use serde::de::DeserializeOwned;
+use serde_json::{Value, json};
+
+use super::answer::{Authenticated, Problem, parse};
+use super::auth::{Complaint, Token, complaint};
+use super::endpoints::Endpoints;
+use super::http::{Http, NoReply, Reply};
+use super::secret::Secret;
+use super::settings::{Settings, User};
+use crate::Error;
+use crate::deadline::{left, within};
+
+/// A client of the servers. Shared by all threads.
+#[derive(Debug)]
+pub(super) struct Client {
+    http: Http,
+    endpoints: Endpoints,
+    user: Option<User>,
+    token: Token,
+    described: String,
+}
+
+/// A streamed answer, with the server that it comes from.
+pub(super) struct Stream {
+    pub(super) endpoint: String,
+    pub(super) body: Box<dyn Read>,
+    place: usize,
+    token: Option<Secret>,
+}
+
+/// Why one server did not do it.
+enum Failed {
+    /// The next one may.
+    Here { slow: bool, reason: String },
+    /// None will.
+    Everywhere(Error),
+}
+
+impl Client {
+    pub(super) fn new(settings: Settings) -> Result<Self, Error> {
+        if settings.user.is_some() && !settings.tls {
+            tracing::warn!(
+                directory = settings.describe(),
+                "user and password go to etcd without encryption: use etcds:// on networks that others can read"
+            );
+        }
+        Ok(Self {
+            http: Http::new(&settings)?,
+            described: settings.describe(),
+            endpoints: Endpoints::new(settings.endpoints),
+            user: settings.user,
+            token: Token::default(),
+        })
+    }
+
+    /// Posts `body`, to one server after the other until one answers.
+    ///
+    /// When all refuse connections it fails at once; when one is slow, or has no leader, it is tried until the deadline.
+    pub(super) fn post<T: DeserializeOwned>(
+        &self,
+        operation: &str,
+        path: &str,
+        body: &Value,
+        deadline: Instant,
+    ) -> Result<T, Error> {
+        let begun = Instant::now();
+        let mut reasons: Vec<String> = Vec::new();
+        while let Some(left) = left(deadline) {
+            let (mut any_slow, count) = (false, self.endpoints.len());
+            reasons.clear();
+            for tried in 0..count {
+                let (place, endpoint) = self.endpoints.current();
+                // The last one may have all the time, where there are several.
+                let until = if tried + 1 < count { within(deadline, share(left, count)) } else { deadline };
+                match self.post_to(endpoint, operation, path, body, until) {
+                    Ok(reply) => return read(operation, endpoint, &reply),
+                    Err(Failed::Everywhere(error)) => return Err(error),
+                    Err(Failed::Here { slow, reason }) => {
+                        any_slow |= slow;
+                        reasons.push(format!("{endpoint}: {reason}"));
+                        self.endpoints.failed(place);
+                    }
+                }
+            }
+            if !any_slow {
+                let (operation, directory) = (operation.to_owned(), self.described.clone());
+                return Err(Error::Unreachable { operation, directory, reason: reasons.join(", ") });
+            }
+            sleep(PAUSE.min(crate::deadline::left(deadline).unwrap_or_default()));
+        }
+        let reason = match reasons.is_empty() {
+            true => "the time was over at the start".to_owned(),
+            false => reasons.join(", "),
+        };
+        Err(Error::Deadline { operation: operation.to_owned(), time: begun.elapsed(), reason })
+    }
+
+    /// Posts `body` to one server and streams its answer, of which a read fails after `silence`. `Ok(Err)`: it failed there,
+    /// and the next call goes to the next one.
+    pub(super) fn stream(
+        &self,
+        operation: &str,
+        path: &str,
+        body: &Value,
+        silence: Duration,
+    ) -> Result<Result<Stream, String>, Error> {
+        let (place, endpoint) = self.endpoints.current();
+        let failed = |reason: String| {
+            self.endpoints.failed(place);
+            Ok(Err(format!("{endpoint}: {reason}")))
+        };
+        let token = match self.authenticated(endpoint, operation, Instant::now() + silence) {
+            Ok(token) => token,
+            Err(Failed::Everywhere(error)) => return Err(error),
+            Err(Failed::Here { reason, .. }) => return failed(reason),
+        };
+        match self.http.stream(endpoint, path, body, token.as_ref(), silence) {
+            Ok((200, body)) => {
+                Ok(Ok(Stream { endpoint: endpoint.to_owned(), body: Box::new(body), place, token }))
+            }
+            Ok((status, body)) => {
+                let mut text = Vec::new();
+                // What cannot be read is reported by its status.
+                let _ = body.take(LONGEST_PROBLEM).read_to_end(&mut text);
+                match self.judge(endpoint, operation, token.as_ref(), &Reply { status, body: text }) {
+                    Failed::Everywhere(error) => Err(error),
+                    Failed::Here { reason, .. } => failed(reason),
+                }
+            }
+            Err(NoReply { reason, .. }) => failed(reason),
+        }
+    }
+
+    /// A stream has ended with an error of gRPC: what that means.
+    pub(super) fn ended(&self, stream: &Stream, operation: &str, code: u32, message: &str) -> Option<Error> {
+        match self.meaning(&stream.endpoint, operation, stream.token.as_ref(), code, message) {
+            Failed::Everywhere(error) => Some(error),
+            Failed::Here { .. } => {
+                self.gave_up(stream);
+                None
+            }
+        }
+    }
+
+    /// A stream has ended without a reason: the next one goes to the next server.
+    pub(super) fn gave_up(&self, stream: &Stream) {
+        self.endpoints.failed(stream.place);
+    }
+
+    fn post_to(
+        &self,
+        endpoint: &str,
+        operation: &str,
+        path: &str,
+        body: &Value,
+        deadline: Instant,
+    ) -> Result<Reply, Failed> {
+        for renewed in [false, true] {
+            let token = self.authenticated(endpoint, operation, deadline)?;
+            let reply = self.http.post(endpoint, path, body, token.as_ref(), deadline).map_err(here)?;
+            if reply.status == 200 {
+                return Ok(reply);
+            }
+            let failed = self.judge(endpoint, operation, token.as_ref(), &reply);
+            // A token that was refused has been forgotten.
+            if renewed || token.is_none() || self.token.get().is_some() {
+                return Err(failed);
+            }
+        }
+        Err(Failed::Here { slow: true, reason: "a new token was refused".to_owned() })
+    }
+
+    /// The token, got from `endpoint` if there is none; `None` without users.
+    fn authenticated(
+        &self,
+        endpoint: &str,
+        operation: &str,
+        deadline: Instant,
+    ) -> Result<Option<Secret>, Failed> {
+        let Some(user) = &self.user else { return Ok(None) };
+        if let Some(token) = self.token.get() {
+            return Ok(Some(token));
+        }
+        let body = json!({ "name": user.name, "password": user.password.reveal() });
+        let reply = self.http.post(endpoint, "auth/authenticate", &body, None, deadline).map_err(here)?;
+        if reply.status == 200 {
+            let answer: Authenticated = read("authenticate", endpoint, &reply).map_err(Failed::Everywhere)?;
+            let is_token =
+                !answer.token.is_empty() && answer.token.bytes().all(|byte| byte.is_ascii_graphic());
+            if !is_token {
+                let problem = "it has no token".to_owned();
+                let (operation, endpoint) = ("authenticate".to_owned(), endpoint.to_owned());
+                return Err(Failed::Everywhere(Error::Answer { operation, endpoint, problem }));
+            }
+            let token = Secret::new(answer.token);
+            self.token.set(token.clone());
+            return Ok(Some(token));
+        }
+        let problem: Problem = parse(&reply.body).unwrap_or_default();
+        if complaint(problem.code, &problem.message) == Complaint::NoUsers {
+            return Ok(None);
+        }
+        Err(self.judge(endpoint, operation, None, &reply))
+    }
+
+    fn judge(&self, endpoint: &str, operation: &str, token: Option<&Secret>, reply: &Reply) -> Failed {
+        match parse::<Problem>(&reply.body) {
+            Ok(Problem { code, message }) if code != 0 => {
+                self.meaning(endpoint, operation, token, code, &message)
+            }
+            // A proxy or another program.
+            _ if (500..600).contains(&reply.status) => {
+                Failed::Here { slow: true, reason: format!("HTTP status {}", reply.status) }
+            }
+            _ => Failed::Everywhere(Error::Answer {
+                operation: operation.to_owned(),
+                endpoint: endpoint.to_owned(),
+                problem: format!("HTTP status {} without an error of etcd", reply.status),
+            }),
+        }
+    }
+
+    fn meaning(
+        &self,
+        endpoint: &str,
+        operation: &str,
+        token: Option<&Secret>,
+        code: u32,
+        message: &str,
+    ) -> Failed {
+        let reason: String =
+            message.chars().filter(|character| !character.is_control()).take(LONGEST_REASON).collect();
+        let (operation, endpoint) = (operation.to_owned(), endpoint.to_owned());
+        match complaint(code, message) {
+            Complaint::Busy => Failed::Here { slow: true, reason },
+            Complaint::Token if self.user.is_some() => {
+                self.token.forget(token);
+                Failed::Here { slow: true, reason }
+            }
+            Complaint::Token | Complaint::User => {
+                let user = match &self.user {
+                    Some(user) => format!("user {:?}", user.name),
+                    None => "a client without user; name one in the URL: etcd://USER:PASSWORD@...".to_owned(),
+                };
+                Failed::Everywhere(Error::Denied { operation, endpoint, user, reason })
+            }
+            Complaint::NoUsers | Complaint::Other => {
+                Failed::Everywhere(Error::Refused { operation, endpoint, code, reason })
+            }
+        }
+    }
+}
+
+fn here(NoReply { slow, reason }: NoReply) -> Failed {
+    Failed::Here { slow, reason }
+}
+
+fn read<T: DeserializeOwned>(operation: &str, endpoint: &str, reply: &Reply) -> Result<T, Error> {
+    parse(&reply.body).map_err(|problem| Error::Answer {
+        operation: operation.to_owned(),
+        endpoint: endpoint.to_owned(),
+        problem,
+    })
+}
+
+/// The time of one of `count` servers.
+fn share(left: Duration, count: usize) -> Duration {
+    (left / u32::try_from(count).unwrap_or(u32::MAX)).min(MOST_PER_SERVER)
+}
+
+/// What a server gets when there are others: a healthy one answers within milliseconds, one that elects a leader within this.
+const MOST_PER_SERVER: Duration = Duration::from_secs(2);
+
+/// Between two rounds.
+const PAUSE: Duration = Duration::from_millis(100);
+
+/// Characters of a server's text in an error.
+const LONGEST_REASON: usize = 300;
+
+/// Bytes that are read of an error.
+const LONGEST_PROBLEM: u64 = 64 << 10;

@@ -1,0 +1,212 @@
+//! The names of an engine: its directory, what it has published there, and peers by name.
+
+use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
+use std::mem;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use flagcx_p2p::internals::config::Hidden;
+use flagcx_p2p::{Config, Connection, Engine};
+use flagcx_p2p_directory::{Directory, EngineDirectory, Error, Lease, Name, Record, nearby, open};
+use pyo3::exceptions::PyValueError;
+use pyo3::prelude::*;
+
+use crate::errors::{name_in_use, not_published, refused};
+use crate::peer::Peer;
+use crate::waiting::on_thread;
+
+/// The `kind` of the records of this package.
+const KIND: &str = "python";
+
+/// An engine's directory, and the names that it holds.
+#[derive(Debug)]
+pub(crate) struct Names {
+    directory: Option<Arc<dyn Directory>>,
+    /// How long a call may wait for the directory: as long as for a peer.
+    limit: Duration,
+    held: Arc<Mutex<Held>>,
+}
+
+/// The names that an engine holds; `None` for one that is being published.
+#[derive(Debug, Default)]
+struct Held {
+    leases: BTreeMap<String, Option<Lease>>,
+    /// Nothing is published any more.
+    closed: bool,
+}
+
+impl Names {
+    /// Of the directory with this URL, else of the configuration's. Nothing is connected to yet.
+    pub(crate) fn new(url: Option<&str>, config: &Config) -> PyResult<Self> {
+        let url = url.or_else(|| config.directory.as_ref().map(Hidden::reveal));
+        let directory = url.map(open).transpose().map_err(raised)?;
+        Ok(Self { directory, limit: config.connect_timeout, held: Arc::default() })
+    }
+
+    /// Publishes `engine`; nothing if it has that name already.
+    pub(crate) fn publish(&self, py: Python<'_>, engine: &Arc<Engine>, name: &str) -> PyResult<()> {
+        let (directory, name) = (Arc::clone(self.directory(name)?), Name::new(name).map_err(raised)?);
+        let reserved = py.detach(|| reserve(&self.held, &name))?;
+        if !reserved {
+            return Ok(());
+        }
+        let (held, of_thread, deadline) = (Arc::clone(&self.held), Arc::clone(engine), self.deadline());
+        let reservation = Reservation { held: Arc::clone(&held), name: name.as_str().to_owned() };
+        // Where an exception leaves this thread, the name is withdrawn with the answer that nothing takes.
+        let published = on_thread(py, "p2p-publish", move || {
+            let reservation = reservation;
+            let record = of_thread.record(KIND)?;
+            directory.publish(&name, &record, deadline).map(|lease| (lease, reservation))
+        })?;
+        let (lease, reservation) = published.map_err(raised)?;
+        py.detach(|| reservation.keep(lease))
+    }
+
+    /// Gives a name up; nothing if it is not held.
+    pub(crate) fn withdraw(&self, py: Python<'_>, name: &str) -> PyResult<()> {
+        let deadline = self.deadline();
+        let withdrawn = py.detach(|| {
+            let lease = match lock(&self.held).leases.entry(name.to_owned()) {
+                Entry::Occupied(entry) if entry.get().is_some() => entry.remove(),
+                _ => None,
+            };
+            lease.map_or(Ok(()), |lease| lease.withdraw(deadline))
+        });
+        withdrawn.map_err(raised)
+    }
+
+    /// The names that are published, and whether each is held now.
+    pub(crate) fn published(&self, py: Python<'_>) -> BTreeMap<String, bool> {
+        py.detach(|| {
+            let held = lock(&self.held);
+            let leases = held.leases.iter().filter_map(|(name, lease)| Some((name, lease.as_ref()?)));
+            leases.map(|(name, lease)| (name.clone(), !lease.lost())).collect()
+        })
+    }
+
+    /// The connection to the peer that has published `name`.
+    pub(crate) fn connect(
+        &self,
+        py: Python<'_>,
+        engine: &Arc<Engine>,
+        name: &str,
+    ) -> PyResult<Result<Arc<Connection>, PyErr>> {
+        let (directory, name) = (Arc::clone(self.directory(name)?), Name::new(name).map_err(raised)?);
+        let (engine, deadline) = (Arc::clone(engine), self.deadline());
+        let (connected, nearby) = on_thread(py, "p2p-connect", move || {
+            let connected = engine.connect_name(name.as_str(), &*directory, deadline);
+            let nearby = match connected {
+                Err(Error::NotPublished { .. }) => nearby(&*directory, &name, deadline),
+                _ => String::new(),
+            };
+            (connected, nearby)
+        })?;
+        Ok(connected.map_err(|error| match error {
+            Error::NotPublished { .. } => not_published(format!("{error}; {nearby}")),
+            error => raised(error),
+        }))
+    }
+
+    /// What is published under names that begin with `prefix`.
+    pub(crate) fn peers(&self, py: Python<'_>, prefix: String) -> PyResult<Vec<Peer>> {
+        let (directory, deadline) = (Arc::clone(self.directory("peers")?), self.deadline());
+        let found = on_thread(py, "p2p-peers", move || directory.list(&prefix, deadline))?;
+        Ok(found.map_err(raised)?.into_iter().map(|(name, record)| peer(&name, record)).collect())
+    }
+
+    /// Withdraws all names, and publishes none any more. Takes at most 2 s for each. Without the interpreter's lock.
+    pub(crate) fn close(&self) {
+        let leases = {
+            let mut held = lock(&self.held);
+            held.closed = true;
+            mem::take(&mut held.leases)
+        };
+        drop(leases);
+    }
+
+    fn directory(&self, what: &str) -> PyResult<&Arc<dyn Directory>> {
+        self.directory.as_ref().ok_or_else(|| {
+            refused(format!(
+                "{what:?}: the engine has no directory to look names up: give Engine(directory=...) or FLAGCX_P2P_DIRECTORY, or \
+                 connect to \"host:port\""
+            ))
+        })
+    }
+
+    fn deadline(&self) -> Instant {
+        Instant::now() + self.limit
+    }
+}
+
+/// A name that a thread is publishing. Dropping it gives the name up.
+#[derive(Debug)]
+struct Reservation {
+    held: Arc<Mutex<Held>>,
+    name: String,
+}
+
+impl Reservation {
+    fn keep(self, lease: Lease) -> PyResult<()> {
+        let mut held = lock(&self.held);
+        if held.closed {
+            // Withdrawn after the lock is released, which takes a moment.
+            drop(held);
+            drop(lease);
+            return Err(refused("the engine is closed"));
+        }
+        held.leases.insert(self.name.clone(), Some(lease));
+        Ok(())
+    }
+}
+
+impl Drop for Reservation {
+    fn drop(&mut self) {
+        let mut held = lock(&self.held);
+        if held.leases.get(&self.name).is_some_and(Option::is_none) {
+            held.leases.remove(&self.name);
+        }
+    }
+}
+
+/// Notes that `name` is being published; false if it is held already.
+fn reserve(held: &Mutex<Held>, name: &Name) -> PyResult<bool> {
+    let mut held = lock(held);
+    if held.closed {
+        return Err(refused("the engine is closed"));
+    }
+    match held.leases.entry(name.as_str().to_owned()) {
+        Entry::Vacant(entry) => {
+            entry.insert(None);
+            Ok(true)
+        }
+        Entry::Occupied(entry) if entry.get().is_some() => Ok(false),
+        Entry::Occupied(_) => Err(refused(format!("{name} is being published by another thread"))),
+    }
+}
+
+fn lock(held: &Mutex<Held>) -> MutexGuard<'_, Held> {
+    held.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn peer(name: &Name, record: Record) -> Peer {
+    Peer {
+        name: name.as_str().to_owned(),
+        address: record.address,
+        kind: record.kind,
+        version: record.version,
+        host: record.host,
+        pid: record.pid,
+        since: Duration::from_millis(record.started_at).as_secs_f64(),
+    }
+}
+
+/// What Python raises for an error of a directory.
+fn raised(error: Error) -> PyErr {
+    match error {
+        Error::Url { .. } | Error::Name { .. } => PyValueError::new_err(error.to_string()),
+        Error::NameInUse { .. } => name_in_use(error),
+        Error::NotPublished { .. } => not_published(error),
+        error => refused(error),
+    }
+}
