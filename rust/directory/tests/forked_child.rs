@@ -23,6 +23,7 @@ fn a_forked_child_withdraws_nothing() {
     let engine = engine();
     let mut watch = directory.watch("").unwrap();
     let lease = publish(&directory, "a", &record(1));
+    let revision = server.revision();
     // SAFETY: the child uses its copy of this thread's values only, and ends by `_exit`.
     let child = unsafe { libc::fork() };
     if child == 0 {
@@ -42,6 +43,7 @@ fn a_forked_child_withdraws_nothing() {
     // SAFETY: the status outlives the call.
     assert_eq!(unsafe { libc::waitpid(child, &raw mut status, 0) }, child);
     assert!(libc::WIFEXITED(status) && libc::WEXITSTATUS(status) == 0, "status {status:#x}");
+    assert_eq!(server.revision(), revision, "the child has changed nothing");
     std::thread::sleep(std::time::Duration::from_secs(4));
     assert!(address_of(&directory, "a").is_some() && !lease.lost(), "the parent holds its name");
     assert!(watch.next(std::time::Duration::from_secs(1)).unwrap().is_some());
