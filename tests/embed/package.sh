@@ -33,7 +33,7 @@ try_out() {
   readelf -d "$library" | grep -q "SONAME.*\[$(basename "$library")\]" || fail "$library has another SONAME"
   # shellcheck disable=SC2046 # options, one word each
   c++ -std=c++11 "$source/tests/embed/embedded.cc" -o "$root/by_pkg_config" \
-    $(PKG_CONFIG_PATH=$(dirname "$pc") pkg-config --define-prefix --cflags --libs flagcx_p2p)
+    $(PKG_CONFIG_PATH=$(dirname "$pc") pkg-config --cflags --libs flagcx_p2p)
   LD_LIBRARY_PATH=$(dirname "$library") "$root/by_pkg_config"
   cmake -S "$source/tests/embed/cmake_installed" -B "$root/by_cmake" -G Ninja \
     -Dflagcx_p2p_DIR="$(dirname "$(find "$root" -name flagcx_p2p-config.cmake)")" >/dev/null
