@@ -5,7 +5,7 @@ if(PROJECT_IS_TOP_LEVEL)
   get_cmake_property(_variables CACHE_VARIABLES)
   list(FILTER _variables INCLUDE REGEX "^FLAGCX_P2P_")
   # Declared only where tests, or the verbs provider, are built.
-  list(FILTER _variables EXCLUDE REGEX "_(FETCH_GOOGLETEST|PYTHON|PKG_CONFIG|VERBS_H|RDMA_CMA_H|LIBCLANG)$")
+  list(FILTER _variables EXCLUDE REGEX "_(FETCH_GOOGLETEST|PYTHON|PKG_CONFIG|SHLIBDEPS|VERBS_H|RDMA_CMA_H|LIBCLANG)$")
   set(_options "")
   set(_unknown "")
   foreach(_variable IN LISTS _variables)

@@ -12,9 +12,10 @@ import leave_nothing
 import licences
 import maturin
 import prerequisites
+import third_party
 from maturin import build_sdist, get_requires_for_build_sdist, get_requires_for_build_wheel
 
-leave_nothing.remove_bytecode(*(str(module.__file__) for module in (leave_nothing, licences, prerequisites)), __file__)
+leave_nothing.remove_bytecode(*(str(module.__file__) for module in (leave_nothing, licences, prerequisites, third_party)), __file__)
 
 __all__ = [
     "build_editable",

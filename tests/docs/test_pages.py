@@ -36,7 +36,7 @@ class Pages(unittest.TestCase):
             head = f"<!-- {block.mark} -->\n```{block.language}\n"
             self.assertEqual(text.count(head), 1)
             page.write_text(text.replace(head + block.text, head + program), encoding="utf-8")
-        self.assertEqual(shown, 7, "C++, C, Rust and Python; what consumers add; a Dockerfile and a pod")
+        self.assertEqual(shown, 10, "C++, C, Rust and Python; what consumers add; a Dockerfile, Compose, two manifests and a pod")
 
     def test_links_lead_somewhere(self) -> None:
         for page in PAGES:

@@ -89,8 +89,9 @@ impl<'a> Pieces<'a> {
                 offsets.get(index).and_then(|&offset| handle.base.checked_add(offset)).is_some()
             };
             if u32::try_from(size).is_err() {
-                let reason = format_args!("piece {index}: {size} bytes, at most 4 GiB - 1 can be moved");
-                return Err(NetError::internal(reason));
+                return Err(NetError::internal(format_args!(
+                    "piece {index}: {size} bytes, at most 4 GiB - 1 can be moved"
+                )));
             }
             if !fits(local, batch.local_offsets) || !fits(remote, batch.remote_offsets) {
                 return Err(NetError::internal(format_args!("piece {index}: an offset is out of range")));

@@ -5,6 +5,7 @@ use std::fmt;
 use flagcx_p2p::{EngineError, FabricError, SubmitError};
 
 use crate::bench::StreamError;
+use crate::framing::FrameError;
 use crate::store::StoreError;
 use crate::wire::control::ControlError;
 
@@ -77,6 +78,15 @@ impl CliError {
     /// The reason.
     pub(crate) fn problem(&self) -> &Problem {
         &self.problem
+    }
+
+    /// Whether the peer has asked what listens here, and nothing else: no trouble.
+    pub(crate) fn is_question(&self) -> bool {
+        matches!(
+            *self.problem,
+            Problem::Control(ControlError::Frame(FrameError::Engine))
+                | Problem::Benchmark(StreamError::Frame(FrameError::Engine))
+        )
     }
 
     /// 2 for a mistake in how the tool was called, 128 + its number for a signal, 1 for everything else.

@@ -6,6 +6,7 @@
 
 use std::io;
 
+use flagcx_p2p::internals::control::wire::SocketKind;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
@@ -31,6 +32,10 @@ pub(crate) struct Format {
 pub(crate) enum FrameError {
     #[error("not a flagcx-p2p control stream: the peer is another program")]
     NotOurs,
+    #[error(
+        "not a flagcx-p2p control stream: the peer speaks as an engine does, or is `flagcx-p2p doctor`, which asks what listens here"
+    )]
+    Engine,
     #[error(
         "the peer is another command of flagcx-p2p: put, get and ls need a `serve`, bench run a `bench serve`"
     )]
@@ -64,8 +69,13 @@ impl Format {
     pub(crate) fn decode_header(&self, header: [u8; HEADER]) -> Result<usize, FrameError> {
         let [m0, m1, version, length @ ..] = header;
         if [m0, m1] != self.magic {
-            let is_other = MAGICS.contains(&[m0, m1]);
-            return Err(if is_other { FrameError::OtherCommand } else { FrameError::NotOurs });
+            return Err(if MAGICS.contains(&[m0, m1]) {
+                FrameError::OtherCommand
+            } else if SocketKind::Bootstrap.encode().starts_with(&header) {
+                FrameError::Engine
+            } else {
+                FrameError::NotOurs
+            });
         }
         if version != self.version {
             return Err(FrameError::Version { theirs: version, ours: self.version });

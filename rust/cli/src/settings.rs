@@ -64,6 +64,18 @@ impl PeerAddress {
         })
     }
 
+    /// What a connect to it is called in an error, for a peer whose control stream is at `reached`.
+    pub(crate) fn connecting(&self, reached: IpAddr) -> String {
+        let reached = reached.to_canonical();
+        if self.host.parse().is_ok_and(|ip: IpAddr| ip.to_canonical() == reached) {
+            return "connect the engines".to_owned();
+        }
+        let Self { host, .. } = self;
+        format!(
+            "connect the engines (the peer was reached at {reached}, and its engine announces {host}; --listen {reached}, FLAGCX_SOCKET_FAMILY, FLAGCX_SOCKET_IFNAME or FLAGCX_P2P_ADVERTISE there changes that)"
+        )
+    }
+
     fn read(metadata: &str, reached: IpAddr) -> Option<Self> {
         let (address, rest) = metadata.split_once('?')?;
         let (host, port) = address.rsplit_once(':')?;
@@ -97,6 +109,15 @@ mod tests {
         {
             assert_eq!(read(bad), None, "{bad}");
         }
+    }
+
+    #[test]
+    fn a_connect_names_an_address_that_differs() {
+        let reached: IpAddr = "::ffff:192.0.2.2".parse().unwrap();
+        let connecting = |text| PeerAddress::read(text, reached).unwrap().connecting(reached);
+        assert_eq!(connecting("192.0.2.2:53569?0?48037"), "connect the engines");
+        assert_eq!(connecting("0.0.0.0:53569?0?48037"), "connect the engines");
+        assert!(connecting("[2001:db8::1]:5?3?0").contains("announces 2001:db8::1; --listen 192.0.2.2, "));
     }
 
     #[test]

@@ -45,7 +45,7 @@ pub(crate) use options::{
 pub(crate) use path::Path;
 #[cfg(any(test, fuzzing))]
 pub(crate) use protocol::fuzz_frames;
-pub(crate) use protocol::{MAGIC, StreamError};
+pub(crate) use protocol::{MAGIC, StreamError, question};
 pub(crate) use quick::{Rate, rate};
 
 /// Runs `bench`.

@@ -39,7 +39,11 @@ pub(super) fn serve(mut permit: Permit, mut stream: Stream) {
         Ok(Some(session)) => session,
         Ok(None) => return,
         Err(error) => {
-            tracing::warn!(%peer, "{error}");
+            if error.is_question() {
+                tracing::info!(%peer, "{error}");
+            } else {
+                tracing::warn!(%peer, "{error}");
+            }
             // A client that has not proven the key gets no reason.
             if permit.server().key.is_none()
                 || matches!(error.problem(), Problem::Engine(_) | Problem::Fabric(_) | Problem::Other(_))

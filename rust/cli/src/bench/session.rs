@@ -63,11 +63,12 @@ impl Session {
         let pool = engine
             .allocate(length)
             .doing(|| format!("register {} for the pool", units::bytes(options.pool)))?;
-        let peer = settings::PeerAddress::parse(&server.metadata, stream.peer().ip())?;
+        let reached = stream.peer().ip();
+        let peer = settings::PeerAddress::parse(&server.metadata, reached)?;
         let connections = (0..options.connections)
             .map(|_| engine.connect(&peer.host, peer.port, peer.gpu, false))
             .collect::<Result<Vec<_>, _>>()
-            .doing(|| "connect the engines".into())?;
+            .doing(|| peer.connecting(reached))?;
         let remote = RemotePool { address: server.address, rkey: server.rkey };
         let mut session = Self { connections, stream, pool, remote, server, engine };
         if session.path_of(Opcode::Write) == PathKind::Shared.to_string() {

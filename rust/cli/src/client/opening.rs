@@ -54,9 +54,10 @@ impl Opening {
             return Err(CliError::protocol(format!("malformed ring: {agreed}")));
         }
         let ring = Ring::allocate(&engine, agreed)?;
-        let peer = settings::PeerAddress::parse(&metadata, control.peer().ip())?;
+        let reached = control.peer().ip();
+        let peer = settings::PeerAddress::parse(&metadata, reached)?;
         let connection =
-            engine.connect(&peer.host, peer.port, peer.gpu, false).doing(|| "connect the engines".into())?;
+            engine.connect(&peer.host, peer.port, peer.gpu, false).doing(|| peer.connecting(reached))?;
         let slots = slots.into_iter().map(RemoteRange::from).collect();
         let counter = || Cell::new(0);
         let (requests, next_put, next_get) = (counter(), counter(), counter());

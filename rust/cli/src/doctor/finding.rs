@@ -134,6 +134,11 @@ impl Report {
         self.sections.iter().flat_map(|(_, findings)| findings)
     }
 
+    /// Whether there is one of this id.
+    pub(super) fn has(&self, id: &str) -> bool {
+        self.findings().any(|finding| finding.id == id)
+    }
+
     /// How many there are of a level.
     pub(super) fn count(&self, level: Level) -> usize {
         self.findings().filter(|finding| finding.level == level).count()

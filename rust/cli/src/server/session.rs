@@ -29,7 +29,11 @@ pub(super) fn run(server: &Server, control: Control, permit: &mut Permit) {
         Ok(true) => {}
         Ok(false) => return,
         Err(error) => {
-            tracing::warn!(%peer, "{error}");
+            if error.is_question() {
+                tracing::info!(%peer, "{error}");
+            } else {
+                tracing::warn!(%peer, "{error}");
+            }
             // A client that has not proven the key gets no reason.
             if server.key.is_none() {
                 refuse(control, &error);

@@ -25,6 +25,7 @@ use serde::{Deserialize, Serialize};
 use super::layout::LayoutSpec;
 use super::path::Path;
 use super::pattern::{Compared, Span};
+use crate::error::Result;
 use crate::framing;
 
 #[cfg(any(test, fuzzing))]
@@ -98,6 +99,12 @@ pub(crate) struct Load {
     pub(crate) batch: u32,
     pub(crate) depth: u16,
     pub(crate) threads: u16,
+}
+
+/// The bytes by which a client asks for a session, to see what listens.
+pub(crate) fn question() -> Result<Vec<u8>> {
+    Ok(codec::encode(&Frame::Open { nonce: nonce()?, path: Path::Auto, pool: 0 })
+        .map_err(StreamError::from)?)
 }
 
 impl Frame {

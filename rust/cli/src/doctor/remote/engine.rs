@@ -113,6 +113,12 @@ fn address(told: IpAddr, reached: IpAddr, is_forwarder: bool, report: &mut Repor
     let (id, subject) = ("peer-address", "address that the peer announces");
     if told.is_unspecified() || told == reached {
         report.ok(id, subject, format!("{reached}, where it was reached"));
+    } else if told.is_ipv4() != reached.is_ipv4() {
+        report.ok(
+            id,
+            subject,
+            format!("{told}, its address of the other family; it was reached at {reached} (FLAGCX_SOCKET_FAMILY there changes that)"),
+        );
     } else if is_forwarder {
         report.ok(
             id,
@@ -172,7 +178,8 @@ pub(super) fn path(connection: &Connection, reached: IpAddr, report: &mut Report
         format!("{}, {} of {} lanes work, {host}", info.paths, info.healthy_lanes, info.lanes),
     );
     let peer = connection.peer().ip;
-    if peer != reached {
+    // With a key it was not told before.
+    if peer != reached && !report.has("peer-address") {
         address(peer, reached, false, report);
     }
     if let Some(ends) = connection.lane_ends() {
@@ -249,6 +256,8 @@ mod tests {
             of(ALL | Features::ADVERTISED, "10.0.0.7", Some(1), false).seen("peer-address").0,
             Level::Ok
         );
+        let (level, line) = of(ALL, "2001:db8::7", Some(1), false).seen("peer-address");
+        assert!(level == Level::Ok && line.contains("its address of the other family"), "{line}");
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! What listens at an address: asked as an engine asks, then as FlagCX's next version, then as `put` does.
+//! What listens at an address: asked as an engine asks, then as FlagCX's next version, then as `put` does, then as `bench run` does.
 
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpStream};
@@ -64,7 +64,8 @@ pub(super) fn is_our_stream(version: u8) -> bool {
 /// Asks the listener at `address`; `key`: this side has a key.
 pub(super) fn listener(address: SocketAddr, key: bool, deadline: Instant) -> io::Result<Listener> {
     let mut silent = false;
-    for question in [handle_question(key), hello_question(), stream_question()?] {
+    // `serve` and `bench serve` without a key answer the first; with one, only what opens their own session.
+    for question in [handle_question(key), hello_question(), stream_question()?, bench_question()?] {
         match ask(address, &question, deadline)? {
             Answer::Bytes(bytes) => return Ok(classify(&bytes)),
             Answer::Closed => {}
@@ -164,6 +165,10 @@ fn frame(tag: Tag, payload: &[u8]) -> Vec<u8> {
 fn stream_question() -> io::Result<Vec<u8>> {
     let nonce = authenticate::nonce().map_err(io::Error::other)?;
     codec::encode(&Frame::Open { nonce }).map_err(io::Error::other)
+}
+
+fn bench_question() -> io::Result<Vec<u8>> {
+    bench::question().map_err(|error| io::Error::other(error.to_string()))
 }
 
 #[cfg(test)]

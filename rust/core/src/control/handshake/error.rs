@@ -105,6 +105,9 @@ pub enum Reason {
     /// The client has asked for runtime control and has been answered.
     #[error("the client is not a peer: its runtime control request was answered")]
     RuntimeControl,
+    /// The client has been told what listens here, and has left.
+    #[error("the client has asked what listens here, as flagcx-p2p doctor does")]
+    Question,
     /// The peer did not answer in time.
     #[error("no answer within the deadline (FLAGCX_P2P_CONNECT_TIMEOUT_MS, FLAGCX_P2P_HANDSHAKE_TIMEOUT_MS)")]
     TimedOut,

@@ -1,5 +1,6 @@
 //! The responder's role.
 
+use std::io::{self, ErrorKind};
 use std::net::{IpAddr, SocketAddr};
 use std::time::Instant;
 
@@ -53,10 +54,11 @@ pub(crate) async fn respond_with(
 
     let session = entry.session.as_ref();
     let announced = SocketAddr::new(told, listener.local().port());
-    let (channel, offer) = listener
-        .accept(&dialogue, session)
-        .await
-        .map_err(|error| dialogue.fail(Step::LaneSocket, Reason::not_found(announced, error)))?;
+    let (channel, offer) =
+        listener.accept(&dialogue, session).await.map_err(|error| match is_question(&entry, &error) {
+            true => dialogue.fail(Step::Preamble, Reason::Question),
+            false => dialogue.fail(Step::LaneSocket, Reason::not_found(announced, error)),
+        })?;
     match session {
         Some(_) => channel.release_permit(),
         None => channel.begin_permit(1),
@@ -101,6 +103,12 @@ pub(crate) async fn respond_with(
         },
         limits,
     ))
+}
+
+/// Whether the client has named no address of its own and left: it wanted to know what listens here.
+fn is_question(entry: &Entry, error: &io::Error) -> bool {
+    let nowhere = entry.address.ip().is_unspecified() && entry.address.port() == 0;
+    nowhere && matches!(error.kind(), ErrorKind::UnexpectedEof | ErrorKind::ConnectionReset)
 }
 
 /// Descriptors of a handshake besides its lane socket, which has a permit of its own: bootstrap socket, lane

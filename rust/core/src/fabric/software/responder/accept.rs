@@ -151,8 +151,9 @@ impl Acceptor {
     fn pause(&mut self, listener: &str, error: &std::io::Error) {
         let _ = self.sockets.remove(&self.listener);
         let _ = self.tables.as_ref().map(|tables| self.sockets.remove(tables));
-        let listener = format_args!("the {listener} of {}", self.core.name());
-        self.paused = Some(Instant::now() + admission::pause_after(listener, error));
+        let device = self.core.name();
+        let pause = admission::pause_after(format_args!("the {listener} of {device}"), error);
+        self.paused = Some(Instant::now() + pause);
     }
 
     fn resume(&mut self, now: Instant) {
