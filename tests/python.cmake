@@ -45,3 +45,5 @@ function(flagcx_p2p_python_proof _name _module)
 endfunction()
 # All suites of asyncio; ./x test has one test of it, which is skipped where it is not installed.
 flagcx_p2p_python_proof(uvloop proof_uvloop uvloop==0.22.1 numpy)
+flagcx_p2p_python_proof(ray proof_ray ray==2.60.0 numpy)
+set_tests_properties(proof.python_ray PROPERTIES PROCESSORS 2)
