@@ -37,5 +37,21 @@ set_tests_properties(proof.python_install PROPERTIES LABELS "proof" TIMEOUT 1200
 # Mooncake and checkpoint-engine from PyPI, beside this package; see python/proof_mooncake.py.
 add_test(NAME proof.mooncake COMMAND ${FLAGCX_P2P_PYTHON} run.py proof_mooncake
   WORKING_DIRECTORY ${CMAKE_CURRENT_SOURCE_DIR}/python)
-set_tests_properties(proof.mooncake PROPERTIES LABELS "proof" TIMEOUT 2400 PROCESSORS 4 FIXTURES_REQUIRED python_package
+set_tests_properties(proof.mooncake PROPERTIES LABELS "proof" TIMEOUT 900 PROCESSORS 4 FIXTURES_REQUIRED python_package
   SKIP_RETURN_CODE 77 ENVIRONMENT "PYTHONPATH=${FLAGCX_P2P_PYTHON_PACKAGE};PYTHONDONTWRITEBYTECODE=1")
+
+# What needs packages from PyPI that ./x setup does not install: each gets an environment of its own in the build folder, with the
+# package of python.build. Skipped, with pip's reason, where they cannot be installed.
+function(flagcx_p2p_python_proof _name _module)
+  add_test(NAME proof.python_${_name}
+    COMMAND ${CMAKE_COMMAND} -E env PYTHON=${FLAGCX_P2P_PYTHON} ${CMAKE_CURRENT_SOURCE_DIR}/python/in_environment.sh
+            ${CMAKE_CURRENT_BINARY_DIR}/python_${_name} ${ARGN} -- run.py ${_module}
+    WORKING_DIRECTORY ${CMAKE_CURRENT_SOURCE_DIR}/python)
+  set_tests_properties(proof.python_${_name} PROPERTIES LABELS "proof" TIMEOUT 600 FIXTURES_REQUIRED python_package
+    SKIP_RETURN_CODE 77
+    ENVIRONMENT "PYTHONPATH=${FLAGCX_P2P_PYTHON_PACKAGE};PYTHONDONTWRITEBYTECODE=1;FLAGCX_P2P_FABRIC=software")
+endfunction()
+# All suites of asyncio; ./x test has one test of it, which is skipped where it is not installed.
+flagcx_p2p_python_proof(uvloop proof_uvloop uvloop==0.22.1 numpy)
+flagcx_p2p_python_proof(ray proof_ray ray==2.60.0 numpy)
+set_tests_properties(proof.python_ray PROPERTIES PROCESSORS 2)

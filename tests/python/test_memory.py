@@ -132,7 +132,18 @@ class Lifetimes(Pair):
         with mmap.mmap(-1, 4096) as mapping:
             region = self.client.register(mapping)
             self.assertRaises(BufferError, mapping.close)
+            self.assertRaises(BufferError, mapping.resize, 8192)
             region.close()
+        numbers = array.array("d", range(10))
+        view = memoryview(numbers)
+        region = self.client.register(view)
+        self.assertRaises(BufferError, numbers.append, 1.0)
+        self.assertRaises(BufferError, view.release)
+        self.connection.write(region, self.remote.address)
+        self.assertEqual(self.target[:80], numbers.tobytes())
+        region.close()
+        view.release()
+        numbers.append(1.0)
 
     def test_what_owns_the_memory_lives_while_it_is_registered(self) -> None:
         owner = Owner(b"o" * 100)

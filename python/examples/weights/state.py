@@ -13,13 +13,13 @@ except ImportError:
 KIND = "numpy arrays" if torch is None else "torch tensors"
 Words: TypeAlias = NDArray[numpy.uint64]
 
-_WIDTH, _LAYERS = 768, 12
+_WIDTH, _LAYERS, _VOCABULARY = 768, 12, 50257
 
 
-def shapes() -> "dict[str, tuple[int, ...]]":
+def shapes(layers: int = _LAYERS, vocabulary: int = _VOCABULARY) -> "dict[str, tuple[int, ...]]":
     """Those of openai-community/gpt2, 124 million numbers: names as in its file model.safetensors."""
-    found: "dict[str, tuple[int, ...]]" = {"wte.weight": (50257, _WIDTH), "wpe.weight": (1024, _WIDTH)}
-    for layer in range(_LAYERS):
+    found: "dict[str, tuple[int, ...]]" = {"wte.weight": (vocabulary, _WIDTH), "wpe.weight": (1024, _WIDTH)}
+    for layer in range(layers):
         for name, shape in _LAYER.items():
             found[f"h.{layer}.{name}.weight"] = shape
             found[f"h.{layer}.{name}.bias"] = shape[-1:]
@@ -36,9 +36,9 @@ _LAYER = {
 }
 
 
-def new_state() -> "dict[str, Any]":
+def new_state(layers: int = _LAYERS, vocabulary: int = _VOCABULARY) -> "dict[str, Any]":
     """Tensors of zeros, in bfloat16: as arrays its 16 bits, which numpy has no type for."""
-    state = {name: _zeros(shape) for name, shape in shapes().items()}
+    state = {name: _zeros(shape) for name, shape in shapes(layers, vocabulary).items()}
     for tensor in state.values():
         # Now, and not while something is measured: the kernel makes pages when they are first touched.
         rows_of(tensor).fill(0)
@@ -55,6 +55,6 @@ def address_of(tensor: Any) -> int:
 
 def rows_of(tensor: Any) -> Words:
     """The same memory as words of 64 bits, in rows of 768 numbers."""
-    array = tensor if torch is None else tensor.view(torch.int16).numpy()
+    array = tensor if isinstance(tensor, numpy.ndarray) else tensor.view(torch.int16).numpy()
     words: Words = array.reshape(-1).view(numpy.uint64).reshape(-1, _WIDTH * 2 // 8)
     return words

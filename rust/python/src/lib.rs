@@ -21,6 +21,7 @@ mod engine;
 mod errors;
 mod exported;
 mod info;
+mod interpreters;
 mod kept;
 mod local;
 mod logging;
@@ -53,42 +54,21 @@ use pyo3::prelude::*;
 
 /// The classes and functions that Python sees.
 #[pymodule(name = "_native")]
-mod native {
-    use pyo3::prelude::*;
-
-    /// Refuses all interpreters of a process but the first, before anything else is made: pyo3 does so for a module within one, and
-    /// not for one that is imported. Classes and locks are the process's here.
-    #[pymodule]
-    mod _of_one_interpreter {}
-
-    /// No program needs to see that one.
-    #[pymodule_init]
-    fn hide(module: &Bound<'_, PyModule>) -> PyResult<()> {
-        module.delattr("_of_one_interpreter")?;
-        module.index()?.call_method1("remove", ("_of_one_interpreter",))?;
-        Ok(())
-    }
-
-    #[pymodule_export]
-    use super::connection::Connection;
-    #[pymodule_export]
-    use super::engine::Engine;
-    #[pymodule_export]
-    use super::info::{fabric_info, metrics_text, version};
-    #[pymodule_export]
-    use super::prepared::Prepared;
-    #[pymodule_export]
-    use super::process::close_all;
-    #[pymodule_export]
-    use super::reactor::LoopQueue;
-    #[pymodule_export]
-    use super::region::{Region, RegionSlice};
-    #[pymodule_export]
-    use super::shared_memory::SharedMemory;
-    #[pymodule_export]
-    use super::tool::run_tool;
-    #[pymodule_export]
-    use super::transfer::Transfer;
-    #[pymodule_export]
-    use super::waiting::seconds;
+fn native(module: &Bound<'_, PyModule>) -> PyResult<()> {
+    // Before anything else is made: classes and locks are the process's here.
+    interpreters::refuse_subinterpreters(module.py())?;
+    module.add_class::<connection::Connection>()?;
+    module.add_class::<engine::Engine>()?;
+    module.add_class::<prepared::Prepared>()?;
+    module.add_class::<reactor::LoopQueue>()?;
+    module.add_class::<region::Region>()?;
+    module.add_class::<region::RegionSlice>()?;
+    module.add_class::<shared_memory::SharedMemory>()?;
+    module.add_class::<transfer::Transfer>()?;
+    module.add_function(wrap_pyfunction!(info::fabric_info, module)?)?;
+    module.add_function(wrap_pyfunction!(info::metrics_text, module)?)?;
+    module.add_function(wrap_pyfunction!(info::version, module)?)?;
+    module.add_function(wrap_pyfunction!(process::close_all, module)?)?;
+    module.add_function(wrap_pyfunction!(tool::run_tool, module)?)?;
+    module.add_function(wrap_pyfunction!(waiting::seconds, module)?)
 }

@@ -1,0 +1,23 @@
+#!/bin/sh
+# in_environment.sh FOLDER PACKAGE... -- ARGUMENTS...: runs Python with these arguments in a virtual environment at FOLDER that has these
+# packages, from PyPI. The environment is kept for the next run. Status 77, with the reason, if they cannot be installed.
+set -eu
+folder=$1
+shift
+packages=
+while [ "$1" != -- ]; do
+  packages="$packages $1"
+  shift
+done
+shift
+if [ "$(cat "$folder/installed" 2>/dev/null)" != "$packages" ]; then
+  rm -rf "$folder"
+  "${PYTHON:-python3}" -m venv "$folder"
+  # shellcheck disable=SC2086 # one word for each package
+  if ! "$folder/bin/pip" install -q --disable-pip-version-check --only-binary :all: $packages >"$folder/pip.log" 2>&1; then
+    echo "not run:$packages cannot be installed: $(tail -1 "$folder/pip.log")"
+    exit 77
+  fi
+  echo "$packages" >"$folder/installed"
+fi
+exec "$folder/bin/python" "$@"
