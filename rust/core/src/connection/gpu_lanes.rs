@@ -8,7 +8,7 @@ use super::gpu_imports::Imports;
 use super::lanes::LaneHandle;
 use crate::fabric::gpu::{CopyStreams, GpuWorkQueue};
 use crate::fabric::{FabricError, Opcode, WorkQueue};
-use crate::gpu::{CurrentDevice, GpuError, GpuRuntime};
+use crate::gpu::{CurrentGpu, GpuError, GpuRuntime};
 use crate::pool::{EndState, LaneCounts, LaneHealth, LaneSetup, LaneStatus, PoolError};
 use crate::sync::{Mutex, lock};
 
@@ -134,7 +134,7 @@ fn make(
     let (worker_index, worker) = context.pool.copy_worker()?;
     let streams = Arc::clone(runtime);
     let open = move || {
-        let _entered = CurrentDevice::ensure(&*streams, gpu);
+        let _entered = CurrentGpu::ensure(&*streams, gpu);
         streams.open_stream()
     };
     let status = Arc::new(LaneStatus::counted(None, Arc::clone(counts)));

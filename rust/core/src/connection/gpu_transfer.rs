@@ -98,7 +98,7 @@ impl Connection {
                 return Ok(None);
             }
             Err(NoLane::Closed) => return Err(self.down("it is closed")),
-            lane => lane.map_err(|error| SubmitError::Device { iov: 0, reason: error.to_string() })?,
+            lane => lane.map_err(|error| SubmitError::Gpu { iov: 0, reason: error.to_string() })?,
         };
         let mut copies = self.context.pool.spare_lists().acquire();
         copies.holds = holds;
@@ -151,7 +151,7 @@ impl Connection {
                     problem("is longer than its IPC information allows")
                 }
                 // Its address is known once it has been opened.
-                Some(Some(_)) => Ok(Some((MemoryKind::Device, 0))),
+                Some(Some(_)) => Ok(Some((MemoryKind::Gpu, 0))),
             },
             RemoteEnd::SameProcess => match region_in_process(desc.rkey, desc.address, length) {
                 Some(region) if region.read_only && opcode == Opcode::Write => problem(READ_ONLY_THERE),
@@ -169,12 +169,12 @@ impl Connection {
     /// The GPU that provides the context of the copies: the GPU of the local memory; else the GPU of the remote memory, if the
     /// peer is in this process; else the engine's. The runtime names the GPU of an address, where it can.
     fn gpu_of(&self, runtime: &Arc<dyn GpuRuntime>, moves: &[Move]) -> i32 {
-        let ours = moves.iter().find(|piece| piece.local == MemoryKind::Device).map(|piece| piece.iov.local);
+        let ours = moves.iter().find(|piece| piece.local == MemoryKind::Gpu).map(|piece| piece.iov.local);
         let theirs = || {
-            let known = |piece: &&Move| piece.remote == MemoryKind::Device && piece.remote_address != 0;
+            let known = |piece: &&Move| piece.remote == MemoryKind::Gpu && piece.remote_address != 0;
             moves.iter().find(known).map(|piece| piece.remote_address)
         };
-        ours.or_else(theirs).and_then(|address| runtime.device_of(address)).unwrap_or(self.context.gpu_index)
+        ours.or_else(theirs).and_then(|address| runtime.gpu_of(address)).unwrap_or(self.context.gpu_index)
     }
 
     /// Opens the peer's memory, and tells each piece its address.
@@ -188,7 +188,7 @@ impl Connection {
     ) -> Result<(), SubmitError> {
         let mut last: Option<(&IpcInfo, u64)> = None;
         for (piece, info) in moves.iter_mut().zip(infos.iter().flatten()) {
-            let refuse = |reason: String| SubmitError::Device { iov: piece.index, reason };
+            let refuse = |reason: String| SubmitError::Gpu { iov: piece.index, reason };
             let start = match last {
                 Some((known, start)) if known.handle == info.handle => start,
                 _ => {
@@ -262,7 +262,7 @@ impl Connection {
             let failure = task.failure();
             let (iov, reason) =
                 failure.map_or((0, String::new()), |failure| (failure.iov as usize, failure.reason));
-            return Err(SubmitError::Device { iov, reason });
+            return Err(SubmitError::Gpu { iov, reason });
         }
         Ok(workers)
     }
@@ -289,7 +289,7 @@ fn fill(list: &mut RequestList, opcode: Opcode, moves: &[Move]) -> Result<(), Su
     let policy = SlicePolicy::new(LONGEST_COPY, 0, u32::MAX, 1, 0);
     let mut cutter = Cutter::new(list, policy, opcode, moves.len());
     for piece in moves.iter().filter(|piece| piece.iov.length > 0 && !piece.is_on_host()) {
-        let on_gpu = |kind| kind == MemoryKind::Device;
+        let on_gpu = |kind| kind == MemoryKind::Gpu;
         let chunk = Chunk {
             local: piece.iov.local,
             remote: piece.remote_address,

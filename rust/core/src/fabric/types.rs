@@ -110,7 +110,7 @@ pub struct MemoryRange {
     pub dma_buf: Option<DmaBuf>,
     /// The file that is mapped at `address`, if other processes of this host may map it too.
     pub file: Option<SharedFile>,
-    /// Where the CPU sees the bytes, if not at `address`: device memory that was mapped to be registered. The mapping
+    /// Where the CPU sees the bytes, if not at `address`: GPU memory that was mapped to be registered. The mapping
     /// is needed during the call only, and the keys count from `address` all the same.
     pub cpu_address: Option<u64>,
     /// What is behind it, as far as the caller has looked.

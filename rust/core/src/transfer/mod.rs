@@ -110,7 +110,7 @@ pub enum Status {
     Unknown,
 }
 
-/// Why a transfer was not accepted. Nothing was posted, but for [`SubmitError::Device`] and [`SubmitError::Ended`]: there
+/// Why a transfer was not accepted. Nothing was posted, but for [`SubmitError::Gpu`] and [`SubmitError::Ended`]: there
 /// some pieces may have been moved.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum SubmitError {
@@ -156,7 +156,7 @@ pub enum SubmitError {
     },
     /// The GPU runtime cannot move a piece.
     #[error("piece {iov}: {reason}")]
-    Device {
+    Gpu {
         /// Index of the piece.
         iov: usize,
         /// Why.

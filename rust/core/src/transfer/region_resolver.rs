@@ -113,7 +113,7 @@ impl<'a> RegionResolver<'a> {
         let registry = self.scope.local;
         let snapshot = self.snapshot.get_or_insert_with(|| registry.snapshot());
         let region = find_local(iov, index, opcode, snapshot)?;
-        if region.kind == MemoryKind::Device && !self.scope.carries_gpu {
+        if region.kind == MemoryKind::Gpu && !self.scope.carries_gpu {
             return Err(local_error(iov, index, LOCAL_GPU));
         }
         // One that is for reading only is looked up by each transfer: what is found as the recent one is not asked what it

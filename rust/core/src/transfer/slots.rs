@@ -66,7 +66,7 @@ impl Slot {
 }
 
 /// Blocks that no table has. The process keeps as many as tables had at a time, and those with a transfer that never ends,
-/// as copies of device memory may that their connection gave up.
+/// as copies of GPU memory may that their connection gave up.
 #[derive(Debug)]
 pub(super) struct SpareBlocks(Mutex<Vec<&'static Block>>);
 
