@@ -17,9 +17,9 @@ impl Connection {
             return at_end.ended();
         }
         let pool = &self.context.pool;
-        let attending = live.workers().filter_map(|index| pool.worker(index));
-        let attending = attending.map(|worker| worker.attend_until_end(task)).collect();
-        task.tell_at_end(Box::new(EndNotice::new(generation, at_end, attending)));
+        let driving = live.workers().filter_map(|index| pool.worker(index));
+        let driving = driving.map(|worker| worker.thread_drives_until_end(task)).collect();
+        task.tell_at_end(Box::new(EndNotice::new(generation, at_end, driving)));
     }
 
     /// The worker that has its thread call what a notice must not.

@@ -16,8 +16,8 @@ use crate::gpu::{self, GpuError, GpuRuntime, IpcInfo};
 use crate::memory::{Hold, MemoryKind, RemoteCheck, region_in_process};
 use crate::pool::{EndState, PartOwner, RequestFailure, RequestList, Submission, transfer_begins};
 use crate::transfer::{
-    Chunk, CompletionStatus, Cutter, Iov, IovSource, MOST_TRANSFERS, NewTransfer, READ_ONLY_THERE, Share,
-    SlicePolicy, SubmitError, Task, TooManyRequests, TransferId, find_local,
+    CheckedIov, CompletionStatus, Cutter, Iov, IovSource, MOST_TRANSFERS, NewTransfer, READ_ONLY_THERE,
+    Share, SlicePolicy, SubmitError, Task, TooManyRequests, TransferId, find_local,
 };
 
 /// Longest copy: what is not posted yet ends at once with its transfer, so a piece is not posted as a whole.
@@ -290,7 +290,7 @@ fn fill(list: &mut RequestList, opcode: Opcode, moves: &[Move]) -> Result<(), Su
     let mut cutter = Cutter::new(list, policy, opcode, moves.len());
     for piece in moves.iter().filter(|piece| piece.iov.length > 0 && !piece.is_on_host()) {
         let on_gpu = |kind| kind == MemoryKind::Gpu;
-        let chunk = Chunk {
+        let chunk = CheckedIov {
             local: piece.iov.local,
             remote: piece.remote_address,
             length: piece.iov.length,

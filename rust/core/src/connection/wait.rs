@@ -200,17 +200,17 @@ impl Connection {
         let Some(live) = transfers.find(id) else {
             return transfers.take_failed(id, thread_hint()).is_some();
         };
-        let life = live.task().generation();
+        let generation = live.task().generation();
         if !live.is_current() {
             // Released meanwhile: the task may be another transfer's by now.
             return false;
         }
-        self.condemn(&live, life);
+        self.condemn(&live, generation);
         let grace = Instant::now() + CANCEL_GRACE;
         while live.is_current() && !live.task().is_ended() {
             self.help(live);
             if Instant::now() >= grace {
-                live.task().abort_generation(life);
+                live.task().abort_generation(generation);
                 self.context.pool.early_ends().note();
                 self.sleep(&live, Instant::now() + Duration::from_millis(1));
             }
@@ -230,11 +230,11 @@ impl Connection {
             return true;
         }
         let Some(live) = self.context.transfers.find(id) else { return true };
-        let life = live.task().generation();
+        let generation = live.task().generation();
         if !live.is_current() {
             return true;
         }
-        self.condemn(&live, life);
+        self.condemn(&live, generation);
         let until = Instant::now() + patience;
         while live.is_current() && !live.task().is_ended() {
             if Instant::now() >= until {
@@ -245,9 +245,9 @@ impl Connection {
         true
     }
 
-    fn condemn(&self, live: &Live, life: TaskGeneration) {
+    fn condemn(&self, live: &Live, generation: TaskGeneration) {
         if !live.task().is_ended() {
-            live.task().condemn_generation(life, EndState::Cancelled);
+            live.task().condemn_generation(generation, EndState::Cancelled);
             self.context.pool.early_ends().note();
         }
     }
@@ -269,12 +269,12 @@ impl Connection {
 
     fn sleep(&self, live: &Live, until: Instant) {
         let pool = &self.context.pool;
-        let attendance: [Option<_>; 8] = {
+        let driving: [Option<_>; 8] = {
             let mut indices = live.workers().filter_map(|index| pool.worker(index));
-            std::array::from_fn(|_| indices.next().map(|worker| worker.attend(live.task(), until)))
+            std::array::from_fn(|_| indices.next().map(|worker| worker.thread_drives(live.task(), until)))
         };
         live.task().sleep_until_ended(until);
-        drop(attendance);
+        drop(driving);
     }
 }
 

@@ -33,7 +33,7 @@ pub use histogram::{Histogram, HistogramSnapshot};
 pub use metric::{Kind, METRICS, Metric, metrics};
 pub use process_counts::{ProcessCounts, process_counts};
 pub use prometheus::prometheus_text;
-pub use registry::{Registry, Source, registry};
+pub use registry::{MetricRegistry, Source, registry};
 pub(crate) use report::{About, report};
 pub use shared_counts::SharedCounts;
 pub use slow_transfer::{Direction, SlowTransfer};

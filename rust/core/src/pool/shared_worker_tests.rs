@@ -10,7 +10,7 @@ use crate::fabric::{
 };
 use crate::pool::{LaneKey, LaneSetup, LaneStatus, PartOwner, PoolOptions, WorkerPool};
 use crate::topology::CpuSet;
-use crate::transfer::{Chunk, Cutter, SlicePolicy, Task, TimeLimit};
+use crate::transfer::{CheckedIov, Cutter, SlicePolicy, Task, TimeLimit};
 
 fn options() -> PoolOptions {
     PoolOptions {
@@ -68,7 +68,8 @@ fn a_copy_of_one_lane_delays_neither_control_work_nor_another_lane() {
         let task = Task::lasting();
         task.start(1, TimeLimit::NEVER);
         let (local, lkey) = (range.address, region.lkey());
-        let chunk = Chunk { local, remote: local + 64, length: 64, lkey, rkey: lkey, readable: true, iov: 0 };
+        let chunk =
+            CheckedIov { local, remote: local + 64, length: 64, lkey, rkey: lkey, readable: true, iov: 0 };
         let mut part = worker.try_begin(*key).unwrap();
         let (list, _) = part.acquire().unwrap();
         Cutter::new(list, SlicePolicy::new(1 << 20, 0, 1 << 30, 1, 0), Opcode::Write, 1)
@@ -116,7 +117,7 @@ fn going_to_sleep_takes_no_longer_than_the_sleep_may() {
         });
         held.wait();
         let begun = Instant::now();
-        drop(worker.attend(task, begun + Duration::from_millis(20)));
+        drop(worker.thread_drives(task, begun + Duration::from_millis(20)));
         assert!(begun.elapsed() < Duration::from_millis(500), "{:?}", begun.elapsed());
     });
     task.end_part();

@@ -4,7 +4,7 @@ use std::fmt::Debug;
 use std::sync::Arc;
 
 use super::TaskGeneration;
-use crate::pool::Attending;
+use crate::pool::OwnedDriveGuard;
 
 /// Told once of the end of a transfer.
 pub(crate) trait AtEnd: Debug + Send + Sync {
@@ -27,12 +27,16 @@ pub(crate) struct EndNotice {
     /// What stays of the notices that this one has taken the place of.
     former: Vec<Arc<dyn AtEnd>>,
     /// Keeps the threads of the workers driving until then.
-    _attending: Vec<Attending>,
+    _driving: Vec<OwnedDriveGuard>,
 }
 
 impl EndNotice {
-    pub(crate) fn new(generation: TaskGeneration, at_end: Arc<dyn AtEnd>, attending: Vec<Attending>) -> Self {
-        Self { generation, at_end, former: Vec::new(), _attending: attending }
+    pub(crate) fn new(
+        generation: TaskGeneration,
+        at_end: Arc<dyn AtEnd>,
+        driving: Vec<OwnedDriveGuard>,
+    ) -> Self {
+        Self { generation, at_end, former: Vec::new(), _driving: driving }
     }
 
     pub(super) fn generation(&self) -> TaskGeneration {

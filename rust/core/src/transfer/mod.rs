@@ -27,7 +27,7 @@ mod task;
 
 pub use crate::fabric::{CompletionStatus, Opcode};
 pub use build::{build, build_one};
-pub use cutter::{Chunk, Cutter, Placed, Run, TooManyRequests};
+pub use cutter::{CheckedIov, Cutter, Placed, Run, TooManyRequests};
 pub use direct::{DirectPieces, LONGEST_DIRECT};
 pub(crate) use end_notice::{AtEnd, EndNotice};
 pub use failed::Asked;

@@ -101,7 +101,7 @@ impl WorkQueue for GpuWorkQueue {
 impl Drop for GpuWorkQueue {
     /// Copies under way go on: the completion queue keeps the stream until they are done.
     fn drop(&mut self) {
-        lock(&self.copies).is_abandoned = true;
+        lock(&self.copies).is_orphaned = true;
         self.streams.sweep();
     }
 }

@@ -8,13 +8,13 @@ use std::time::Instant;
 
 use rustix::process::{Resource, getrlimit};
 
-use super::context::Context;
+use super::context::VerbsContext;
 use super::sys::{errno_of, ibv_access_flags as flag, ibv_mr, last_errno};
 use crate::fabric::{Access, FabricError, MemoryRange, MemoryRegion};
 
 /// A registered range.
 pub(super) struct VerbsMemoryRegion {
-    context: Arc<Context>,
+    context: Arc<VerbsContext>,
     /// `None` once deregistered.
     raw: Mutex<Option<NonNull<ibv_mr>>>,
     lkey: u32,
@@ -29,7 +29,7 @@ unsafe impl Sync for VerbsMemoryRegion {}
 impl VerbsMemoryRegion {
     /// Registers `range`; `largest` is the device's limit, `relaxed` whether relaxed ordering may be asked for.
     pub(super) fn register(
-        context: Arc<Context>,
+        context: Arc<VerbsContext>,
         range: &MemoryRange,
         largest: u64,
         relaxed: bool,

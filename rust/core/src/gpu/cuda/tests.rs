@@ -35,7 +35,7 @@ unsafe extern "C" fn init(_: c_uint) -> c_int {
 unsafe extern "C" fn error_string(code: c_int, text: *mut *const c_char) -> c_int {
     if code == NOT_PERMITTED { out(text, c"operation not permitted".as_ptr()) } else { 1 }
 }
-unsafe extern "C" fn gpu_count(count: *mut c_int) -> c_int {
+unsafe extern "C" fn device_count(count: *mut c_int) -> c_int {
     if driver(|driver| driver.initialised) { out(count, 2) } else { 3 }
 }
 unsafe extern "C" fn device_get(device: *mut c_int, ordinal: c_int) -> c_int {

@@ -81,7 +81,7 @@ unsafe extern "C" fn set_device(device: c_int) -> c_int {
 unsafe extern "C" fn get_device(device: *mut c_int) -> c_int {
     result("get_device", |gpu| out(device, gpu.current as c_int))
 }
-unsafe extern "C" fn gpu_count(count: *mut c_int) -> c_int {
+unsafe extern "C" fn device_count(count: *mut c_int) -> c_int {
     out(count, 2)
 }
 unsafe extern "C" fn create(stream: *mut *mut c_void) -> c_int {

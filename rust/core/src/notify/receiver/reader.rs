@@ -6,13 +6,13 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::super::Notification;
-use super::super::decoder::{Decoder, Event};
+use super::super::decoder::{DecodedEvent, Decoder};
 use super::super::queue::Queue;
 use super::ReceiverOptions;
 use crate::admission;
 use crate::auth::{Proof, random};
 use crate::control::{Listener, Stream};
-use crate::events::{Group, Handle, Wakeup, first};
+use crate::events::{EventLoopHandle, SocketGroup, Wakeup, first};
 use crate::observe::report;
 use crate::process::PeerProcess;
 
@@ -31,7 +31,7 @@ pub(super) struct Reader {
     queue: Arc<Queue>,
     /// Woken when there is room in the queue again, or the process of a sender has ended.
     room: Arc<Wakeup>,
-    sockets: Group,
+    sockets: SocketGroup,
     /// The listener is not polled before this time.
     paused: Option<Instant>,
     /// By the number under which the kernel reports their sockets; never reused.
@@ -78,7 +78,7 @@ impl Reader {
         queue: Arc<Queue>,
         room: Arc<Wakeup>,
     ) -> io::Result<Self> {
-        let sockets = Group::new()?;
+        let sockets = SocketGroup::new()?;
         sockets.add(&listener, LISTENER)?;
         Ok(Self {
             listener,
@@ -94,7 +94,7 @@ impl Reader {
     }
 
     /// Reads until the task is stopped.
-    pub(super) async fn run(mut self, handle: Handle) {
+    pub(super) async fn run(mut self, handle: EventLoopHandle) {
         let mut watched = match self.sockets.watch(&handle) {
             Ok(watched) => watched,
             Err(error) => {
@@ -124,7 +124,7 @@ impl Reader {
         }
     }
 
-    async fn turn(&mut self, handle: &Handle) {
+    async fn turn(&mut self, handle: &EventLoopHandle) {
         if self.paused.is_some_and(|until| Instant::now() >= until) {
             let again = self.sockets.add(&self.listener, LISTENER);
             self.paused = again
@@ -341,7 +341,7 @@ impl Reader {
     }
 
     /// Delivers held messages after room in the queue became free.
-    async fn resume(&mut self, handle: &Handle) {
+    async fn resume(&mut self, handle: &EventLoopHandle) {
         let waiting: Vec<u64> = self
             .peers
             .iter()
@@ -408,11 +408,11 @@ impl Peer {
                 Ok(Some((event, size))) => {
                     used += size;
                     match event {
-                        Event::Message(message) => Notification::Fixed(message),
-                        Event::Large(message) => Notification::Exact(message),
-                        Event::Admitted(proof) => break Disposition::Admitted(proof),
-                        Event::Greeted => continue,
-                        Event::Owner(identity) => {
+                        DecodedEvent::Message(message) => Notification::Fixed(message),
+                        DecodedEvent::Large(message) => Notification::Exact(message),
+                        DecodedEvent::Admitted(proof) => break Disposition::Admitted(proof),
+                        DecodedEvent::Greeted => continue,
+                        DecodedEvent::Owner(identity) => {
                             self.owned = true;
                             self.process = PeerProcess::of_identity(identity);
                             if let Some(process) = &self.process {
@@ -420,7 +420,7 @@ impl Peer {
                             }
                             continue;
                         }
-                        Event::Challenge(nonce) => match self.send(&nonce) {
+                        DecodedEvent::Challenge(nonce) => match self.send(&nonce) {
                             // The proof is another step with its own time limit.
                             true => {
                                 self.since = Instant::now();

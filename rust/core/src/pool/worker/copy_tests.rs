@@ -10,7 +10,7 @@ use crate::fabric::{Access, Opcode, SoftwareOptions, software};
 use crate::gpu::{GpuError, PlayedStreams};
 use crate::memory::{MemoryKind, Region, Registry};
 use crate::pool::{LaneHealth, LaneSetup, LaneStatus};
-use crate::transfer::{Chunk, Cutter, SlicePolicy, Task, TimeLimit};
+use crate::transfer::{CheckedIov, Cutter, SlicePolicy, Task, TimeLimit};
 
 struct Bench {
     state: WorkerState,
@@ -51,7 +51,8 @@ impl Bench {
         list.holds.extend(region.hold());
         let policy = SlicePolicy::new(1 << 20, 0, 1 << 30, 1, 0);
         let (local, remote) = (region.address, 4096);
-        let chunk = Chunk { local, remote, length: 64, lkey: 0, rkey: key(true, 0), readable: false, iov: 0 };
+        let chunk =
+            CheckedIov { local, remote, length: 64, lkey: 0, rkey: key(true, 0), readable: false, iov: 0 };
         Cutter::new(&mut list, policy, Opcode::Write, 1).push(&chunk).unwrap();
         self.state.adopt(Submission { lane: self.lane, owner: task, list, first: true, begun: 0 });
         task

@@ -13,7 +13,7 @@ use crate::fabric::{Opcode, QueuePairCaps};
 use crate::observe::WorkerCounters;
 use crate::pool::lane::LaneHealth;
 use crate::pool::{LaneSetup, LaneStatus};
-use crate::transfer::{Chunk, Cutter, SlicePolicy, Task, TimeLimit};
+use crate::transfer::{CheckedIov, Cutter, SlicePolicy, Task, TimeLimit};
 
 #[derive(Clone, Copy, Debug)]
 enum Act {
@@ -50,9 +50,9 @@ fn policy() -> SlicePolicy {
 }
 
 /// What the request with this note moves.
-fn chunk(note: u32) -> Chunk {
+fn chunk(note: u32) -> CheckedIov {
     let at = 4096 + u64::from(note) * 128;
-    Chunk { local: at, remote: at, length: 64, lkey: 1, rkey: 1, readable: true, iov: note }
+    CheckedIov { local: at, remote: at, length: 64, lkey: 1, rkey: 1, readable: true, iov: note }
 }
 
 struct Transfer {

@@ -9,13 +9,13 @@ use crate::fabric::{Access, CompletionStatus, Opcode, QueuePairCaps, SoftwareOpt
 use crate::memory::{MemoryKind, Region, Registry};
 use crate::observe::{Amount, TransferSource, TransferTotals, WorkerCounters};
 use crate::pool::{LaneHealth, LaneSetup, LaneStatus};
-use crate::transfer::{Chunk, Cutter, SlicePolicy, Task, TimeLimit};
+use crate::transfer::{CheckedIov, Cutter, SlicePolicy, Task, TimeLimit};
 
 pub(super) const CAPS: QueuePairCaps = QueuePairCaps { send_depth: 16, max_sge: 4, max_inline: 0 };
 
 /// One request from `local` on.
 pub(super) fn fill(list: &mut RequestList, local: u64) {
-    let chunk = Chunk { local, remote: 4096, length: 64, lkey: 1, rkey: 1, readable: true, iov: 0 };
+    let chunk = CheckedIov { local, remote: 4096, length: 64, lkey: 1, rkey: 1, readable: true, iov: 0 };
     let policy = SlicePolicy::new(1 << 20, 0, 1 << 30, 4, 0);
     let mut cutter = Cutter::new(list, policy, Opcode::Write, 1);
     cutter.push(&chunk).unwrap();
