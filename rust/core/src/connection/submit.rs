@@ -392,7 +392,7 @@ impl Connection {
             self.context.pool.note_unplaced(begun);
         }
         self.unplaced.start(opcode.into(), u64::from(first), bytes);
-        self.unplaced.end(opcode.into(), end.state().into(), u64::from(end.is_last()), bytes);
+        self.unplaced.end(opcode.into(), end.state(), u64::from(end.is_last()), bytes);
     }
 }
 

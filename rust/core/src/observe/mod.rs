@@ -6,6 +6,7 @@
 
 mod connections;
 mod counter;
+mod end_state;
 mod ended_connections;
 mod event;
 mod event_log;
@@ -27,6 +28,7 @@ mod worker;
 
 pub use connections::{ConnectionReport, LaneReport, MOST_PEERS, OTHER_PEERS};
 pub use counter::Counter;
+pub use end_state::EndState;
 pub use event::{Event, EventKind};
 pub use event_log::{EVENTS_KEPT, EventLog, event_log};
 pub use histogram::{Histogram, HistogramSnapshot};
@@ -39,6 +41,6 @@ pub use shared_counts::SharedCounts;
 pub use slow_transfer::{Direction, SlowTransfer};
 pub use snapshot::{Label, Sample, Snapshot, Value};
 pub(crate) use transfer_counts::COUNTED;
-pub use transfer_counts::{PathNames, TransferCounts, TransferEnd};
+pub use transfer_counts::{PathNames, TransferCounts};
 pub use transfer_totals::{Amount, PathTotals, TransferSource, TransferTotals};
 pub use worker::{SAMPLE_EVERY, WorkerCounters};

@@ -250,11 +250,11 @@ mod tests {
         let done = |registry: &MetricRegistry| number(registry, &metrics::ENDED, None);
         assert_eq!(done(&registry), Some(1));
         for transfers in 2..4 {
-            counts.end(Direction::Read, super::super::TransferEnd::Done, 1, 8);
+            counts.end(Direction::Read, super::super::EndState::Done, 1, 8);
             assert_eq!(done(&registry), Some(transfers));
             assert_eq!(number(&registry, &metrics::PEER_ENDED, Some("a")), Some(transfers));
         }
-        counts.end(Direction::Read, super::super::TransferEnd::Done, 1, 8);
+        counts.end(Direction::Read, super::super::EndState::Done, 1, 8);
         // The last that had them drops them before the next snapshot.
         drop(counts);
         assert_eq!((done(&registry), done(&registry)), (Some(4), Some(4)));
