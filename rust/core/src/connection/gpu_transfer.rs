@@ -17,7 +17,7 @@ use crate::memory::{Hold, MemoryKind, RemoteCheck, region_in_process};
 use crate::pool::{EndState, PartOwner, RequestFailure, RequestList, Submission, transfer_begins};
 use crate::transfer::{
     CheckedIov, CompletionStatus, Cutter, Iov, IovSource, MOST_TRANSFERS, NewTransfer, READ_ONLY_THERE,
-    Share, SlicePolicy, SubmitError, Task, TooManyRequests, TransferId, find_local,
+    Share, SlicePolicy, SubmitError, TooManyRequests, TransferId, TransferRecord, find_local,
 };
 
 /// Longest copy: what is not posted yet ends at once with its transfer, so a piece is not posted as a whole.
@@ -106,7 +106,7 @@ impl Connection {
         let on_host = self.host_pieces(opcode, &moves)?;
         let span = self.transfer_span(opcode, iovs, 1 + usize::from(on_host.is_some()));
         let transfer = self.acquire_id(when_full)?;
-        let started = match self.hand_over_both(transfer.task(), &lane, copies, on_host, when_full) {
+        let started = match self.hand_over_both(transfer.record(), &lane, copies, on_host, when_full) {
             Ok(workers) => Ok(self.context.transfers.publish(transfer, workers)),
             Err(error) => {
                 self.context.transfers.release_new(transfer);
@@ -220,7 +220,7 @@ impl Connection {
     /// Gives the parts to the workers; answers the set of these. An error means that nothing was moved.
     fn hand_over_both(
         &self,
-        task: &'static Task,
+        record: &'static TransferRecord,
         lane: &LaneHandle,
         copies: RequestList,
         on_host: Option<RequestList>,
@@ -232,34 +232,34 @@ impl Connection {
             WhenFull::Wait => (self.room_limit(), self.room_limit()),
         };
         let (started, begun) = (Instant::now(), transfer_begins());
-        task.start(1 + u32::from(on_host.is_some()), self.context.time_limit);
+        record.start(1 + u32::from(on_host.is_some()), self.context.time_limit);
         let mut workers = 1 << lane.worker_index;
-        let part = Submission { lane: lane.key, owner: task, list: copies, first: true, begun };
+        let part = Submission { lane: lane.key, owner: record, list: copies, first: true, begun };
         self.hand_over(lane, part, started, limit)?;
         if let Some(list) = on_host {
             let (opcode, bytes) = (list.opcode, list.bytes);
             let handed = self.pick_lane(0).and_then(|lane| {
-                let part = Submission { lane: lane.key, owner: task, list, first: false, begun };
+                let part = Submission { lane: lane.key, owner: record, list, first: false, begun };
                 self.hand_over(lane, part, started, rest)?;
                 Ok(1 << lane.worker_index)
             });
             match handed {
                 Ok(worker) => workers |= worker,
                 Err(error) => {
-                    task.fail(RequestFailure {
+                    record.fail(RequestFailure {
                         iov: 0,
                         status: CompletionStatus::Flushed,
                         vendor_error: 0,
                         reason: error.to_string(),
                     });
                     self.context.pool.early_ends().note();
-                    self.end_unplaced(task, opcode, false, bytes, begun);
+                    self.end_unplaced(record, opcode, false, bytes, begun);
                 }
             }
         }
-        if task.is_ended() && task.end_state() == EndState::Failed {
+        if record.is_ended() && record.end_state() == EndState::Failed {
             // Over already: better told by the call itself.
-            let failure = task.failure();
+            let failure = record.failure();
             let (iov, reason) =
                 failure.map_or((0, String::new()), |failure| (failure.iov as usize, failure.reason));
             return Err(SubmitError::Gpu { iov, reason });

@@ -3,7 +3,7 @@
 use std::fmt::Debug;
 use std::sync::Arc;
 
-use super::TaskGeneration;
+use super::TransferGeneration;
 use crate::pool::OwnedDriveGuard;
 
 /// Told once of the end of a transfer.
@@ -19,10 +19,10 @@ pub(crate) trait AtEnd: Debug + Send + Sync {
     }
 }
 
-/// An [`AtEnd`] of one generation of a task; in the task until that ends.
+/// An [`AtEnd`] of one generation of a record; in the record until that ends.
 #[derive(Debug)]
 pub(crate) struct EndNotice {
-    generation: TaskGeneration,
+    generation: TransferGeneration,
     at_end: Arc<dyn AtEnd>,
     /// What stays of the notices that this one has taken the place of.
     former: Vec<Arc<dyn AtEnd>>,
@@ -32,14 +32,14 @@ pub(crate) struct EndNotice {
 
 impl EndNotice {
     pub(crate) fn new(
-        generation: TaskGeneration,
+        generation: TransferGeneration,
         at_end: Arc<dyn AtEnd>,
         driving: Vec<OwnedDriveGuard>,
     ) -> Self {
         Self { generation, at_end, former: Vec::new(), _driving: driving }
     }
 
-    pub(super) fn generation(&self) -> TaskGeneration {
+    pub(super) fn generation(&self) -> TransferGeneration {
         self.generation
     }
 

@@ -17,13 +17,13 @@ mod free_list;
 mod iovs;
 mod outcomes;
 mod plan;
+mod record;
 mod region_resolver;
 mod remote_range;
 mod slice_policy;
 mod slice_sizes;
 mod slots;
 mod table;
-mod task;
 
 pub use crate::fabric::{CompletionStatus, Opcode};
 pub use build::{build, build_one};
@@ -34,13 +34,13 @@ pub use failed::Asked;
 pub use iovs::IovSource;
 pub use outcomes::REMEMBERED;
 pub use plan::{Plan, Share, Spread};
+pub use record::{TimeLimit, TransferGeneration, TransferRecord};
 pub use region_resolver::Scope;
 pub(crate) use region_resolver::{READ_ONLY_THERE, find_local};
 pub use remote_range::RemoteRange;
 pub use slice_policy::SlicePolicy;
 pub use slice_sizes::SliceSizes;
 pub use table::{Live, MOST_TRANSFERS, NewTransfer, Table};
-pub use task::{Task, TaskGeneration, TimeLimit};
 
 /// One piece of a transfer as the caller names it.
 #[derive(Clone, Copy, Debug)]
