@@ -11,7 +11,7 @@ target_compile_options(c_suite PRIVATE -Wall -Wextra -Wvla -pedantic -Wstrict-pr
 set_target_properties(c_suite PROPERTIES C_STANDARD 11 C_STANDARD_REQUIRED ON C_EXTENSIONS OFF
   RUNTIME_OUTPUT_DIRECTORY ${CMAKE_CURRENT_BINARY_DIR}/c)
 
-foreach(_suite connect vectors descriptors shared notifications sessions stop_accept bad_input two_processes)
+foreach(_suite connect vectors descriptors shared notifications sessions stop_accept bad_input two_processes information slow_transfers)
   add_test(NAME c.${_suite} COMMAND c_suite ${_suite})
   set_tests_properties(c.${_suite} PROPERTIES LABELS "gtest;quick" TIMEOUT 90 PROCESSORS 2
     ENVIRONMENT "FLAGCX_P2P_FABRIC=software;FLAGCX_P2P_BIND=127.0.0.1;FLAGCX_P2P_CONNECT_TIMEOUT_MS=200")

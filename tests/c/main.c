@@ -20,6 +20,8 @@ static const struct Suite {
     {"stop_accept", stopAccepting},
     {"bad_input", refuseBadInput},
     {"two_processes", moveBetweenProcesses},
+    {"information", askForInformation},
+    {"slow_transfers", findSlowTransfers},
     {"serve", serve},
 };
 

@@ -35,6 +35,8 @@ void keepSessions(void);
 void stopAccepting(void);
 void refuseBadInput(void);
 void moveBetweenProcesses(void);
+void askForInformation(void);
+void findSlowTransfers(void);
 /* The other process of moveBetweenProcesses. */
 void serve(void);
 

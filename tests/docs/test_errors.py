@@ -30,7 +30,7 @@ class Errors(unittest.TestCase):
         self.assertEqual(missing, [])
 
     def test_each_completion_status_has_a_row(self) -> None:
-        source = (CORE / "fabric" / "types.rs").read_text(encoding="utf-8")
+        source = (CORE / "fabric" / "completion.rs").read_text(encoding="utf-8")
         display = re.search(r"impl fmt::Display for CompletionStatus (?:.|\n)*?^\}", source, re.MULTILINE)
         assert display is not None
         statuses = re.findall(r'Self::(\w+) => "([^"]+)"', display[0])

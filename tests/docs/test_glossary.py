@@ -17,6 +17,14 @@ class Glossary(unittest.TestCase):
                 self.assertTrue(exists(name), f"{term.word}: {name} is not in the source")
         self.assertFalse(exists("fabric::NoSuchType") or exists("NoSuchType") or exists("FLAGCX_P2P_NO_SUCH"))
 
+    def test_a_type_of_the_glossary_shares_its_name_with_no_other(self) -> None:
+        """One meaning for each word: what other files use under this name is what the glossary says, and nothing else."""
+        names = {name.rpartition("::")[2] for term in terms() for name in re.findall(r"`([^`]+)`", term.type)}
+        declarations = shared_types()
+        twice = {name: declarations[name] for name in names if len(declarations.get(name, [])) > 1}
+        self.assertEqual({name: files for name, files in twice.items() if name not in ONE_OF_TWO}, {})
+        self.assertGreater(len(names & set(declarations)), 100)
+
     def test_every_term_has_one_row_one_sentence_and_a_source(self) -> None:
         rows = terms()
         self.assertGreater(len(rows), 100)
@@ -40,6 +48,22 @@ class Glossary(unittest.TestCase):
         modules = {file.parent.name for file in CORE.glob("*/mod.rs")}
         self.assertGreater(len(modules), 15)
         self.assertEqual(sorted(modules - with_terms), [], "modules without a term in docs/glossary.md")
+
+
+# Types of the glossary that two files declare, of which a build has one.
+ONE_OF_TWO = {"EndpointUse"}
+
+
+def shared_types() -> "dict[str, list[str]]":
+    """The files, tests left out, that declare each type that other files may use."""
+    pattern = re.compile(r"^ *pub(?:\([a-z: ]+\))? (?:struct|enum|trait|type|union) (\w+)", re.MULTILINE)
+    types: "dict[str, list[str]]" = {}
+    for file in sorted(CORE.rglob("*.rs")):
+        path = file.relative_to(CORE)
+        if not re.search(r"tests|simulation|fake|played", str(path)):
+            for name in pattern.findall(file.read_text(encoding="utf-8")):
+                types.setdefault(name, []).append(str(path))
+    return types
 
 
 def exists(name: str) -> bool:

@@ -29,6 +29,18 @@ class Names(unittest.TestCase):
                 self.assertTrue(known, f"{page.name}: there is no test {suite}.{name}")
         self.assertGreater(found, 150)
 
+    def test_the_map_of_the_engine_has_every_module_and_the_picture_every_path(self) -> None:
+        design = (ROOT / "docs" / "design.md").read_text(encoding="utf-8")
+        words = set(re.findall(r"\w+", design.partition("rust/core/    ")[2].partition("```")[0]))
+        modules = {path.parent.name for path in CORE.glob("*/mod.rs")} | {path.stem for path in CORE.glob("*.rs")}
+        self.assertGreater(len(modules), 15)
+        self.assertEqual(sorted(modules - words - {"lib"}), [], "modules without a place in the map of docs/design.md")
+        paths = re.findall(r'Self::\w+ => "([a-z-]+)"', (CORE / "fabric" / "path.rs").read_text(encoding="utf-8"))
+        picture = (ROOT / "docs" / "data-path.txt").read_text(encoding="utf-8").lower()
+        paths.remove("none")
+        self.assertEqual(len(paths), 5)
+        self.assertEqual([path for path in paths if path not in picture], [], "paths that docs/data-path.txt lacks")
+
     def test_entries_of_ctest_that_are_named_exist(self) -> None:
         cmake = "".join(file.read_text(encoding="utf-8") for file in (ROOT / "tests").glob("*.cmake"))
         places = {

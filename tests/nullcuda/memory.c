@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// Memory: device memory has addresses that the CPU cannot access; its bytes are in a memfd, which other processes
+// Memory: GPU memory has addresses that the CPU cannot access; its bytes are in a memfd, which other processes
 // open by its IPC handle.
 #define _GNU_SOURCE
 #include "nullcuda.h"
@@ -78,10 +78,10 @@ static int allocate(Pointer *address, size_t length, enum Kind kind, int fd, int
   while (place < allocations + MOST && place->kind != FREE) ++place;
   if (place == allocations + MOST)
     return OUT_OF_MEMORY;
-  const bool on_device = kind == DEVICE || kind == OPENED;
+  const bool on_gpu = kind == DEVICE || kind == OPENED;
   char *cpu = fd >= 0 ? map(length, PROT_READ | PROT_WRITE, MAP_SHARED, fd)
                       : map(length, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1);
-  char *shown = on_device ? map(length, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1) : cpu;
+  char *shown = on_gpu ? map(length, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1) : cpu;
   if (cpu == NULL || shown == NULL)
     return OUT_OF_MEMORY;
   *place = (Allocation){kind, (Pointer)shown, length, cpu, fd, device};

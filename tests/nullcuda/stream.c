@@ -4,6 +4,7 @@
 // times, or when the stream is synchronized: a reader that is too early finds the old bytes.
 #include "nullcuda.h"
 
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
@@ -20,7 +21,7 @@ typedef struct Stream {
   size_t count;
   // Events recorded on it, and how many of these are known to be reached.
   unsigned long recorded, reached;
-  bool alive;
+  bool destroyed;
 } Stream;
 
 typedef struct {
@@ -28,11 +29,19 @@ typedef struct {
   Stream *stream;
   unsigned long number;
   int queries;
-  bool alive;
+  bool destroyed;
 } Event;
 
-// Objects stay when they are destroyed, so that their further use is an error and no crash.
+// Objects stay when they are destroyed, so that their further use is recognised.
 static Stream *streams;
+
+// Ends the process where the driver would access memory that it has freed. What a context takes with it is an error instead.
+static void require(bool holds, const char *call, const char *problem) {
+  if (holds)
+    return;
+  fprintf(stderr, "nullcuda: %s: %s\n", call, problem);
+  abort();
+}
 
 static int queries_per_record(void) {
   const char *text = getenv("NULLCUDA_QUERIES");
@@ -57,7 +66,6 @@ EXPORT int cuStreamCreate(Stream **stream, unsigned flags) {
     return code;
   Stream *made = calloc(1, sizeof(Stream));
   made->context = current_context();
-  made->alive = true;
   pthread_mutex_lock(&nullcuda_mutex);
   made->next = streams;
   streams = *stream = made;
@@ -65,23 +73,33 @@ EXPORT int cuStreamCreate(Stream **stream, unsigned flags) {
   return OK;
 }
 
-// What a call with this stream answers at once.
-static int usable(const Stream *stream) {
+// What `call` with this stream answers at once.
+static int usable(const Stream *stream, const char *call) {
   const int code = need_context();
   if (code != OK)
     return code;
-  return stream->alive && stream->context->alive ? OK : INVALID_HANDLE;
+  require(stream != NULL && !stream->destroyed, call, "the stream is destroyed, or was never created");
+  return stream->context->alive ? OK : INVALID_HANDLE;
+}
+
+// What `call` with this event answers at once.
+static int usable_event(const Event *event, const char *call) {
+  const int code = need_context();
+  if (code != OK)
+    return code;
+  require(event != NULL && !event->destroyed, call, "the event is destroyed, or was never created");
+  return event->context->alive ? OK : INVALID_HANDLE;
 }
 
 EXPORT int cuStreamDestroy_v2(Stream *stream) {
-  const int code = usable(stream);
+  const int code = usable(stream, __func__);
   if (code == OK)
-    stream->alive = false;
+    stream->destroyed = true;
   return code;
 }
 
 EXPORT int cuStreamSynchronize(Stream *stream) {
-  const int code = stream == NULL ? need_context() : usable(stream);
+  const int code = stream == NULL ? need_context() : usable(stream, __func__);
   if (code != OK)
     return code;
   pthread_mutex_lock(&nullcuda_mutex);
@@ -91,7 +109,7 @@ EXPORT int cuStreamSynchronize(Stream *stream) {
 }
 
 EXPORT int cuMemcpyAsync(Pointer to, Pointer from, size_t length, Stream *stream) {
-  int code = usable(stream);
+  int code = usable(stream, __func__);
   if (code != OK)
     return code;
   pthread_mutex_lock(&nullcuda_mutex);
@@ -134,25 +152,22 @@ EXPORT int cuEventCreate(Event **event, unsigned flags) {
     return code;
   *event = calloc(1, sizeof(Event));
   (*event)->context = current_context();
-  (*event)->alive = true;
   return OK;
 }
 
 EXPORT int cuEventDestroy_v2(Event *event) {
-  const int code = need_context();
-  if (code != OK)
-    return code;
-  if (!event->alive)
-    return INVALID_HANDLE;
-  event->alive = false;
-  return OK;
+  const int code = usable_event(event, __func__);
+  if (code == OK)
+    event->destroyed = true;
+  return code;
 }
 
 EXPORT int cuEventRecord(Event *event, Stream *stream) {
-  const int code = usable(stream);
+  const int code = usable(stream, __func__);
   if (code != OK)
     return code;
-  if (!event->alive || event->context != stream->context)
+  const int of_event = usable_event(event, __func__);
+  if (of_event != OK || event->context != stream->context)
     return INVALID_HANDLE;
   pthread_mutex_lock(&nullcuda_mutex);
   event->stream = stream;
@@ -163,11 +178,9 @@ EXPORT int cuEventRecord(Event *event, Stream *stream) {
 }
 
 EXPORT int cuEventQuery(Event *event) {
-  const int code = need_context();
+  const int code = usable_event(event, __func__);
   if (code != OK)
     return code;
-  if (!event->alive || !event->context->alive)
-    return INVALID_HANDLE;
   if (event->stream == NULL)
     return OK;
   pthread_mutex_lock(&nullcuda_mutex);
@@ -197,7 +210,7 @@ static void *call_host(void *argument) {
 
 // On a thread of its own, a little later, once what is on the stream has been done.
 EXPORT int cuLaunchHostFunc(Stream *stream, void (*function)(void *), void *argument) {
-  const int code = usable(stream);
+  const int code = usable(stream, __func__);
   if (code != OK)
     return code;
   HostCall *call = malloc(sizeof(HostCall));

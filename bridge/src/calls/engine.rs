@@ -14,7 +14,7 @@ use crate::logging;
 use crate::refusal::{OK, OrRefuse, REFUSED, decline, note, refuse};
 
 pub(crate) fn engine_create() -> *mut Engine {
-    let gpu_index = gpu::runtime().current_device().unwrap_or(0);
+    let gpu_index = gpu::runtime().current_gpu().unwrap_or(0);
     CoreEngine::open(Arc::clone(config::global()), EngineOptions { gpu_index, devices: None })
         .pointer("flagcxP2pEngineCreate", Engine::into_raw)
 }

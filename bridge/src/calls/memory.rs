@@ -150,7 +150,7 @@ fn options(flags: u32) -> Result<RegisterOptions, EngineError> {
     let kind = match flags & !(UNANNOUNCED | READ_ONLY) {
         0 => MemoryKind::Probe,
         HOST => MemoryKind::Host,
-        DEVICE => MemoryKind::Device,
+        DEVICE => MemoryKind::Gpu,
         _ => {
             return Err(EngineError::Invalid(format!(
                 "registration flags {flags:#x}: expected HOST or DEVICE or neither, UNANNOUNCED, READ_ONLY"

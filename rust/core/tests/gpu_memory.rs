@@ -209,7 +209,7 @@ fn whatever_fails_is_unmapped_and_nothing_stays_registered() {
     let bench = Bench::new(FULL);
     let start = gpu().device;
     bench.standin.set("locked_bytes", 0);
-    let error = bench.register(start, PAGE, MemoryKind::Device).unwrap_err();
+    let error = bench.register(start, PAGE, MemoryKind::Gpu).unwrap_err();
     assert!(error.contains("ibv_reg_mr_iova2"), "{error}");
     assert_eq!(counts(), (1, 1));
 
@@ -217,7 +217,7 @@ fn whatever_fails_is_unmapped_and_nothing_stays_registered() {
     let regions = bench.standin.live().regions;
     // A mapping that cannot be ended is the program's trouble: the memory is registered all the same.
     calls().refuse_to_unmap = true;
-    let id = bench.register(start, PAGE, MemoryKind::Device).unwrap();
+    let id = bench.register(start, PAGE, MemoryKind::Gpu).unwrap();
     assert_eq!(bench.standin.live().regions, regions + 1);
     assert!(bench.server.deregister(RegionId(id)));
     assert_eq!(bench.standin.live().regions, regions);
@@ -230,7 +230,7 @@ fn without_a_mapping_the_address_itself_is_registered() {
     let start = gpu().device;
     for (refuse_to_map, answer_null) in [(true, false), (false, true)] {
         *calls() = Calls { refuse_to_map, answer_null, ..Calls::default() };
-        bench.register(start + if answer_null { PAGE } else { 0 }, PAGE, MemoryKind::Device).unwrap();
+        bench.register(start + if answer_null { PAGE } else { 0 }, PAGE, MemoryKind::Gpu).unwrap();
         assert_eq!(calls().unmaps, [], "what was not mapped is not unmapped");
     }
 }
@@ -250,7 +250,7 @@ fn host_memory_is_not_mapped() {
 fn either_callback_alone_maps_nothing() {
     for table in [GpuTable { gdr_ptr_munmap: None, ..FULL }, GpuTable { gdr_ptr_mmap: None, ..FULL }] {
         let bench = Bench::new(table);
-        bench.register(gpu().device, PAGE, MemoryKind::Device).unwrap();
+        bench.register(gpu().device, PAGE, MemoryKind::Gpu).unwrap();
         assert_eq!(counts(), (0, 0));
     }
 }

@@ -19,6 +19,9 @@ mod cuda;
 #[path = "played_gpu/mod.rs"]
 mod played_gpu;
 
+use std::ffi::{c_int, c_uint, c_void};
+use std::os::unix::process::ExitStatusExt;
+use std::process::Command;
 use std::sync::Arc;
 
 use conformance::{Initiator, Rig, run_posting};
@@ -56,4 +59,60 @@ fn a_copy_that_cannot_be_started_fails_its_request() {
     side.queue_pair.renew().unwrap();
     side.post_all(&conformance::initiator::writes(4, &[good], &[local.sge(0, 64)]));
     assert_eq!(side.wait(1)[0].status, done);
+}
+
+/// Names the misuse in the other process.
+const MISUSE: &str = "GPU_POSTING_MISUSE";
+
+/// The suites would not see a wrong order of destruction otherwise: with the driver it may work by chance.
+#[test]
+fn the_stand_in_aborts_where_the_driver_crashes() {
+    for (misuse, message) in [
+        ("stream", "cuStreamDestroy_v2: the stream is destroyed"),
+        ("event", "cuEventQuery: the event is destroyed"),
+        ("null", "cuEventQuery: the event is destroyed, or was never created"),
+    ] {
+        let mut other = Command::new(std::env::current_exe().unwrap());
+        other.args(["--exact", "misuse_of_the_other_process", "--nocapture"]).env(MISUSE, misuse);
+        cuda::choose(&cuda::library(), &mut other);
+        let ended = other.output().unwrap();
+        let text = String::from_utf8_lossy(&ended.stderr);
+        assert_eq!(ended.status.signal(), Some(libc::SIGABRT), "{misuse}: {text}");
+        assert!(text.contains(message), "{misuse}: {text}");
+    }
+}
+
+#[test]
+fn misuse_of_the_other_process() {
+    type Create = unsafe extern "C" fn(*mut *mut c_void, c_uint) -> c_int;
+    type Use = unsafe extern "C" fn(*mut c_void) -> c_int;
+    let Some(misuse) = std::env::var_os(MISUSE) else {
+        return println!("not run: what the other process of the tests does");
+    };
+    cuda::cuda().set_context(cuda::cuda().primary(0));
+    // SAFETY: the stand-in does nothing when it is loaded.
+    let driver = unsafe { libloading::Library::new(cuda::library()) }.unwrap();
+    // SAFETY: the types are those of the driver's documentation for these names.
+    let create = |name: &str| *unsafe { driver.get::<Create>(name.as_bytes()) }.unwrap();
+    // SAFETY: as above.
+    let call = |name: &str| *unsafe { driver.get::<Use>(name.as_bytes()) }.unwrap();
+    let mut object = std::ptr::null_mut();
+    // SAFETY: out parameters are valid; what is wrong about these calls the stand-in finds before it accesses the object.
+    unsafe {
+        match misuse.to_str().unwrap() {
+            "stream" => {
+                assert_eq!(create("cuStreamCreate")(&raw mut object, 1), 0);
+                assert_eq!(call("cuStreamDestroy_v2")(object), 0);
+                call("cuStreamDestroy_v2")(object);
+            }
+            "event" => {
+                assert_eq!(create("cuEventCreate")(&raw mut object, 2), 0);
+                assert_eq!([call("cuEventQuery")(object), call("cuEventDestroy_v2")(object)], [0, 0]);
+                call("cuEventQuery")(object);
+            }
+            _ => {
+                call("cuEventQuery")(object);
+            }
+        }
+    }
 }

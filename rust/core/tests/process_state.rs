@@ -31,7 +31,7 @@ const EXCEPTIONS: &[(&str, &str, &str)] = &[
     ),
     ("fork/generation.rs", "WORD", "points to the page by which processes are distinguished"),
     ("fork/loading.rs", "LOADING", "renewed in the child before fork returns there"),
-    ("transfer/task.rs", "KEPT", "of unit tests"),
+    ("transfer/record.rs", "KEPT", "of unit tests"),
 ];
 
 #[test]

@@ -202,13 +202,13 @@ fn shard_count_and_queue_depth_bound_what_waits() {
         worker.with_state(|_| {
             (0..100)
                 .filter(|hint| {
-                    let task = context.transfers.acquire().unwrap().task();
-                    task.start(1, flagcx_p2p::internals::transfer::TimeLimit::NEVER);
+                    let record = context.transfers.acquire().unwrap().record();
+                    record.start(1, flagcx_p2p::internals::transfer::TimeLimit::NEVER);
                     worker
                         .submit(
                             Submission {
                                 lane,
-                                owner: task,
+                                owner: record,
                                 list: RequestList::default(),
                                 first: true,
                                 begun: 0,

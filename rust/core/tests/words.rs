@@ -20,6 +20,8 @@ const PHRASES: &[(&str, &str)] = &[
     ("make no sense", "malformed, invalid or unsupported"),
     ("got lost", "internal error, with what failed"),
     ("the same, but", "the difference alone"),
+    ("device memory", "GPU memory: a device is a NIC"),
+    ("device runtime", "GPU runtime"),
 ];
 
 /// Folders and files below the repository's root that are read.

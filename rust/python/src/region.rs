@@ -86,7 +86,7 @@ impl Registration {
         let kind = match device {
             None => MemoryKind::Probe,
             Some(false) => MemoryKind::Host,
-            Some(true) => MemoryKind::Device,
+            Some(true) => MemoryKind::Gpu,
         };
         let options =
             RegisterOptions { kind, access: access(read_only), announced, dma_buf: None, file: None };

@@ -40,7 +40,7 @@ pub use metrics_address::MetricsAddress;
 pub use name_list::NameList;
 pub use number::parse_integer;
 pub use reader::{Setting, Severity, Warning};
-pub use table::{Group, RETIRED, groups};
+pub use table::{RETIRED, VariableGroup, groups};
 pub use unknown::closest_variable;
 pub use variable::{Kind, Variable};
 

@@ -21,7 +21,7 @@ pub(super) enum Ending {
 
 impl Ending {
     /// How the transfers in flight end.
-    fn verdict(self) -> EndState {
+    fn end_state(self) -> EndState {
         match self {
             Self::ClosedHere => EndState::Cancelled,
             Self::ClosedByPeer | Self::Lost => EndState::Failed,
@@ -64,7 +64,7 @@ impl Connection {
     /// Ends every transfer, once. A second caller (this side closes while the peer does) waits for the first: when
     /// this returns, no transfer of the connection accesses memory any more, but for copies of a GPU that did not end in time.
     pub(super) fn end(&self, how: Ending, reason: &str, deadline: Instant) {
-        let verdict = how.verdict();
+        let end_state = how.end_state();
         self.ended.call_once_force(|_| {
             self.log_end(how, reason);
             self.stop();
@@ -76,11 +76,11 @@ impl Connection {
             }
             self.channel.shutdown();
             for lane in &self.lanes {
-                self.close_lane(lane, verdict, reason, deadline);
+                self.close_lane(lane, end_state, reason, deadline);
             }
             self.rebuilds.end();
             drop(lock(&self.connected_host).take());
-            let copies_ended = self.gpu.close(verdict, reason, deadline);
+            let copies_ended = self.gpu.close(end_state, reason, deadline);
             self.end_report();
             if !copies_ended {
                 tracing::warn!(
@@ -92,8 +92,8 @@ impl Connection {
     }
 
     /// Closes a lane: moves its queue pair to ERROR, drains and destroys it.
-    pub(super) fn close_lane(&self, lane: &LaneHandle, verdict: EndState, reason: &str, deadline: Instant) {
-        while !self.try_close_lane(lane, verdict, reason, deadline) {
+    pub(super) fn close_lane(&self, lane: &LaneHandle, end_state: EndState, reason: &str, deadline: Instant) {
+        while !self.try_close_lane(lane, end_state, reason, deadline) {
             std::thread::yield_now();
         }
     }
@@ -103,11 +103,11 @@ impl Connection {
     pub(super) fn try_close_lane(
         &self,
         lane: &LaneHandle,
-        verdict: EndState,
+        end_state: EndState,
         reason: &str,
         deadline: Instant,
     ) -> bool {
-        if lane.worker.close_lane(lane.key, verdict, reason) {
+        if lane.worker.close_lane(lane.key, end_state, reason) {
             return true;
         }
         let _ = lane.worker.drive_as_caller();
@@ -116,7 +116,7 @@ impl Connection {
         let is_late = is_lost || Instant::now() >= deadline;
         if is_late {
             tracing::warn!(peer = %self.peer.control, "a queue pair was not drained in time and is destroyed with its requests outstanding");
-            lane.worker.destroy_lane(lane.key, verdict, reason);
+            lane.worker.destroy_lane(lane.key, end_state, reason);
         }
         is_late
     }

@@ -10,7 +10,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
 use super::Connection;
-use crate::events::{EventLoop, Handle, Task};
+use crate::events::{EventLoop, EventLoopHandle, Task};
 use crate::fabric::{Device, DeviceEvent};
 use crate::fork::PerProcess;
 use crate::observe::{self, Label, Snapshot, Source, metrics, report};
@@ -109,7 +109,7 @@ impl Source for DeviceEvents {
 }
 
 /// Reads the events of a device until the task is stopped.
-async fn listen(listener: Arc<Listener>, descriptor: OwnedFd, handle: Handle) {
+async fn listen(listener: Arc<Listener>, descriptor: OwnedFd, handle: EventLoopHandle) {
     let mut descriptor = match handle.watch(descriptor) {
         Ok(descriptor) => descriptor,
         Err(error) => {

@@ -5,21 +5,21 @@ use std::sync::Arc;
 use super::Connection;
 use crate::pool::{EndState, Worker};
 use crate::sync::{Mutex, lock};
-use crate::transfer::{AtEnd, EndNotice, Task, TaskGeneration, TransferId};
+use crate::transfer::{AtEnd, EndNotice, TransferGeneration, TransferId, TransferRecord};
 
 impl Connection {
     /// Has `at_end` told of the end of a transfer, once; at once if it has ended. Takes the place of what was to be told of
     /// the same transfer, unless that [stays](AtEnd::stays).
     pub(super) fn tell_at_end(&self, id: TransferId, at_end: Arc<dyn AtEnd>) {
         let Some(live) = self.context.transfers.find(id) else { return at_end.ended() };
-        let (task, generation) = (live.task(), live.task().generation());
+        let (record, generation) = (live.record(), live.record().generation());
         if !live.is_current() {
             return at_end.ended();
         }
         let pool = &self.context.pool;
-        let attending = live.workers().filter_map(|index| pool.worker(index));
-        let attending = attending.map(|worker| worker.attend_until_end(task)).collect();
-        task.tell_at_end(Box::new(EndNotice::new(generation, at_end, attending)));
+        let driving = live.workers().filter_map(|index| pool.worker(index));
+        let driving = driving.map(|worker| worker.thread_drives_until_end(record)).collect();
+        record.tell_at_end(Box::new(EndNotice::new(generation, at_end, driving)));
     }
 
     /// The worker that has its thread call what a notice must not.
@@ -53,12 +53,13 @@ impl Connection {
         }
         let Some(worker) = self.notice_worker() else { return };
         let live = self.context.transfers.find(id);
-        let task = live.map(|live| (live, live.task().generation()));
+        let record = live.map(|live| (live, live.record().generation()));
         // Checked after the generation was read: one that is another transfer's would tell of that one's end.
-        let task =
-            task.filter(|(live, _)| live.is_current()).map(|(live, generation)| (live.task(), generation));
+        let record = record
+            .filter(|(live, _)| live.is_current())
+            .map(|(live, generation)| (live.record(), generation));
         let (call, worker): (Call, _) = (Box::new(call), Arc::clone(worker));
-        self.tell_at_end(id, Arc::new(CallAtEnd { call: Mutex::new(Some(call)), task, worker }));
+        self.tell_at_end(id, Arc::new(CallAtEnd { call: Mutex::new(Some(call)), record, worker }));
     }
 
     /// Whether a transfer has not ended. Asks nothing of it: no byte moves meanwhile, and its id is not given back.
@@ -69,7 +70,7 @@ impl Connection {
                 .context
                 .transfers
                 .find(id)
-                .is_some_and(|live| !live.task().is_ended() && live.is_current())
+                .is_some_and(|live| !live.record().is_ended() && live.is_current())
     }
 }
 
@@ -78,19 +79,19 @@ type Call = Box<dyn FnOnce(bool) + Send>;
 /// A call of the program's.
 struct CallAtEnd {
     call: Mutex<Option<Call>>,
-    task: Option<(&'static Task, TaskGeneration)>,
+    record: Option<(&'static TransferRecord, TransferGeneration)>,
     worker: Arc<Worker>,
 }
 
 impl std::fmt::Debug for CallAtEnd {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("CallAtEnd").field("task", &self.task).finish_non_exhaustive()
+        f.debug_struct("CallAtEnd").field("record", &self.record).finish_non_exhaustive()
     }
 }
 
 impl AtEnd for CallAtEnd {
     fn ended(self: Arc<Self>) {
-        let state = self.task.and_then(|(task, generation)| task.end_state_of(generation));
+        let state = self.record.and_then(|(record, generation)| record.end_state_of(generation));
         let Some(call) = lock(&self.call).take() else { return };
         self.worker.run_soon(move || call(state == Some(EndState::Done)));
     }

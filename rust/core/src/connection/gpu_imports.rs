@@ -4,7 +4,7 @@ use std::sync::{Arc, Weak};
 use std::time::Instant;
 
 use crate::fabric::{FabricError, MemoryRegion};
-use crate::gpu::{CurrentDevice, GpuError, GpuRuntime, IPC_HANDLE_BYTES, IpcInfo};
+use crate::gpu::{CurrentGpu, GpuError, GpuRuntime, IPC_HANDLE_BYTES, IpcInfo};
 use crate::memory::{Hold, Region};
 use crate::sync::{Mutex, lock};
 
@@ -97,7 +97,7 @@ impl Import {
         info: &IpcInfo,
         keep: bool,
     ) -> Result<(Arc<Region>, Self), GpuError> {
-        let _entered = CurrentDevice::ensure(&**runtime, gpu);
+        let _entered = CurrentGpu::ensure(&**runtime, gpu);
         let address = runtime.ipc_open(&info.handle)?;
         let opened = Opened { runtime: Arc::clone(runtime), gpu, address };
         let region = Region::imported(address, info.size.max(1), Arc::new(opened));
@@ -128,7 +128,7 @@ impl MemoryRegion for Opened {
 
 impl Drop for Opened {
     fn drop(&mut self) {
-        let _entered = CurrentDevice::ensure(&*self.runtime, self.gpu);
+        let _entered = CurrentGpu::ensure(&*self.runtime, self.gpu);
         if let Err(error) = self.runtime.ipc_close(self.address) {
             tracing::warn!("the GPU memory of another process was not closed: {error}");
         }

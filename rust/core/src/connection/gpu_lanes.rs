@@ -8,7 +8,7 @@ use super::gpu_imports::Imports;
 use super::lanes::LaneHandle;
 use crate::fabric::gpu::{CopyStreams, GpuWorkQueue};
 use crate::fabric::{FabricError, Opcode, WorkQueue};
-use crate::gpu::{CurrentDevice, GpuError, GpuRuntime};
+use crate::gpu::{CurrentGpu, GpuError, GpuRuntime};
 use crate::pool::{EndState, LaneCounts, LaneHealth, LaneSetup, LaneStatus, PoolError};
 use crate::sync::{Mutex, lock};
 
@@ -97,14 +97,14 @@ impl GpuLanes {
 
     /// Ends them: what is under way may go on until `deadline`. False if some copies go on after that: the lane is an orphan
     /// then, which keeps their memory.
-    pub(super) fn close(&self, verdict: EndState, reason: &str, deadline: Instant) -> bool {
+    pub(super) fn close(&self, end_state: EndState, reason: &str, deadline: Instant) -> bool {
         let lanes = lock(&self.lanes).take().unwrap_or_default();
         let mut all = true;
         for GpuLane { handle, .. } in &lanes {
-            let close = || handle.worker.close_lane(handle.key, verdict, reason);
+            let close = || handle.worker.close_lane(handle.key, end_state, reason);
             while !close() {
                 if Instant::now() >= deadline {
-                    end(handle, verdict, reason);
+                    end(handle, end_state, reason);
                     all = false;
                     break;
                 }
@@ -118,9 +118,9 @@ impl GpuLanes {
 }
 
 /// Closes a lane, as an orphan if copies are under way.
-fn end(handle: &LaneHandle, verdict: EndState, reason: &str) {
-    if !handle.worker.close_lane(handle.key, verdict, reason) {
-        handle.worker.destroy_lane(handle.key, verdict, reason);
+fn end(handle: &LaneHandle, end_state: EndState, reason: &str) {
+    if !handle.worker.close_lane(handle.key, end_state, reason) {
+        handle.worker.destroy_lane(handle.key, end_state, reason);
     }
     handle.worker.kick();
 }
@@ -134,7 +134,7 @@ fn make(
     let (worker_index, worker) = context.pool.copy_worker()?;
     let streams = Arc::clone(runtime);
     let open = move || {
-        let _entered = CurrentDevice::ensure(&*streams, gpu);
+        let _entered = CurrentGpu::ensure(&*streams, gpu);
         streams.open_stream()
     };
     let status = Arc::new(LaneStatus::counted(None, Arc::clone(counts)));

@@ -16,8 +16,8 @@ use crate::gpu::{self, GpuError, GpuRuntime, IpcInfo};
 use crate::memory::{Hold, MemoryKind, RemoteCheck, region_in_process};
 use crate::pool::{EndState, PartOwner, RequestFailure, RequestList, Submission, transfer_begins};
 use crate::transfer::{
-    Chunk, CompletionStatus, Cutter, Iov, IovSource, MOST_TRANSFERS, NewTransfer, READ_ONLY_THERE, Share,
-    SlicePolicy, SubmitError, Task, TooManyRequests, TransferId, find_local,
+    CheckedIov, CompletionStatus, Cutter, Iov, IovSource, MOST_TRANSFERS, NewTransfer, READ_ONLY_THERE,
+    Share, SlicePolicy, SubmitError, TooManyRequests, TransferId, TransferRecord, find_local,
 };
 
 /// Longest copy: what is not posted yet ends at once with its transfer, so a piece is not posted as a whole.
@@ -98,7 +98,7 @@ impl Connection {
                 return Ok(None);
             }
             Err(NoLane::Closed) => return Err(self.down("it is closed")),
-            lane => lane.map_err(|error| SubmitError::Device { iov: 0, reason: error.to_string() })?,
+            lane => lane.map_err(|error| SubmitError::Gpu { iov: 0, reason: error.to_string() })?,
         };
         let mut copies = self.context.pool.spare_lists().acquire();
         copies.holds = holds;
@@ -106,7 +106,7 @@ impl Connection {
         let on_host = self.host_pieces(opcode, &moves)?;
         let span = self.transfer_span(opcode, iovs, 1 + usize::from(on_host.is_some()));
         let transfer = self.acquire_id(when_full)?;
-        let started = match self.hand_over_both(transfer.task(), &lane, copies, on_host, when_full) {
+        let started = match self.hand_over_both(transfer.record(), &lane, copies, on_host, when_full) {
             Ok(workers) => Ok(self.context.transfers.publish(transfer, workers)),
             Err(error) => {
                 self.context.transfers.release_new(transfer);
@@ -151,7 +151,7 @@ impl Connection {
                     problem("is longer than its IPC information allows")
                 }
                 // Its address is known once it has been opened.
-                Some(Some(_)) => Ok(Some((MemoryKind::Device, 0))),
+                Some(Some(_)) => Ok(Some((MemoryKind::Gpu, 0))),
             },
             RemoteEnd::SameProcess => match region_in_process(desc.rkey, desc.address, length) {
                 Some(region) if region.read_only && opcode == Opcode::Write => problem(READ_ONLY_THERE),
@@ -169,12 +169,12 @@ impl Connection {
     /// The GPU that provides the context of the copies: the GPU of the local memory; else the GPU of the remote memory, if the
     /// peer is in this process; else the engine's. The runtime names the GPU of an address, where it can.
     fn gpu_of(&self, runtime: &Arc<dyn GpuRuntime>, moves: &[Move]) -> i32 {
-        let ours = moves.iter().find(|piece| piece.local == MemoryKind::Device).map(|piece| piece.iov.local);
+        let ours = moves.iter().find(|piece| piece.local == MemoryKind::Gpu).map(|piece| piece.iov.local);
         let theirs = || {
-            let known = |piece: &&Move| piece.remote == MemoryKind::Device && piece.remote_address != 0;
+            let known = |piece: &&Move| piece.remote == MemoryKind::Gpu && piece.remote_address != 0;
             moves.iter().find(known).map(|piece| piece.remote_address)
         };
-        ours.or_else(theirs).and_then(|address| runtime.device_of(address)).unwrap_or(self.context.gpu_index)
+        ours.or_else(theirs).and_then(|address| runtime.gpu_of(address)).unwrap_or(self.context.gpu_index)
     }
 
     /// Opens the peer's memory, and tells each piece its address.
@@ -188,7 +188,7 @@ impl Connection {
     ) -> Result<(), SubmitError> {
         let mut last: Option<(&IpcInfo, u64)> = None;
         for (piece, info) in moves.iter_mut().zip(infos.iter().flatten()) {
-            let refuse = |reason: String| SubmitError::Device { iov: piece.index, reason };
+            let refuse = |reason: String| SubmitError::Gpu { iov: piece.index, reason };
             let start = match last {
                 Some((known, start)) if known.handle == info.handle => start,
                 _ => {
@@ -220,7 +220,7 @@ impl Connection {
     /// Gives the parts to the workers; answers the set of these. An error means that nothing was moved.
     fn hand_over_both(
         &self,
-        task: &'static Task,
+        record: &'static TransferRecord,
         lane: &LaneHandle,
         copies: RequestList,
         on_host: Option<RequestList>,
@@ -232,37 +232,37 @@ impl Connection {
             WhenFull::Wait => (self.room_limit(), self.room_limit()),
         };
         let (started, begun) = (Instant::now(), transfer_begins());
-        task.start(1 + u32::from(on_host.is_some()), self.context.time_limit);
+        record.start(1 + u32::from(on_host.is_some()), self.context.time_limit);
         let mut workers = 1 << lane.worker_index;
-        let part = Submission { lane: lane.key, owner: task, list: copies, first: true, begun };
+        let part = Submission { lane: lane.key, owner: record, list: copies, first: true, begun };
         self.hand_over(lane, part, started, limit)?;
         if let Some(list) = on_host {
             let (opcode, bytes) = (list.opcode, list.bytes);
             let handed = self.pick_lane(0).and_then(|lane| {
-                let part = Submission { lane: lane.key, owner: task, list, first: false, begun };
+                let part = Submission { lane: lane.key, owner: record, list, first: false, begun };
                 self.hand_over(lane, part, started, rest)?;
                 Ok(1 << lane.worker_index)
             });
             match handed {
                 Ok(worker) => workers |= worker,
                 Err(error) => {
-                    task.fail(RequestFailure {
+                    record.fail(RequestFailure {
                         iov: 0,
                         status: CompletionStatus::Flushed,
                         vendor_error: 0,
                         reason: error.to_string(),
                     });
                     self.context.pool.early_ends().note();
-                    self.end_unplaced(task, opcode, false, bytes, begun);
+                    self.end_unplaced(record, opcode, false, bytes, begun);
                 }
             }
         }
-        if task.is_ended() && task.end_state() == EndState::Failed {
+        if record.is_ended() && record.end_state() == EndState::Failed {
             // Over already: better told by the call itself.
-            let failure = task.failure();
+            let failure = record.failure();
             let (iov, reason) =
                 failure.map_or((0, String::new()), |failure| (failure.iov as usize, failure.reason));
-            return Err(SubmitError::Device { iov, reason });
+            return Err(SubmitError::Gpu { iov, reason });
         }
         Ok(workers)
     }
@@ -289,8 +289,8 @@ fn fill(list: &mut RequestList, opcode: Opcode, moves: &[Move]) -> Result<(), Su
     let policy = SlicePolicy::new(LONGEST_COPY, 0, u32::MAX, 1, 0);
     let mut cutter = Cutter::new(list, policy, opcode, moves.len());
     for piece in moves.iter().filter(|piece| piece.iov.length > 0 && !piece.is_on_host()) {
-        let on_gpu = |kind| kind == MemoryKind::Device;
-        let chunk = Chunk {
+        let on_gpu = |kind| kind == MemoryKind::Gpu;
+        let chunk = CheckedIov {
             local: piece.iov.local,
             remote: piece.remote_address,
             length: piece.iov.length,

@@ -83,11 +83,11 @@ impl Connection {
         if found.is_empty() {
             return;
         }
-        let by_task = self.context.transfers.by_task();
+        let by_record = self.context.transfers.by_record();
         let mut by_owner: HashMap<(usize, u64), SlowTransfer> = HashMap::new();
         for (lane, part) in found {
             // It may have ended meanwhile.
-            let Some(id) = by_task.id(part.owner, part.generation) else { continue };
+            let Some(id) = by_record.id(part.owner, part.generation) else { continue };
             let peer = &self.peer.control;
             by_owner
                 .entry((part.owner, part.generation))

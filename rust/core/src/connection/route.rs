@@ -75,7 +75,7 @@ impl Connection {
     ///
     /// # Errors
     /// Those of [`Connection::submit`]; with [`WhenFull::Refuse`] also [`SubmitError::WouldBlock`], with [`Remote::Ipc`] also
-    /// [`SubmitError::Device`], when the GPU's runtime refuses, and with [`Request::at_once`] also [`SubmitError::Ended`].
+    /// [`SubmitError::Gpu`], when the GPU's runtime refuses, and with [`Request::at_once`] also [`SubmitError::Ended`].
     #[inline(always)]
     pub fn start<S: IovSource + ?Sized>(&self, request: &Request<'_, S>) -> Result<TransferId, SubmitError> {
         if self.copies_directly
@@ -163,7 +163,7 @@ impl Connection {
     ///
     /// # Errors
     /// [`SubmitError`] says for each case what is wrong with which piece, or why the connection takes none. Nothing was moved
-    /// then, but for [`SubmitError::Device`].
+    /// then, but for [`SubmitError::Gpu`].
     #[inline]
     pub fn submit<S: IovSource + ?Sized>(&self, opcode: Opcode, iovs: &S) -> Result<TransferId, SubmitError> {
         self.start(&Request::new(opcode, iovs))

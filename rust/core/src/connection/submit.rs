@@ -12,8 +12,8 @@ use crate::pool::{
     EndState, LaneHealth, PartOwner, RequestFailure, RequestList, Submission, transfer_begins,
 };
 use crate::transfer::{
-    IovSource, MOST_TRANSFERS, NewTransfer, Plan, Scope, Share, SlicePolicy, SubmitError, Task, TransferId,
-    build, build_one,
+    IovSource, MOST_TRANSFERS, NewTransfer, Plan, Scope, Share, SlicePolicy, SubmitError, TransferId,
+    TransferRecord, build, build_one,
 };
 
 /// Whether a full queue, or that no id is free, is an answer or a reason to wait.
@@ -88,9 +88,9 @@ impl Connection {
         // Of several parts the first may find room and the next may not, and there is no way back then.
         let whole = plan.parts() == 1 || when_full == WhenFull::Refuse && !self.has_room(plan.parts());
         let started = if whole {
-            self.start_whole(opcode, iovs, transfer.task(), when_full, since)
+            self.start_whole(opcode, iovs, transfer.record(), when_full, since)
         } else {
-            self.start_parts(opcode, iovs, transfer.task(), &plan, when_full, since)
+            self.start_parts(opcode, iovs, transfer.record(), &plan, when_full, since)
         };
         match started {
             Ok(workers) => Ok(self.context.transfers.publish(transfer, workers)),
@@ -133,18 +133,18 @@ impl Connection {
         &self,
         opcode: Opcode,
         iovs: &S,
-        task: &'static Task,
+        record: &'static TransferRecord,
         when_full: WhenFull,
         since: Option<Instant>,
     ) -> Result<u32, SubmitError> {
         let hint = thread_hint();
-        task.start(1, self.context.time_limit);
+        record.start(1, self.context.time_limit);
         if let Some(lane) = self.lane_of(hint)
-            && self.begin_on(lane, opcode, iovs, task)?
+            && self.begin_on(lane, opcode, iovs, record)?
         {
             return Ok(1 << lane.worker_index);
         }
-        self.start_elsewhere(opcode, iovs, task, when_full, since)
+        self.start_elsewhere(opcode, iovs, record, when_full, since)
     }
 
     /// As [`Connection::start_whole`], when the worker of the thread's own lane is busy: on another lane, or through a
@@ -155,13 +155,13 @@ impl Connection {
         &self,
         opcode: Opcode,
         iovs: &S,
-        task: &'static Task,
+        record: &'static TransferRecord,
         when_full: WhenFull,
         since: Option<Instant>,
     ) -> Result<u32, SubmitError> {
         let hint = thread_hint();
         for lane in self.lanes_from(hint).skip(1) {
-            if self.begin_on(lane, opcode, iovs, task)? {
+            if self.begin_on(lane, opcode, iovs, record)? {
                 return Ok(1 << lane.worker_index);
             }
         }
@@ -173,7 +173,7 @@ impl Connection {
             return Err(error);
         }
         let limit = if when_full == WhenFull::Refuse { Duration::ZERO } else { self.room_limit() };
-        let part = Submission { lane: lane.key, owner: task, list, first: true, begun };
+        let part = Submission { lane: lane.key, owner: record, list, first: true, begun };
         self.hand_over(lane, part, since.unwrap_or_else(Instant::now), limit)?;
         Ok(1 << lane.worker_index)
     }
@@ -185,7 +185,7 @@ impl Connection {
         lane: &LaneHandle,
         opcode: Opcode,
         iovs: &S,
-        task: &'static Task,
+        record: &'static TransferRecord,
     ) -> Result<bool, SubmitError> {
         let Some(mut part) = lane.worker.try_begin(lane.key) else { return Ok(false) };
         let Some((list, recent)) = part.acquire() else { return Ok(false) };
@@ -200,7 +200,7 @@ impl Connection {
         if !is_built {
             self.build(iovs, Share::all(iovs), opcode, list, Some(recent))?;
         }
-        part.start(task, true);
+        part.start(record, true);
         Ok(true)
     }
 
@@ -211,7 +211,7 @@ impl Connection {
         &self,
         opcode: Opcode,
         iovs: &S,
-        task: &'static Task,
+        record: &'static TransferRecord,
         plan: &Plan,
         when_full: WhenFull,
         since: Option<Instant>,
@@ -230,18 +230,18 @@ impl Connection {
         let started = since.unwrap_or_else(Instant::now);
         // If it is not to wait there was room; others must have taken it since.
         let limit = if when_full == WhenFull::Refuse { ROOM_TAKEN_LIMIT } else { self.room_limit() };
-        task.start(plan.parts() as u32, self.context.time_limit);
+        record.start(plan.parts() as u32, self.context.time_limit);
         let mut workers = 0;
         for (number, list) in lists.into_iter().flatten().enumerate() {
             let (first, bytes) = (number == 0, list.bytes);
             // From here on some parts may be under way: a part that finds no place ends as failed with the others.
-            if task.end_state() != EndState::Done {
+            if record.end_state() != EndState::Done {
                 self.context.pool.spare_lists().release(list);
-                self.end_unplaced(task, opcode, first, bytes, begun);
+                self.end_unplaced(record, opcode, first, bytes, begun);
                 continue;
             }
             let handed = self.pick_lane(hint.wrapping_add(number)).and_then(|lane| {
-                let part = Submission { lane: lane.key, owner: task, list, first, begun };
+                let part = Submission { lane: lane.key, owner: record, list, first, begun };
                 self.hand_over(lane, part, started, limit)?;
                 lane.worker.share();
                 Ok(lane.worker_index)
@@ -250,14 +250,14 @@ impl Connection {
                 Ok(worker) => workers |= 1 << worker,
                 Err(error) => {
                     tracing::warn!("part {number} of a transfer was not posted: {error}");
-                    task.fail(RequestFailure {
+                    record.fail(RequestFailure {
                         iov: 0,
                         status: CompletionStatus::Flushed,
                         vendor_error: 0,
                         reason: error.to_string(),
                     });
                     self.context.pool.early_ends().note();
-                    self.end_unplaced(task, opcode, first, bytes, begun);
+                    self.end_unplaced(record, opcode, first, bytes, begun);
                 }
             }
         }
@@ -381,18 +381,18 @@ impl Connection {
     #[cold]
     pub(super) fn end_unplaced(
         &self,
-        task: &'static Task,
+        record: &'static TransferRecord,
         opcode: Opcode,
         first: bool,
         bytes: u64,
         begun: u64,
     ) {
-        let end = task.end_part();
+        let end = record.end_part();
         if end.is_last() {
             self.context.pool.note_unplaced(begun);
         }
         self.unplaced.start(opcode.into(), u64::from(first), bytes);
-        self.unplaced.end(opcode.into(), end.state().into(), u64::from(end.is_last()), bytes);
+        self.unplaced.end(opcode.into(), end.state(), u64::from(end.is_last()), bytes);
     }
 }
 

@@ -11,7 +11,7 @@ use super::{Connection, TRACED};
 use crate::fabric::Opcode;
 use crate::pool::{EndState, Worker};
 use crate::sync::Ordering;
-use crate::transfer::{AtEnd, IovSource, SubmitError, Task, TaskGeneration, TransferId};
+use crate::transfer::{AtEnd, IovSource, SubmitError, TransferGeneration, TransferId, TransferRecord};
 
 /// Whether connections that are made now have spans for their transfers.
 pub(super) fn is_wanted() -> bool {
@@ -70,8 +70,8 @@ impl Connection {
         let (Some(live), Some(worker)) = (self.context.transfers.find(id), self.notice_worker()) else {
             return;
         };
-        let (task, worker) = (live.task(), Arc::clone(worker));
-        let ends = SpanEnd { span, begun, task, generation: task.generation(), worker };
+        let (record, worker) = (live.record(), Arc::clone(worker));
+        let ends = SpanEnd { span, begun, record, generation: record.generation(), worker };
         self.tell_at_end(id, Arc::new(ends));
     }
 
@@ -92,14 +92,14 @@ impl Connection {
 struct SpanEnd {
     span: Span,
     begun: Instant,
-    task: &'static Task,
-    generation: TaskGeneration,
+    record: &'static TransferRecord,
+    generation: TransferGeneration,
     worker: Arc<Worker>,
 }
 
 impl AtEnd for SpanEnd {
     fn ended(self: Arc<Self>) {
-        let (total, state) = (self.begun.elapsed(), self.task.end_state_of(self.generation));
+        let (total, state) = (self.begun.elapsed(), self.record.end_state_of(self.generation));
         // A subscriber is the program's code.
         Arc::clone(&self.worker).run_soon(move || {
             end(&self.span, total, state.map_or("ended, and asked about before this line", name));

@@ -8,7 +8,7 @@ use crate::events::Wait;
 use crate::observe::report;
 use crate::pool::{EndState, PartOwner};
 use crate::sync::Ordering;
-use crate::transfer::{Asked, Live, Outcome, Status, TaskGeneration, TransferId};
+use crate::transfer::{Asked, Live, Outcome, Status, TransferGeneration, TransferId};
 
 /// A sleeping waiter looks up this often, in case its transfer was released by another thread.
 const NAP: Duration = Duration::from_millis(100);
@@ -62,7 +62,7 @@ impl Connection {
         let transfers = &self.context.transfers;
         let asked = Asked { connection: self.number, thread: thread_hint(), now: Instant::now() };
         if let Some(live) = transfers.find(id) {
-            if !live.task().is_ended() {
+            if !live.record().is_ended() {
                 return false;
             }
             if let Some(outcome) = transfers.set_aside(&live, asked, || self.peer.control.to_string()) {
@@ -91,9 +91,9 @@ impl Connection {
             return Look::Other;
         }
         let Some(live) = self.context.transfers.find(id) else { return Look::Other };
-        if !live.task().is_ended() {
+        if !live.record().is_ended() {
             self.help(live);
-            if !live.task().is_ended() {
+            if !live.record().is_ended() {
                 return Look::Pending;
             }
         }
@@ -114,7 +114,7 @@ impl Connection {
         }
         let transfers = &self.context.transfers;
         let released = match transfers.find(id) {
-            Some(live) if !live.task().is_ended() => return Status::Pending,
+            Some(live) if !live.record().is_ended() => return Status::Pending,
             Some(live) => transfers.release(&live, || self.peer.control.to_string()),
             None => None,
         };
@@ -200,22 +200,22 @@ impl Connection {
         let Some(live) = transfers.find(id) else {
             return transfers.take_failed(id, thread_hint()).is_some();
         };
-        let life = live.task().generation();
+        let generation = live.record().generation();
         if !live.is_current() {
-            // Released meanwhile: the task may be another transfer's by now.
+            // Released meanwhile: the record may be another transfer's by now.
             return false;
         }
-        self.condemn(&live, life);
+        self.condemn(&live, generation);
         let grace = Instant::now() + CANCEL_GRACE;
-        while live.is_current() && !live.task().is_ended() {
+        while live.is_current() && !live.record().is_ended() {
             self.help(live);
             if Instant::now() >= grace {
-                live.task().abort_generation(life);
+                live.record().abort_generation(generation);
                 self.context.pool.early_ends().note();
                 self.sleep(&live, Instant::now() + Duration::from_millis(1));
             }
         }
-        if matches!(live.task().end_state(), EndState::Failed | EndState::TimedOut) && live.is_current() {
+        if matches!(live.record().end_state(), EndState::Failed | EndState::TimedOut) && live.is_current() {
             // The caller wants nothing more of it: its failure is told by its outcome alone.
             let _ = self.status(id);
         }
@@ -230,13 +230,13 @@ impl Connection {
             return true;
         }
         let Some(live) = self.context.transfers.find(id) else { return true };
-        let life = live.task().generation();
+        let generation = live.record().generation();
         if !live.is_current() {
             return true;
         }
-        self.condemn(&live, life);
+        self.condemn(&live, generation);
         let until = Instant::now() + patience;
-        while live.is_current() && !live.task().is_ended() {
+        while live.is_current() && !live.record().is_ended() {
             if Instant::now() >= until {
                 return false;
             }
@@ -245,9 +245,9 @@ impl Connection {
         true
     }
 
-    fn condemn(&self, live: &Live, life: TaskGeneration) {
-        if !live.task().is_ended() {
-            live.task().condemn_generation(life, EndState::Cancelled);
+    fn condemn(&self, live: &Live, generation: TransferGeneration) {
+        if !live.record().is_ended() {
+            live.record().condemn_generation(generation, EndState::Cancelled);
             self.context.pool.early_ends().note();
         }
     }
@@ -269,12 +269,12 @@ impl Connection {
 
     fn sleep(&self, live: &Live, until: Instant) {
         let pool = &self.context.pool;
-        let attendance: [Option<_>; 8] = {
+        let driving: [Option<_>; 8] = {
             let mut indices = live.workers().filter_map(|index| pool.worker(index));
-            std::array::from_fn(|_| indices.next().map(|worker| worker.attend(live.task(), until)))
+            std::array::from_fn(|_| indices.next().map(|worker| worker.thread_drives(live.record(), until)))
         };
-        live.task().sleep_until_ended(until);
-        drop(attendance);
+        live.record().sleep_until_ended(until);
+        drop(driving);
     }
 }
 

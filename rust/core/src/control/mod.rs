@@ -41,7 +41,7 @@ pub use handshake::{
 };
 pub use host::{HostError, numeric, parse_address, split_session};
 pub use interface::{
-    AddressError, Exclusion, Interface, InterfaceRules, Kind, Link, LocalAddress, Preference, Ranked,
+    AddressError, Exclusion, Interface, InterfaceRules, Kind, LinkState, LocalAddress, Preference, Ranked,
     interfaces, local_address, own_address, rank_interfaces,
 };
 pub use metadata::Metadata;

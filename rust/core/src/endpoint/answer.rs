@@ -1,11 +1,11 @@
 //! An answer, as its bytes are sent.
 
-use super::request::{Method, Status};
+use super::request::{HttpStatus, Method};
 
 /// A status with its page.
 #[derive(Clone, Debug)]
-pub(super) struct Answer {
-    pub(super) status: Status,
+pub(super) struct HttpResponse {
+    pub(super) status: HttpStatus,
     pub(super) content_type: &'static str,
     pub(super) body: String,
 }
@@ -15,20 +15,20 @@ pub(super) const OPEN_METRICS: &str = "application/openmetrics-text; version=1.0
 pub(super) const JSON: &str = "application/json";
 pub(super) const PLAIN: &str = "text/plain; charset=utf-8";
 
-impl Answer {
+impl HttpResponse {
     /// A line of text.
-    pub(super) fn line(status: Status, text: &str) -> Self {
+    pub(super) fn line(status: HttpStatus, text: &str) -> Self {
         Self { status, content_type: PLAIN, body: format!("{text}\n") }
     }
 
     /// Why a request is not answered with a page.
-    pub(super) fn refusal(status: Status) -> Self {
+    pub(super) fn refusal(status: HttpStatus) -> Self {
         let text = match status {
-            Status::NotFound => "the pages are /metrics, /snapshot and /healthz",
-            Status::MethodNotAllowed => "GET and HEAD are allowed",
-            Status::ContentTooLarge => "a request has no body here",
-            Status::HeaderFieldsTooLarge => "the head of a request has at most 8 KiB and 64 fields",
-            Status::RequestTimeout => "a request must arrive within 5 s",
+            HttpStatus::NotFound => "the pages are /metrics, /snapshot and /healthz",
+            HttpStatus::MethodNotAllowed => "GET and HEAD are allowed",
+            HttpStatus::ContentTooLarge => "a request has no body here",
+            HttpStatus::HeaderFieldsTooLarge => "the head of a request has at most 8 KiB and 64 fields",
+            HttpStatus::RequestTimeout => "a request must arrive within 5 s",
             other => other.line(),
         };
         Self::line(status, text)
@@ -37,7 +37,7 @@ impl Answer {
     /// Its bytes. The connection ends with it.
     pub(super) fn encode(&self, method: Method) -> String {
         let Self { status, content_type, body } = self;
-        let allow = if *status == Status::MethodNotAllowed { "Allow: GET, HEAD\r\n" } else { "" };
+        let allow = if *status == HttpStatus::MethodNotAllowed { "Allow: GET, HEAD\r\n" } else { "" };
         let mut text = format!(
             "HTTP/1.1 {}\r\nContent-Type: {content_type}\r\nContent-Length: {}\r\nCache-Control: no-store\r\n{allow}Connection: close\r\n\r\n",
             status.line(),
@@ -56,12 +56,12 @@ mod tests {
 
     #[test]
     fn a_head_says_how_long_the_page_would_be() {
-        let answer = Answer::line(Status::Ok, "ok");
+        let answer = HttpResponse::line(HttpStatus::Ok, "ok");
         let page = answer.encode(Method::Get);
         assert!(page.starts_with("HTTP/1.1 200 OK\r\n") && page.ends_with("\r\n\r\nok\n"), "{page}");
         assert_eq!(answer.encode(Method::Head), page.strip_suffix("ok\n").unwrap());
         assert!(page.contains("Content-Length: 3\r\n"));
-        let refusal = Answer::refusal(Status::MethodNotAllowed).encode(Method::Get);
+        let refusal = HttpResponse::refusal(HttpStatus::MethodNotAllowed).encode(Method::Get);
         assert!(refusal.contains("\r\nAllow: GET, HEAD\r\n"), "{refusal}");
     }
 }

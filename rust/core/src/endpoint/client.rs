@@ -7,11 +7,11 @@ use std::time::{Duration, Instant};
 use rustix::io::Errno;
 use rustix::net::{RecvFlags, SendFlags, Shutdown, recv, send, shutdown};
 
-use super::answer::Answer;
+use super::answer::HttpResponse;
 use super::collector::Collector;
 use super::progress::{Phase, Progress};
-use super::request::{MAX_HEAD, Method, Parsed, Request, Status, parse};
-use crate::events::{Handle, Interest, Waiter, first};
+use super::request::{HttpRequest, HttpStatus, MAX_HEAD, Method, Parsed, parse};
+use crate::events::{EventLoopHandle, Interest, Waiter, first};
 use crate::fork::OwnSocket;
 
 /// How long a client may take.
@@ -41,7 +41,7 @@ pub(super) type Stream = OwnSocket<OwnedFd>;
 pub(super) async fn serve(
     stream: Stream,
     limits: Limits,
-    handle: Handle,
+    handle: EventLoopHandle,
     collector: &Collector,
     progress: &Progress,
 ) {
@@ -51,15 +51,15 @@ pub(super) async fn serve(
         progress.note(Phase::Waiting);
         let deadline = Instant::now() + limits.answer;
         let (method, answer) = match request? {
-            Ok(Request { page, method }) => {
+            Ok(HttpRequest { page, method }) => {
                 let late = async {
                     handle.sleep_until(Some(deadline)).await;
                     None
                 };
                 let answer = first(collector.page(page), late).await;
-                (method, answer.unwrap_or_else(|| Answer::refusal(Status::ServiceUnavailable)))
+                (method, answer.unwrap_or_else(|| HttpResponse::refusal(HttpStatus::ServiceUnavailable)))
             }
-            Err(status) => (Method::Get, Answer::refusal(status)),
+            Err(status) => (Method::Get, HttpResponse::refusal(status)),
         };
         let bytes = answer.encode(method);
         drop(answer);
@@ -80,7 +80,7 @@ async fn read_request(
     stream: &Stream,
     deadline: Instant,
     waiter: &Waiter,
-) -> io::Result<Result<Request, Status>> {
+) -> io::Result<Result<HttpRequest, HttpStatus>> {
     let (mut head, mut filled) = ([0_u8; MAX_HEAD], 0);
     loop {
         let room = head.get_mut(filled..).unwrap_or_default();
@@ -92,7 +92,7 @@ async fn read_request(
                 Ok(()) => continue,
                 // One that has sent nothing does not wait for an answer.
                 Err(error) if error.kind() == io::ErrorKind::TimedOut && filled > 0 => {
-                    return Ok(Err(Status::RequestTimeout));
+                    return Ok(Err(HttpStatus::RequestTimeout));
                 }
                 Err(error) => return Err(error),
             },
@@ -101,7 +101,7 @@ async fn read_request(
         match parse(head.get(..filled).unwrap_or_default()) {
             Parsed::Complete(request) => return Ok(Ok(request)),
             Parsed::Refused(status) => return Ok(Err(status)),
-            Parsed::Incomplete if Instant::now() >= deadline => return Ok(Err(Status::RequestTimeout)),
+            Parsed::Incomplete if Instant::now() >= deadline => return Ok(Err(HttpStatus::RequestTimeout)),
             Parsed::Incomplete => {}
         }
     }

@@ -6,10 +6,10 @@ use futures_channel::mpsc::{UnboundedReceiver, UnboundedSender, unbounded};
 use futures_channel::oneshot;
 use futures_lite::StreamExt;
 
-use super::answer::{Answer, JSON, OPEN_METRICS};
+use super::answer::{HttpResponse, JSON, OPEN_METRICS};
 use super::health;
-use super::request::{Page, Status};
-use crate::events::{Handle, Task};
+use super::request::{HttpStatus, Page};
+use crate::events::{EventLoopHandle, Task};
 use crate::observe::{json, prometheus_text, registry};
 
 /// Makes pages for the clients. One at a time: helper threads are few, and connections are made by them too.
@@ -21,18 +21,18 @@ pub(super) struct Collector {
 /// A page that a client waits for.
 struct Order {
     page: Page,
-    client: oneshot::Sender<Answer>,
+    client: oneshot::Sender<HttpResponse>,
 }
 
 impl Collector {
-    pub(super) fn start(handle: &Handle, opened: Instant) -> Self {
+    pub(super) fn start(handle: &EventLoopHandle, opened: Instant) -> Self {
         let (orders, received) = unbounded();
         let task = handle.spawn(collect(received, handle.clone(), opened));
         Self { orders, _task: task }
     }
 
     /// Waits for a page; `None` when the endpoint is closing.
-    pub(super) async fn page(&self, page: Page) -> Option<Answer> {
+    pub(super) async fn page(&self, page: Page) -> Option<HttpResponse> {
         let (client, answer) = oneshot::channel();
         self.orders.unbounded_send(Order { page, client }).ok()?;
         answer.await.ok()
@@ -40,7 +40,7 @@ impl Collector {
 }
 
 /// There are at most as many orders as clients.
-async fn collect(mut orders: UnboundedReceiver<Order>, handle: Handle, opened: Instant) {
+async fn collect(mut orders: UnboundedReceiver<Order>, handle: EventLoopHandle, opened: Instant) {
     while let Some(Order { page, client }) = orders.next().await {
         if !client.is_canceled() {
             let _ = client.send(handle.blocking(move || make(page, opened)).await);
@@ -48,7 +48,7 @@ async fn collect(mut orders: UnboundedReceiver<Order>, handle: Handle, opened: I
     }
 }
 
-fn make(page: Page, opened: Instant) -> Answer {
+fn make(page: Page, opened: Instant) -> HttpResponse {
     let made = match page {
         Page::Health => return health::answer(&registry().snapshot()),
         Page::Metrics => prometheus_text(&registry().snapshot())
@@ -59,9 +59,9 @@ fn make(page: Page, opened: Instant) -> Answer {
         }
     };
     match made {
-        Ok((content_type, body)) => Answer { status: Status::Ok, content_type, body },
-        Err(error) => Answer::line(
-            Status::InternalServerError,
+        Ok((content_type, body)) => HttpResponse { status: HttpStatus::Ok, content_type, body },
+        Err(error) => HttpResponse::line(
+            HttpStatus::InternalServerError,
             &format!("internal error: cannot write the page: {error}"),
         ),
     }

@@ -20,12 +20,12 @@ const BACKLOG: i32 = 64;
 
 /// Where clients come in.
 #[derive(Debug)]
-pub(super) enum Listener {
+pub(super) enum HttpListener {
     Tcp { socket: OwnSocket<TcpListener>, allow: AllowList, _note: Option<Note> },
     Unix { socket: OwnSocket<UnixListener>, path: SocketPath },
 }
 
-impl Listener {
+impl HttpListener {
     /// Listens on the first free port of the range, or on the Unix socket.
     pub(super) fn bind(address: &MetricsAddress, config: &Config) -> io::Result<Self> {
         match *address {
@@ -73,7 +73,7 @@ impl Listener {
     }
 }
 
-impl AsFd for Listener {
+impl AsFd for HttpListener {
     fn as_fd(&self) -> BorrowedFd<'_> {
         match self {
             Self::Tcp { socket, .. } => socket.as_fd(),
@@ -83,7 +83,7 @@ impl AsFd for Listener {
 }
 
 /// Where it listens, as `flagcx-p2p stat` takes it.
-impl fmt::Display for Listener {
+impl fmt::Display for HttpListener {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Tcp { socket, .. } => match socket.local_addr() {

@@ -39,7 +39,7 @@ pub(crate) use absent::EndpointUse;
 #[cfg(feature = "metrics-endpoint")]
 pub(crate) use of_process::EndpointUse;
 #[cfg(feature = "metrics-endpoint")]
-pub use request::{MAX_HEAD, Method, Page, Parsed, Request, Status, parse};
+pub use request::{HttpRequest, HttpStatus, MAX_HEAD, Method, Page, Parsed, parse};
 
 /// What `/snapshot` answers, for callers in this process, which need no endpoint: JSON. `uptime` is what it says of the time that
 /// the endpoint has been open.

@@ -4,7 +4,7 @@ use std::io;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::client::Limits;
-use super::listener::Listener;
+use super::listener::HttpListener;
 use super::server;
 use crate::config::{Config, MetricsAddress};
 use crate::events::{EventLoop, Task};
@@ -86,7 +86,7 @@ impl Drop for EndpointUse {
 
 impl Endpoint {
     fn open(address: &MetricsAddress, config: &Config) -> io::Result<Self> {
-        let listener = Listener::bind(address, config)?;
+        let listener = HttpListener::bind(address, config)?;
         let events = EventLoop::acquire()?;
         tracing::info!("metrics endpoint open on {listener}");
         let task = events.spawn(|handle| server::serve(listener, Limits::default(), handle.clone()));

@@ -12,14 +12,14 @@ pub enum Parsed {
     /// The beginning of a request.
     Incomplete,
     /// A request.
-    Complete(Request),
+    Complete(HttpRequest),
     /// No request that can be answered otherwise than by this status.
-    Refused(Status),
+    Refused(HttpStatus),
 }
 
 /// A request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Request {
+pub struct HttpRequest {
     /// What is asked for.
     pub page: Page,
     /// How.
@@ -49,7 +49,7 @@ pub enum Page {
 /// The status of an answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[allow(missing_docs, reason = "RFC 9110 documents them")]
-pub enum Status {
+pub enum HttpStatus {
     Ok,
     BadRequest,
     NotFound,
@@ -62,17 +62,17 @@ pub enum Status {
     VersionNotSupported,
 }
 
-impl Status {
+impl HttpStatus {
     /// Number and reason, as they stand in an answer.
     pub(super) fn line(self) -> &'static str {
         match self {
             Self::Ok => "200 OK",
-            Self::BadRequest => "400 Bad Request",
+            Self::BadRequest => "400 Bad HttpRequest",
             Self::NotFound => "404 Not Found",
             Self::MethodNotAllowed => "405 Method Not Allowed",
-            Self::RequestTimeout => "408 Request Timeout",
+            Self::RequestTimeout => "408 HttpRequest Timeout",
             Self::ContentTooLarge => "413 Content Too Large",
-            Self::HeaderFieldsTooLarge => "431 Request Header Fields Too Large",
+            Self::HeaderFieldsTooLarge => "431 HttpRequest Header Fields Too Large",
             Self::InternalServerError => "500 Internal Server Error",
             Self::ServiceUnavailable => "503 Service Unavailable",
             Self::VersionNotSupported => "505 HTTP Version Not Supported",
@@ -88,24 +88,24 @@ pub fn parse(bytes: &[u8]) -> Parsed {
     match request.parse(head) {
         Ok(httparse::Status::Complete(_)) => {}
         Ok(httparse::Status::Partial) if head.len() == MAX_HEAD => {
-            return Parsed::Refused(Status::HeaderFieldsTooLarge);
+            return Parsed::Refused(HttpStatus::HeaderFieldsTooLarge);
         }
         Ok(httparse::Status::Partial) => return Parsed::Incomplete,
-        Err(httparse::Error::TooManyHeaders) => return Parsed::Refused(Status::HeaderFieldsTooLarge),
-        Err(httparse::Error::Version) => return Parsed::Refused(Status::VersionNotSupported),
-        Err(_) => return Parsed::Refused(Status::BadRequest),
+        Err(httparse::Error::TooManyHeaders) => return Parsed::Refused(HttpStatus::HeaderFieldsTooLarge),
+        Err(httparse::Error::Version) => return Parsed::Refused(HttpStatus::VersionNotSupported),
+        Err(_) => return Parsed::Refused(HttpStatus::BadRequest),
     }
     if request.headers.iter().any(announces_content) {
-        return Parsed::Refused(Status::ContentTooLarge);
+        return Parsed::Refused(HttpStatus::ContentTooLarge);
     }
     let method = match request.method {
         Some("GET") => Method::Get,
         Some("HEAD") => Method::Head,
-        _ => return Parsed::Refused(Status::MethodNotAllowed),
+        _ => return Parsed::Refused(HttpStatus::MethodNotAllowed),
     };
     match request.path.and_then(page_of) {
-        Some(page) => Parsed::Complete(Request { page, method }),
-        None => Parsed::Refused(Status::NotFound),
+        Some(page) => Parsed::Complete(HttpRequest { page, method }),
+        None => Parsed::Refused(HttpStatus::NotFound),
     }
 }
 
@@ -134,7 +134,7 @@ mod tests {
     use super::*;
 
     fn get(page: Page) -> Parsed {
-        Parsed::Complete(Request { page, method: Method::Get })
+        Parsed::Complete(HttpRequest { page, method: Method::Get })
     }
 
     #[test]
@@ -150,7 +150,7 @@ mod tests {
             assert_eq!(parse(text.as_bytes()), parsed, "{text:?}");
         }
         let head = parse(b"HEAD /healthz HTTP/1.1\r\n\r\n");
-        assert_eq!(head, Parsed::Complete(Request { page: Page::Health, method: Method::Head }));
+        assert_eq!(head, Parsed::Complete(HttpRequest { page: Page::Health, method: Method::Head }));
     }
 
     #[test]
@@ -158,18 +158,18 @@ mod tests {
         let long = format!("GET /metrics HTTP/1.1\r\nA: {}\r\n\r\n", "x".repeat(MAX_HEAD));
         let many = format!("GET /metrics HTTP/1.1\r\n{}\r\n", "A: b\r\n".repeat(MAX_FIELDS + 1));
         for (text, status) in [
-            ("GET / HTTP/1.1\r\n\r\n", Status::NotFound),
-            ("GET /metrics/ HTTP/1.1\r\n\r\n", Status::NotFound),
-            ("GET http://metrics HTTP/1.1\r\n\r\n", Status::NotFound),
-            ("POST /metrics HTTP/1.1\r\n\r\n", Status::MethodNotAllowed),
-            ("get /metrics HTTP/1.1\r\n\r\n", Status::MethodNotAllowed),
-            ("GET /metrics HTTP/1.1\r\ncontent-LENGTH: 5\r\n\r\n", Status::ContentTooLarge),
-            ("POST /metrics HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n", Status::ContentTooLarge),
-            ("PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", Status::VersionNotSupported),
-            ("\x16\x03\x01\x02\0\x01", Status::BadRequest),
-            ("GET /metrics HTTP/1.1\r\nA b\r\n\r\n", Status::BadRequest),
-            (&long, Status::HeaderFieldsTooLarge),
-            (&many, Status::HeaderFieldsTooLarge),
+            ("GET / HTTP/1.1\r\n\r\n", HttpStatus::NotFound),
+            ("GET /metrics/ HTTP/1.1\r\n\r\n", HttpStatus::NotFound),
+            ("GET http://metrics HTTP/1.1\r\n\r\n", HttpStatus::NotFound),
+            ("POST /metrics HTTP/1.1\r\n\r\n", HttpStatus::MethodNotAllowed),
+            ("get /metrics HTTP/1.1\r\n\r\n", HttpStatus::MethodNotAllowed),
+            ("GET /metrics HTTP/1.1\r\ncontent-LENGTH: 5\r\n\r\n", HttpStatus::ContentTooLarge),
+            ("POST /metrics HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n", HttpStatus::ContentTooLarge),
+            ("PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", HttpStatus::VersionNotSupported),
+            ("\x16\x03\x01\x02\0\x01", HttpStatus::BadRequest),
+            ("GET /metrics HTTP/1.1\r\nA b\r\n\r\n", HttpStatus::BadRequest),
+            (&long, HttpStatus::HeaderFieldsTooLarge),
+            (&many, HttpStatus::HeaderFieldsTooLarge),
         ] {
             assert_eq!(parse(text.as_bytes()), Parsed::Refused(status), "{text:?}");
         }

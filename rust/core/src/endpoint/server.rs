@@ -7,10 +7,10 @@ use std::time::{Duration, Instant};
 
 use super::client::{self, Limits};
 use super::collector::Collector;
-use super::listener::Listener;
+use super::listener::HttpListener;
 use super::progress::{Phase, Progress};
 use crate::admission::concerns_one_client;
-use crate::events::{Handle, Interest, Task, Waiter, Wakeup, first};
+use crate::events::{EventLoopHandle, Interest, Task, Waiter, Wakeup, first};
 
 /// Clients with a place at a time. Further ones wait in the backlog.
 const MAX_CLIENTS: usize = 16;
@@ -27,7 +27,7 @@ struct Client {
 }
 
 /// Serves clients until the task is stopped.
-pub(super) async fn serve(listener: Listener, limits: Limits, handle: Handle) {
+pub(super) async fn serve(listener: HttpListener, limits: Limits, handle: EventLoopHandle) {
     let collector = Rc::new(Collector::start(&handle, Instant::now()));
     let (waiter, changed) = (Waiter::on_loop(&handle), Arc::new(Wakeup::default()));
     let mut clients: Vec<Client> = Vec::new();
@@ -60,7 +60,7 @@ pub(super) async fn serve(listener: Listener, limits: Limits, handle: Handle) {
 }
 
 /// Waits until there is room for one more client. The one that has not gone on for longest makes room.
-async fn make_room(clients: &mut Vec<Client>, handle: &Handle, changed: &Wakeup) {
+async fn make_room(clients: &mut Vec<Client>, handle: &EventLoopHandle, changed: &Wakeup) {
     loop {
         clients.retain(|client| !client.task.is_ended());
         let ending = clients.iter().filter(|client| client.progress.is_ending()).count();

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use tempfile::TempDir;
 
 use super::client::Limits;
-use super::listener::Listener;
+use super::listener::HttpListener;
 use super::server;
 use crate::config::Config;
 use crate::events::{EventLoop, Task};
@@ -37,7 +37,7 @@ impl Rig {
         let path = folder.path().join("metrics");
         let value = format!("unix:{}", path.display());
         let config = Config::from_source(&|name| (name == "FLAGCX_P2P_METRICS").then(|| value.clone()));
-        let listener = Listener::bind(config.metrics.as_ref().unwrap(), &config).unwrap();
+        let listener = HttpListener::bind(config.metrics.as_ref().unwrap(), &config).unwrap();
         let events = EventLoop::acquire().unwrap();
         let task = Some(events.spawn(move |handle| server::serve(listener, limits, handle.clone())));
         Self { path, task, events, _folder: folder }
@@ -89,7 +89,7 @@ fn pages_and_refusals() {
     for (request, line) in [
         ("GET /nothing HTTP/1.1\r\n\r\n", "404 Not Found"),
         ("DELETE /metrics HTTP/1.1\r\n\r\n", "405 Method Not Allowed"),
-        ("\0\x01garbage\r\n\r\n", "400 Bad Request"),
+        ("\0\x01garbage\r\n\r\n", "400 Bad HttpRequest"),
         ("GET /metrics HTTP/1.1\r\nContent-Length: 9\r\n\r\nsome body", "413 Content Too Large"),
     ] {
         let answer = rig.send(request.as_bytes());

@@ -14,7 +14,7 @@ use super::{Accepted, Engine, EngineError};
 use crate::admission;
 use crate::connection::{Connection, LaneBuilder};
 use crate::control::{Abort, Listener, Peer, Stream};
-use crate::events::{EventLoop, Handle, Interest, Task, Waiter, Wakeup, first, off_loop};
+use crate::events::{EventLoop, EventLoopHandle, Interest, Task, Waiter, Wakeup, first, off_loop};
 use crate::memory::Cursor;
 use crate::observe::report;
 
@@ -235,7 +235,12 @@ impl Engine {
 const ACCEPTED_PER_TURN: usize = 32;
 
 /// The accepting task. It does not keep the engine alive.
-async fn listen(acceptor: Arc<Acceptor>, listener: Arc<Listener>, engine: Weak<Engine>, handle: Handle) {
+async fn listen(
+    acceptor: Arc<Acceptor>,
+    listener: Arc<Listener>,
+    engine: Weak<Engine>,
+    handle: EventLoopHandle,
+) {
     let mut watched = match handle.watch(Arc::clone(&listener)) {
         Ok(watched) => watched,
         Err(error) => {
@@ -284,7 +289,7 @@ impl Drop for UnderWay {
 
 /// One handshake. What may block runs on helper threads: reading the key file, once the client has said something, handing
 /// lanes to their workers, and destroying the queue pairs of one that fails.
-async fn handshake(under_way: UnderWay, engine: Weak<Engine>, stream: Stream, handle: Handle) {
+async fn handshake(under_way: UnderWay, engine: Weak<Engine>, stream: Stream, handle: EventLoopHandle) {
     let waiter = Waiter::on_loop(&handle);
     let began = Instant::now();
     let first_words = began + admission::SILENCE_LIMIT;

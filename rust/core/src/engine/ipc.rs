@@ -1,7 +1,7 @@
-//! Device memory of this engine, for other processes of this host.
+//! GPU memory of this engine, for other processes of this host.
 
 use super::Engine;
-use crate::gpu::{self, CurrentDevice, IpcInfo};
+use crate::gpu::{self, CurrentGpu, IpcInfo};
 use crate::memory::MemoryKind;
 
 impl Engine {
@@ -13,11 +13,11 @@ impl Engine {
     pub fn ipc_info(&self, address: u64) -> Option<Option<IpcInfo>> {
         let region = self.find_region(address, 1)?;
         // A process that opens a handle may write: what is for reading only goes by the lanes.
-        if region.kind != MemoryKind::Device || !region.access.remote_write {
+        if region.kind != MemoryKind::Gpu || !region.access.remote_write {
             return Some(None);
         }
         let runtime = gpu::runtime();
-        let _entered = CurrentDevice::ensure(&*runtime, self.gpu_index);
+        let _entered = CurrentGpu::ensure(&*runtime, self.gpu_index);
         let info = match runtime.ipc_export(region.address) {
             Ok(export) => {
                 let base = export.base.unwrap_or(region.address);
@@ -26,7 +26,7 @@ impl Engine {
                 offset.map(|offset| IpcInfo { handle: export.handle, base, offset, size })
             }
             Err(error) => {
-                tracing::info!("device memory at {address:#x} cannot be opened by other processes: {error}");
+                tracing::info!("GPU memory at {address:#x} cannot be opened by other processes: {error}");
                 None
             }
         };

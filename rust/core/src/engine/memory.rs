@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use super::{Engine, EngineError};
 use crate::fabric::{Access, DmaBuf, SharedFile};
-use crate::gpu::{self, CurrentDevice};
+use crate::gpu::{self, CurrentGpu};
 use crate::memory::{MemoryKind, Region, RegionId, check_mapped_file, holds, is_allocated};
 use crate::transfer::RemoteRange;
 
@@ -62,12 +62,12 @@ impl Engine {
         }
         // Allocations name their file themselves; of no other one is it known that it stays as it is.
         let file = file.map(|file| SharedFile { is_own: false, ..file });
-        // The runtime is asked with the engine's device current; then the caller's own choice holds again.
+        // The runtime is asked with the engine's GPU current; then the caller's own choice holds again.
         let runtime = gpu::runtime();
         let _entered = match kind {
             MemoryKind::Host => None,
-            MemoryKind::Probe => CurrentDevice::instead_of_another(&*runtime, self.gpu_index),
-            MemoryKind::Device => CurrentDevice::ensure(&*runtime, self.gpu_index),
+            MemoryKind::Probe => CurrentGpu::instead_of_another(&*runtime, self.gpu_index),
+            MemoryKind::Gpu => CurrentGpu::ensure(&*runtime, self.gpu_index),
         };
         Ok(registry.register((address, length), kind, access, announced, dma_buf, file)?)
     }

@@ -14,7 +14,7 @@ use futures_lite::{StreamExt, future};
 
 use super::handle::into_io;
 use super::helpers::Helpers;
-use super::{Handle, Task, Wakeup};
+use super::{EventLoopHandle, Task, Wakeup};
 use crate::fork::PerProcess;
 
 /// The event loop of the process. Ends, with every task that is still on it, when the last reference is dropped.
@@ -27,7 +27,7 @@ pub(crate) struct EventLoop {
 }
 
 /// A call to run on the loop's thread.
-type Command = Box<dyn FnOnce(&Handle) + Send>;
+type Command = Box<dyn FnOnce(&EventLoopHandle) + Send>;
 
 static CURRENT: PerProcess<Mutex<Weak<EventLoop>>> = PerProcess::new(Mutex::default);
 
@@ -67,7 +67,7 @@ impl EventLoop {
 
     /// Runs the future that `make` returns on the loop, until it ends or the returned task is dropped. `make` runs on
     /// the loop's thread.
-    pub(crate) fn spawn<F>(&self, make: impl FnOnce(&Handle) -> F + Send + 'static) -> Task
+    pub(crate) fn spawn<F>(&self, make: impl FnOnce(&EventLoopHandle) -> F + Send + 'static) -> Task
     where
         F: Future<Output = ()> + 'static,
     {
@@ -129,7 +129,7 @@ fn run(
 ) {
     ON_LOOP.set(true);
     let tasks = Rc::new(LocalExecutor::new());
-    let handle = Handle::new(waiting.handle(), Rc::downgrade(&tasks), helpers);
+    let handle = EventLoopHandle::new(waiting.handle(), Rc::downgrade(&tasks), helpers);
     let begin = async {
         while let Some(command) = commands.next().await {
             command(&handle);

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use rustix::event::{Timespec, epoll};
 use rustix::io::Errno;
 
-use super::{Handle, Watched};
+use super::{EventLoopHandle, Watched};
 
 /// Ready descriptors that one call returns; the next call returns others.
 const EVENTS: usize = 64;
@@ -17,9 +17,9 @@ const EVENTS: usize = 64;
 /// must be removed before it is closed: a child that the process has forked may hold another copy of it, which would stay
 /// in the group and be readable for ever.
 #[derive(Debug)]
-pub(crate) struct Group(Arc<OwnedFd>);
+pub(crate) struct SocketGroup(Arc<OwnedFd>);
 
-impl Group {
+impl SocketGroup {
     pub(crate) fn new() -> io::Result<Self> {
         Ok(Self(Arc::new(epoll::create(epoll::CreateFlags::CLOEXEC)?)))
     }
@@ -35,7 +35,7 @@ impl Group {
     }
 
     /// Readable when one of the group is. Needs no descriptor more: a program may have none left.
-    pub(crate) fn watch(&self, handle: &Handle) -> io::Result<Watched<Arc<OwnedFd>>> {
+    pub(crate) fn watch(&self, handle: &EventLoopHandle) -> io::Result<Watched<Arc<OwnedFd>>> {
         handle.watch(Arc::clone(&self.0))
     }
 

@@ -21,14 +21,14 @@ use super::helpers::Helpers;
 
 /// The loop, seen from its own thread. Cheap to clone.
 #[derive(Clone)]
-pub(crate) struct Handle {
+pub(crate) struct EventLoopHandle {
     inner: LoopHandle<'static, ()>,
     /// Weak: tasks, which it owns, hold the handle.
     tasks: Weak<LocalExecutor<'static>>,
     helpers: Helpers,
 }
 
-impl Handle {
+impl EventLoopHandle {
     pub(super) fn new(
         inner: LoopHandle<'static, ()>,
         tasks: Weak<LocalExecutor<'static>>,
@@ -115,9 +115,9 @@ impl Handle {
     }
 }
 
-impl fmt::Debug for Handle {
+impl fmt::Debug for EventLoopHandle {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Handle").finish_non_exhaustive()
+        f.debug_struct("EventLoopHandle").finish_non_exhaustive()
     }
 }
 
@@ -148,7 +148,7 @@ struct Expired {
 }
 
 struct RemovedOnDrop<'a> {
-    handle: &'a Handle,
+    handle: &'a EventLoopHandle,
     token: RegistrationToken,
 }
 

@@ -6,8 +6,8 @@
 //!                             └─ blocking ──▶ Helpers (at most four threads): queue pairs are created, drained, destroyed
 //! ```
 //!
-//! A task is a future that runs on the loop's thread and never blocks it: it waits through its `Handle`, and hands calls
-//! that block to a helper thread with `Handle::blocking`. The loop starts with its first user and ends with its last.
+//! A task is a future that runs on the loop's thread and never blocks it: it waits through its `EventLoopHandle`, and hands calls
+//! that block to a helper thread with `EventLoopHandle::blocking`. The loop starts with its first user and ends with its last.
 //!
 //! Beside it stand `Notifier` and `Alarm`, the descriptors by which threads wake one another, and `Polling`, what a thread does
 //! before it sleeps.
@@ -31,8 +31,8 @@ mod wakeup;
 pub use abort::Abort;
 pub(crate) use alarm::Alarm;
 pub(crate) use event_loop::{EventLoop, is_loop_thread};
-pub(crate) use group::Group;
-pub(crate) use handle::{Handle, Watched, first};
+pub(crate) use group::SocketGroup;
+pub(crate) use handle::{EventLoopHandle, Watched, first};
 pub(crate) use interrupted::uninterrupted;
 pub use notifier::Notifier;
 pub(crate) use off_loop::{off_loop, with_upgraded};

@@ -4,12 +4,12 @@ use std::sync::{Arc, Weak};
 
 use scopeguard::ScopeGuard;
 
-use super::Handle;
+use super::EventLoopHandle;
 
 /// Calls `with` with the value if it still exists. If all other references are dropped meanwhile, a helper thread
 /// drops the value: dropping it in a task might block the loop.
 pub(crate) fn with_upgraded<T, R>(
-    handle: &Handle,
+    handle: &EventLoopHandle,
     value: &Weak<T>,
     with: impl FnOnce(&Arc<T>) -> R,
 ) -> Option<R>
@@ -26,7 +26,7 @@ where
 
 /// Holds `value` in a task. Dropped with the guard, it is dropped by a helper thread.
 pub(crate) fn off_loop<T: Send + 'static>(
-    handle: &Handle,
+    handle: &EventLoopHandle,
     value: T,
 ) -> ScopeGuard<T, impl FnOnce(T) + use<T>> {
     let handle = handle.clone();

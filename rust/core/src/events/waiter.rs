@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use rustix::event::{PollFlags, Timespec};
 use rustix::io::Errno;
 
-use super::{Abort, Handle, wait_for};
+use super::{Abort, EventLoopHandle, wait_for};
 
 /// How code waits for a peer. The same functions serve callers that may block and tasks that may not: in a thread
 /// every wait blocks, so their futures complete at the first poll ([`run_blocking`]).
@@ -21,7 +21,7 @@ pub struct Waiter(Kind);
 #[derive(Clone)]
 enum Kind {
     Thread(Option<Abort>),
-    Task(Handle),
+    Task(EventLoopHandle),
 }
 
 /// What to wait for.
@@ -40,7 +40,7 @@ impl Waiter {
     }
 
     /// Waits as a task of the event loop, which is stopped by dropping it.
-    pub(crate) fn on_loop(handle: &Handle) -> Self {
+    pub(crate) fn on_loop(handle: &EventLoopHandle) -> Self {
         Self(Kind::Task(handle.clone()))
     }
 
@@ -138,7 +138,7 @@ fn remaining(deadline: Instant) -> io::Result<Timespec> {
 }
 
 async fn suspend(
-    handle: &Handle,
+    handle: &EventLoopHandle,
     fds: &[(BorrowedFd<'_>, Interest)],
     deadline: Option<Instant>,
 ) -> io::Result<()> {

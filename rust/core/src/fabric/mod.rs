@@ -37,32 +37,44 @@ use crate::events::{Waiter, run_blocking};
 
 mod batch;
 mod capabilities;
+mod completion;
+mod device_attributes;
+mod device_event;
 mod direct;
 mod error;
 pub mod gpu;
 mod hca_filter;
+mod memory_range;
 mod page_of_file;
 mod path;
 mod progress;
 mod queue_handle;
+mod queue_pair_address;
 mod registry;
 pub mod software;
-mod types;
 #[cfg(feature = "verbs")]
 pub mod verbs;
+mod work_request;
 
 pub use batch::{Batch, Posted};
 pub use capabilities::Capabilities;
+pub use completion::{Completion, CompletionStatus};
+pub use device_attributes::{DeviceAttributes, GidEntry, PortAttributes, Provider};
+pub use device_event::DeviceEvent;
 pub use direct::{DirectCopy, DirectPiece, MOST_DIRECT_PIECES, NotDirect};
 pub use error::FabricError;
 pub use hca_filter::HcaFilter;
+pub use memory_range::{Access, Backing, DmaBuf, MemoryRange, SharedFile};
 pub(crate) use page_of_file::page_of_file;
 pub use path::{PathKind, Paths};
 pub use progress::Progress;
 pub use queue_handle::QueueHandle;
+pub use queue_pair_address::{
+    LINK_ETHERNET, LINK_INFINIBAND, LINK_SOFTWARE, PathOptions, QpAddress, QueuePairCaps,
+};
 pub(crate) use registry::devices;
 pub use registry::{DeviceList, Selection};
-pub use types::*;
+pub use work_request::{MAX_SGE, Opcode, Sge, WorkRequest};
 
 /// One port of one device, opened. Shared by every engine and pool of the process.
 pub trait Device: Send + Sync + Debug {

@@ -13,7 +13,7 @@ pub(super) const GPU_BYTES: usize = 4096;
 #[derive(Debug)]
 pub(super) struct FakeGpu {
     pub(super) memory: Vec<u8>,
-    /// The device or the context that the thread has chosen.
+    /// The GPU or the context that is current for the thread.
     pub(super) current: u64,
     /// What must be current when streams are used, if the test says so.
     pub(super) wanted: Option<u64>,

@@ -1,7 +1,7 @@
 //! No GPU: all memory is host memory.
 
 use super::{
-    CopyStream, DmaBufExport, GpuError, GpuRuntime, IPC_HANDLE_BYTES, IpcExport, PointerKind, SavedDevice,
+    CopyStream, DmaBufExport, GpuError, GpuRuntime, IPC_HANDLE_BYTES, IpcExport, PointerKind, SavedGpu,
 };
 
 /// The runtime of a process without GPU.
@@ -27,23 +27,23 @@ impl GpuRuntime for HostRuntime {
         Ok(PointerKind::Host)
     }
 
-    fn device_count(&self) -> Result<u32, GpuError> {
+    fn gpu_count(&self) -> Result<u32, GpuError> {
         Ok(0)
     }
 
-    fn current_device(&self) -> Result<i32, GpuError> {
-        Self::cannot("tell the current device")
+    fn current_gpu(&self) -> Result<i32, GpuError> {
+        Self::cannot("name the current GPU")
     }
 
-    fn pci_bus_id(&self, _device: i32) -> Result<String, GpuError> {
-        Self::cannot("name a device")
+    fn pci_bus_id(&self, _gpu: i32) -> Result<String, GpuError> {
+        Self::cannot("name the bus id of a GPU")
     }
 
-    fn enter(&self, _device: i32) -> Result<SavedDevice, GpuError> {
-        Self::cannot("choose a device")
+    fn enter(&self, _gpu: i32) -> Result<SavedGpu, GpuError> {
+        Self::cannot("choose a GPU")
     }
 
-    fn restore(&self, _saved: SavedDevice) -> Result<(), GpuError> {
+    fn restore(&self, _saved: SavedGpu) -> Result<(), GpuError> {
         Ok(())
     }
 

@@ -24,7 +24,7 @@ use crate::events::Notifier;
 
 pub use cuda::CudaRuntime;
 pub use error::GpuError;
-pub use guard::CurrentDevice;
+pub use guard::CurrentGpu;
 pub use host::HostRuntime;
 pub use installed::{install, runtime};
 pub use ipc_info::{IPC_INFO_BYTES, IpcInfo};
@@ -35,7 +35,7 @@ pub use table::{GpuTable, TableRuntime};
 /// Bytes of an IPC handle, as it travels between processes.
 pub const IPC_HANDLE_BYTES: usize = 64;
 
-/// A GPU runtime. Any thread may call it; calls act on the calling thread's current device.
+/// A GPU runtime. Any thread may call it; calls act on the GPU that is current for the calling thread.
 pub trait GpuRuntime: Send + Sync + Debug {
     /// Name for logs: `host`, `cuda`, or what the host program's table says.
     fn name(&self) -> &'static str;
@@ -48,33 +48,33 @@ pub trait GpuRuntime: Send + Sync + Debug {
     /// What lies at `address`. Memory that the runtime does not know is host memory, never an error.
     fn pointer_kind(&self, address: u64) -> Result<PointerKind, GpuError>;
 
-    /// Number of devices.
-    fn device_count(&self) -> Result<u32, GpuError>;
+    /// Number of GPUs.
+    fn gpu_count(&self) -> Result<u32, GpuError>;
 
-    /// The calling thread's current device.
-    fn current_device(&self) -> Result<i32, GpuError>;
+    /// The GPU that is current for the calling thread.
+    fn current_gpu(&self) -> Result<i32, GpuError>;
 
-    /// Whether the calling thread works on `device` in the way that [`GpuRuntime::enter`] would have it. True also
+    /// Whether the calling thread works on `gpu` in the way that [`GpuRuntime::enter`] would have it. True also
     /// where the runtime cannot say: what cannot be restored is not changed.
-    fn is_current(&self, device: i32) -> bool {
-        self.current_device().is_ok_and(|current| current == device)
+    fn is_current(&self, gpu: i32) -> bool {
+        self.current_gpu().is_ok_and(|current| current == gpu)
     }
 
-    /// The number of the device that has the memory at `address`, where the runtime can tell.
-    fn device_of(&self, _address: u64) -> Option<i32> {
+    /// The number of the GPU that has the memory at `address`, where the runtime can tell.
+    fn gpu_of(&self, _address: u64) -> Option<i32> {
         None
     }
 
-    /// Bus id of a device, as in `0000:3b:00.0`.
-    fn pci_bus_id(&self, device: i32) -> Result<String, GpuError>;
+    /// Bus id of a GPU, as in `0000:3b:00.0`.
+    fn pci_bus_id(&self, gpu: i32) -> Result<String, GpuError>;
 
-    /// Makes `device` the calling thread's current one; gives what was current before. [`CurrentDevice`] undoes it.
-    fn enter(&self, device: i32) -> Result<SavedDevice, GpuError>;
+    /// Makes `gpu` the calling thread's current one; gives what was current before. [`CurrentGpu`] undoes it.
+    fn enter(&self, gpu: i32) -> Result<SavedGpu, GpuError>;
 
     /// Makes what was current before [`GpuRuntime::enter`] current again.
-    fn restore(&self, saved: SavedDevice) -> Result<(), GpuError>;
+    fn restore(&self, saved: SavedGpu) -> Result<(), GpuError>;
 
-    /// A stream of the current device for copies.
+    /// A stream of the current GPU for copies.
     fn open_stream(&self) -> Result<Box<dyn CopyStream>, GpuError>;
 
     /// A handle by which another process of this host opens the allocation around `address`.
@@ -114,7 +114,7 @@ pub trait CopyStream: Send + Debug {
         destination: u64,
         source: u64,
         length: u64,
-        direction: Direction,
+        direction: CopyDirection,
     ) -> Result<(), GpuError>;
 
     /// Puts mark number `mark` here: [`CopyStream::is_done`] then speaks of every copy started before. Marks are numbered from
@@ -136,25 +136,25 @@ pub trait CopyStream: Send + Debug {
 pub enum PointerKind {
     /// Host memory, pinned or not.
     Host,
-    /// Memory of a device; its number if the runtime says so.
-    Device(Option<i32>),
+    /// Memory of a GPU; its number if the runtime says so.
+    Gpu(Option<i32>),
 }
 
 /// Between which kinds of memory a copy runs. Numbered as in FlagCX's device adaptor.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(i32)]
-pub enum Direction {
-    /// Host to device.
-    HostToDevice = 0,
-    /// Device to host.
-    DeviceToHost = 1,
-    /// Device to device.
-    DeviceToDevice = 2,
+pub enum CopyDirection {
+    /// From host memory to GPU memory.
+    HostToGpu = 0,
+    /// From GPU memory to host memory.
+    GpuToHost = 1,
+    /// Within GPU memory.
+    GpuToGpu = 2,
 }
 
 /// What was current before [`GpuRuntime::enter`]; only the runtime that gave it knows what it means.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct SavedDevice(u64);
+pub struct SavedGpu(u64);
 
 /// An allocation, named for other processes.
 #[derive(Clone, Debug, PartialEq, Eq)]

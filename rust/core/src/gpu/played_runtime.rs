@@ -6,8 +6,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use super::{
-    CopyStream, Direction, DmaBufExport, GpuError, GpuRuntime, IPC_HANDLE_BYTES, IpcExport, PointerKind,
-    SavedDevice,
+    CopyDirection, CopyStream, DmaBufExport, GpuError, GpuRuntime, IPC_HANDLE_BYTES, IpcExport, PointerKind,
+    SavedGpu,
 };
 
 #[derive(Debug, Default)]
@@ -39,19 +39,19 @@ impl GpuRuntime for PlayedRuntime {
     fn pointer_kind(&self, _: u64) -> Result<PointerKind, GpuError> {
         cannot()
     }
-    fn device_count(&self) -> Result<u32, GpuError> {
+    fn gpu_count(&self) -> Result<u32, GpuError> {
         Ok(1)
     }
-    fn current_device(&self) -> Result<i32, GpuError> {
+    fn current_gpu(&self) -> Result<i32, GpuError> {
         Ok(0)
     }
     fn pci_bus_id(&self, _: i32) -> Result<String, GpuError> {
         cannot()
     }
-    fn enter(&self, _: i32) -> Result<SavedDevice, GpuError> {
+    fn enter(&self, _: i32) -> Result<SavedGpu, GpuError> {
         cannot()
     }
-    fn restore(&self, _: SavedDevice) -> Result<(), GpuError> {
+    fn restore(&self, _: SavedGpu) -> Result<(), GpuError> {
         Ok(())
     }
     fn open_stream(&self) -> Result<Box<dyn CopyStream>, GpuError> {
@@ -112,7 +112,7 @@ impl PlayedStreams {
 }
 
 impl CopyStream for PlayedStream {
-    unsafe fn copy(&mut self, _: u64, _: u64, _: u64, _: Direction) -> Result<(), GpuError> {
+    unsafe fn copy(&mut self, _: u64, _: u64, _: u64, _: CopyDirection) -> Result<(), GpuError> {
         let mut script = self.0.script();
         script.copies += 1;
         script.refuse.take().map_or(Ok(()), Err)

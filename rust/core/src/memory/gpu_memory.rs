@@ -12,7 +12,7 @@ use crate::gpu::{self, DmaBufExport, GpuRuntime, PointerKind};
 /// The kind of memory at `address`.
 pub(super) fn probe(address: u64) -> MemoryKind {
     match gpu::runtime().pointer_kind(address) {
-        Ok(PointerKind::Device(_)) => MemoryKind::Device,
+        Ok(PointerKind::Gpu(_)) => MemoryKind::Gpu,
         Ok(PointerKind::Host) => MemoryKind::Host,
         Err(error) => {
             tracing::warn!(

@@ -54,7 +54,7 @@ pub(super) fn add(region: &Region) {
     let read_only = !region.access.remote_write;
     let known = RegionInProcess { kind: region.kind, read_only };
     let before = regions.insert(name(region), (region.length, known));
-    if before.is_none() && region.kind == MemoryKind::Device {
+    if before.is_none() && region.kind == MemoryKind::Gpu {
         GPU_REGIONS.get().fetch_add(1, Ordering::Relaxed);
     }
 }
@@ -63,7 +63,7 @@ pub(super) fn add(region: &Region) {
 pub(super) fn remove(region: &Region) {
     let mut regions = lock();
     let removed = regions.remove(&name(region));
-    if removed.is_some_and(|(_, known)| known.kind == MemoryKind::Device) {
+    if removed.is_some_and(|(_, known)| known.kind == MemoryKind::Gpu) {
         GPU_REGIONS.get().fetch_sub(1, Ordering::Relaxed);
     }
 }
@@ -99,13 +99,13 @@ mod tests {
         assert_eq!(ask(&host, 8000, 193), None);
         assert_eq!(region_in_process(host.rkey() ^ 1, start, 1), None);
         // Of GPU memory all keys are the same here, and nothing is touched when it is registered.
-        let outer = register((1 << 20, 4096), MemoryKind::Device);
-        let inner = register((1 << 20 | 512, 1024), MemoryKind::Device);
+        let outer = register((1 << 20, 4096), MemoryKind::Gpu);
+        let inner = register((1 << 20 | 512, 1024), MemoryKind::Gpu);
         assert!(has_gpu_regions());
-        assert_eq!(ask(&inner, 0, 3584), Some(MemoryKind::Device), "that around it");
+        assert_eq!(ask(&inner, 0, 3584), Some(MemoryKind::Gpu), "that around it");
         registry.remove(outer.id).unwrap();
         assert_eq!(ask(&inner, 0, 3584), None);
-        assert_eq!(ask(&inner, 0, 1024), Some(MemoryKind::Device));
+        assert_eq!(ask(&inner, 0, 1024), Some(MemoryKind::Gpu));
         registry.remove(inner.id).unwrap();
         registry.remove(host.id).unwrap();
         assert_eq!((ask(&inner, 0, 1), ask(&host, 0, 1)), (None, None));

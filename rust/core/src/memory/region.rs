@@ -17,13 +17,13 @@ pub struct RegionId(pub u64);
 /// What the caller knows of the memory that it registers.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum MemoryKind {
-    /// Ask the device runtime.
+    /// Ask the GPU runtime.
     #[default]
     Probe,
     /// Host memory.
     Host,
-    /// Device memory.
-    Device,
+    /// GPU memory.
+    Gpu,
 }
 
 /// A registered range.
@@ -35,7 +35,7 @@ pub struct Region {
     pub address: u64,
     /// Bytes, more than zero.
     pub length: u64,
-    /// [`MemoryKind::Host`] or [`MemoryKind::Device`]; never `Probe`.
+    /// [`MemoryKind::Host`] or [`MemoryKind::Gpu`]; never `Probe`.
     pub kind: MemoryKind,
     /// What it may be used for: what was asked, without writing if the memory is not writable.
     pub access: Access,
@@ -103,7 +103,7 @@ impl Region {
             backing: Backing::Unknown,
             announced: false,
         };
-        Arc::new(Self::new(next_id(), &range, MemoryKind::Device, false, false, memory))
+        Arc::new(Self::new(next_id(), &range, MemoryKind::Gpu, false, false, memory))
     }
 
     /// Key for peers.

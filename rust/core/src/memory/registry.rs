@@ -23,7 +23,7 @@ use crate::sync::{Condvar, MutexGuard, SwapGuard, wait};
 pub use error::RegistryError;
 pub(super) use registration::next_id;
 use registration::{Registration, gives};
-pub use snapshot::Snapshot;
+pub use snapshot::RegionSnapshot;
 
 /// How long a registration of a range that another thread is registering sleeps before it looks again without being woken.
 const LOOK_AGAIN: Duration = Duration::from_secs(1);
@@ -33,7 +33,7 @@ const LOOK_AGAIN: Duration = Duration::from_secs(1);
 pub struct Registry {
     device: Arc<dyn Device>,
     /// Each state has a number that no registry has had before.
-    regions: Published<State, Snapshot>,
+    regions: Published<State, RegionSnapshot>,
     /// Notified when a range leaves [`State::registering`].
     registered: Condvar,
     announced: Arc<Announced>,
@@ -248,8 +248,9 @@ impl Registry {
 
     /// The regions now, without a lock unless they changed since the last look.
     #[inline]
-    pub fn snapshot(&self) -> SwapGuard<Snapshot> {
-        self.regions.view(|state| Snapshot::of(state.by_id.values().map(|entry| Arc::clone(&entry.region))))
+    pub fn snapshot(&self) -> SwapGuard<RegionSnapshot> {
+        self.regions
+            .view(|state| RegionSnapshot::of(state.by_id.values().map(|entry| Arc::clone(&entry.region))))
     }
 }
 

@@ -31,7 +31,7 @@ pub struct SenderPolicy {
 
 /// A decoded event.
 #[derive(Debug, PartialEq, Eq)]
-pub enum Event {
+pub enum DecodedEvent {
     /// The preamble is valid; the sender is not authenticated yet.
     Greeted,
     /// This random number must be sent to it.
@@ -66,7 +66,7 @@ enum Phase {
 }
 
 impl Decoder {
-    /// A decoder at the start of a socket. `nonce` is random, and sent when [`Event::Challenge`] asks for it.
+    /// A decoder at the start of a socket. `nonce` is random, and sent when [`DecodedEvent::Challenge`] asks for it.
     pub fn new(nonce: Nonce) -> Self {
         Self { phase: Phase::Preamble, nonce, owned: false }
     }
@@ -78,7 +78,11 @@ impl Decoder {
 
     /// Decodes the next event at the start of `bytes`; returns it with its length in bytes. `None`: more bytes are
     /// needed. After an error the socket must be closed.
-    pub fn next(&mut self, bytes: &[u8], policy: &SenderPolicy) -> Result<Option<(Event, usize)>, WireError> {
+    pub fn next(
+        &mut self,
+        bytes: &[u8],
+        policy: &SenderPolicy,
+    ) -> Result<Option<(DecodedEvent, usize)>, WireError> {
         match self.phase {
             Phase::Preamble => self.preamble(bytes, policy),
             Phase::Unproven => self.first_header(bytes, policy),
@@ -87,14 +91,18 @@ impl Decoder {
                 Some(_) if self.owned => Err(WireError::refused("notification socket", "a second owner")),
                 Some(identity) => {
                     self.owned = true;
-                    Ok(Some((Event::Owner(identity), HEADER_SIZE + FINGERPRINT_SIZE)))
+                    Ok(Some((DecodedEvent::Owner(identity), HEADER_SIZE + FINGERPRINT_SIZE)))
                 }
                 None => message(bytes, policy),
             },
         }
     }
 
-    fn preamble(&mut self, bytes: &[u8], policy: &SenderPolicy) -> Result<Option<(Event, usize)>, WireError> {
+    fn preamble(
+        &mut self,
+        bytes: &[u8],
+        policy: &SenderPolicy,
+    ) -> Result<Option<(DecodedEvent, usize)>, WireError> {
         let Some(preamble) = bytes.first_chunk::<PREAMBLE_SIZE>() else { return Ok(None) };
         match SocketKind::decode(preamble)? {
             Ok(SocketKind::Notifications) => {}
@@ -103,8 +111,8 @@ impl Decoder {
             }
         }
         let (phase, event) = match policy.key {
-            None => (Phase::Admitted, Event::Admitted(None)),
-            Some(_) => (Phase::Unproven, Event::Greeted),
+            None => (Phase::Admitted, DecodedEvent::Admitted(None)),
+            Some(_) => (Phase::Unproven, DecodedEvent::Greeted),
         };
         self.phase = phase;
         Ok(Some((event, PREAMBLE_SIZE)))
@@ -114,18 +122,18 @@ impl Decoder {
         &mut self,
         bytes: &[u8],
         policy: &SenderPolicy,
-    ) -> Result<Option<(Event, usize)>, WireError> {
+    ) -> Result<Option<(DecodedEvent, usize)>, WireError> {
         let Some(header) = bytes.first_chunk::<HEADER_SIZE>() else { return Ok(None) };
         match Header::decode(header)? {
             Header::Hello => {
                 let rest = bytes.get(HEADER_SIZE..).unwrap_or_default();
                 let Some(initiator) = rest.first_chunk::<NONCE_SIZE>() else { return Ok(None) };
                 self.phase = Phase::Proof(Nonces { initiator: *initiator, responder: self.nonce });
-                Ok(Some((Event::Challenge(self.nonce), HEADER_SIZE + NONCE_SIZE)))
+                Ok(Some((DecodedEvent::Challenge(self.nonce), HEADER_SIZE + NONCE_SIZE)))
             }
             Header::Message if policy.allow_original => {
                 self.phase = Phase::Admitted;
-                Ok(Some((Event::Admitted(None), 0)))
+                Ok(Some((DecodedEvent::Admitted(None), 0)))
             }
             Header::Message | Header::Large(_) | Header::Owner(_) => Err(refused(AuthError::KeyMissing)),
         }
@@ -136,12 +144,12 @@ impl Decoder {
         bytes: &[u8],
         nonces: Nonces,
         policy: &SenderPolicy,
-    ) -> Result<Option<(Event, usize)>, WireError> {
+    ) -> Result<Option<(DecodedEvent, usize)>, WireError> {
         let Some(proof) = bytes.first_chunk::<PROOF_SIZE>() else { return Ok(None) };
         let key = policy.key.as_ref().ok_or_else(|| refused(AuthError::KeyRequired))?;
         let (_, ours) = Responder::new(key, Purpose::NOTIFICATIONS, nonces).verify(proof).map_err(refused)?;
         self.phase = Phase::Admitted;
-        Ok(Some((Event::Admitted(Some(ours)), PROOF_SIZE)))
+        Ok(Some((DecodedEvent::Admitted(Some(ours)), PROOF_SIZE)))
     }
 }
 
@@ -157,7 +165,7 @@ fn owner(bytes: &[u8]) -> Result<Option<ProcessIdentity>, WireError> {
     Ok(fingerprint.map(|fingerprint| ProcessIdentity { pid, fingerprint }))
 }
 
-fn message(bytes: &[u8], policy: &SenderPolicy) -> Result<Option<(Event, usize)>, WireError> {
+fn message(bytes: &[u8], policy: &SenderPolicy) -> Result<Option<(DecodedEvent, usize)>, WireError> {
     let Some((header, rest)) = bytes.split_first_chunk::<HEADER_SIZE>() else { return Ok(None) };
     let header = Header::decode(header)?;
     match header {
@@ -174,11 +182,11 @@ fn message(bytes: &[u8], policy: &SenderPolicy) -> Result<Option<(Event, usize)>
     let Some(body) = rest.get(..size) else { return Ok(None) };
     let event = match body.split_first_chunk::<NAME_SIZE>() {
         Some((name, content)) if header != Header::Message => {
-            Event::Large(Box::new(LargeMessage { name: *name, content: content.to_vec() }))
+            DecodedEvent::Large(Box::new(LargeMessage { name: *name, content: content.to_vec() }))
         }
         _ => {
             let (name, text) = decode_message(body)?;
-            Event::Message(Box::new(Message { name, text }))
+            DecodedEvent::Message(Box::new(Message { name, text }))
         }
     };
     Ok(Some((event, HEADER_SIZE + size)))

@@ -15,7 +15,7 @@ use std::fmt;
 use crate::control::wire::notification::NAME_SIZE;
 use crate::fork::Forked;
 
-pub use decoder::{Decoder, Event, SenderPolicy};
+pub use decoder::{DecodedEvent, Decoder, SenderPolicy};
 pub use queue::{append, take_all};
 pub use receiver::{Receiver, ReceiverOptions};
 pub use sender::Sender;

@@ -376,15 +376,18 @@ fn a_sender_may_say_to_which_process_it_belongs() {
     let (owner, policy) = (encode_owner(identity), SenderPolicy::default());
     let mut decoder = Decoder::new([1; 16]);
     let preamble = SocketKind::Notifications.encode();
-    assert_eq!(decoder.next(&preamble, &policy).unwrap(), Some((Event::Admitted(None), preamble.len())));
+    assert_eq!(
+        decoder.next(&preamble, &policy).unwrap(),
+        Some((DecodedEvent::Admitted(None), preamble.len()))
+    );
     for cut in 0..owner.len() {
         assert_eq!(decoder.next(&owner[..cut], &policy).unwrap(), None);
     }
-    assert_eq!(decoder.next(&owner, &policy).unwrap(), Some((Event::Owner(identity), owner.len())));
+    assert_eq!(decoder.next(&owner, &policy).unwrap(), Some((DecodedEvent::Owner(identity), owner.len())));
     assert!(decoder.next(&owner, &policy).is_err(), "a second one");
 
     let (mut keyed, policy) = (Decoder::new([1; 16]), policy_with_key(true));
-    assert_eq!(keyed.next(&preamble, &policy).unwrap(), Some((Event::Greeted, preamble.len())));
+    assert_eq!(keyed.next(&preamble, &policy).unwrap(), Some((DecodedEvent::Greeted, preamble.len())));
     assert!(keyed.next(&owner, &policy).is_err());
 }
 
@@ -411,7 +414,7 @@ proptest! {
             rest = tail;
             while let Some((event, size)) = decoder.next(&buffer, &policy).unwrap() {
                 buffer.drain(..size);
-                if !matches!(event, Event::Greeted | Event::Admitted(_)) {
+                if !matches!(event, DecodedEvent::Greeted | DecodedEvent::Admitted(_)) {
                     events.push(event);
                 }
             }
@@ -421,8 +424,8 @@ proptest! {
         }
         prop_assert_eq!(events.len(), 4);
         prop_assert!(buffer.is_empty());
-        prop_assert_eq!(&events[0], &Event::Message(Box::new(Message { name: [0; 256], text: [0; 256] })));
-        prop_assert_eq!(&events[2], &Event::Large(Box::new(LargeMessage { name: [9; 256], content: vec![9; 3] })));
+        prop_assert_eq!(&events[0], &DecodedEvent::Message(Box::new(Message { name: [0; 256], text: [0; 256] })));
+        prop_assert_eq!(&events[2], &DecodedEvent::Large(Box::new(LargeMessage { name: [9; 256], content: vec![9; 3] })));
     }
 
     #[test]

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::ended_connections::EndedConnections;
-use super::{Label, Snapshot, TransferEnd, TransferTotals, metrics};
+use super::{EndState, Label, Snapshot, TransferTotals, metrics};
 
 /// What one connection reports.
 #[derive(Clone, Debug, Default)]
@@ -119,7 +119,7 @@ fn write_totals(all: &ConnectionReport, out: &mut Snapshot) {
         let labels = [("direction", direction.to_string()), ("path", path.to_owned())];
         out.number(&metrics::STARTED, &labels, totals.started.transfers);
         out.number(&metrics::STARTED_BYTES, &labels, totals.started.bytes);
-        for (end, amount) in TransferEnd::ALL.iter().zip(totals.ended) {
+        for (end, amount) in EndState::ALL.iter().zip(totals.ended) {
             let labels = [labels.as_slice(), &[("outcome", end.name().to_owned())]].concat();
             out.number(&metrics::ENDED, &labels, amount.transfers);
             out.number(&metrics::ENDED_BYTES, &labels, amount.bytes);
@@ -152,9 +152,9 @@ fn write_peer(peer: &str, mut sums: Sums, ended: Option<&Sums>, out: &mut Snapsh
         out.number(&metrics::PEER_LANE_REBUILDS, &labels, lane.rebuilds);
     }
     for (direction, path, totals) in report.transfers.iter() {
-        for (end, amount) in TransferEnd::ALL.iter().zip(totals.ended) {
+        for (end, amount) in EndState::ALL.iter().zip(totals.ended) {
             // An outcome that has not occurred is left out: with many peers these are most of the page.
-            if *end == TransferEnd::Done || amount.transfers > 0 || amount.bytes > 0 {
+            if *end == EndState::Done || amount.transfers > 0 || amount.bytes > 0 {
                 let labels = [
                     peer.clone(),
                     ("direction", direction.to_string()),

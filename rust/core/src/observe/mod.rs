@@ -6,6 +6,7 @@
 
 mod connections;
 mod counter;
+mod end_state;
 mod ended_connections;
 mod event;
 mod event_log;
@@ -27,18 +28,19 @@ mod worker;
 
 pub use connections::{ConnectionReport, LaneReport, MOST_PEERS, OTHER_PEERS};
 pub use counter::Counter;
+pub use end_state::EndState;
 pub use event::{Event, EventKind};
 pub use event_log::{EVENTS_KEPT, EventLog, event_log};
 pub use histogram::{Histogram, HistogramSnapshot};
 pub use metric::{Kind, METRICS, Metric, metrics};
 pub use process_counts::{ProcessCounts, process_counts};
 pub use prometheus::prometheus_text;
-pub use registry::{Registry, Source, registry};
+pub use registry::{MetricRegistry, Source, registry};
 pub(crate) use report::{About, report};
 pub use shared_counts::SharedCounts;
 pub use slow_transfer::{Direction, SlowTransfer};
 pub use snapshot::{Label, Sample, Snapshot, Value};
 pub(crate) use transfer_counts::COUNTED;
-pub use transfer_counts::{PathNames, TransferCounts, TransferEnd};
+pub use transfer_counts::{PathNames, TransferCounts};
 pub use transfer_totals::{Amount, PathTotals, TransferSource, TransferTotals};
 pub use worker::{SAMPLE_EVERY, WorkerCounters};

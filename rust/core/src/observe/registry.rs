@@ -22,7 +22,7 @@ pub trait Source: Send + Sync {
 
 /// The sources of a process. It holds them weakly, so a source needs no call at its end.
 #[derive(Default)]
-pub struct Registry {
+pub struct MetricRegistry {
     sources: Mutex<Vec<Weak<dyn Source>>>,
     /// Held while a snapshot is made, so that a connection which ends is counted in it once.
     ended: Mutex<EndedConnections>,
@@ -30,12 +30,12 @@ pub struct Registry {
 }
 
 /// The process's registry.
-pub fn registry() -> &'static Registry {
-    static REGISTRY: PerProcess<Registry> = PerProcess::new(Registry::default);
+pub fn registry() -> &'static MetricRegistry {
+    static REGISTRY: PerProcess<MetricRegistry> = PerProcess::new(MetricRegistry::default);
     REGISTRY.get()
 }
 
-impl Registry {
+impl MetricRegistry {
     /// Adds `source`, for as long as it lives.
     pub fn add<S: Source + 'static>(&self, source: &Arc<S>) {
         let weak: Weak<dyn Source> = Arc::<S>::downgrade(source);
@@ -99,10 +99,10 @@ impl Registry {
     }
 }
 
-impl std::fmt::Debug for Registry {
+impl std::fmt::Debug for MetricRegistry {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let sources = self.sources.lock().unwrap_or_else(PoisonError::into_inner).len();
-        f.debug_struct("Registry").field("sources", &sources).finish()
+        f.debug_struct("MetricRegistry").field("sources", &sources).finish()
     }
 }
 
@@ -121,13 +121,13 @@ mod tests {
         }
     }
 
-    fn values(registry: &Registry) -> Vec<Value> {
+    fn values(registry: &MetricRegistry) -> Vec<Value> {
         registry.snapshot().of(&metrics::PEER_LANES).map(|sample| sample.value.clone()).collect()
     }
 
     #[test]
     fn only_live_sources_are_collected() {
-        let registry = Registry::default();
+        let registry = MetricRegistry::default();
         let (one, two) = (Arc::new(Lanes(1)), Arc::new(Lanes(2)));
         registry.add(&one);
         registry.add(&two);
@@ -138,7 +138,7 @@ mod tests {
 
     #[test]
     fn every_series_is_there_once() {
-        let registry = Registry::default();
+        let registry = MetricRegistry::default();
         let lanes = [Arc::new(Lanes(2)), Arc::new(Lanes(3)), Arc::new(Lanes(2))];
         lanes.iter().for_each(|lanes| registry.add(lanes));
         assert_eq!(values(&registry), [Value::Number(4), Value::Number(3)]);
@@ -152,7 +152,7 @@ mod tests {
     }
 
     impl Peer {
-        fn new(registry: &Registry, name: &str, done: u64) -> Arc<Self> {
+        fn new(registry: &MetricRegistry, name: &str, done: u64) -> Arc<Self> {
             let peer = Arc::new(Self { name: registry.peer_name(name), done, ended: false.into() });
             registry.add(&peer);
             peer
@@ -166,7 +166,7 @@ mod tests {
             report
         }
 
-        fn end(&self, registry: &Registry) {
+        fn end(&self, registry: &MetricRegistry) {
             registry.end_connection(&self.name, Vec::new(), || {
                 self.ended.store(true, std::sync::atomic::Ordering::Relaxed);
                 self.report()
@@ -182,7 +182,7 @@ mod tests {
         }
     }
 
-    fn number(registry: &Registry, metric: &'static Metric, label: Option<&str>) -> Option<u64> {
+    fn number(registry: &MetricRegistry, metric: &'static Metric, label: Option<&str>) -> Option<u64> {
         let snapshot = registry.snapshot();
         let numbers = snapshot
             .of(metric)
@@ -196,7 +196,7 @@ mod tests {
 
     #[test]
     fn sums_stay_when_connections_end_and_the_series_of_their_peers_go() {
-        let registry = Registry::default();
+        let registry = MetricRegistry::default();
         let [one, two, more] =
             [("a", 5), ("b", 7), ("a", 11)].map(|(name, done)| Peer::new(&registry, name, done));
         assert_eq!(number(&registry, &metrics::ENDED, None), Some(23));
@@ -220,7 +220,7 @@ mod tests {
 
     #[test]
     fn the_series_of_a_peer_goes_on_when_one_of_its_connections_ends() {
-        let registry = Registry::default();
+        let registry = MetricRegistry::default();
         let [one, two] = [5, 11].map(|done| Peer::new(&registry, "a", done));
         one.end(&registry);
         drop(one);
@@ -238,7 +238,7 @@ mod tests {
 
     #[test]
     fn what_is_counted_after_the_end_of_a_connection_is_part_of_the_sums() {
-        let registry = Registry::default();
+        let registry = MetricRegistry::default();
         let (name, other) = (registry.peer_name("a"), Peer::new(&registry, "a", 1));
         let counts = Arc::new(SharedCounts::new(PathNames { write: "tcp", read: "tcp" }));
         counts.start(Direction::Read, 1, 8);
@@ -247,14 +247,14 @@ mod tests {
             counts.add_to(&mut report.transfers);
             report
         });
-        let done = |registry: &Registry| number(registry, &metrics::ENDED, None);
+        let done = |registry: &MetricRegistry| number(registry, &metrics::ENDED, None);
         assert_eq!(done(&registry), Some(1));
         for transfers in 2..4 {
-            counts.end(Direction::Read, super::super::TransferEnd::Done, 1, 8);
+            counts.end(Direction::Read, super::super::EndState::Done, 1, 8);
             assert_eq!(done(&registry), Some(transfers));
             assert_eq!(number(&registry, &metrics::PEER_ENDED, Some("a")), Some(transfers));
         }
-        counts.end(Direction::Read, super::super::TransferEnd::Done, 1, 8);
+        counts.end(Direction::Read, super::super::EndState::Done, 1, 8);
         // The last that had them drops them before the next snapshot.
         drop(counts);
         assert_eq!((done(&registry), done(&registry)), (Some(4), Some(4)));
@@ -263,10 +263,10 @@ mod tests {
 
     #[test]
     fn the_series_of_many_peers_are_bounded_and_none_goes_down() {
-        let registry = Registry::default();
+        let registry = MetricRegistry::default();
         let mut peers: Vec<_> =
             (0..MOST_PEERS + 20).map(|number| Peer::new(&registry, &number.to_string(), 1)).collect();
-        let series = |registry: &Registry| registry.snapshot().of(&metrics::PEER_ENDED).count();
+        let series = |registry: &MetricRegistry| registry.snapshot().of(&metrics::PEER_ENDED).count();
         assert_eq!(series(&registry), MOST_PEERS + 1);
         assert_eq!(number(&registry, &metrics::PEER_ENDED, Some(OTHER_PEERS)), Some(20));
         // Those of others go on to count for the others.
@@ -277,7 +277,7 @@ mod tests {
 
     #[test]
     fn ended_sources_are_removed() {
-        let registry = Registry::default();
+        let registry = MetricRegistry::default();
         for _ in 0..10_000 {
             registry.add(&Arc::new(Lanes(0)));
         }

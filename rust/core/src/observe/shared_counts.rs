@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use crossbeam::utils::CachePadded;
 
 use super::transfer_counts::COUNTED;
-use super::{Amount, Direction, PathNames, TransferEnd, TransferSource, TransferTotals};
+use super::{Amount, Direction, EndState, PathNames, TransferSource, TransferTotals};
 
 /// Copies of the counts of transfers that end well. Threads with different numbers mostly use different copies, each on a cache line
 /// of its own.
@@ -84,7 +84,7 @@ impl SharedCounts {
 
     /// As [`TransferCounts::end`](super::TransferCounts::end).
     #[cold]
-    pub fn end(&self, direction: Direction, end: TransferEnd, transfers: u64, bytes: u64) {
+    pub fn end(&self, direction: Direction, end: EndState, transfers: u64, bytes: u64) {
         let ends = self.others.get(direction as usize);
         if let Some(tally) = ends.and_then(|ends| ends.get(end as usize)) {
             tally.add(transfers, bytes);

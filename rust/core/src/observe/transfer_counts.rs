@@ -5,35 +5,6 @@ use super::{Amount, Counter, Direction, TransferTotals};
 /// Transfers are counted, but for the comparison of `./x bench overhead`.
 pub(crate) const COUNTED: bool = !cfg!(feature = "uncounted");
 
-/// How a transfer ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-#[repr(u8)]
-pub enum TransferEnd {
-    /// All bytes are where they belong.
-    Done = 0,
-    /// Something failed.
-    Failed = 1,
-    /// Not within its deadline.
-    TimedOut = 2,
-    /// By the caller, or with its connection.
-    Cancelled = 3,
-}
-
-impl TransferEnd {
-    /// Every end, in the order of their numbers.
-    pub const ALL: [Self; 4] = [Self::Done, Self::Failed, Self::TimedOut, Self::Cancelled];
-
-    /// Its name in metrics.
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::Done => "done",
-            Self::Failed => "failed",
-            Self::TimedOut => "timed_out",
-            Self::Cancelled => "cancelled",
-        }
-    }
-}
-
 /// The names of the paths that WRITEs and READs take.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct PathNames {
@@ -94,7 +65,7 @@ impl TransferCounts {
         before
     }
 
-    /// A part with so many bytes ended. `code` is the number of a [`TransferEnd`], of its transfer so far, plus 4 for the last part
+    /// A part with so many bytes ended. `code` is the number of a [`EndState`](super::EndState), of its transfer so far, plus 4 for the last part
     /// of the transfer: one number, so that no part costs a decision.
     #[inline(always)]
     pub fn end(&self, direction: Direction, code: u8, bytes: u64) {
@@ -133,13 +104,14 @@ impl TransferCounts {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::observe::EndState;
 
     #[test]
     fn transfers_are_counted_with_their_last_part_and_bytes_with_each() {
         let counts = TransferCounts::new(PathNames { write: "rdma", read: "tcp" });
         assert_eq!([1, 0].map(|first| counts.start(Direction::Read, first, 100)), [0, 1]);
-        counts.end(Direction::Read, TransferEnd::Done as u8, 100);
-        counts.end(Direction::Read, TransferEnd::Failed as u8 + 4, 100);
+        counts.end(Direction::Read, EndState::Done as u8, 100);
+        counts.end(Direction::Read, EndState::Failed as u8 + 4, 100);
         counts.start(Direction::Write, 1, 7);
         let mut totals = TransferTotals::default();
         counts.add_ended(&mut totals);

@@ -49,7 +49,7 @@ impl SubAssign for Amount {
 pub struct PathTotals {
     /// What began.
     pub started: Amount,
-    /// What ended, by the number of its [`TransferEnd`](super::TransferEnd).
+    /// What ended, by the number of its [`EndState`](super::EndState).
     pub ended: [Amount; 4],
 }
 

@@ -2,11 +2,9 @@
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use super::part_owner::EndState;
 use crate::fabric::{Opcode, Paths};
 use crate::observe::{
-    COUNTED, Counter, Direction, PathNames, SharedCounts, TransferCounts, TransferEnd, TransferSource,
-    TransferTotals,
+    COUNTED, Counter, Direction, PathNames, SharedCounts, TransferCounts, TransferSource, TransferTotals,
 };
 
 /// Counts of one lane. They outlive its queue pairs, and the lane in its worker.
@@ -102,18 +100,6 @@ impl From<Opcode> for Direction {
         match opcode {
             Opcode::Write => Self::Write,
             Opcode::Read => Self::Read,
-        }
-    }
-}
-
-impl From<EndState> for TransferEnd {
-    #[inline(always)]
-    fn from(state: EndState) -> Self {
-        match state {
-            EndState::Done => Self::Done,
-            EndState::Failed => Self::Failed,
-            EndState::TimedOut => Self::TimedOut,
-            EndState::Cancelled => Self::Cancelled,
         }
     }
 }

@@ -35,7 +35,7 @@ pub use lane_counts::LaneCounts;
 pub use new_part::NewPart;
 pub use part_owner::{EndState, PartEnd, PartOwner, RequestFailure};
 pub use request_list::RequestList;
-pub(crate) use shared_worker::Attending;
+pub(crate) use shared_worker::OwnedDriveGuard;
 pub use shared_worker::{Submission, Worker};
 pub use spare_lists::SpareLists;
 pub use worker::{LaneClose, StepReport, UnfinishedPart, WorkerLimits, WorkerState};

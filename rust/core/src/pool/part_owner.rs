@@ -3,33 +3,7 @@
 use std::fmt::Debug;
 
 use crate::fabric::CompletionStatus;
-
-/// How the whole that parts belong to ended, or has gone so far, without the details.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[repr(u8)]
-pub enum EndState {
-    /// All its requests succeeded, of those that have ended.
-    Done = 0,
-    /// A request failed.
-    Failed = 1,
-    /// The deadline passed.
-    TimedOut = 2,
-    /// The caller, or the end of its connection, ended it.
-    Cancelled = 3,
-}
-
-impl EndState {
-    /// The state that has the number in the two lowest bits of `code`.
-    #[inline(always)]
-    pub fn from_code(code: u8) -> Self {
-        match code & 3 {
-            0 => Self::Done,
-            1 => Self::Failed,
-            2 => Self::TimedOut,
-            _ => Self::Cancelled,
-        }
-    }
-}
+pub use crate::observe::EndState;
 
 /// The end of a part: how its whole has gone so far, and whether this was the last part, so that it has ended like that.
 ///

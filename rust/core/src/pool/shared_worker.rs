@@ -211,17 +211,17 @@ impl Worker {
 
     /// Closes a lane, see [`WorkerState::close_lane`], and destroys its queue pair without the worker's lock. False while it is
     /// being drained.
-    pub fn close_lane(&self, lane: LaneKey, verdict: EndState, reason: &str) -> bool {
-        let closing = self.with_state(|state| state.close_lane(lane, verdict, reason));
+    pub fn close_lane(&self, lane: LaneKey, end_state: EndState, reason: &str) -> bool {
+        let closing = self.with_state(|state| state.close_lane(lane, end_state, reason));
         closing.is_closed()
     }
 
     /// Gives up waiting for a flush that does not come: destroys the queue pair, after which the device touches nothing of it,
     /// and ends the lane's parts. Other lanes go on while the device destroys. Waits for the device, whichever thread has
     /// begun it.
-    pub fn destroy_lane(&self, lane: LaneKey, verdict: EndState, reason: &str) {
+    pub fn destroy_lane(&self, lane: LaneKey, end_state: EndState, reason: &str) {
         let detached = self.with_state(|state| {
-            state.detach_lane(lane, verdict, reason);
+            state.detach_lane(lane, end_state, reason);
             state.take_detached()
         });
         self.destroy(detached);
@@ -313,27 +313,27 @@ impl Worker {
 
     /// A caller is going to sleep until `owner` ends, at most until `until`: until it drops the answer, the worker's thread
     /// drives. Takes no longer than until then, whatever holds the lock.
-    pub fn attend(&self, owner: &dyn PartOwner, until: Instant) -> Attendance<'_> {
+    pub fn thread_drives(&self, owner: &dyn PartOwner, until: Instant) -> DriveGuard<'_> {
         self.sleepers.fetch_add(1, Ordering::Relaxed);
         if let Some(_state) = self.lock_until(Some(until)) {
             owner.watch();
         }
         self.kick();
-        Attendance { worker: self }
+        DriveGuard { worker: self }
     }
 
     /// The worker's thread drives until the answer is dropped, and the end of `owner` is seen to be watched. For transfers
     /// that notify something of their end. Waits for the worker's lock, however long that is held.
-    pub(crate) fn attend_until_end(self: &Arc<Self>, owner: &dyn PartOwner) -> Attending {
+    pub(crate) fn thread_drives_until_end(self: &Arc<Self>, owner: &dyn PartOwner) -> OwnedDriveGuard {
         let is_first = self.sleepers.fetch_add(1, Ordering::Relaxed) == 0;
-        let attending = Attending { worker: Arc::clone(self) };
+        let driving = OwnedDriveGuard { worker: Arc::clone(self) };
         while self.lock_until(None).map(|_state| owner.watch()).is_none() {}
         if is_first {
             self.kick();
         } else {
             self.wake_if_parked();
         }
-        attending
+        driving
     }
 
     /// Has the worker's thread call `job` soon, without the worker's lock.
@@ -466,23 +466,23 @@ const SHARED_PARKS: u32 = 64;
 
 /// While it lives, the worker's thread drives for a sleeping caller.
 #[derive(Debug)]
-pub struct Attendance<'a> {
+pub struct DriveGuard<'a> {
     worker: &'a Worker,
 }
 
-impl Drop for Attendance<'_> {
+impl Drop for DriveGuard<'_> {
     fn drop(&mut self) {
         self.worker.sleepers.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
-/// As [`Attendance`], for as long as a transfer takes. May be dropped under the worker's lock: others have references.
+/// As [`DriveGuard`], for as long as a transfer takes. May be dropped under the worker's lock: others have references.
 #[derive(Debug)]
-pub(crate) struct Attending {
+pub(crate) struct OwnedDriveGuard {
     worker: Arc<Worker>,
 }
 
-impl Drop for Attending {
+impl Drop for OwnedDriveGuard {
     fn drop(&mut self) {
         self.worker.sleepers.fetch_sub(1, Ordering::Relaxed);
     }

@@ -10,7 +10,7 @@ use crate::fabric::{
 };
 use crate::pool::{LaneKey, LaneSetup, LaneStatus, PartOwner, PoolOptions, WorkerPool};
 use crate::topology::CpuSet;
-use crate::transfer::{Chunk, Cutter, SlicePolicy, Task, TimeLimit};
+use crate::transfer::{CheckedIov, Cutter, SlicePolicy, TimeLimit, TransferRecord};
 
 fn options() -> PoolOptions {
     PoolOptions {
@@ -64,29 +64,30 @@ fn a_copy_of_one_lane_delays_neither_control_work_nor_another_lane() {
     };
     let region = device.register(&range).unwrap();
     let begun = Instant::now();
-    let tasks = lanes.each_ref().map(|(key, _)| {
-        let task = Task::lasting();
-        task.start(1, TimeLimit::NEVER);
+    let records = lanes.each_ref().map(|(key, _)| {
+        let record = TransferRecord::lasting();
+        record.start(1, TimeLimit::NEVER);
         let (local, lkey) = (range.address, region.lkey());
-        let chunk = Chunk { local, remote: local + 64, length: 64, lkey, rkey: lkey, readable: true, iov: 0 };
+        let chunk =
+            CheckedIov { local, remote: local + 64, length: 64, lkey, rkey: lkey, readable: true, iov: 0 };
         let mut part = worker.try_begin(*key).unwrap();
         let (list, _) = part.acquire().unwrap();
         Cutter::new(list, SlicePolicy::new(1 << 20, 0, 1 << 30, 1, 0), Opcode::Write, 1)
             .push(&chunk)
             .unwrap();
-        part.start(task, true);
-        task
+        part.start(record, true);
+        record
     });
     std::thread::scope(|scope| {
-        for task in tasks {
+        for record in records {
             scope.spawn(move || {
-                while !task.is_ended() {
+                while !record.is_ended() {
                     let _ = worker.drive_as_caller();
                 }
             });
         }
         let mut longest = Duration::ZERO;
-        while tasks.iter().any(|task| !task.is_ended()) {
+        while records.iter().any(|record| !record.is_ended()) {
             let asked = Instant::now();
             worker.with_state(|_| {});
             longest = longest.max(asked.elapsed());
@@ -104,8 +105,8 @@ fn going_to_sleep_takes_no_longer_than_the_sleep_may() {
     let device = software::open(&SoftwareOptions::default()).unwrap().remove(0);
     let pool = WorkerPool::new(device, &options()).unwrap();
     let worker = &pool.workers()[0];
-    let task = Task::lasting();
-    task.start(1, TimeLimit::NEVER);
+    let record = TransferRecord::lasting();
+    record.start(1, TimeLimit::NEVER);
     let held = std::sync::Barrier::new(2);
     std::thread::scope(|scope| {
         scope.spawn(|| {
@@ -116,8 +117,8 @@ fn going_to_sleep_takes_no_longer_than_the_sleep_may() {
         });
         held.wait();
         let begun = Instant::now();
-        drop(worker.attend(task, begun + Duration::from_millis(20)));
+        drop(worker.thread_drives(record, begun + Duration::from_millis(20)));
         assert!(begun.elapsed() < Duration::from_millis(500), "{:?}", begun.elapsed());
     });
-    task.end_part();
+    record.end_part();
 }

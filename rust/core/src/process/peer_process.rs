@@ -10,7 +10,7 @@ use rustix::io::retry_on_intr;
 use rustix::process::{Pid, PidfdFlags, getpid, pidfd_open};
 
 use super::ProcessIdentity;
-use crate::events::{EventLoop, Handle, Interest, Task, Wakeup, is_ready};
+use crate::events::{EventLoop, EventLoopHandle, Interest, Task, Wakeup, is_ready};
 use crate::fork::PerProcess;
 use crate::observe::report;
 
@@ -161,7 +161,7 @@ impl fmt::Debug for Shared {
 }
 
 /// Waits for the end of a process.
-async fn watch(process: Arc<Shared>, handle: Handle) {
+async fn watch(process: Arc<Shared>, handle: EventLoopHandle) {
     let mut watched = match handle.watch(Arc::clone(&process)) {
         Ok(watched) => watched,
         Err(error) => {

@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use super::cutter::{Chunk, Cutter, Placed, TooManyRequests, set_only};
+use super::cutter::{CheckedIov, Cutter, Placed, TooManyRequests, set_only};
 use super::plan::stripe;
 use super::region_resolver::{RegionResolver, chunk, holds_remote};
 use super::slice_policy::SlicePolicy;
@@ -94,7 +94,7 @@ fn cut_stripes<S: IovSource + ?Sized>(
         let (offset, length) = stripe(iov.length, index, part, of);
         if length > 0 {
             let stripe =
-                Chunk { local: chunk.local + offset, remote: chunk.remote + offset, length, ..chunk };
+                CheckedIov { local: chunk.local + offset, remote: chunk.remote + offset, length, ..chunk };
             push(cutter, &stripe)?;
         }
     }
@@ -102,6 +102,6 @@ fn cut_stripes<S: IovSource + ?Sized>(
 }
 
 #[inline]
-fn push(cutter: &mut Cutter<'_>, chunk: &Chunk) -> Result<Placed, SubmitError> {
+fn push(cutter: &mut Cutter<'_>, chunk: &CheckedIov) -> Result<Placed, SubmitError> {
     cutter.push(chunk).map_err(|TooManyRequests| SubmitError::TooLong { iov: chunk.iov as usize })
 }

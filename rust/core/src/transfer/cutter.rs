@@ -10,7 +10,7 @@ const JOIN_BELOW: u64 = 32 << 10;
 
 /// A contiguous range on both sides.
 #[derive(Clone, Copy, Debug)]
-pub struct Chunk {
+pub struct CheckedIov {
     /// Local address.
     pub local: u64,
     /// Remote address.
@@ -27,7 +27,7 @@ pub struct Chunk {
     pub iov: u32,
 }
 
-impl Chunk {
+impl CheckedIov {
     /// Its request, with one entry: it is not longer than a request may be.
     #[inline(always)]
     pub(super) fn request(&self, first_sge: u32, inline_limit: u32) -> (WorkRequest, Sge) {
@@ -46,10 +46,10 @@ impl Chunk {
 /// Pieces of a caller that are in the same memory. Not a closure: that would be a call for each piece, which passes
 /// everything through memory.
 pub trait Run<P> {
-    /// What [`Chunk::readable`] is of all of them.
+    /// What [`CheckedIov::readable`] is of all of them.
     fn is_readable(&self) -> bool;
     /// The chunk of the caller's iov with index `iov`; none if it is in other memory, or not valid.
-    fn chunk(&self, piece: &P, iov: u32) -> Option<Chunk>;
+    fn chunk(&self, piece: &P, iov: u32) -> Option<CheckedIov>;
 }
 
 /// The list has [`RequestList::LONGEST`] requests and needs more.
@@ -68,7 +68,12 @@ pub enum Placed {
 /// Makes an empty list one of a single chunk, which [takes one request](SlicePolicy::takes_whole); false, and nothing is
 /// done, if the list never had room.
 #[inline(always)]
-pub(super) fn set_only(list: &mut RequestList, policy: &SlicePolicy, opcode: Opcode, chunk: &Chunk) -> bool {
+pub(super) fn set_only(
+    list: &mut RequestList,
+    policy: &SlicePolicy,
+    opcode: Opcode,
+    chunk: &CheckedIov,
+) -> bool {
     list.set_only(opcode, chunk.request(0, policy.inline_limit(opcode, chunk.readable)))
 }
 
@@ -100,7 +105,7 @@ impl<'a> Cutter<'a> {
 
     /// Appends a chunk of at least one byte, whatever it is like.
     #[inline]
-    pub fn push(&mut self, chunk: &Chunk) -> Result<Placed, TooManyRequests> {
+    pub fn push(&mut self, chunk: &CheckedIov) -> Result<Placed, TooManyRequests> {
         if chunk.remote == self.remote_end && chunk.length <= JOIN_BELOW && self.join(chunk) {
             return Ok(Placed::Joined);
         }
@@ -179,7 +184,7 @@ impl<'a> Cutter<'a> {
     }
 
     #[inline]
-    fn append(&mut self, chunk: &Chunk) -> Result<(), TooManyRequests> {
+    fn append(&mut self, chunk: &CheckedIov) -> Result<(), TooManyRequests> {
         if self.list.len() >= RequestList::LONGEST {
             return Err(TooManyRequests);
         }
@@ -197,14 +202,14 @@ impl<'a> Cutter<'a> {
 
     /// Counts a chunk as part of the last request.
     #[inline]
-    fn extend(&mut self, chunk: &Chunk) {
+    fn extend(&mut self, chunk: &CheckedIov) {
         self.list.bytes += chunk.length;
         self.length += chunk.length as u32;
         self.remote_end = chunk.remote.wrapping_add(chunk.length);
     }
 
     /// Makes the chunk part of the last request, behind which it lies on the remote side, if it may be.
-    fn join(&mut self, chunk: &Chunk) -> bool {
+    fn join(&mut self, chunk: &CheckedIov) -> bool {
         let total = u64::from(self.length) + chunk.length;
         let Some((request, entry)) = self.list.last_mut() else { return false };
         if total > u64::from(self.policy.join) || chunk.rkey != request.rkey {
@@ -227,7 +232,7 @@ impl<'a> Cutter<'a> {
     }
 
     /// Adds an entry of its own to the last request.
-    fn gather(&mut self, chunk: &Chunk) {
+    fn gather(&mut self, chunk: &CheckedIov) {
         self.list.reserve(0, 1);
         if let (_, [entry, ..], _) = self.list.unused() {
             *entry = Sge { address: chunk.local, length: chunk.length as u32, lkey: chunk.lkey };
@@ -237,10 +242,10 @@ impl<'a> Cutter<'a> {
 
     /// Appends a chunk that is longer than one request may be.
     #[cold]
-    fn cut(&mut self, mut chunk: Chunk) -> Result<(), TooManyRequests> {
+    fn cut(&mut self, mut chunk: CheckedIov) -> Result<(), TooManyRequests> {
         while chunk.length > u64::from(self.policy.longest) {
             let slice = u64::from(self.policy.slice);
-            self.append(&Chunk { length: slice, ..chunk })?;
+            self.append(&CheckedIov { length: slice, ..chunk })?;
             chunk.local += slice;
             chunk.remote += slice;
             chunk.length -= slice;
@@ -257,11 +262,11 @@ mod tests {
     use super::*;
     use crate::fabric::Batch;
 
-    fn chunk(local: u64, remote: u64, length: u64, iov: u32) -> Chunk {
-        Chunk { local, remote, length, lkey: 1, rkey: 2, readable: true, iov }
+    fn chunk(local: u64, remote: u64, length: u64, iov: u32) -> CheckedIov {
+        CheckedIov { local, remote, length, lkey: 1, rkey: 2, readable: true, iov }
     }
 
-    fn cut(policy: SlicePolicy, chunks: &[Chunk]) -> RequestList {
+    fn cut(policy: SlicePolicy, chunks: &[CheckedIov]) -> RequestList {
         let mut list = RequestList::default();
         let mut cutter = Cutter::new(&mut list, policy, Opcode::Write, chunks.len());
         for chunk in chunks {
@@ -316,8 +321,8 @@ mod tests {
     fn a_request_goes_inline_only_from_host_memory_and_whole() {
         let policy = SlicePolicy::new(1000, 0, 1000, 2, 64);
         let host = |local, remote, length| chunk(local, remote, length, 0);
-        let device = |local, remote, length| Chunk { readable: false, ..host(local, remote, length) };
-        let inline = |chunks: &[Chunk]| {
+        let device = |local, remote, length| CheckedIov { readable: false, ..host(local, remote, length) };
+        let inline = |chunks: &[CheckedIov]| {
             cut(policy, chunks).requests().iter().map(|request| request.inline).collect::<Vec<_>>()
         };
         assert_eq!(inline(&[host(100, 5000, 64), host(1000, 6000, 65)]), [true, false]);
@@ -354,7 +359,7 @@ mod tests {
             let mut chunks = Vec::new();
             let (mut local, mut remote, mut lkey, mut rkey) = (1 << 20, 1 << 30, 1, 1);
             for (index, (length, (near, far, other))) in lengths.iter().zip(&touching).enumerate() {
-                chunks.push(Chunk { lkey, rkey, ..chunk(local, remote, *length, index as u32) });
+                chunks.push(CheckedIov { lkey, rkey, ..chunk(local, remote, *length, index as u32) });
                 local += length + if *near { 0 } else { 64 };
                 remote += length + if *far { 0 } else { 64 };
                 if *other && *near { lkey += 1 } else if *other { rkey += 1 }
@@ -379,7 +384,7 @@ mod tests {
                     }
                 }
             }
-            let bytes = |c: &Chunk| {
+            let bytes = |c: &CheckedIov| {
                 let c = *c;
                 (0..c.length).map(move |byte| (c.local + byte, c.lkey, c.remote + byte, c.rkey))
             };

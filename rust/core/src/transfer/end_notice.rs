@@ -3,8 +3,8 @@
 use std::fmt::Debug;
 use std::sync::Arc;
 
-use super::TaskGeneration;
-use crate::pool::Attending;
+use super::TransferGeneration;
+use crate::pool::OwnedDriveGuard;
 
 /// Told once of the end of a transfer.
 pub(crate) trait AtEnd: Debug + Send + Sync {
@@ -19,23 +19,27 @@ pub(crate) trait AtEnd: Debug + Send + Sync {
     }
 }
 
-/// An [`AtEnd`] of one generation of a task; in the task until that ends.
+/// An [`AtEnd`] of one generation of a record; in the record until that ends.
 #[derive(Debug)]
 pub(crate) struct EndNotice {
-    generation: TaskGeneration,
+    generation: TransferGeneration,
     at_end: Arc<dyn AtEnd>,
     /// What stays of the notices that this one has taken the place of.
     former: Vec<Arc<dyn AtEnd>>,
     /// Keeps the threads of the workers driving until then.
-    _attending: Vec<Attending>,
+    _driving: Vec<OwnedDriveGuard>,
 }
 
 impl EndNotice {
-    pub(crate) fn new(generation: TaskGeneration, at_end: Arc<dyn AtEnd>, attending: Vec<Attending>) -> Self {
-        Self { generation, at_end, former: Vec::new(), _attending: attending }
+    pub(crate) fn new(
+        generation: TransferGeneration,
+        at_end: Arc<dyn AtEnd>,
+        driving: Vec<OwnedDriveGuard>,
+    ) -> Self {
+        Self { generation, at_end, former: Vec::new(), _driving: driving }
     }
 
-    pub(super) fn generation(&self) -> TaskGeneration {
+    pub(super) fn generation(&self) -> TransferGeneration {
         self.generation
     }
 

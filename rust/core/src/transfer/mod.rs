@@ -17,30 +17,30 @@ mod free_list;
 mod iovs;
 mod outcomes;
 mod plan;
+mod record;
 mod region_resolver;
 mod remote_range;
 mod slice_policy;
 mod slice_sizes;
 mod slots;
 mod table;
-mod task;
 
 pub use crate::fabric::{CompletionStatus, Opcode};
 pub use build::{build, build_one};
-pub use cutter::{Chunk, Cutter, Placed, Run, TooManyRequests};
+pub use cutter::{CheckedIov, Cutter, Placed, Run, TooManyRequests};
 pub use direct::{DirectPieces, LONGEST_DIRECT};
 pub(crate) use end_notice::{AtEnd, EndNotice};
 pub use failed::Asked;
 pub use iovs::IovSource;
 pub use outcomes::REMEMBERED;
 pub use plan::{Plan, Share, Spread};
+pub use record::{TimeLimit, TransferGeneration, TransferRecord};
 pub use region_resolver::Scope;
 pub(crate) use region_resolver::{READ_ONLY_THERE, find_local};
 pub use remote_range::RemoteRange;
 pub use slice_policy::SlicePolicy;
 pub use slice_sizes::SliceSizes;
 pub use table::{Live, MOST_TRANSFERS, NewTransfer, Table};
-pub use task::{Task, TaskGeneration, TimeLimit};
 
 /// One piece of a transfer as the caller names it.
 #[derive(Clone, Copy, Debug)]
@@ -110,7 +110,7 @@ pub enum Status {
     Unknown,
 }
 
-/// Why a transfer was not accepted. Nothing was posted, but for [`SubmitError::Device`] and [`SubmitError::Ended`]: there
+/// Why a transfer was not accepted. Nothing was posted, but for [`SubmitError::Gpu`] and [`SubmitError::Ended`]: there
 /// some pieces may have been moved.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum SubmitError {
@@ -156,7 +156,7 @@ pub enum SubmitError {
     },
     /// The GPU runtime cannot move a piece.
     #[error("piece {iov}: {reason}")]
-    Device {
+    Gpu {
         /// Index of the piece.
         iov: usize,
         /// Why.

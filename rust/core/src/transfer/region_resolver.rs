@@ -2,13 +2,13 @@
 
 use std::sync::Arc;
 
-use super::cutter::{Chunk, Run};
+use super::cutter::{CheckedIov, Run};
 use super::slice_policy::SlicePolicy;
 use super::{Iov, SubmitError};
 use crate::fabric::Opcode;
 use crate::memory::{
-    Hold, Lease, LocalRange, MemoryKind, NO_KEY, Recent, Region, RegionId, Registry, RemoteCheck,
-    RemoteRegion, RemoteRegions, RemoteTable, Snapshot, holds,
+    Hold, Lease, LocalRange, MemoryKind, NO_KEY, Recent, Region, RegionId, RegionSnapshot, Registry,
+    RemoteCheck, RemoteRegion, RemoteRegions, RemoteTable, holds,
 };
 use crate::sync::SwapGuard;
 
@@ -36,7 +36,7 @@ pub(super) struct RegionResolver<'a> {
     scope: Scope<'a>,
     recent: Option<&'a mut Recent>,
     /// Our regions, once one had to be looked up.
-    snapshot: Option<SwapGuard<Snapshot>>,
+    snapshot: Option<SwapGuard<RegionSnapshot>>,
     /// The peer's, once one had to be looked up.
     table: Option<SwapGuard<RemoteTable>>,
     /// On the lane's recent region, once an iov uses it.
@@ -74,7 +74,12 @@ impl<'a> RegionResolver<'a> {
 
     /// The chunk of an iov, valid on both sides.
     #[inline(always)]
-    pub(super) fn check(&mut self, iov: &Iov, index: usize, opcode: Opcode) -> Result<Chunk, SubmitError> {
+    pub(super) fn check(
+        &mut self,
+        iov: &Iov,
+        index: usize,
+        opcode: Opcode,
+    ) -> Result<CheckedIov, SubmitError> {
         if !self.local.holds(iov.region, iov.local, iov.length) {
             std::mem::swap(&mut self.local, &mut self.other_local);
             if !self.local.holds(iov.region, iov.local, iov.length) {
@@ -113,7 +118,7 @@ impl<'a> RegionResolver<'a> {
         let registry = self.scope.local;
         let snapshot = self.snapshot.get_or_insert_with(|| registry.snapshot());
         let region = find_local(iov, index, opcode, snapshot)?;
-        if region.kind == MemoryKind::Device && !self.scope.carries_gpu {
+        if region.kind == MemoryKind::Gpu && !self.scope.carries_gpu {
             return Err(local_error(iov, index, LOCAL_GPU));
         }
         // One that is for reading only is looked up by each transfer: what is found as the recent one is not asked what it
@@ -196,7 +201,7 @@ impl Run<Iov> for Like {
     }
 
     #[inline(always)]
-    fn chunk(&self, iov: &Iov, index: u32) -> Option<Chunk> {
+    fn chunk(&self, iov: &Iov, index: u32) -> Option<CheckedIov> {
         let valid = self.local.holds(iov.region, iov.local, iov.length) && holds_remote(&self.remote, iov);
         valid.then(|| chunk(iov, index, &self.local))
     }
@@ -208,8 +213,8 @@ pub(super) fn holds_remote(region: &RemoteRegion, iov: &Iov) -> bool {
 }
 
 #[inline(always)]
-pub(super) fn chunk(iov: &Iov, index: u32, local: &LocalRange) -> Chunk {
-    Chunk {
+pub(super) fn chunk(iov: &Iov, index: u32, local: &LocalRange) -> CheckedIov {
+    CheckedIov {
         local: iov.local,
         remote: iov.remote.address,
         length: iov.length,
@@ -226,7 +231,7 @@ pub(crate) fn find_local<'a>(
     iov: &Iov,
     index: usize,
     opcode: Opcode,
-    regions: &'a Snapshot,
+    regions: &'a RegionSnapshot,
 ) -> Result<&'a Arc<Region>, SubmitError> {
     let region = find_holding(iov, index, regions)?;
     match opcode == Opcode::Read && !region.access.local_write {
@@ -235,7 +240,11 @@ pub(crate) fn find_local<'a>(
     }
 }
 
-fn find_holding<'a>(iov: &Iov, index: usize, regions: &'a Snapshot) -> Result<&'a Arc<Region>, SubmitError> {
+fn find_holding<'a>(
+    iov: &Iov,
+    index: usize,
+    regions: &'a RegionSnapshot,
+) -> Result<&'a Arc<Region>, SubmitError> {
     match iov.region {
         Some(RegionId(0)) => Err(local_error(iov, index, "names region 0, which never exists")),
         Some(id) => match regions.by_id(id) {

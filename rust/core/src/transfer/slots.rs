@@ -3,7 +3,7 @@
 
 use std::sync::{Mutex, PoisonError};
 
-use super::task::Task;
+use super::record::TransferRecord;
 use crate::fork::PerProcess;
 use crate::pool::{EndState, PartOwner};
 use crate::sync::{AtomicU32, AtomicU64, Ordering};
@@ -22,7 +22,7 @@ pub(super) type Block = [Slot; BLOCK];
 #[derive(Debug, Default)]
 #[repr(C, align(64))]
 pub(super) struct Slot {
-    /// The id of the transfer in it, 0 when free. Stored by the submitter (Release) once the task has been started and
+    /// The id of the transfer in it, 0 when free. Stored by the submitter (Release) once the record has been started and
     /// `workers` is set; swapped to 0 by the thread that releases it (AcqRel), of which there is one so. Readers load it before
     /// (Acquire) and check it again after using the slot.
     id: AtomicU64,
@@ -32,7 +32,7 @@ pub(super) struct Slot {
     /// The next free slot's index, see [`FreeList`](super::free_list::FreeList).
     pub(super) next_free: AtomicU32,
     /// What workers share.
-    pub(super) task: Task,
+    pub(super) record: TransferRecord,
 }
 
 #[cfg(not(flagcx_p2p_loom))]
@@ -45,7 +45,7 @@ impl Slot {
         self.id.load(Ordering::Acquire)
     }
 
-    /// Makes it a transfer's, after its task has been started. Only while it is free and no other thread's.
+    /// Makes it a transfer's, after its record has been started. Only while it is free and no other thread's.
     #[inline(always)]
     pub(super) fn publish(&self, id: u64) {
         self.id.store(id, Ordering::Release);
@@ -54,7 +54,7 @@ impl Slot {
     /// How the transfer with this id ended; `None` if the slot is not that transfer's any more.
     #[inline(always)]
     pub(super) fn end_state(&self, id: u64) -> Option<EndState> {
-        let state = self.task.end_state();
+        let state = self.record.end_state();
         (self.id() == id).then_some(state)
     }
 
@@ -66,7 +66,7 @@ impl Slot {
 }
 
 /// Blocks that no table has. The process keeps as many as tables had at a time, and those with a transfer that never ends,
-/// as copies of device memory may that their connection gave up.
+/// as copies of GPU memory may that their connection gave up.
 #[derive(Debug)]
 pub(super) struct SpareBlocks(Mutex<Vec<&'static Block>>);
 
@@ -82,7 +82,7 @@ impl SpareBlocks {
     pub(super) fn acquire(&self) -> &'static Block {
         let mut spare = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         // A worker may still be at the end of a transfer after its table was dropped.
-        let position = spare.iter().rposition(|block| block.iter().all(|slot| slot.task.is_ended()));
+        let position = spare.iter().rposition(|block| block.iter().all(|slot| slot.record.is_ended()));
         let Some(block) = position.map(|position| spare.swap_remove(position)) else {
             return Box::leak(Box::new(std::array::from_fn(|_| Slot::default())));
         };
@@ -116,12 +116,12 @@ mod models {
         model.preemption_bound = Some(3);
         model.check(|| {
             let slot = Arc::new(Slot::default());
-            slot.task.start(1, TimeLimit::NEVER);
-            slot.task.condemn(EndState::TimedOut);
-            slot.task.end_part();
+            slot.record.start(1, TimeLimit::NEVER);
+            slot.record.condemn(EndState::TimedOut);
+            slot.record.end_part();
             slot.publish(FIRST);
             let ask = |slot: Arc<Slot>| {
-                if slot.id() != FIRST || !slot.task.is_ended() {
+                if slot.id() != FIRST || !slot.record.is_ended() {
                     return false;
                 }
                 let Some(state) = slot.end_state(FIRST) else { return false };
@@ -137,7 +137,7 @@ mod models {
                 loom::thread::spawn(move || {
                     let free = slot.id() == 0;
                     if free {
-                        slot.task.start(1, TimeLimit::NEVER);
+                        slot.record.start(1, TimeLimit::NEVER);
                         slot.publish(SECOND);
                     }
                     free
@@ -162,11 +162,11 @@ mod tests {
         let spare = SpareBlocks::new();
         let first = spare.acquire();
         first[7].id.store(9, Ordering::Relaxed);
-        first[7].task.start(1, TimeLimit::NEVER);
+        first[7].record.start(1, TimeLimit::NEVER);
         spare.release(first);
         let second = spare.acquire();
         assert!(!std::ptr::eq(first, second), "a worker has a part of one");
-        first[7].task.end_part();
+        first[7].record.end_part();
         assert!(std::ptr::eq(first, spare.acquire()));
         assert_eq!(first[7].id.load(Ordering::Relaxed), 0);
         // The process keeps them, so that they are not taken for leaks.

@@ -1,20 +1,20 @@
-//! The transfers of one engine by id: a slab of recycled tasks. An id carries a sequence number, so that an old id is
+//! The transfers of one engine by id: a slab of recycled records. An id carries a sequence number, so that an old id is
 //! recognised for what it is and never reaches another transfer.
 
-mod by_task;
+mod by_record;
 mod set_aside;
 
 use std::time::Duration;
 
 use once_cell::race::OnceRef;
 
-pub(crate) use by_task::ByTask;
+pub(crate) use by_record::ByRecord;
 
 use super::failed::{FailedTransfers, Limits};
 use super::free_list::FreeList;
 use super::outcomes::Outcomes;
+use super::record::{TimeLimit, TransferRecord};
 use super::slots::{BLOCK, Block, SLOT_BITS, SLOT_MASK, SPARE, Slot};
-use super::task::{Task, TimeLimit};
 use super::{Failure, Outcome, TransferId};
 use crate::pool::{EndState, PartOwner, WorkerPool};
 use crate::sync::{Mutex, Ordering, lock};
@@ -60,10 +60,10 @@ pub struct NewTransfer {
 }
 
 impl NewTransfer {
-    /// The task to start and hand to workers.
+    /// The record to start and hand to workers.
     #[inline]
-    pub fn task(&self) -> &'static Task {
-        &self.slot.task
+    pub fn record(&self) -> &'static TransferRecord {
+        &self.slot.record
     }
 }
 
@@ -87,9 +87,9 @@ impl Table {
         Some(NewTransfer { slot, id })
     }
 
-    /// Takes back a slot that was not published, while no worker has its task.
+    /// Takes back a slot that was not published, while no worker has its record.
     pub fn release_new(&self, transfer: NewTransfer) {
-        transfer.task().start(0, TimeLimit::NEVER);
+        transfer.record().start(0, TimeLimit::NEVER);
         self.free.push((transfer.id & SLOT_MASK) as u32, &transfer.slot.next_free);
     }
 
@@ -124,9 +124,9 @@ impl Table {
 
     /// How an ended transfer ended; `None` if its slot is not its own any more.
     fn outcome_of(&self, live: &Live, peer: impl FnOnce() -> String) -> Option<(EndState, Outcome)> {
-        let task = &live.slot.task;
-        let state = task.end_state();
-        let failure = if state == EndState::Failed { task.failure() } else { None };
+        let record = &live.slot.record;
+        let state = record.end_state();
+        let failure = if state == EndState::Failed { record.failure() } else { None };
         if !live.is_current() {
             return None;
         }
@@ -181,11 +181,11 @@ impl Table {
             .collect()
     }
 
-    /// Finds transfers by the addresses of their tasks.
-    pub(crate) fn by_task(&self) -> ByTask {
+    /// Finds transfers by the addresses of their records.
+    pub(crate) fn by_record(&self) -> ByRecord {
         let made = *lock(&self.made);
         let blocks = (0..made / BLOCK).filter_map(|block| self.blocks.get(block)?.get());
-        ByTask::new(blocks)
+        ByRecord::new(blocks)
     }
 
     #[inline]
@@ -237,10 +237,10 @@ impl Live {
         self.id
     }
 
-    /// Its task.
+    /// Its record.
     #[inline]
-    pub fn task(&self) -> &'static Task {
-        &self.slot.task
+    pub fn record(&self) -> &'static TransferRecord {
+        &self.slot.record
     }
 
     /// Whether the slot still is this transfer's.

@@ -53,7 +53,7 @@ pub fn run(group: &mut Group) {
 /// In its middle and at its last byte too, and on a thread that has no context.
 fn expect_kind(kind: Kind) -> String {
     let memory = Memory::new(kind, LENGTH);
-    let expected = if kind == Kind::Gpu { PointerKind::Device(Some(0)) } else { PointerKind::Host };
+    let expected = if kind == Kind::Gpu { PointerKind::Gpu(Some(0)) } else { PointerKind::Host };
     let places = [0, LENGTH as u64 / 2 + 1, LENGTH as u64 - 1];
     let ask = || places.map(|at| gpu::runtime().pointer_kind(memory.address + at).unwrap());
     assert_eq!(ask(), [expected; 3]);
@@ -68,7 +68,7 @@ fn expect_region(kind: Kind) -> String {
     let engine = support::engine(&[]);
     let registered = Registered::new(&engine, kind, LENGTH);
     let region = engine.find_region(registered.memory.address + 5, 1).unwrap();
-    let expected = if kind == Kind::Gpu { MemoryKind::Device } else { MemoryKind::Host };
+    let expected = if kind == Kind::Gpu { MemoryKind::Gpu } else { MemoryKind::Host };
     assert_eq!(region.kind, expected);
     let ipc = keeps("ipc_info", || engine.ipc_info(registered.memory.address + 5).unwrap());
     assert_eq!(ipc.is_some(), kind == Kind::Gpu, "{ipc:?}");

@@ -213,7 +213,7 @@ impl Bench {
         // Not a few bytes of it: the driver does not look at all of them.
         forged.handle.iter_mut().for_each(|byte| *byte ^= 0x5a);
         let error = self.start(Opcode::Write, &[iov], &[forged]).unwrap_err();
-        assert!(matches!(error, SubmitError::Device { iov: 0, .. }), "{error}");
+        assert!(matches!(error, SubmitError::Gpu { iov: 0, .. }), "{error}");
         error.to_string()
     }
 

@@ -21,7 +21,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use flagcx_p2p::internals::config::Config;
-use flagcx_p2p::internals::control::{Link, interfaces, local_address};
+use flagcx_p2p::internals::control::{LinkState, interfaces, local_address};
 use namespaces::Namespaces;
 use proxy::Proxy;
 
@@ -73,7 +73,7 @@ pub fn link(name: &str, network: &str) {
 /// Until the interface carries packets.
 pub fn wait_until_up(name: &str) {
     let start = Instant::now();
-    while !interfaces().iter().any(|one| one.name == name && one.link == Link::Up) {
+    while !interfaces().iter().any(|one| one.name == name && one.link == LinkState::Up) {
         assert!(start.elapsed() < UP_LIMIT, "{name} does not come up: {:?}", interfaces());
         thread::sleep(Duration::from_millis(2));
     }

@@ -12,7 +12,7 @@ use flagcx_p2p::internals::fabric::{
     FabricError, GidEntry, MemoryRange, MemoryRegion, PathOptions, Paths, PortAttributes, Posted, Provider,
     QpAddress, QueueHandle, QueuePair, QueuePairCaps, WorkQueue,
 };
-use flagcx_p2p::internals::gpu::{CudaRuntime, CurrentDevice, GpuRuntime};
+use flagcx_p2p::internals::gpu::{CudaRuntime, CurrentGpu, GpuRuntime};
 
 use crate::conformance::Peer;
 use crate::conformance::peer::RemoteBuffer;
@@ -97,7 +97,7 @@ impl Device for PlayedGpu {
         let queue = queue.downcast::<CopyStreams>().unwrap();
         let runtime = Arc::clone(&self.runtime);
         let open = move || {
-            let _entered = CurrentDevice::ensure(&*runtime, 0);
+            let _entered = CurrentGpu::ensure(&*runtime, 0);
             runtime.open_stream()
         };
         let inner = GpuWorkQueue::new(&queue, caps.send_depth, caps.max_sge, Box::new(open)).unwrap();

@@ -25,7 +25,7 @@ pub(super) mod slices;
 
 /// Variables that belong together.
 #[derive(Clone, Copy, Debug)]
-pub struct Group {
+pub struct VariableGroup {
     /// Heading.
     pub title: &'static str,
     /// What they have in common, one or two sentences.
@@ -35,49 +35,57 @@ pub struct Group {
 }
 
 /// All variables, grouped, in the order of the documentation.
-pub fn groups() -> [Group; 11] {
+pub fn groups() -> [VariableGroup; 11] {
     [
-        Group {
+        VariableGroup {
             title: "Fabric",
             about: "What moves the bytes: RDMA devices, or software where there is none.",
             variables: fabric::ALL,
         },
-        Group {
+        VariableGroup {
             title: "RDMA devices",
             about: "Where a setting exists under both names, an explicitly set `FLAGCX_P2P_*` wins over \
                     `FLAGCX_IB_*`, which wins over the default.",
             variables: rdma::ALL,
         },
-        Group {
+        VariableGroup {
             title: "Workers and queues",
             about: "How many threads and queue pairs there are, and how much may wait in them.",
             variables: queues::ALL,
         },
-        Group { title: "Slices", about: "How a transfer is cut into work requests.", variables: slices::ALL },
-        Group { title: "Deadlines", about: "The limits of every wait.", variables: deadlines::ALL },
-        Group {
+        VariableGroup {
+            title: "Slices",
+            about: "How a transfer is cut into work requests.",
+            variables: slices::ALL,
+        },
+        VariableGroup { title: "Deadlines", about: "The limits of every wait.", variables: deadlines::ALL },
+        VariableGroup {
             title: "Network",
             about: "Addresses and ports of the control, data and notification listeners.",
             variables: network::ALL,
         },
-        Group {
+        VariableGroup {
             title: "Notifications",
             about: "Bounds of what peers may leave in this process before it is fetched.",
             variables: notifications::ALL,
         },
-        Group {
+        VariableGroup {
             title: "Security",
             about: "Which peers may connect. With a malformed value here no engine opens: a typing error \
                     never admits more than intended.",
             variables: security::ALL,
         },
-        Group {
+        VariableGroup {
             title: "Directory",
             about: "Where names of peers are published and looked up.",
             variables: directory::ALL,
         },
-        Group { title: "Logging", about: "What is written, and where.", variables: logging::ALL },
-        Group { title: "Metrics", about: "How a running process is watched.", variables: metrics::ALL },
+        VariableGroup { title: "Logging", about: "What is written, and where.", variables: logging::ALL },
+        VariableGroup {
+            title: "Metrics",
+            about: "How a running process is watched.",
+            variables: metrics::ALL,
+        },
     ]
 }
 

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use super::liveness::{Liveness, LivenessStep};
 use crate::control::{Channel, ChannelFrame};
-use crate::events::{EventLoop, Handle, Task, Wakeup};
+use crate::events::{EventLoop, EventLoopHandle, Task, Wakeup};
 use crate::fork::PerProcess;
 use crate::sync::{Mutex, lock};
 
@@ -142,7 +142,7 @@ impl State {
 }
 
 /// Pings until the process is lost, then wakes the tasks of its connections.
-async fn ping(shared: Arc<Shared>, handle: Handle) {
+async fn ping(shared: Arc<Shared>, handle: EventLoopHandle) {
     loop {
         let next = lock(&shared.0).liveness.next();
         handle.sleep_until(Some(next)).await;

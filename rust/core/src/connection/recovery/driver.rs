@@ -20,7 +20,7 @@ use crate::connection::regions::Exchange;
 use crate::connection::{Connection, DRAIN_LIMIT, DeviceHealth, Presence};
 use crate::control::wire::LaneRecord;
 use crate::control::{Channel, ChannelFrame, Received};
-use crate::events::{Handle, Wakeup, Watched, first, with_upgraded};
+use crate::events::{EventLoopHandle, Wakeup, Watched, first, with_upgraded};
 use crate::fork::OwnSocket;
 use crate::pool::LaneHealth;
 use crate::sync::{Mutex, lock};
@@ -59,7 +59,7 @@ pub(in crate::connection) struct Driver {
     answers: bool,
     /// Received bytes that have been counted as signs of life.
     received: u64,
-    handle: Handle,
+    handle: EventLoopHandle,
 }
 
 /// The parts that a driver is made of.
@@ -105,7 +105,7 @@ impl Driver {
     pub(in crate::connection) fn new(
         connection: &Weak<Connection>,
         parts: Parts,
-        handle: Handle,
+        handle: EventLoopHandle,
     ) -> io::Result<Self> {
         let Parts { channel: socket, wakeup, machine, rebuilds, exchange, presence, heals } = parts;
         Ok(Self {

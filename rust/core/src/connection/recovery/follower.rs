@@ -2,13 +2,13 @@
 
 use std::time::Instant;
 
-use super::lane::{EventContext, Lane, RebuildRequest, State};
+use super::lane::{EventContext, LaneMachine, RebuildRequest, State};
 use super::limit::Limit;
-use super::{Action, DRIVER_LIMIT, FOLLOW_LIMIT, Failure, LostReason, STEP_LIMIT};
+use super::{Action, DRIVER_LIMIT, FOLLOW_LIMIT, LostReason, RebuildFailure, STEP_LIMIT};
 use crate::control::ChannelFrame;
 use crate::control::wire::LaneRecord;
 
-impl Lane {
+impl LaneMachine {
     /// The lane is drained: creates the new queue pair if the leader has requested it, else sends Broken.
     pub(super) fn wait_for_leader(&mut self, ask: Option<RebuildRequest>, context: &mut EventContext<'_>) {
         let give_up_at = context.now + FOLLOW_LIMIT;
@@ -96,7 +96,7 @@ impl Lane {
     pub(super) fn not_connected(&mut self, error: String, context: &mut EventContext<'_>) {
         let State::Making { next, give_up_at, .. } = self.state else { return };
         self.discard(context.actions);
-        self.failure = Some(Failure::NotConnected(error));
+        self.failure = Some(RebuildFailure::NotConnected(error));
         self.state = State::PeerInformed { until: give_up_at, missed: None };
         if let Some(ask) = next {
             self.make(ask, give_up_at, context);

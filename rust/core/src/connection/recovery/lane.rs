@@ -4,14 +4,14 @@ use std::time::Instant;
 
 use super::actions::Actions;
 use super::limit::Limit;
-use super::{Action, DRIVER_LIMIT, Failure, LostReason, PORT_LIMIT, RebuildPolicy, STEP_LIMIT};
+use super::{Action, DRIVER_LIMIT, LostReason, PORT_LIMIT, RebuildFailure, RebuildPolicy, STEP_LIMIT};
 use crate::connection::DeviceHealth;
 use crate::control::ChannelFrame;
 use crate::control::wire::LaneRecord;
 
 /// A lane of a connection.
 #[derive(Debug)]
-pub(super) struct Lane {
+pub(super) struct LaneMachine {
     pub(super) index: usize,
     pub(super) policy: RebuildPolicy,
     pub(super) state: State,
@@ -20,7 +20,7 @@ pub(super) struct Lane {
     /// Why it is not healthy.
     pub(super) cause: String,
     /// The failure of the last attempt since the lane was healthy.
-    pub(super) failure: Option<Failure>,
+    pub(super) failure: Option<RebuildFailure>,
 }
 
 /// The state of a lane. A state with `until` ends at that time at the latest.
@@ -86,7 +86,7 @@ impl EventContext<'_> {
     }
 }
 
-impl Lane {
+impl LaneMachine {
     /// A healthy one.
     pub(super) fn new(index: usize, policy: RebuildPolicy) -> Self {
         Self { index, policy, state: State::Healthy, attempt: 0, cause: String::new(), failure: None }
@@ -189,7 +189,7 @@ impl Lane {
                 self.declare_ready(attempt, context)
             }
             (State::Connecting { tried, .. }, Err(error)) if attempt == self.attempt => {
-                self.fail(Failure::NotConnected(error), tried, context);
+                self.fail(RebuildFailure::NotConnected(error), tried, context);
             }
             (State::Making { attempt: under_way, .. }, Err(error)) if attempt == under_way => {
                 self.not_connected(error, context);
@@ -210,9 +210,9 @@ impl Lane {
             State::Broken { .. } => self.close(LostReason::NotDrained { cause: self.cause.clone() }, context),
             State::Waiting { .. } => self.close(LostReason::PortDown, context),
             State::Creating { .. } => self.close_without_queue_pair(too_slow("created"), context),
-            State::Asked { tried, .. } => self.fail(Failure::Unanswered, tried, context),
+            State::Asked { tried, .. } => self.fail(RebuildFailure::Unanswered, tried, context),
             State::Connecting { tried, .. } => {
-                self.fail(Failure::NotConnected(too_slow("connected")), tried, context);
+                self.fail(RebuildFailure::NotConnected(too_slow("connected")), tried, context);
             }
             State::Making { next: None, .. } => {
                 self.close_without_queue_pair(too_slow("created and connected"), context);
@@ -239,7 +239,7 @@ impl Lane {
         }
     }
 
-    /// When to call [`Lane::timeout`].
+    /// When to call [`LaneMachine::timeout`].
     pub(super) fn deadline(&self, device: DeviceHealth) -> Option<Instant> {
         match self.state {
             State::Healthy | State::Closed => None,

@@ -1,12 +1,12 @@
 //! The leader, which opened the connection: it begins the rebuilds.
 
-use super::lane::{EventContext, Lane, State};
+use super::lane::{EventContext, LaneMachine, State};
 use super::limit::Limit;
-use super::{Action, DRIVER_LIMIT, Failure, LostReason, MAX_ATTEMPTS, STEP_LIMIT};
+use super::{Action, DRIVER_LIMIT, LostReason, MAX_ATTEMPTS, RebuildFailure, STEP_LIMIT};
 use crate::control::ChannelFrame;
 use crate::control::wire::LaneRecord;
 
-impl Lane {
+impl LaneMachine {
     /// The next attempt, after `tried` in a row; once the port is up.
     pub(super) fn try_again(&mut self, tried: u32, context: &mut EventContext<'_>) {
         if context.port_is_down() {
@@ -14,7 +14,7 @@ impl Lane {
             return;
         }
         if tried >= MAX_ATTEMPTS {
-            let failure = self.failure.take().unwrap_or(Failure::Unanswered);
+            let failure = self.failure.take().unwrap_or(RebuildFailure::Unanswered);
             let cause = self.cause.clone();
             return self.close(LostReason::NotRebuilt { attempts: tried, failure, cause }, context);
         }
@@ -24,7 +24,7 @@ impl Lane {
     }
 
     /// The attempt under way has failed.
-    pub(super) fn fail(&mut self, failure: Failure, tried: u32, context: &mut EventContext<'_>) {
+    pub(super) fn fail(&mut self, failure: RebuildFailure, tried: u32, context: &mut EventContext<'_>) {
         self.discard(context.actions);
         self.failure = Some(failure);
         // No attempt is current until the next one begins.
@@ -72,7 +72,7 @@ impl Lane {
         }
         match self.state {
             State::Healthy => self.set_error("the peer's end of the lane has failed", None, context),
-            State::Connecting { tried, .. } => self.fail(Failure::GivenUp, tried, context),
+            State::Connecting { tried, .. } => self.fail(RebuildFailure::GivenUp, tried, context),
             _ => {}
         }
     }

@@ -4,7 +4,7 @@ use std::io;
 use std::time::{Duration, Instant};
 
 use super::actions::Actions;
-use super::lane::{EventContext, Lane};
+use super::lane::{EventContext, LaneMachine};
 use super::{Action, LostReason};
 use crate::connection::DeviceHealth;
 use crate::control::ChannelFrame;
@@ -18,7 +18,7 @@ use crate::control::wire::LaneRecord;
 /// up.
 #[derive(Debug)]
 pub(in crate::connection) struct Machine {
-    lanes: Vec<Lane>,
+    lanes: Vec<LaneMachine>,
     device: DeviceHealth,
     actions: Actions,
     /// The connection is lost; further events are ignored.
@@ -38,7 +38,7 @@ impl Machine {
     /// A machine for a connection of `lanes` healthy lanes.
     pub(in crate::connection) fn new(policy: RebuildPolicy, lanes: usize) -> Self {
         Self {
-            lanes: (0..lanes).map(|index| Lane::new(index, policy)).collect(),
+            lanes: (0..lanes).map(|index| LaneMachine::new(index, policy)).collect(),
             device: DeviceHealth::Up,
             actions: Actions::default(),
             over: false,
@@ -57,7 +57,7 @@ impl Machine {
 
     /// The lane is closed, and not because of an [`Action::Close`]: its queue pair was destroyed.
     pub(in crate::connection) fn lane_closed(&mut self, lane: usize, now: Instant) {
-        self.with_lane(lane, now, Lane::destroyed);
+        self.with_lane(lane, now, LaneMachine::destroyed);
     }
 
     /// A frame of the peer was received.
@@ -75,8 +75,8 @@ impl Machine {
             ChannelFrame::Ready { lane, attempt } => {
                 self.with_lane(lane as usize, now, |lane, context| lane.ready(attempt, context));
             }
-            ChannelFrame::Broken { lane } => self.with_lane(lane as usize, now, Lane::broken_at_peer),
-            ChannelFrame::Refused { lane, .. } => self.with_lane(lane as usize, now, Lane::refused),
+            ChannelFrame::Broken { lane } => self.with_lane(lane as usize, now, LaneMachine::broken_at_peer),
+            ChannelFrame::Refused { lane, .. } => self.with_lane(lane as usize, now, LaneMachine::refused),
         }
     }
 
@@ -102,7 +102,7 @@ impl Machine {
             return self.lose(LostReason::Device(reason));
         }
         self.device = health;
-        self.with_lanes(now, Lane::device_changed);
+        self.with_lanes(now, LaneMachine::device_changed);
     }
 
     /// The end of [`Action::Create`] or [`Action::CreateConnected`].
@@ -129,7 +129,7 @@ impl Machine {
 
     /// Handles deadlines that have passed. Does nothing before [`Machine::deadline`].
     pub(in crate::connection) fn timeout(&mut self, now: Instant) {
-        self.with_lanes(now, Lane::timeout);
+        self.with_lanes(now, LaneMachine::timeout);
     }
 
     /// When to call [`Machine::timeout`]; `None`: no deadline is set.
@@ -165,7 +165,7 @@ impl Machine {
         &mut self,
         index: usize,
         now: Instant,
-        change: impl FnOnce(&mut Lane, &mut EventContext<'_>),
+        change: impl FnOnce(&mut LaneMachine, &mut EventContext<'_>),
     ) {
         if self.over {
             return;
@@ -179,14 +179,14 @@ impl Machine {
         }
     }
 
-    fn with_lanes(&mut self, now: Instant, change: impl Fn(&mut Lane, &mut EventContext<'_>)) {
+    fn with_lanes(&mut self, now: Instant, change: impl Fn(&mut LaneMachine, &mut EventContext<'_>)) {
         for index in 0..self.lanes.len() {
             self.with_lane(index, now, &change);
         }
     }
 
     fn lose_without_lanes(&mut self, last: LostReason) {
-        if self.lanes.iter().all(Lane::is_closed) {
+        if self.lanes.iter().all(LaneMachine::is_closed) {
             self.lose(LostReason::NoLane(Box::new(last)));
         }
     }

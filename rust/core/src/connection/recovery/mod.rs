@@ -46,7 +46,7 @@ pub(super) use machine::{Machine, RebuildPolicy};
 pub(super) use rebuilds::Rebuilds;
 
 use actions::Action;
-use reason::{Failure, LostReason};
+use reason::{LostReason, RebuildFailure};
 
 /// Rebuilds of one lane that may fail in a row before the lane is closed. A lane that was rebuilt and fails again has
 /// all attempts again: what bounds a transfer then is how often one of its parts may be interrupted.

@@ -50,7 +50,7 @@ pub(in crate::connection) enum LostReason {
         /// How many were tried.
         attempts: u32,
         /// The failure of the last one.
-        failure: Failure,
+        failure: RebuildFailure,
         /// Why the lane had failed.
         cause: String,
     },
@@ -61,7 +61,7 @@ pub(in crate::connection) enum LostReason {
     )]
     NotAsked {
         /// The failure of the last one that it requested.
-        failure: Option<Failure>,
+        failure: Option<RebuildFailure>,
         /// Why the lane had failed.
         cause: String,
     },
@@ -92,7 +92,7 @@ pub(in crate::connection) enum LostReason {
 
 /// Why one attempt to rebuild a lane failed.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub(in crate::connection) enum Failure {
+pub(in crate::connection) enum RebuildFailure {
     /// The peer did not answer.
     #[error("the peer did not answer within {} s", STEP_LIMIT.as_secs())]
     Unanswered,
@@ -115,7 +115,7 @@ impl LostReason {
     }
 }
 
-fn after(failure: &Option<Failure>) -> String {
+fn after(failure: &Option<RebuildFailure>) -> String {
     failure.as_ref().map_or_else(String::new, |failure| format!(", after {failure}"))
 }
 
@@ -135,7 +135,7 @@ mod tests {
                 "no data from the peer for 3333 ms, and its pings are unanswered",
             ),
             (
-                LostReason::NotRebuilt { attempts: 3, failure: Failure::Unanswered, cause: cause() },
+                LostReason::NotRebuilt { attempts: 3, failure: RebuildFailure::Unanswered, cause: cause() },
                 "3 rebuilds failed, the last one because the peer did not answer within 3 s; the lane had failed: retries",
             ),
             (
@@ -143,7 +143,7 @@ mod tests {
                 "did not request a rebuild within 12 s, or complete it; the",
             ),
             (
-                LostReason::NotAsked { failure: Some(Failure::GivenUp), cause: cause() },
+                LostReason::NotAsked { failure: Some(RebuildFailure::GivenUp), cause: cause() },
                 "or complete it, after the peer discarded its new queue pair; the lane",
             ),
             (LostReason::NotDrained { cause: cause() }, "not drained within 3 s"),

@@ -146,6 +146,6 @@ fn cause() -> String {
     "retries exceeded".to_owned()
 }
 
-fn not_rebuilt(failure: Failure) -> Action {
+fn not_rebuilt(failure: RebuildFailure) -> Action {
     close(LostReason::NotRebuilt { attempts: MAX_ATTEMPTS, failure, cause: cause() })
 }

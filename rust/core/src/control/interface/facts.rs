@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 use ipnet::IpNet;
 
 use super::routes::{DefaultRoutes, parse_v4, parse_v6};
-use super::{Interface, Kind, Link};
+use super::{Interface, Kind, LinkState};
 
 /// This host's interfaces in the kernel's order. Without a network there is still loopback.
 pub(super) fn interfaces() -> Vec<Interface> {
@@ -40,7 +40,7 @@ fn to_interface(listed: if_addrs::Interface, routes: &DefaultRoutes) -> Option<I
     let network = IpNet::new(listed.ip(), prefix).ok()?;
     let sysfs = Sysfs::of(&listed.name, listed.index);
     Some(Interface {
-        link: if listed.is_oper_up() { Link::Up } else { sysfs.why_not_up() },
+        link: if listed.is_oper_up() { LinkState::Up } else { sysfs.why_not_up() },
         kind: sysfs.kind(&listed),
         default_v4: routes.v4.get(&listed.name).copied(),
         default_v6: routes.v6.get(&listed.name).copied(),
@@ -76,15 +76,15 @@ impl Sysfs {
         Kind::Ordinary
     }
 
-    fn why_not_up(&self) -> Link {
-        let Some(folder) = &self.0 else { return Link::NotRunning };
+    fn why_not_up(&self) -> LinkState {
+        let Some(folder) = &self.0 else { return LinkState::NotRunning };
         let flags = read_bounded(&folder.join("flags"));
         let flags = flags.trim().strip_prefix("0x").and_then(|digits| u32::from_str_radix(digits, 16).ok());
         match flags {
-            Some(flags) if flags & IFF_UP == 0 => Link::Down,
+            Some(flags) if flags & IFF_UP == 0 => LinkState::Down,
             // `carrier` cannot be read of an interface that is down.
-            Some(_) if read_bounded(&folder.join("carrier")).trim() == "0" => Link::NoCarrier,
-            _ => Link::NotRunning,
+            Some(_) if read_bounded(&folder.join("carrier")).trim() == "0" => LinkState::NoCarrier,
+            _ => LinkState::NotRunning,
         }
     }
 }
@@ -115,7 +115,7 @@ mod tests {
     fn this_host_has_interfaces_with_a_state() {
         let found = interfaces();
         assert!(!found.is_empty());
-        assert!(found.iter().any(|one| one.link == Link::Up), "{found:?}");
+        assert!(found.iter().any(|one| one.link == LinkState::Up), "{found:?}");
         for one in found.iter().filter(|one| one.network.addr().is_loopback()) {
             assert_eq!(one.kind, Kind::Loopback, "{one:?}");
         }
@@ -126,7 +126,7 @@ mod tests {
         assert!(Sysfs::of("lo", Some(u32::MAX)).0.is_none());
         assert!(Sysfs::of("lo", None).0.is_none());
         assert!(Sysfs::of("../net/lo", Some(1)).0.is_none());
-        assert_eq!(Sysfs(None).why_not_up(), Link::NotRunning);
+        assert_eq!(Sysfs(None).why_not_up(), LinkState::NotRunning);
         assert_eq!(read_bounded(Path::new("/no/such/file")), "");
     }
 }

@@ -24,7 +24,7 @@ pub struct Interface {
     /// The address and its network.
     pub network: IpNet,
     /// Its link state.
-    pub link: Link,
+    pub link: LinkState,
     /// What it is.
     pub kind: Kind,
     /// The smallest metric of the IPv4 default routes that leave through it.
@@ -35,7 +35,7 @@ pub struct Interface {
 
 /// The link state of an interface.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Link {
+pub enum LinkState {
     /// Up, with carrier.
     Up,
     /// Administratively down.
@@ -63,11 +63,11 @@ impl Interface {
     /// An ordinary interface that is up, without a default route.
     pub fn new(name: &str, network: IpNet) -> Self {
         let name = name.to_owned();
-        Self { name, network, link: Link::Up, kind: Kind::Ordinary, default_v4: None, default_v6: None }
+        Self { name, network, link: LinkState::Up, kind: Kind::Ordinary, default_v4: None, default_v6: None }
     }
 }
 
-impl fmt::Display for Link {
+impl fmt::Display for LinkState {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Up => "up",
@@ -229,7 +229,8 @@ mod tests {
 
     #[test]
     fn a_named_interface_that_is_down_is_reported_as_down() {
-        let down = Interface { link: Link::Down, ..Interface::new("eth1", "192.0.2.7/24".parse().unwrap()) };
+        let down =
+            Interface { link: LinkState::Down, ..Interface::new("eth1", "192.0.2.7/24".parse().unwrap()) };
         let up = Interface::new("eth0", "198.51.100.7/24".parse().unwrap());
         let config = config_of(&[("FLAGCX_SOCKET_IFNAME", "=eth1")]);
         let error = choose(&[up, down], &config).unwrap_err().to_string();

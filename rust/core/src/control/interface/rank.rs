@@ -3,7 +3,7 @@
 use std::fmt;
 use std::net::IpAddr;
 
-use super::{Interface, InterfaceRules, Kind, Link};
+use super::{Interface, InterfaceRules, Kind, LinkState};
 use crate::config::AddressFamily;
 
 /// An address, and its preference or the reason for its exclusion.
@@ -42,7 +42,7 @@ pub enum Preference {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Exclusion {
     /// Its interface is not up with carrier.
-    Link(Link),
+    Link(LinkState),
     /// `FLAGCX_SOCKET_IFNAME` names others.
     NotNamed,
     /// `FLAGCX_SOCKET_FAMILY` asks for the other family.
@@ -75,7 +75,7 @@ fn judge(one: &Interface, rules: &InterfaceRules) -> Result<Preference, Exclusio
         return Err(Exclusion::NotNamed);
     }
     check_family(address, rules.family)?;
-    if one.link != Link::Up {
+    if one.link != LinkState::Up {
         return Err(Exclusion::Link(one.link));
     }
     if rules.names.is_some() {

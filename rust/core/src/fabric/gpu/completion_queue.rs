@@ -42,10 +42,10 @@ impl CopyStreams {
     pub(super) fn sweep(&self) {
         lock(&self.0).retain(|copies| {
             let mut copies = lock(copies);
-            if copies.is_abandoned {
+            if copies.is_orphaned {
                 copies.look();
             }
-            !copies.is_abandoned || copies.outstanding() > 0
+            !copies.is_orphaned || copies.outstanding() > 0
         });
     }
 }
@@ -78,16 +78,16 @@ impl GpuCompletionQueue {
 
 impl CompletionQueue for GpuCompletionQueue {
     fn poll(&mut self, out: &mut [Completion]) -> Result<usize, FabricError> {
-        let (mut found, mut has_abandoned) = (0, false);
+        let (mut found, mut has_orphaned) = (0, false);
         for copies in lock(&self.streams.0).iter() {
             let mut copies = lock(copies);
             copies.look();
-            has_abandoned |= copies.is_abandoned;
-            if !copies.is_abandoned {
+            has_orphaned |= copies.is_orphaned;
+            if !copies.is_orphaned {
                 found += copies.take(out.get_mut(found..).unwrap_or_default());
             }
         }
-        if has_abandoned {
+        if has_orphaned {
             self.streams.sweep();
         }
         Ok(found)
@@ -98,7 +98,7 @@ impl CompletionQueue for GpuCompletionQueue {
         for copies in lock(&self.streams.0).iter() {
             let mut copies = lock(copies);
             copies.look();
-            if copies.has_completions() && !copies.is_abandoned {
+            if copies.has_completions() && !copies.is_orphaned {
                 return Ok(false);
             }
             if copies.outstanding() == 0 {

@@ -26,7 +26,7 @@ pub(super) struct Copies {
     /// Why no copy is started any more.
     error: Option<String>,
     /// Its work queue is gone: nothing is to be told any more.
-    pub(super) is_abandoned: bool,
+    pub(super) is_orphaned: bool,
     /// An error that says nothing about the copies was logged.
     has_warned: bool,
 }
@@ -52,7 +52,7 @@ impl Copies {
             marked: 0,
             is_unannounced: false,
             error: None,
-            is_abandoned: false,
+            is_orphaned: false,
             has_warned: false,
         }
     }

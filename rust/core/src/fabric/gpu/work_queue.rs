@@ -9,7 +9,7 @@ use super::is_gpu;
 use crate::fabric::{
     Batch, FabricError, Opcode, PathKind, Paths, Posted, QueuePairCaps, Sge, WorkQueue, WorkRequest,
 };
-use crate::gpu::{CopyStream, Direction, GpuError};
+use crate::gpu::{CopyDirection, CopyStream, GpuError};
 use crate::sync::{Mutex, lock};
 
 /// Opens a stream, in the context of its GPU, which need not be the calling thread's.
@@ -101,7 +101,7 @@ impl WorkQueue for GpuWorkQueue {
 impl Drop for GpuWorkQueue {
     /// Copies under way go on: the completion queue keeps the stream until they are done.
     fn drop(&mut self) {
-        lock(&self.copies).is_abandoned = true;
+        lock(&self.copies).is_orphaned = true;
         self.streams.sweep();
     }
 }
@@ -130,9 +130,9 @@ fn start(
         let (near, far) = ((entry.address, is_gpu(entry.lkey)), (remote, is_gpu(request.rkey)));
         let (from, to) = if opcode == Opcode::Write { (near, far) } else { (far, near) };
         let direction = match (from.1, to.1) {
-            (true, true) => Direction::DeviceToDevice,
-            (true, false) => Direction::DeviceToHost,
-            (false, _) => Direction::HostToDevice,
+            (true, true) => CopyDirection::GpuToGpu,
+            (true, false) => CopyDirection::GpuToHost,
+            (false, _) => CopyDirection::HostToGpu,
         };
         // SAFETY: the poster promises that the ranges are valid, of the kinds that their keys say, and stay so until the
         // request has completed (provider contract, "Retirement"): it completes only once the stream says that a mark behind

@@ -25,7 +25,7 @@ pub(super) enum AddressSpace {
 
 /// Where a checked range of the other end is copied from or to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Place {
+pub(super) struct CheckedRange {
     pub(super) space: AddressSpace,
     /// Its first address in that space.
     pub(super) address: u64,

@@ -1,9 +1,9 @@
 //! Ranges to copy by one call, of requests in a row.
 
-use super::address_space::{AddressSpace, Place};
+use super::address_space::{AddressSpace, CheckedRange};
 use super::far_end::FarMemory;
 use super::foreign::MAX_RANGES;
-use super::send_queue::{Piece, Request};
+use super::send_queue::{Piece, QueuedRequest};
 use super::socket::Range;
 use super::table::Violation;
 use super::work::{MAX_MESSAGE, PinSet, Unpinned, Work, rights};
@@ -11,7 +11,7 @@ use crate::fabric::{CompletionStatus, Opcode};
 
 /// The ranges of either side; the lists keep their room between calls.
 #[derive(Debug)]
-pub(super) struct Batch {
+pub(super) struct CopyBatch {
     pub(super) opcode: Option<Opcode>,
     /// What the remote ranges are addresses of.
     pub(super) space: AddressSpace,
@@ -23,21 +23,21 @@ pub(super) struct Batch {
     pub(super) bytes: u64,
 }
 
-impl Default for Batch {
+impl Default for CopyBatch {
     fn default() -> Self {
         let (local, remote) = (Vec::with_capacity(MAX_RANGES), Vec::with_capacity(MAX_RANGES));
         Self { opcode: None, space: AddressSpace::Same, plain: false, local, remote, requests: 0, bytes: 0 }
     }
 }
 
-impl Batch {
+impl CopyBatch {
     /// Whether there is nothing in it.
     pub(super) fn is_empty(&self) -> bool {
         self.requests == 0 && self.bytes == 0
     }
 
     /// Whether a request to `place` fits in, by what is in it already.
-    pub(super) fn takes(&self, request: &Request, place: &Place) -> bool {
+    pub(super) fn takes(&self, request: &QueuedRequest, place: &CheckedRange) -> bool {
         let is_alike = |opcode| {
             opcode == request.opcode && self.space == place.space && self.plain == place.cannot_fault
         };
@@ -58,9 +58,9 @@ impl Batch {
         &mut self,
         work: &Work<'_>,
         index: u64,
-        request: &Request,
+        request: &QueuedRequest,
         offset: u64,
-        place: &Place,
+        place: &CheckedRange,
     ) -> bool {
         if request.length == 0 {
             self.requests += 1;
@@ -98,20 +98,24 @@ pub(super) enum Refused {
 }
 
 /// Checks both sides of a request, and pins their regions. Answers where its remote range lies in `memory`; that neither side
-/// can fault, if [`Place::cannot_fault`] says so.
+/// can fault, if [`CheckedRange::cannot_fault`] says so.
 pub(super) fn check(
     work: &Work<'_>,
     index: u64,
-    request: &Request,
+    request: &QueuedRequest,
     local: &mut PinSet<'_>,
     remote: &mut PinSet<'_>,
     memory: &FarMemory,
-) -> Result<Place, Refused> {
+) -> Result<CheckedRange, Refused> {
     if request.length > u64::from(MAX_MESSAGE) {
         return Err(Refused::Failed(CompletionStatus::LocalLength));
     }
     if request.length == 0 {
-        return Ok(Place { space: memory.space(), address: request.remote_address, cannot_fault: false });
+        return Ok(CheckedRange {
+            space: memory.space(),
+            address: request.remote_address,
+            cannot_fault: false,
+        });
     }
     let refuse = |status| {
         move |problem| match problem {
@@ -134,5 +138,5 @@ pub(super) fn check(
         .checked(request.rkey, request.remote_address, request.length, remote_right)
         .map_err(refuse_remote)?;
     let place = memory.locate(pinned, request.remote_address, request.length, request.opcode);
-    Ok(Place { cannot_fault: cannot_fault && place.cannot_fault, ..place })
+    Ok(CheckedRange { cannot_fault: cannot_fault && place.cannot_fault, ..place })
 }

@@ -4,13 +4,13 @@
 use std::sync::Arc;
 
 use super::address_space::{AddressSpace, CopyStop};
-use super::batch::{Batch, Refused, check};
+use super::batch::{CopyBatch, Refused, check};
 use super::device_core::Core;
 use super::endpoint::Endpoint;
 use super::far_end::{FarEnd, FarMemory, FarView, Here, OtherProcess};
-use super::faults::Verdict;
+use super::faults::Injection;
 use super::link::{Link, Unmapped};
-use super::send_queue::Request;
+use super::send_queue::QueuedRequest;
 use super::work::{Next, Patience, PinSet, Step, Work};
 use crate::fabric::{CompletionStatus, Opcode, PathKind};
 
@@ -21,7 +21,7 @@ pub(super) struct Copier {
     /// Bytes of the request under way that are done.
     offset: u64,
     patience: Patience,
-    batch: Batch,
+    batch: CopyBatch,
 }
 
 impl Copier {
@@ -43,7 +43,7 @@ impl Copier {
     }
 
     fn new(far: FarEnd) -> Self {
-        Self { far, offset: 0, patience: Patience::default(), batch: Batch::default() }
+        Self { far, offset: 0, patience: Patience::default(), batch: CopyBatch::default() }
     }
 
     /// The other end, for threads that copy beside this.
@@ -107,7 +107,7 @@ impl Copier {
         memory: &'a FarMemory,
         local: &mut PinSet<'_>,
         remote: &mut PinSet<'a>,
-        batch: &mut Batch,
+        batch: &mut CopyBatch,
     ) -> Option<Next> {
         let mut index = first;
         let mut offset = self.offset;
@@ -146,10 +146,10 @@ impl Copier {
 
     fn obstacle(&mut self, work: &mut Work<'_>, index: u64) -> Option<Next> {
         match work.faults.judge(index) {
-            Verdict::Go => self.patience.judge(self.far.counterpart(work.endpoint)),
-            Verdict::Wait(time) => Some(Next::Later(time)),
-            Verdict::Fail(status) => Some(Next::Failed(status)),
-            Verdict::DropPeer => {
+            Injection::Go => self.patience.judge(self.far.counterpart(work.endpoint)),
+            Injection::Wait(time) => Some(Next::Later(time)),
+            Injection::Fail(status) => Some(Next::Failed(status)),
+            Injection::DropPeer => {
                 self.far.cut(work.endpoint);
                 Some(Next::Failed(CompletionStatus::RetryExceeded))
             }
@@ -161,7 +161,7 @@ impl Copier {
         work: &mut Work<'_>,
         first: u64,
         memory: &FarMemory,
-        batch: &Batch,
+        batch: &CopyBatch,
         local: &PinSet<'_>,
         remote: &PinSet<'_>,
     ) -> Result<u64, Next> {
@@ -226,7 +226,7 @@ impl Copier {
     }
 
     /// How many requests are done now that so many bytes were moved.
-    fn note_moved(&mut self, work: &mut Work<'_>, first: u64, batch: &Batch, mut moved: u64) -> u64 {
+    fn note_moved(&mut self, work: &mut Work<'_>, first: u64, batch: &CopyBatch, mut moved: u64) -> u64 {
         let mut done = 0;
         while let Some(request) = work.queue.get(first + done).filter(|_| done < batch.requests || moved > 0)
         {
@@ -245,7 +245,7 @@ impl Copier {
 }
 
 /// What becomes of a request to memory that is not mapped, where nothing else is wanted.
-fn unmapped(endpoint: &Endpoint, memory: &FarMemory, request: &Request) -> Next {
+fn unmapped(endpoint: &Endpoint, memory: &FarMemory, request: &QueuedRequest) -> Next {
     match memory.link().map(|link| link.why_unmapped(request)) {
         Some(Unmapped::NotYet(time)) => Next::Later(time),
         Some(Unmapped::Never(reason)) => {

@@ -10,7 +10,7 @@ use super::device_core::{Core, add_local_device, remove_local_device};
 use super::endpoint::{Endpoint, gid_of};
 use super::faults::FaultPlan;
 use super::queue_pair::SoftwareQueuePair;
-use super::responder::Responder;
+use super::responder::DataThread;
 use super::shared_queue::SharedQueue;
 use super::table::QUEUE_PAIR_SLOTS;
 use super::work::MAX_MESSAGE;
@@ -32,7 +32,7 @@ pub struct SoftwareDevice {
     attributes: DeviceAttributes,
     core: Arc<Core>,
     /// Started with the first queue pair: a process that moves nothing has no listener and no thread.
-    responder: Mutex<Option<Responder>>,
+    responder: Mutex<Option<DataThread>>,
 }
 
 impl SoftwareDevice {
@@ -54,7 +54,7 @@ impl SoftwareDevice {
         if let Some(responder) = &*responder {
             return Ok(SocketAddr::new(self.core.ip(), responder.port()));
         }
-        let started = Responder::start(&self.core)?;
+        let started = DataThread::start(&self.core)?;
         let address = SocketAddr::new(self.core.ip(), started.port());
         add_local_device(address, &self.core);
         *responder = Some(started);

@@ -188,7 +188,7 @@ impl Core {
     pub(super) fn remove_queue_pair(&self, endpoint: &Endpoint) {
         self.break_queue_pair(endpoint);
         if let Some(entry) = self.entries.get(endpoint.slot) {
-            entry.vacate();
+            entry.release();
         }
         let mut queue_pairs = lock(&self.queue_pairs);
         if queue_pairs.by_number.remove(&endpoint.qpn()).is_some() {
@@ -233,7 +233,7 @@ impl Core {
             mtu: MTU_4096,
         };
         if let Some(entry) = self.entries.get(slot) {
-            entry.occupy(address.qpn);
+            entry.acquire(address.qpn);
         }
         let endpoint = Arc::new(make(address, slot));
         queue_pairs.by_number.insert(address.qpn, Arc::clone(&endpoint));

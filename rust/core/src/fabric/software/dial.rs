@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use socket2::SockRef;
 
-use super::hello::{ANSWER_SIZE, Answer, HELLO_SIZE, Hello, HelloError, Offer};
+use super::hello::{ANSWER_SIZE, DataHello, HELLO_SIZE, HelloAnswer, HelloError, Offer};
 use super::keepalive;
 use crate::auth::{AuthError, AuthKey, Initiator, Nonces, PROOF_SIZE, Purpose, Session, random};
 use crate::events::{Waiter, tcp};
@@ -48,7 +48,7 @@ pub(super) async fn dial_patiently(
     key: Option<&AuthKey>,
     deadline: Instant,
     waiter: &Waiter,
-) -> Result<(OwnSocket<TcpStream>, Answer), DialError> {
+) -> Result<(OwnSocket<TcpStream>, HelloAnswer), DialError> {
     let mut pause = FIRST_PAUSE;
     for _ in 1..TRIES {
         match dial(listener, offer, key, deadline, waiter).await {
@@ -70,7 +70,7 @@ pub(super) async fn dial(
     key: Option<&AuthKey>,
     deadline: Instant,
     waiter: &Waiter,
-) -> Result<(OwnSocket<TcpStream>, Answer), DialError> {
+) -> Result<(OwnSocket<TcpStream>, HelloAnswer), DialError> {
     let stream = tcp::connect(None, listener, deadline, waiter).await.map_err(timed_out);
     let stream = stream.map_err(io(CONNECTING))?;
     SockRef::from(&*stream).set_out_of_band_inline(true).map_err(io("setting socket options"))?;
@@ -79,10 +79,10 @@ pub(super) async fn dial(
 
     let nonce =
         key.map(|_| random()).transpose().map_err(io("choosing a random number"))?.unwrap_or_default();
-    let hello = Hello { nonce, keyed: key.is_some() };
+    let hello = DataHello { nonce, keyed: key.is_some() };
     exchange.send(&hello.encode()).await.map_err(io("sending the hello"))?;
     let hello = exchange.receive::<HELLO_SIZE>().await.map_err(io("waiting for its hello"))?;
-    let hello = Hello::decode(&hello)?;
+    let hello = DataHello::decode(&hello)?;
     hello.check_keyed(key.is_some()).map_err(HelloError::Auth)?;
     let nonces = Nonces { initiator: nonce, responder: hello.nonce };
     let session = match key {
@@ -92,7 +92,7 @@ pub(super) async fn dial(
 
     exchange.send(&offer.encode(session.as_ref())).await.map_err(io("sending the offer"))?;
     let answer = exchange.receive::<ANSWER_SIZE>().await.map_err(io("waiting for its answer"))?;
-    let answer = Answer::decode(&answer, session.as_ref())?;
+    let answer = HelloAnswer::decode(&answer, session.as_ref())?;
     Ok((stream, answer))
 }
 

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::address_space::{AddressSpace, Place};
+use super::address_space::{AddressSpace, CheckedRange};
 use super::device_core::Core;
 use super::endpoint::Endpoint;
 use super::link::Link;
@@ -167,17 +167,23 @@ impl FarMemory {
 
     /// Where `length` bytes at `address` of the region `pinned` are copied from or to, until the pin is dropped. They were checked
     /// against the region. Takes no lock and makes no system call, but for a region that is to be mapped and is not yet.
-    pub(super) fn locate(&self, pinned: &Pinned<'_>, address: u64, length: u64, opcode: Opcode) -> Place {
+    pub(super) fn locate(
+        &self,
+        pinned: &Pinned<'_>,
+        address: u64,
+        length: u64,
+        opcode: Opcode,
+    ) -> CheckedRange {
         match self {
             Self::Here(_) => {
-                Place { space: AddressSpace::Same, address, cannot_fault: pinned.cannot_fault() }
+                CheckedRange { space: AddressSpace::Same, address, cannot_fault: pinned.cannot_fault() }
             }
             Self::OtherProcess(link, forced) => {
                 let mapped = match forced {
                     Some(PathKind::CrossMemory) => None,
                     _ => link.locate(pinned, address, length, opcode),
                 };
-                mapped.unwrap_or_else(|| Place {
+                mapped.unwrap_or_else(|| CheckedRange {
                     space: AddressSpace::Foreign(link.pid()),
                     address,
                     cannot_fault: false,

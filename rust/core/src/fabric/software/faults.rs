@@ -187,7 +187,7 @@ pub fn faults_injected() -> u64 {
 
 /// What a request meets before it is carried out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Verdict {
+pub(super) enum Injection {
     Go,
     /// Not before this time.
     Wait(Instant),
@@ -207,9 +207,9 @@ pub(super) struct Faults {
     injected: Arc<AtomicU64>,
     random: u64,
     offered: u64,
-    /// Requests judged so far, and the verdict on the last of them.
+    /// Requests judged so far, and what the last of them meets.
     judged: u64,
-    verdict: Verdict,
+    injection: Injection,
     not_before: Option<Instant>,
 }
 
@@ -218,7 +218,16 @@ impl Faults {
     pub(super) fn new(plan: FaultPlan, ordinal: u64, injected: Arc<AtomicU64>) -> Self {
         let random = plan.seed ^ ordinal.wrapping_mul(0x9E37_79B9_7F4A_7C15);
         let idle = plan.is_empty();
-        Self { plan, idle, injected, random, offered: 0, judged: 0, verdict: Verdict::Go, not_before: None }
+        Self {
+            plan,
+            idle,
+            injected,
+            random,
+            offered: 0,
+            judged: 0,
+            injection: Injection::Go,
+            not_before: None,
+        }
     }
 
     /// Whether the next request given to `post` is to be refused.
@@ -241,23 +250,23 @@ impl Faults {
         lies
     }
 
-    /// The verdict on the `index`-th request (from 0) of the queue pair. Asked again for the same one, it does not
+    /// What is injected into the `index`-th request (from 0) of the queue pair. Asked again for the same one, it does not
     /// draw again.
-    pub(super) fn judge(&mut self, index: u64) -> Verdict {
+    pub(super) fn judge(&mut self, index: u64) -> Injection {
         if self.idle {
-            return Verdict::Go;
+            return Injection::Go;
         }
         if index >= self.judged {
             self.judged = index + 1;
-            self.verdict = self.draw(index + 1);
+            self.injection = self.draw(index + 1);
             if !self.plan.delay.is_zero() {
                 self.count();
                 self.push_back(self.plan.delay);
             }
         }
         match self.not_before {
-            Some(time) if Instant::now() < time => Verdict::Wait(time),
-            _ => self.verdict,
+            Some(time) if Instant::now() < time => Injection::Wait(time),
+            _ => self.injection,
         }
     }
 
@@ -283,16 +292,16 @@ impl Faults {
         self.not_before = base.checked_add(time);
     }
 
-    fn draw(&mut self, number: u64) -> Verdict {
+    fn draw(&mut self, number: u64) -> Injection {
         if self.plan.drop_peer_after.is_some_and(|after| number > after) {
             self.count();
-            return Verdict::DropPeer;
+            return Injection::DropPeer;
         }
         let random = self.next_random() >> 32;
         let hit = self.plan.failures.iter().find(|(when, _)| when.hits(number, random));
-        let Some((_, status)) = hit else { return Verdict::Go };
+        let Some((_, status)) = hit else { return Injection::Go };
         self.count();
-        Verdict::Fail(*status)
+        Injection::Fail(*status)
     }
 
     fn count(&self) {

@@ -18,7 +18,7 @@ pub(super) use self::mapped::Unmapped;
 use super::denial::{self, Denied, call_of, is_denial};
 use super::descriptors;
 use super::foreign;
-use super::hello::Answer;
+use super::hello::HelloAnswer;
 use super::identity::{Identity, random};
 use super::life_word;
 use super::link_messages::{LinkReply, LinkRequest, QueuePairNotice, REQUEST_SIZE};
@@ -61,7 +61,7 @@ impl Link {
     /// Gets the tables and proves the way; an error says, in words for an operator, why there is none.
     pub(super) async fn establish(
         listener: SocketAddr,
-        answer: &Answer,
+        answer: &HelloAnswer,
         deadline: Instant,
         waiter: &Waiter,
     ) -> Result<Self, String> {
@@ -112,7 +112,7 @@ impl Link {
     }
 
     /// Whether it leads to the device that answered so, and that can be asked by it.
-    pub(super) fn leads_to(&self, listener: SocketAddr, answer: &Answer) -> bool {
+    pub(super) fn leads_to(&self, listener: SocketAddr, answer: &HelloAnswer) -> bool {
         self.listener == listener
             && self.incarnation == answer.identity.incarnation
             && !self.questions.is_broken()
@@ -184,7 +184,7 @@ impl Link {
 
     /// Moves random bytes in either direction by the calls that transfers will use, and notes what is denied. An error says that
     /// this is another process.
-    fn prove(&self, answer: &Answer, entries: u64) -> Result<(), String> {
+    fn prove(&self, answer: &HelloAnswer, entries: u64) -> Result<(), String> {
         match (self.prove_read(answer)?, self.prove_write(answer, entries)?) {
             (None, None) => Ok(()),
             (Some(read), Some(write)) => {
@@ -205,7 +205,7 @@ impl Link {
     }
 
     /// Reads random bytes where the peer said that they lie in its memory. `Some`: why that is denied.
-    fn prove_read(&self, answer: &Answer) -> Result<Option<String>, String> {
+    fn prove_read(&self, answer: &HelloAnswer) -> Result<Option<String>, String> {
         let mut seen = [0; 16];
         let from = Range::new(answer.identity.probe_address, 16);
         match foreign::read(self.pid(), &[from], &mut seen) {
@@ -218,7 +218,7 @@ impl Link {
 
     /// Writes a random number to where the entry of the target queue pair lies in the peer's memory, and looks for it by our own
     /// mapping of it. `Some`: why that is denied.
-    fn prove_write(&self, answer: &Answer, entries: u64) -> Result<Option<String>, String> {
+    fn prove_write(&self, answer: &HelloAnswer, entries: u64) -> Result<Option<String>, String> {
         let slot = answer.slot as usize;
         let entry = self.queue_pair(slot).ok_or("its answer names no queue pair of its table")?;
         let number = u64::from_ne_bytes(random()) | 1;

@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::sync::{Arc, Weak};
 use std::time::Instant;
 
-use super::hello::Answer;
+use super::hello::HelloAnswer;
 use super::link::Link;
 use crate::events::Waiter;
 use crate::sync::{Mutex, lock};
@@ -26,7 +26,7 @@ impl Links {
     pub(super) async fn get(
         &self,
         listener: SocketAddr,
-        answer: &Answer,
+        answer: &HelloAnswer,
         deadline: Instant,
         waiter: &Waiter,
     ) -> Result<Arc<Link>, String> {

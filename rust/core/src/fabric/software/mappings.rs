@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use rustix::time::{ClockId, clock_gettime};
 
-use super::address_space::{AddressSpace, Place};
+use super::address_space::{AddressSpace, CheckedRange};
 use super::file_mapping::{FileMapping, Unmappable};
 use super::mapping::SharedArray;
 use super::table::{Pinned, REGION_SLOTS, slot_of};
@@ -85,7 +85,7 @@ struct Entry {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Known {
     /// Where the range lies, until the pin is dropped.
-    Mapped(Place),
+    Mapped(CheckedRange),
     /// Nothing: its file is to be asked for.
     Nothing,
     /// It was mapped, and is not to be before this time.
@@ -303,7 +303,7 @@ impl Record {
     /// Where a range of the region lies here. The range was checked against the peer's table, which may have changed since the
     /// region was mapped, if the peer does not keep to the rules: so it is checked again. `None`: it does not lie in the mapping, or
     /// may not be written there.
-    fn place(&self, address: u64, length: u64, opcode: Opcode) -> Option<Place> {
+    fn place(&self, address: u64, length: u64, opcode: Opcode) -> Option<CheckedRange> {
         let offset = address.checked_sub(self.base.load(Ordering::Relaxed))?;
         let end = offset.checked_add(length)?;
         let is_allowed = opcode == Opcode::Read || self.is_writable.load(Ordering::Relaxed);
@@ -313,7 +313,7 @@ impl Record {
         if !self.used.load(Ordering::Relaxed) {
             self.used.store(true, Ordering::Relaxed);
         }
-        Some(Place {
+        Some(CheckedRange {
             space: AddressSpace::Mapped,
             address: self.start.load(Ordering::Relaxed) + offset,
             cannot_fault: self.is_own.load(Ordering::Relaxed),

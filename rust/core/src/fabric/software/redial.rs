@@ -7,7 +7,7 @@ use std::time::Instant;
 
 use super::device_core::Core;
 use super::dial::{DialError, dial};
-use super::hello::{Answer, Offer, Reception};
+use super::hello::{HelloAnswer, Offer, Reception};
 use super::socket_watch::SocketWatch;
 use super::watched::WatchedSocket;
 use super::work::{CONNECT_PATIENCE, look_again};
@@ -27,23 +27,23 @@ pub(super) struct Dialer {
 }
 
 /// A stream on which the peer has said welcome, or why there is none.
-type Outcome = Result<OwnSocket<TcpStream>, Failure>;
+type RedialResult = Result<OwnSocket<TcpStream>, RedialFailure>;
 
 /// Why there is no stream.
 #[derive(Debug)]
-pub(super) struct Failure {
+pub(super) struct RedialFailure {
     pub(super) reason: String,
     /// It may pass: this process has no descriptor, memory or port left for a moment, or the peer had none.
     pub(super) may_pass: bool,
 }
 
-impl Failure {
+impl RedialFailure {
     fn lasting(reason: String) -> Self {
         Self { reason, may_pass: false }
     }
 }
 
-impl From<io::Error> for Failure {
+impl From<io::Error> for RedialFailure {
     fn from(error: io::Error) -> Self {
         let is_exhausted = matches!(
             error.raw_os_error(),
@@ -60,7 +60,7 @@ impl From<io::Error> for Failure {
     }
 }
 
-impl From<DialError> for Failure {
+impl From<DialError> for RedialFailure {
     fn from(error: DialError) -> Self {
         let (reason, is_displaced) = (error.to_string(), error.is_displaced());
         match error {
@@ -75,7 +75,7 @@ impl From<DialError> for Failure {
 #[derive(Debug)]
 pub(super) struct Dialing {
     since: Instant,
-    outcome: Arc<Mutex<Option<Outcome>>>,
+    outcome: Arc<Mutex<Option<RedialResult>>>,
     task: Option<Task>,
     _events: Arc<EventLoop>,
 }
@@ -87,14 +87,14 @@ impl Dialer {
         sockets: &Arc<SocketWatch>,
         listener: SocketAddr,
         offer: Offer,
-        answer: &Answer,
+        answer: &HelloAnswer,
     ) -> Self {
         let (core, sockets) = (Arc::clone(core), Arc::clone(sockets));
         Self { core, sockets, listener, offer, incarnation: answer.identity.incarnation }
     }
 
     /// Begins to dial, for what is to be done by [`CONNECT_PATIENCE`] after `since`.
-    pub(super) fn dial(&self, since: Instant) -> Result<Dialing, Failure> {
+    pub(super) fn dial(&self, since: Instant) -> Result<Dialing, RedialFailure> {
         let events = EventLoop::acquire()?;
         let outcome = Arc::new(Mutex::new(None));
         let (core, to) = (Arc::clone(&self.core), Arc::clone(&outcome));
@@ -104,7 +104,7 @@ impl Dialer {
             async move {
                 let key = core.options.auth_key.as_ref();
                 let dialed = dial(listener, &offer, key, since + CONNECT_PATIENCE, &waiter).await;
-                let outcome = dialed.map_err(Failure::from).and_then(|(stream, answer)| {
+                let outcome = dialed.map_err(RedialFailure::from).and_then(|(stream, answer)| {
                     let reason = match answer.reception {
                         Reception::Welcome if answer.identity.incarnation == incarnation => {
                             return Ok(stream);
@@ -112,7 +112,7 @@ impl Dialer {
                         Reception::Welcome => "another process has its address now",
                         refused => refused.explain(),
                     };
-                    Err(Failure::lasting(reason.to_owned()))
+                    Err(RedialFailure::lasting(reason.to_owned()))
                 });
                 *lock(&to) = Some(outcome);
             }
@@ -121,7 +121,7 @@ impl Dialer {
     }
 
     /// A stream, made known to the completion queue.
-    pub(super) fn watched(&self, stream: OwnSocket<TcpStream>) -> Result<WatchedSocket, Failure> {
+    pub(super) fn watched(&self, stream: OwnSocket<TcpStream>) -> Result<WatchedSocket, RedialFailure> {
         Ok(WatchedSocket::new(stream, &self.sockets, self.offer.sender.qpn)?)
     }
 
@@ -148,7 +148,7 @@ impl Dialing {
     }
 
     /// What came of it; `None` while it is under way.
-    pub(super) fn take(&self) -> Option<Outcome> {
+    pub(super) fn take(&self) -> Option<RedialResult> {
         lock(&self.outcome).take()
     }
 

@@ -101,7 +101,7 @@ impl RegionTable {
     }
 
     /// Registers `range`; see [`crate::fabric::Device::register`].
-    pub(super) fn register(self: &Arc<Self>, range: &MemoryRange) -> Result<Arc<Region>, FabricError> {
+    pub(super) fn register(self: &Arc<Self>, range: &MemoryRange) -> Result<Arc<TableRegion>, FabricError> {
         let refuse = |errno: Errno, hint: &str| {
             let what = format!("{} ({:#x}+{})", self.device, range.address, range.length);
             Err(FabricError::call("register memory", what, errno.raw_os_error()).with_hint(hint))
@@ -147,7 +147,7 @@ impl RegionTable {
             entry.publish(key, range, mappable);
         }
         let state = Mutex::new(State::Live);
-        Ok(Arc::new(Region { table: Arc::clone(self), slot, key, range: *range, state }))
+        Ok(Arc::new(TableRegion { table: Arc::clone(self), slot, key, range: *range, state }))
     }
 
     /// Whether no region has or had `key`: a peer has guessed it. One that goes on using what was deregistered has not, unless
@@ -213,7 +213,7 @@ impl Slots {
 
 /// One registered range.
 #[derive(Debug)]
-pub(super) struct Region {
+pub(super) struct TableRegion {
     table: Arc<RegionTable>,
     slot: usize,
     key: u32,
@@ -230,7 +230,7 @@ enum State {
     Ended,
 }
 
-impl MemoryRegion for Region {
+impl MemoryRegion for TableRegion {
     fn lkey(&self) -> u32 {
         self.key
     }
@@ -268,7 +268,7 @@ impl MemoryRegion for Region {
     }
 }
 
-impl Region {
+impl TableRegion {
     /// What still accesses it, and when it was closed; its slot is free once that is nothing.
     fn holders(&self) -> Option<(Holders, Instant)> {
         let mut state = lock(&self.state);
@@ -282,7 +282,7 @@ impl Region {
     }
 }
 
-impl Drop for Region {
+impl Drop for TableRegion {
     fn drop(&mut self) {
         let was_live = *lock(&self.state) == State::Live;
         // A failed revocation has been reported to its caller.

@@ -20,14 +20,14 @@ use crate::ports::listen_on_first_free;
 
 /// The data listener at work. Dropping it closes the listener and every socket that came from it.
 #[derive(Debug)]
-pub(super) struct Responder {
+pub(super) struct DataThread {
     core: Arc<Core>,
     port: u16,
     accepting: Option<(Task, Arc<EventLoop>)>,
     thread: Option<JoinHandle<()>>,
 }
 
-impl Responder {
+impl DataThread {
     /// Binds the data listener and starts to serve it.
     pub(super) fn start(core: &Arc<Core>) -> Result<Self, FabricError> {
         let (listener, port) = bind(core)?;
@@ -56,7 +56,7 @@ impl Responder {
     }
 }
 
-impl Drop for Responder {
+impl Drop for DataThread {
     fn drop(&mut self) {
         drop(self.accepting.take());
         self.core.responder.stop();

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use super::copier::Copier;
 use super::far_end::FarView;
 use super::link::Link;
-use super::send_queue::Request;
+use super::send_queue::QueuedRequest;
 use super::socket_watch::News;
 use super::tcp::way::TcpWay;
 use super::work::{Next, Step, Work};
@@ -73,7 +73,8 @@ impl SameHost {
             return failed;
         }
         let link = &*self.link;
-        let takes_tcp = |request: &Request| link.denied().is_denied(request.opcode) && !link.maps(request);
+        let takes_tcp =
+            |request: &QueuedRequest| link.denied().is_denied(request.opcode) && !link.maps(request);
         let tcp = &mut *self.tcp;
         let begin = work.queue.executed;
         let by_tcp = begin < self.tcp_until || work.request(begin).is_none_or(takes_tcp);

@@ -6,7 +6,7 @@ use crate::fabric::{Batch, Opcode, QueuePairCaps, Sge, WorkRequest};
 
 /// One request as it lies in the ring.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Request {
+pub(super) struct QueuedRequest {
     pub(super) id: u64,
     pub(super) remote_address: u64,
     pub(super) rkey: u32,
@@ -17,7 +17,7 @@ pub(super) struct Request {
     pub(super) length: u64,
 }
 
-const EMPTY: Request = Request {
+const EMPTY: QueuedRequest = QueuedRequest {
     id: 0,
     remote_address: 0,
     rkey: 0,
@@ -56,7 +56,7 @@ pub(super) struct Piece {
 pub(super) struct SendQueue {
     depth: usize,
     max_sge: usize,
-    requests: Box<[Request]>,
+    requests: Box<[QueuedRequest]>,
     /// `max_sge` entries for each slot of `requests`.
     entries: Box<[Sge]>,
     /// Requests accepted so far.
@@ -88,7 +88,7 @@ impl SendQueue {
         let places = self.entries.get_mut(start..start + entries.len());
         if let (Some(places), Some(place)) = (places, self.requests.get_mut(slot)) {
             places.copy_from_slice(entries);
-            *place = Request {
+            *place = QueuedRequest {
                 id: label.id,
                 remote_address: request.remote_address,
                 rkey: request.rkey,
@@ -102,7 +102,7 @@ impl SendQueue {
     }
 
     /// The `index`-th request ever posted, if it still is in the ring.
-    pub(super) fn get(&self, index: u64) -> Option<&Request> {
+    pub(super) fn get(&self, index: u64) -> Option<&QueuedRequest> {
         if index < self.reported || index >= self.posted {
             return None;
         }

@@ -148,7 +148,7 @@ impl QueuePairEntry {
     }
 
     /// The slot now holds this queue pair, not connected.
-    pub(super) fn occupy(&self, qpn: u32) {
+    pub(super) fn acquire(&self, qpn: u32) {
         self.peer.store(0, Ordering::SeqCst);
         self.qpn.store(qpn, Ordering::SeqCst);
     }
@@ -164,7 +164,7 @@ impl QueuePairEntry {
     }
 
     /// The slot is free.
-    pub(super) fn vacate(&self) {
+    pub(super) fn release(&self) {
         self.qpn.store(0, Ordering::SeqCst);
     }
 

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use super::endpoint::Endpoint;
 use super::faults::Faults;
 use super::region::RegionTable;
-use super::send_queue::{Request, SendQueue};
+use super::send_queue::{QueuedRequest, SendQueue};
 use super::socket_watch::News;
 use super::table::{Counterpart, Pinned, RegionView, Right, Violation};
 use crate::fabric::{CompletionStatus, MAX_SGE, Opcode};
@@ -55,7 +55,7 @@ pub(super) struct Work<'a> {
 
 impl<'a> Work<'a> {
     /// The `index`-th request ever posted, if it is there and before the end.
-    pub(super) fn request(&self, index: u64) -> Option<&'a Request> {
+    pub(super) fn request(&self, index: u64) -> Option<&'a QueuedRequest> {
         if index < self.end { self.queue.get(index) } else { None }
     }
 }

@@ -8,7 +8,7 @@ use std::os::fd::BorrowedFd;
 use std::ptr::{NonNull, null_mut};
 use std::sync::Arc;
 
-use super::context::{Context, set_nonblocking};
+use super::context::{VerbsContext, set_nonblocking};
 use super::sys::{PollCq, ReqNotifyCq, ibv_comp_channel, ibv_cq, ibv_wc, ibv_wc_status, last_errno};
 use crate::fabric::{Completion, CompletionQueue, CompletionStatus, FabricError, QueueHandle};
 
@@ -17,7 +17,7 @@ const POLL_BATCH: usize = 64;
 
 /// The library's queue and its channel, kept alive by the queue's owner and by every queue pair on it.
 pub(super) struct RawCompletionQueue {
-    pub(super) context: Arc<Context>,
+    pub(super) context: Arc<VerbsContext>,
     pub(super) cq: NonNull<ibv_cq>,
     channel: NonNull<ibv_comp_channel>,
 }
@@ -28,7 +28,7 @@ unsafe impl Send for RawCompletionQueue {}
 unsafe impl Sync for RawCompletionQueue {}
 
 impl RawCompletionQueue {
-    fn create(context: Arc<Context>, depth: c_int) -> Result<Self, FabricError> {
+    fn create(context: Arc<VerbsContext>, depth: c_int) -> Result<Self, FabricError> {
         let library = context.library;
         // SAFETY: the context is open.
         let channel = unsafe { (library.ibv_create_comp_channel)(context.raw.as_ptr()) };
@@ -84,7 +84,7 @@ pub(super) struct VerbsCompletionQueue {
 
 impl VerbsCompletionQueue {
     /// Creates a queue of at least `depth` entries; `most` is the device's limit.
-    pub(super) fn create(context: Arc<Context>, depth: u32, most: u32) -> Result<Self, FabricError> {
+    pub(super) fn create(context: Arc<VerbsContext>, depth: u32, most: u32) -> Result<Self, FabricError> {
         let wanted =
             c_int::try_from(depth).ok().filter(|_| (1..=most).contains(&depth)).ok_or_else(|| {
                 FabricError::Unsupported(format!(

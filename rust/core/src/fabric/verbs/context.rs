@@ -11,7 +11,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use rustix::fs::{OFlags, fcntl_getfl, fcntl_setfl};
 
-use super::events::{self, Event};
+use super::events::{self, AsyncEvent};
 use super::port::LocalPort;
 use super::sys::{
     Library, errno_of, ibv_async_event, ibv_context, ibv_device, ibv_device_attr, ibv_gid, ibv_pd,
@@ -51,9 +51,9 @@ impl VerbsDeviceList {
     }
 
     /// Opens the device called `name`; `None` if there is none.
-    pub(super) fn open(&self, name: &str) -> Option<Result<Arc<Context>, FabricError>> {
+    pub(super) fn open(&self, name: &str) -> Option<Result<Arc<VerbsContext>, FabricError>> {
         let device = self.devices().find(|&device| self.name(device) == name)?;
-        Some(Context::open(self.library, device, name))
+        Some(VerbsContext::open(self.library, device, name))
     }
 
     fn devices(&self) -> impl Iterator<Item = *mut ibv_device> {
@@ -76,7 +76,7 @@ impl Drop for VerbsDeviceList {
 }
 
 /// An open device with one protection domain. Everything made from it holds it by [`Arc`].
-pub(super) struct Context {
+pub(super) struct VerbsContext {
     pub(super) library: &'static Library,
     pub(super) raw: NonNull<ibv_context>,
     pub(super) domain: NonNull<ibv_pd>,
@@ -98,11 +98,11 @@ struct QueuePairEntry {
 }
 
 // SAFETY: verbs calls are thread-safe on one context and one protection domain; the rest is Send and Sync by itself.
-unsafe impl Send for Context {}
+unsafe impl Send for VerbsContext {}
 // SAFETY: as above.
-unsafe impl Sync for Context {}
+unsafe impl Sync for VerbsContext {}
 
-impl Context {
+impl VerbsContext {
     fn open(
         library: &'static Library,
         device: *mut ibv_device,
@@ -153,14 +153,14 @@ impl Context {
         (code == 0).then_some(unsafe { gid.raw })
     }
 
-    /// Readable when [`Context::next_event`] has an event.
+    /// Readable when [`VerbsContext::next_event`] has an event.
     pub(super) fn async_fd(&self) -> BorrowedFd<'_> {
         // SAFETY: the fd belongs to the context, which lives as long as the borrow of `self`.
         unsafe { BorrowedFd::borrow_raw((*self.raw.as_ptr()).async_fd) }
     }
 
     /// The next asynchronous event, acknowledged; `None` when there is none now.
-    pub(super) fn next_event(&self) -> Option<Event> {
+    pub(super) fn next_event(&self) -> Option<AsyncEvent> {
         let mut event = MaybeUninit::<ibv_async_event>::zeroed();
         // SAFETY: the context is open and its fd non-blocking; the library fills the event.
         if unsafe { (self.library.ibv_get_async_event)(self.raw.as_ptr(), event.as_mut_ptr()) } != 0 {
@@ -173,9 +173,9 @@ impl Context {
             let event = event.as_mut_ptr();
             let kind = event.byte_add(offset_of!(ibv_async_event, event_type)).cast::<u32>().read();
             let decoded = match events::subject(kind) {
-                events::Subject::QueuePair => Event::of_queue_pair(kind, (*(*event).element.qp).qp_num),
-                events::Subject::Port => Event::of_port(kind, (*event).element.port_num),
-                events::Subject::Other => Event::other(kind),
+                events::Subject::QueuePair => AsyncEvent::of_queue_pair(kind, (*(*event).element.qp).qp_num),
+                events::Subject::Port => AsyncEvent::of_port(kind, (*event).element.port_num),
+                events::Subject::Other => AsyncEvent::other(kind),
             };
             (self.library.ibv_ack_async_event)(event);
             decoded
@@ -230,7 +230,7 @@ impl Context {
     }
 }
 
-impl Drop for Context {
+impl Drop for VerbsContext {
     fn drop(&mut self) {
         // SAFETY: everything made from the domain and the context held an `Arc` to `self`, so it was dropped before.
         let codes = unsafe {
@@ -243,9 +243,9 @@ impl Drop for Context {
     }
 }
 
-impl std::fmt::Debug for Context {
+impl std::fmt::Debug for VerbsContext {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Context").field("name", &self.name).field("library", &self.library.file).finish()
+        f.debug_struct("VerbsContext").field("name", &self.name).field("library", &self.library.file).finish()
     }
 }
 

@@ -4,7 +4,7 @@ use std::os::fd::BorrowedFd;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use super::completion_queue::{RawCompletionQueue, VerbsCompletionQueue};
-use super::context::Context;
+use super::context::VerbsContext;
 use super::gid::GidPreference;
 use super::memory::VerbsMemoryRegion;
 use super::port::{LocalPort, gid_table};
@@ -20,7 +20,7 @@ use crate::fabric::{
 /// A device's port.
 #[derive(Debug)]
 pub(super) struct VerbsDevice {
-    context: Arc<Context>,
+    context: Arc<VerbsContext>,
     files: DeviceFiles,
     attributes: DeviceAttributes,
     settings: QueuePairSettings,
@@ -34,7 +34,7 @@ pub(super) struct VerbsDevice {
 impl VerbsDevice {
     /// A device for an active port.
     pub(super) fn new(
-        context: Arc<Context>,
+        context: Arc<VerbsContext>,
         files: DeviceFiles,
         port: LocalPort,
         options: &VerbsOptions,
@@ -170,7 +170,7 @@ impl Device for VerbsDevice {
 }
 
 fn attributes(
-    context: &Context,
+    context: &VerbsContext,
     files: &DeviceFiles,
     port: u8,
     limits: &ibv_device_attr,

@@ -5,7 +5,7 @@ use crate::fabric::DeviceEvent;
 
 /// An event and, where it concerns one port of the device only, that port.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Event {
+pub(super) struct AsyncEvent {
     pub(super) port: Option<u8>,
     pub(super) event: DeviceEvent,
 }
@@ -48,7 +48,7 @@ pub(super) fn subject(number: u32) -> Subject {
     }
 }
 
-impl Event {
+impl AsyncEvent {
     /// An event of queue pair `qpn`. Only those that leave it in ERROR are fatal to it.
     pub(super) fn of_queue_pair(number: u32, qpn: u32) -> Self {
         let event = match number {
@@ -88,21 +88,24 @@ mod tests {
     fn queue_pair_errors_are_fatal_to_that_queue_pair() {
         for number in [QP_FATAL, QP_REQ_ERR, QP_ACCESS_ERR] {
             assert_eq!(subject(number), Subject::QueuePair);
-            assert_eq!(Event::of_queue_pair(number, 77).event, DeviceEvent::QueuePairFatal(77));
+            assert_eq!(AsyncEvent::of_queue_pair(number, 77).event, DeviceEvent::QueuePairFatal(77));
         }
-        assert_eq!(Event::of_queue_pair(COMM_EST, 77).event, DeviceEvent::Other(COMM_EST));
+        assert_eq!(AsyncEvent::of_queue_pair(COMM_EST, 77).event, DeviceEvent::Other(COMM_EST));
     }
 
     #[test]
     fn port_events_name_their_port() {
-        assert_eq!(Event::of_port(PORT_ERR, 2), Event { port: Some(2), event: DeviceEvent::PortDown });
-        assert_eq!(Event::of_port(GID_CHANGE, 1).event, DeviceEvent::AddressChange);
+        assert_eq!(
+            AsyncEvent::of_port(PORT_ERR, 2),
+            AsyncEvent { port: Some(2), event: DeviceEvent::PortDown }
+        );
+        assert_eq!(AsyncEvent::of_port(GID_CHANGE, 1).event, DeviceEvent::AddressChange);
         assert_eq!(subject(PORT_ACTIVE), Subject::Port);
     }
 
     #[test]
     fn unknown_numbers_pass_through_without_touching_the_element() {
         assert_eq!(subject(4711), Subject::Other);
-        assert_eq!(Event::other(4711), Event { port: None, event: DeviceEvent::Other(4711) });
+        assert_eq!(AsyncEvent::other(4711), AsyncEvent { port: None, event: DeviceEvent::Other(4711) });
     }
 }

@@ -8,13 +8,13 @@ use std::time::Instant;
 
 use rustix::process::{Resource, getrlimit};
 
-use super::context::Context;
+use super::context::VerbsContext;
 use super::sys::{errno_of, ibv_access_flags as flag, ibv_mr, last_errno};
 use crate::fabric::{Access, FabricError, MemoryRange, MemoryRegion};
 
 /// A registered range.
 pub(super) struct VerbsMemoryRegion {
-    context: Arc<Context>,
+    context: Arc<VerbsContext>,
     /// `None` once deregistered.
     raw: Mutex<Option<NonNull<ibv_mr>>>,
     lkey: u32,
@@ -29,7 +29,7 @@ unsafe impl Sync for VerbsMemoryRegion {}
 impl VerbsMemoryRegion {
     /// Registers `range`; `largest` is the device's limit, `relaxed` whether relaxed ordering may be asked for.
     pub(super) fn register(
-        context: Arc<Context>,
+        context: Arc<VerbsContext>,
         range: &MemoryRange,
         largest: u64,
         relaxed: bool,
@@ -68,7 +68,7 @@ impl VerbsMemoryRegion {
                 ),
                 (Some(_), None, _) => {
                     return Err(FabricError::Unsupported(format!(
-                        "{} has no ibv_reg_dmabuf_mr (rdma-core 34 or later), so {} cannot register device memory \
+                        "{} has no ibv_reg_dmabuf_mr (rdma-core 34 or later), so {} cannot register GPU memory \
                          by dma-buf",
                         library.file, context.name
                     )));
@@ -78,7 +78,7 @@ impl VerbsMemoryRegion {
                 }
                 (None, _, None) if range.cpu_address.is_some() => {
                     return Err(FabricError::Unsupported(format!(
-                        "{} has no ibv_reg_mr_iova2 (rdma-core 28 or later), so {} cannot register device memory by a \
+                        "{} has no ibv_reg_mr_iova2 (rdma-core 28 or later), so {} cannot register GPU memory by a \
                          mapping of it",
                         library.file, context.name
                     )));
@@ -166,7 +166,7 @@ fn hint(errno: i32, range: &MemoryRange) -> String {
                 .to_owned(),
         },
         libc::EFAULT => format!(
-            "{:#x}+{} is not mapped in this process, or not writable; device memory needs a dma-buf or the peer memory \
+            "{:#x}+{} is not mapped in this process, or not writable; GPU memory needs a dma-buf or the peer memory \
              module of its vendor",
             range.address, range.length
         ),

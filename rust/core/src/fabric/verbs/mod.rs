@@ -14,7 +14,7 @@ use std::sync::Arc;
 
 use super::registry::Opened;
 use super::{Device, FabricError, HcaFilter, VerbsOptions};
-use context::{Context, VerbsDeviceList};
+use context::{VerbsContext, VerbsDeviceList};
 use device::VerbsDevice;
 use gid::GidPreference;
 use port::LocalPort;
@@ -125,7 +125,7 @@ impl<'a> Opener<'a> {
         VerbsDevice::new(context, files, port, self.options, self.preference.clone(), self.max_mtu)
     }
 
-    fn context(&self, name: &str) -> Result<Arc<Context>, FabricError> {
+    fn context(&self, name: &str) -> Result<Arc<VerbsContext>, FabricError> {
         self.table.open(name).unwrap_or_else(|| Err(FabricError::call("ibv_open_device", name, libc::ENODEV)))
     }
 

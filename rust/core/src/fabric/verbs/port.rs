@@ -1,6 +1,6 @@
 //! One port of a device: its state, its address, and the units that libibverbs counts in.
 
-use super::context::Context;
+use super::context::VerbsContext;
 use super::gid::{GidChoice, GidPreference};
 use super::sys::{ibv_port_attr, ibv_port_state};
 use super::sysfs::DeviceFiles;
@@ -21,7 +21,7 @@ pub(super) struct LocalPort {
 impl LocalPort {
     /// Reads the port and chooses its GID. `Ok(None)`: it is not active.
     pub(super) fn read(
-        context: &Context,
+        context: &VerbsContext,
         files: &DeviceFiles,
         number: u8,
         preference: &GidPreference,
@@ -60,7 +60,7 @@ impl LocalPort {
 
 /// The filled entries of a port's GID table.
 pub(super) fn gid_table(
-    context: &Context,
+    context: &VerbsContext,
     files: &DeviceFiles,
     port: u8,
     attributes: &ibv_port_attr,

@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
 use super::completion_queue::RawCompletionQueue;
-use super::context::Context;
+use super::context::VerbsContext;
 use super::port::{LocalPort, mtu_bytes};
 use super::send_list::{LONGEST, SendList};
 use super::sys::{
@@ -71,7 +71,7 @@ impl VerbsQueuePair {
         Ok(pair)
     }
 
-    fn context(&self) -> &Context {
+    fn context(&self) -> &VerbsContext {
         &self.queue.context
     }
 
@@ -273,7 +273,7 @@ impl Drop for VerbsQueuePair {
     fn drop(&mut self) {
         self.context().remove_queue_pair(self.number());
         // SAFETY: made by this library, destroyed once. Blocks until the library's events on it are acknowledged,
-        // which `Context::next_event` does before it returns.
+        // which `VerbsContext::next_event` does before it returns.
         let code = unsafe { (self.context().library.ibv_destroy_qp)(self.raw.as_ptr()) };
         if let Err(error) = self.context().check("ibv_destroy_qp", code) {
             tracing::warn!("cannot destroy a queue pair, which leaks: {error}");

@@ -10,7 +10,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use once_cell::sync::OnceCell;
 
 use super::super::{
-    CopyStream, DmaBufExport, GpuError, GpuRuntime, IPC_HANDLE_BYTES, IpcExport, PointerKind, SavedDevice,
+    CopyStream, DmaBufExport, GpuError, GpuRuntime, IPC_HANDLE_BYTES, IpcExport, PointerKind, SavedGpu,
 };
 use super::stream::CudaStream;
 use super::symbols::{IpcMemHandle, Symbols};
@@ -28,12 +28,12 @@ const MEMORY_TYPE_HOST: u32 = 1;
 const IPC_LAZY_PEER_ACCESS: u32 = 1;
 const RANGE_HANDLE_DMA_BUF: c_int = 1;
 
-/// The CUDA driver. Works in the primary context of each device, which it shares with the CUDA runtime library.
+/// The CUDA driver. Works in the primary context of each GPU, which it shares with the CUDA runtime library.
 #[derive(Debug)]
 pub struct CudaRuntime {
     symbols: Arc<Symbols>,
     initialised: OnceCell<()>,
-    /// Primary contexts taken so far, by device; kept until the process ends, as the CUDA runtime library does.
+    /// Primary contexts retained so far, by GPU; kept until the process ends, as the CUDA runtime library does.
     contexts: Mutex<HashMap<i32, usize>>,
 }
 
@@ -108,45 +108,47 @@ impl GpuRuntime for CudaRuntime {
             None | Some(0 | MEMORY_TYPE_HOST) => return Ok(PointerKind::Host),
             Some(_) => {}
         }
-        // The CPU reaches managed memory, and no NIC reaches it on the device.
+        // The CPU reaches managed memory, and no NIC reaches it on the GPU.
         if self.attribute(ATTRIBUTE_IS_MANAGED, address)?.is_some_and(|managed| managed & 0xFF != 0) {
             return Ok(PointerKind::Host);
         }
         let ordinal = self.attribute(ATTRIBUTE_DEVICE_ORDINAL, address)?;
-        Ok(PointerKind::Device(ordinal.map(|ordinal| ordinal as i32)))
+        Ok(PointerKind::Gpu(ordinal.map(|ordinal| ordinal as i32)))
     }
 
-    fn device_count(&self) -> Result<u32, GpuError> {
+    fn gpu_count(&self) -> Result<u32, GpuError> {
         let (driver, mut count) = (self.driver()?, 0);
         // SAFETY: the out parameter is valid.
         driver.check("cuDeviceGetCount", unsafe { (driver.device_count)(&raw mut count) })?;
         Ok(u32::try_from(count).unwrap_or(0))
     }
 
-    fn current_device(&self) -> Result<i32, GpuError> {
+    fn current_gpu(&self) -> Result<i32, GpuError> {
         let driver = self.driver()?;
         let mut device = 0;
         // SAFETY: the driver's function by its documented type; the out parameter is valid.
         driver.check("cuCtxGetDevice", unsafe { (driver.context_device)(&raw mut device) })?;
-        let ordinals = 0..i32::try_from(self.device_count()?).unwrap_or(i32::MAX);
+        let ordinals = 0..i32::try_from(self.gpu_count()?).unwrap_or(i32::MAX);
         let mut known = ordinals.filter(|&ordinal| self.device(ordinal).is_ok_and(|other| other == device));
-        known.next().ok_or_else(|| GpuError::NotAvailable(format!("device {device} is not listed")))
+        known.next().ok_or_else(|| {
+            GpuError::NotAvailable(format!("the driver does not list its own device {device}"))
+        })
     }
 
     /// In the primary context: streams that are made in another one end with it.
-    fn is_current(&self, device: i32) -> bool {
-        let (Ok(driver), Ok(context)) = (self.driver(), self.primary_context(device)) else { return false };
+    fn is_current(&self, gpu: i32) -> bool {
+        let (Ok(driver), Ok(context)) = (self.driver(), self.primary_context(gpu)) else { return false };
         let mut current = ptr::null_mut();
         // SAFETY: the out parameter is valid.
         unsafe { (driver.get_context)(&raw mut current) == 0 && current == context }
     }
 
-    fn device_of(&self, address: u64) -> Option<i32> {
+    fn gpu_of(&self, address: u64) -> Option<i32> {
         self.attribute(ATTRIBUTE_DEVICE_ORDINAL, address).ok().flatten().map(|ordinal| ordinal as i32)
     }
 
-    fn pci_bus_id(&self, device: i32) -> Result<String, GpuError> {
-        let (driver, device, mut text) = (self.driver()?, self.device(device)?, [0_u8; 32]);
+    fn pci_bus_id(&self, gpu: i32) -> Result<String, GpuError> {
+        let (driver, device, mut text) = (self.driver()?, self.device(gpu)?, [0_u8; 32]);
         let room = c_int::try_from(text.len()).unwrap_or(0);
         // SAFETY: the driver writes at most `room` bytes, NUL included.
         let code = unsafe { (driver.pci_bus_id)(text.as_mut_ptr().cast::<c_char>(), room, device) };
@@ -154,16 +156,16 @@ impl GpuRuntime for CudaRuntime {
         Ok(text.iter().take_while(|byte| **byte != 0).map(|byte| char::from(*byte)).collect())
     }
 
-    fn enter(&self, device: i32) -> Result<SavedDevice, GpuError> {
-        let (context, driver, mut before) = (self.primary_context(device)?, self.driver()?, ptr::null_mut());
+    fn enter(&self, gpu: i32) -> Result<SavedGpu, GpuError> {
+        let (context, driver, mut before) = (self.primary_context(gpu)?, self.driver()?, ptr::null_mut());
         // SAFETY: the out parameter is valid.
         driver.check("cuCtxGetCurrent", unsafe { (driver.get_context)(&raw mut before) })?;
         // SAFETY: the context is retained until the process ends.
         driver.check("cuCtxSetCurrent", unsafe { (driver.set_context)(context) })?;
-        Ok(SavedDevice(before as u64))
+        Ok(SavedGpu(before as u64))
     }
 
-    fn restore(&self, SavedDevice(saved): SavedDevice) -> Result<(), GpuError> {
+    fn restore(&self, SavedGpu(saved): SavedGpu) -> Result<(), GpuError> {
         // SAFETY: the context was current when it was saved; the driver checks whether it still exists.
         self.symbols.check("cuCtxSetCurrent", unsafe { (self.symbols.set_context)(saved as *mut c_void) })
     }

@@ -5,7 +5,7 @@ use std::ffi::{c_int, c_uint, c_void};
 use std::ptr;
 use std::sync::Arc;
 
-use super::super::{CopyStream, Direction, GpuError, host_call};
+use super::super::{CopyDirection, CopyStream, GpuError, host_call};
 use super::runtime::NAME;
 use super::symbols::Symbols;
 use crate::events::Notifier;
@@ -112,7 +112,7 @@ impl CopyStream for CudaStream {
         destination: u64,
         source: u64,
         length: u64,
-        _direction: Direction,
+        _direction: CopyDirection,
     ) -> Result<(), GpuError> {
         let length = usize::try_from(length).unwrap_or(usize::MAX);
         let _entered = self.enter()?;

@@ -192,9 +192,9 @@ fn pointers_are_told_apart_without_initialising_the_driver() {
     let cuda = played();
     assert_eq!(cuda.pointer_kind(GPU), Ok(PointerKind::Host), "not initialised: there is no GPU memory");
     assert!(!driver(|driver| driver.initialised));
-    assert_eq!(cuda.device_count(), Ok(2));
+    assert_eq!(cuda.gpu_count(), Ok(2));
     assert!(driver(|driver| driver.initialised));
-    assert_eq!(cuda.pointer_kind(GPU), Ok(PointerKind::Device(Some(1))));
+    assert_eq!(cuda.pointer_kind(GPU), Ok(PointerKind::Gpu(Some(1))));
     for host in [PINNED, MANAGED, 0x1234] {
         assert_eq!(cuda.pointer_kind(host), Ok(PointerKind::Host), "{host:#x}");
     }
@@ -205,12 +205,12 @@ fn the_callers_context_is_restored_and_each_primary_one_taken_once() {
     let cuda = played();
     gpu(|gpu| gpu.current = 0x77);
     for _ in 0..3 {
-        let _current = CurrentDevice::enter(&cuda, 1).unwrap();
+        let _current = CurrentGpu::enter(&cuda, 1).unwrap();
         assert_eq!(gpu(|gpu| gpu.current), 0x100b);
-        assert_eq!(cuda.current_device(), Ok(1));
+        assert_eq!(cuda.current_gpu(), Ok(1));
     }
     assert_eq!((gpu(|gpu| gpu.current), driver(|driver| driver.retained)), (0x77, 1));
-    assert!(CurrentDevice::enter(&cuda, 5).is_err());
+    assert!(CurrentGpu::enter(&cuda, 5).is_err());
     assert_eq!(gpu(|gpu| gpu.current), 0x77);
     assert_eq!(cuda.pci_bus_id(0).as_deref(), Ok("0000:3B:00.0"));
 }
@@ -220,13 +220,13 @@ fn copies_end_when_the_event_is_ready() {
     let cuda = played();
     let mut stream = cuda.open_stream().unwrap();
     // SAFETY: the played driver touches neither range.
-    unsafe { stream.copy(GPU, 0x1000, 64, Direction::HostToDevice) }.unwrap();
+    unsafe { stream.copy(GPU, 0x1000, 64, CopyDirection::HostToGpu) }.unwrap();
     stream.mark(0).unwrap();
     gpu(|gpu| gpu.running = 1);
     assert_eq!([stream.is_done(0), stream.is_done(0)], [Ok(false), Ok(true)]);
     gpu(|gpu| gpu.fails = "memcpy");
     // SAFETY: as above.
-    let error = unsafe { stream.copy(GPU, 0x1000, 64, Direction::HostToDevice) }.unwrap_err();
+    let error = unsafe { stream.copy(GPU, 0x1000, 64, CopyDirection::HostToGpu) }.unwrap_err();
     assert_eq!(error.to_string(), "cuMemcpyAsync failed: cuda error 800, operation not permitted");
     gpu(|gpu| gpu.fails = "event_create");
     assert!(cuda.open_stream().is_err(), "no event");
@@ -261,7 +261,7 @@ fn a_stream_carries_its_context_into_every_call() {
         let calls = || {
             gpu(|gpu| gpu.current = current);
             // SAFETY: the played driver touches neither range.
-            unsafe { stream.copy(GPU, 0x1000, 64, Direction::HostToDevice) }.unwrap();
+            unsafe { stream.copy(GPU, 0x1000, 64, CopyDirection::HostToGpu) }.unwrap();
             stream.mark(1).unwrap();
             assert_eq!(stream.is_done(1), Ok(true));
             stream.notify(&notifier).unwrap();
@@ -322,11 +322,11 @@ fn a_real_driver_if_there_is_one() {
         Err(error) => return println!("not run, this machine has no GPU: {error}"),
     };
     let host = 0_u8;
-    match cuda.device_count() {
+    match cuda.gpu_count() {
         Ok(count) if count > 0 => {
             assert!(cuda.pci_bus_id(0).unwrap().contains(':'));
             assert_eq!(cuda.pointer_kind(&raw const host as u64), Ok(PointerKind::Host));
-            let _current = CurrentDevice::enter(&cuda, 0).unwrap();
+            let _current = CurrentGpu::enter(&cuda, 0).unwrap();
             assert_eq!(cuda.open_stream().unwrap().is_done(0), Ok(true));
         }
         other => println!("not run, the driver offers no GPU: {other:?}"),

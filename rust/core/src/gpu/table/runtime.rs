@@ -6,7 +6,7 @@ use std::fmt;
 use std::ptr;
 
 use super::super::{
-    CopyStream, DmaBufExport, GpuError, GpuRuntime, IPC_HANDLE_BYTES, IpcExport, PointerKind, SavedDevice,
+    CopyStream, DmaBufExport, GpuError, GpuRuntime, IPC_HANDLE_BYTES, IpcExport, PointerKind, SavedGpu,
 };
 use super::GpuTable;
 use super::stream::TableStream;
@@ -75,16 +75,16 @@ impl TableRuntime {
 
     fn current(&self) -> Result<Option<i32>, GpuError> {
         let Some(get_device) = self.table().get_device else { return Ok(None) };
-        let mut device = 0;
+        let mut gpu = 0;
         // SAFETY: the table's owner promised a conforming callback; the out parameter is valid.
-        check("getDevice", unsafe { get_device(&raw mut device) })?;
-        Ok(Some(device))
+        check("getDevice", unsafe { get_device(&raw mut gpu) })?;
+        Ok(Some(gpu))
     }
 
-    fn set(&self, device: i32) -> Result<(), GpuError> {
-        let set_device = self.table().set_device.ok_or_else(|| unsupported("choose a device"))?;
+    fn set(&self, gpu: i32) -> Result<(), GpuError> {
+        let set_device = self.table().set_device.ok_or_else(|| unsupported("choose a GPU"))?;
         // SAFETY: the table's owner promised a conforming callback.
-        check("setDevice", unsafe { set_device(device) })
+        check("setDevice", unsafe { set_device(gpu) })
     }
 }
 
@@ -95,47 +95,48 @@ impl GpuRuntime for TableRuntime {
 
     fn pointer_kind(&self, address: u64) -> Result<PointerKind, GpuError> {
         Ok(match self.probe(address)? {
-            Some(_) => PointerKind::Device(None),
+            Some(_) => PointerKind::Gpu(None),
             None => PointerKind::Host,
         })
     }
 
-    fn device_count(&self) -> Result<u32, GpuError> {
+    fn gpu_count(&self) -> Result<u32, GpuError> {
         let Some(count) = self.table().get_device_count else { return Ok(0) };
-        let mut devices = 0;
+        let mut gpus = 0;
         // SAFETY: the table's owner promised a conforming callback; the out parameter is valid.
-        check("getDeviceCount", unsafe { count(&raw mut devices) })?;
-        u32::try_from(devices).map_err(|_| malformed("getDeviceCount", devices))
+        check("getDeviceCount", unsafe { count(&raw mut gpus) })?;
+        u32::try_from(gpus).map_err(|_| malformed("getDeviceCount", gpus))
     }
 
-    fn current_device(&self) -> Result<i32, GpuError> {
-        self.current()?.ok_or_else(|| unsupported("tell the current device"))
+    fn current_gpu(&self) -> Result<i32, GpuError> {
+        self.current()?.ok_or_else(|| unsupported("name the current GPU"))
     }
 
-    fn is_current(&self, device: i32) -> bool {
-        self.current().is_ok_and(|current| current.is_none_or(|current| current == device))
+    fn is_current(&self, gpu: i32) -> bool {
+        self.current().is_ok_and(|current| current.is_none_or(|current| current == gpu))
     }
 
-    fn pci_bus_id(&self, device: i32) -> Result<String, GpuError> {
-        let bus_id = self.table().get_device_pci_bus_id.ok_or_else(|| unsupported("name a device"))?;
+    fn pci_bus_id(&self, gpu: i32) -> Result<String, GpuError> {
+        let bus_id =
+            self.table().get_device_pci_bus_id.ok_or_else(|| unsupported("name the bus id of a GPU"))?;
         let mut text = [0_u8; 64];
         // One byte less than there is: the text ends with NUL even if the callback fills all it may.
         let room = c_int::try_from(text.len() - 1).unwrap_or(0);
         // SAFETY: the table's owner promised a conforming callback, which writes at most `room` bytes.
-        check("getDevicePciBusId", unsafe { bus_id(text.as_mut_ptr().cast::<c_char>(), room, device) })?;
+        check("getDevicePciBusId", unsafe { bus_id(text.as_mut_ptr().cast::<c_char>(), room, gpu) })?;
         let text = text.split(|byte| *byte == 0).next().unwrap_or_default();
         String::from_utf8(text.to_vec()).map_err(|_| malformed("getDevicePciBusId", "no text"))
     }
 
-    fn enter(&self, device: i32) -> Result<SavedDevice, GpuError> {
+    fn enter(&self, gpu: i32) -> Result<SavedGpu, GpuError> {
         let before = self.current()?;
-        self.set(device)?;
-        Ok(SavedDevice(before.map_or(NOTHING_SAVED, |device| u64::from(device as u32))))
+        self.set(gpu)?;
+        Ok(SavedGpu(before.map_or(NOTHING_SAVED, |gpu| u64::from(gpu as u32))))
     }
 
-    fn restore(&self, SavedDevice(saved): SavedDevice) -> Result<(), GpuError> {
+    fn restore(&self, SavedGpu(saved): SavedGpu) -> Result<(), GpuError> {
         match u32::try_from(saved) {
-            Ok(device) => self.set(device as i32),
+            Ok(gpu) => self.set(gpu as i32),
             Err(_) => Ok(()),
         }
     }

@@ -5,7 +5,7 @@ use std::ffi::{c_int, c_void};
 use std::ptr;
 use std::sync::Arc;
 
-use super::super::{CopyStream, Direction, GpuError, host_call};
+use super::super::{CopyDirection, CopyStream, GpuError, host_call};
 use super::GpuTable;
 use super::layout::MemcpyFn;
 use super::runtime::{SUCCESS, check, unsupported};
@@ -16,7 +16,7 @@ const IN_PROGRESS: c_int = 7;
 /// `flagcxEventDisableTiming`.
 const WITHOUT_TIMING: c_int = 1;
 /// `flagcxUnhandledDeviceError`, which the adaptors answer when the vendor's runtime has failed: of a query, that the copies
-/// before the event have failed with their device.
+/// before the event have failed with their GPU.
 const DEVICE_ERROR: c_int = 1;
 
 type StreamFn = unsafe extern "C" fn(*mut c_void) -> c_int;
@@ -24,12 +24,12 @@ type CreateEventFn = unsafe extern "C" fn(*mut *mut c_void, c_int) -> c_int;
 type RecordFn = unsafe extern "C" fn(*mut c_void, *mut c_void) -> c_int;
 
 /// A stream and the events that mark points on it. Holds the callbacks of the table that made them: objects of one adaptor
-/// must not be given to another. Each call runs with the device that was current when the stream was made.
+/// must not be given to another. Each call runs with the GPU that was current when the stream was made.
 #[derive(Debug)]
 pub(super) struct TableStream {
     table: GpuTable,
     /// `None` where the table cannot tell: what cannot be restored is not changed.
-    device: Option<c_int>,
+    gpu: Option<c_int>,
     stream: *mut c_void,
     /// By the number of the mark.
     events: Vec<*mut c_void>,
@@ -51,11 +51,10 @@ impl TableStream {
         let create_event = table.event_create.ok_or_else(unsupported_copy)?;
         let record = table.event_record.ok_or_else(unsupported_copy)?;
         let query = table.event_query.ok_or_else(unsupported_copy)?;
-        let device = current(table)?;
+        let gpu = current(table)?;
         let stream = ptr::null_mut();
         let table = *table;
-        let mut opened =
-            Self { table, device, stream, events: Vec::new(), copy, create_event, record, query };
+        let mut opened = Self { table, gpu, stream, events: Vec::new(), copy, create_event, record, query };
         // SAFETY: the table's owner promised conforming callbacks; the out parameter is valid.
         check("streamCreate", unsafe { create_stream(&raw mut opened.stream) })?;
         // From here on, dropping `opened` destroys what was made.
@@ -63,7 +62,7 @@ impl TableStream {
         Ok(opened)
     }
 
-    /// The event of a mark, made if there is none. The stream's device is current.
+    /// The event of a mark, made if there is none. The stream's GPU is current.
     fn event(&mut self, mark: usize) -> Result<*mut c_void, GpuError> {
         while self.events.len() <= mark {
             let mut event = ptr::null_mut();
@@ -75,19 +74,19 @@ impl TableStream {
     }
 
     fn enter(&self) -> Result<Entered, GpuError> {
-        Entered::new(self.table, self.device)
+        Entered::new(self.table, self.gpu)
     }
 }
 
 fn current(table: &GpuTable) -> Result<Option<c_int>, GpuError> {
     let Some(get_device) = table.get_device.filter(|_| table.set_device.is_some()) else { return Ok(None) };
-    let mut device = 0;
+    let mut gpu = 0;
     // SAFETY: the table's owner promised a conforming callback; the out parameter is valid.
-    check("getDevice", unsafe { get_device(&raw mut device) })?;
-    Ok(Some(device))
+    check("getDevice", unsafe { get_device(&raw mut gpu) })?;
+    Ok(Some(gpu))
 }
 
-/// A device that is current until this is dropped.
+/// A GPU that is current until this is dropped.
 struct Entered {
     table: GpuTable,
     /// What was current before, if it was another one.
@@ -95,10 +94,10 @@ struct Entered {
 }
 
 impl Entered {
-    fn new(table: GpuTable, device: Option<c_int>) -> Result<Self, GpuError> {
-        let before = current(&table)?.filter(|before| device.is_some_and(|device| device != *before));
+    fn new(table: GpuTable, gpu: Option<c_int>) -> Result<Self, GpuError> {
+        let before = current(&table)?.filter(|before| gpu.is_some_and(|gpu| gpu != *before));
         if before.is_some() {
-            set(&table, device)?;
+            set(&table, gpu)?;
         }
         Ok(Self { table, before })
     }
@@ -107,15 +106,15 @@ impl Entered {
 impl Drop for Entered {
     fn drop(&mut self) {
         if let Err(error) = set(&self.table, self.before) {
-            tracing::warn!("the caller's current device could not be restored: {error}");
+            tracing::warn!("the caller's current GPU could not be restored: {error}");
         }
     }
 }
 
-fn set(table: &GpuTable, device: Option<c_int>) -> Result<(), GpuError> {
-    let (Some(set_device), Some(device)) = (table.set_device, device) else { return Ok(()) };
+fn set(table: &GpuTable, gpu: Option<c_int>) -> Result<(), GpuError> {
+    let (Some(set_device), Some(gpu)) = (table.set_device, gpu) else { return Ok(()) };
     // SAFETY: the table's owner promised a conforming callback.
-    check("setDevice", unsafe { set_device(device) })
+    check("setDevice", unsafe { set_device(gpu) })
 }
 
 impl CopyStream for TableStream {
@@ -124,7 +123,7 @@ impl CopyStream for TableStream {
         destination: u64,
         source: u64,
         length: u64,
-        direction: Direction,
+        direction: CopyDirection,
     ) -> Result<(), GpuError> {
         let (destination, source) = (destination as *mut c_void, source as *mut c_void);
         let length = usize::try_from(length).unwrap_or(usize::MAX);

@@ -201,7 +201,7 @@ fn copy(
     to: u64,
     from: u64,
     length: usize,
-    way: Direction,
+    way: CopyDirection,
 ) -> Result<(), GpuError> {
     // SAFETY: the tests name host buffers and played GPU memory of this length.
     unsafe { stream.copy(to, from, length as u64, way) }
@@ -215,7 +215,7 @@ fn live_objects() -> i32 {
 fn pointers_are_told_apart_and_nothing_leaks() {
     let runtime = over(full());
     let host = 7_u8;
-    assert_eq!(runtime.pointer_kind(GPU + 8), Ok(PointerKind::Device(None)));
+    assert_eq!(runtime.pointer_kind(GPU + 8), Ok(PointerKind::Gpu(None)));
     assert_eq!(played(|played| played.cleared), 0);
     assert_eq!(runtime.pointer_kind(&raw const host as u64), Ok(PointerKind::Host));
     assert_eq!(played(|played| played.cleared), 1, "the failed probe's error is cleared");
@@ -240,9 +240,9 @@ fn copies_run_there_and_back() {
     let runtime = over(full());
     let mut stream = runtime.open_stream().unwrap();
     let (source, mut back) = ([1_u8, 2, 3, 4], [0_u8; 4]);
-    copy(&mut *stream, GPU + 100, source.as_ptr() as u64, 4, Direction::HostToDevice).unwrap();
-    copy(&mut *stream, GPU + 200, GPU + 100, 4, Direction::DeviceToDevice).unwrap();
-    copy(&mut *stream, back.as_mut_ptr() as u64, GPU + 200, 4, Direction::DeviceToHost).unwrap();
+    copy(&mut *stream, GPU + 100, source.as_ptr() as u64, 4, CopyDirection::HostToGpu).unwrap();
+    copy(&mut *stream, GPU + 200, GPU + 100, 4, CopyDirection::GpuToGpu).unwrap();
+    copy(&mut *stream, back.as_mut_ptr() as u64, GPU + 200, 4, CopyDirection::GpuToHost).unwrap();
     gpu(|gpu| gpu.running = 2);
     stream.mark(0).unwrap();
     assert_eq!([stream.is_done(0), stream.is_done(0), stream.is_done(0)], [Ok(false), Ok(false), Ok(true)]);
@@ -261,7 +261,7 @@ fn failures_carry_the_call_and_its_code() {
     let fail = |name| gpu(|gpu| gpu.fails = name);
     fail("memcpy");
     assert_eq!(
-        copy(&mut *stream, GPU, buffer.as_ptr() as u64, 4, Direction::HostToDevice),
+        copy(&mut *stream, GPU, buffer.as_ptr() as u64, 4, CopyDirection::HostToGpu),
         failed("deviceMemcpy")
     );
     fail("record");
@@ -283,17 +283,17 @@ fn failures_carry_the_call_and_its_code() {
 fn the_current_device_is_restored() {
     let runtime = over(full());
     gpu(|gpu| gpu.current = 1);
-    assert_eq!(runtime.current_device(), Ok(1));
+    assert_eq!(runtime.current_gpu(), Ok(1));
     {
-        let _current = CurrentDevice::enter(&runtime, 0).unwrap();
+        let _current = CurrentGpu::enter(&runtime, 0).unwrap();
         assert_eq!(gpu(|gpu| gpu.current), 0);
     }
     assert_eq!(gpu(|gpu| gpu.current), 1);
     gpu(|gpu| gpu.fails = "set_device");
-    assert!(CurrentDevice::enter(&runtime, 0).is_err());
+    assert!(CurrentGpu::enter(&runtime, 0).is_err());
     gpu(|gpu| gpu.fails = "");
     let blind = over(GpuTable { get_device: None, ..full() });
-    drop(CurrentDevice::enter(&blind, 0).unwrap());
+    drop(CurrentGpu::enter(&blind, 0).unwrap());
     assert_eq!(gpu(|gpu| gpu.current), 0, "unknown before, so left");
 }
 
@@ -332,7 +332,7 @@ fn a_stream_carries_its_device_into_every_call() {
     let mut stream = runtime.open_stream().unwrap();
     gpu(|gpu| (gpu.current, gpu.wanted) = (0, Some(1)));
     let buffer = [0_u8; 4];
-    copy(&mut *stream, GPU, buffer.as_ptr() as u64, 4, Direction::HostToDevice).unwrap();
+    copy(&mut *stream, GPU, buffer.as_ptr() as u64, 4, CopyDirection::HostToGpu).unwrap();
     stream.mark(3).unwrap();
     assert_eq!(stream.is_done(3), Ok(true));
     assert_eq!(gpu(|gpu| gpu.current), 0);
@@ -356,11 +356,11 @@ fn ipc_handles_travel_as_bytes() {
 fn an_empty_table_is_a_host_without_gpu() {
     let runtime = over(GpuTable::default());
     assert_eq!(runtime.pointer_kind(GPU), Ok(PointerKind::Host));
-    assert_eq!(runtime.device_count(), Ok(0));
+    assert_eq!(runtime.gpu_count(), Ok(0));
     assert_eq!(runtime.map_for_cpu(GPU, 64), Ok(None));
     let unsupported = |error: GpuError| assert!(matches!(error, GpuError::Unsupported { .. }), "{error}");
     unsupported(runtime.open_stream().map(|_| ()).unwrap_err());
-    unsupported(runtime.current_device().unwrap_err());
+    unsupported(runtime.current_gpu().unwrap_err());
     unsupported(runtime.pci_bus_id(0).unwrap_err());
     unsupported(runtime.enter(0).map(|_| ()).unwrap_err());
     unsupported(runtime.ipc_export(GPU).map(|_| ()).unwrap_err());
@@ -377,9 +377,9 @@ fn the_table_is_read_at_each_use() {
     let runtime = unsafe {
         TableRuntime::new(|| if PLUGGED.load(Ordering::Relaxed) { full() } else { GpuTable::default() })
     };
-    assert_eq!(runtime.device_count(), Ok(0));
+    assert_eq!(runtime.gpu_count(), Ok(0));
     PLUGGED.store(true, Ordering::Relaxed);
-    assert_eq!(runtime.device_count(), Ok(2));
+    assert_eq!(runtime.gpu_count(), Ok(2));
     assert_eq!(runtime.pci_bus_id(0).as_deref(), Ok("0000:1A:00.0"));
     assert!(runtime.pci_bus_id(2).is_err());
     assert_eq!(runtime.map_for_cpu(GPU, 64), Ok(Some(GPU + 0x1000)));

@@ -60,7 +60,7 @@ impl Registration {
     /// Has the device register the range. May take long: called without a lock.
     fn make(&self, device: &dyn Device) -> Result<Arc<Region>, RegistryError> {
         let Self { range: (address, length), kind, access, announced, dma_buf, file } = *self;
-        let of_engine = kind != MemoryKind::Device && dma_buf.is_none();
+        let of_engine = kind != MemoryKind::Gpu && dma_buf.is_none();
         let allocation = of_engine.then(|| AllocationUse::of_range(address, length)).transpose();
         let allocation =
             allocation.map_err(|BeingFreed| RegistryError::BeingFreed { address, length })?.flatten();
@@ -86,13 +86,13 @@ impl Registration {
         let range =
             MemoryRange { address, length, access, dma_buf, file, cpu_address: None, backing, announced };
         let registered = match (kind, declared) {
-            // No CPU may touch it: only the device runtime moves it.
-            (MemoryKind::Device, _) if !registers_gpu_memory => {
+            // No CPU may touch it: only the GPU runtime moves it.
+            (MemoryKind::Gpu, _) if !registers_gpu_memory => {
                 Ok(Arc::new(UnreachableMemory) as Arc<dyn MemoryRegion>)
             }
             (_, MemoryKind::Host) => device.register(&range),
             _ if !registers_gpu_memory || dma_buf.is_some() => device.register(&range),
-            _ => register_for_nic(device, &range, kind == MemoryKind::Device),
+            _ => register_for_nic(device, &range, kind == MemoryKind::Gpu),
         };
         let memory = registered.map_err(|error| look.explain(error))?;
         // Memory that is not anonymous may be gone when the CPU comes to copy a payload out of it.
@@ -105,21 +105,23 @@ impl Registration {
     }
 }
 
-/// Registers what may be device memory, in the ways there are: by a dma-buf, by a mapping that the device runtime
-/// makes for it, by its own address, which the kernel may know. A runtime without IPC handles cannot tell device
+/// Registers what may be GPU memory, in the ways there are: by a dma-buf, by a mapping that the GPU runtime
+/// makes for it, by its own address, which the kernel may know. A runtime without IPC handles cannot recognise GPU
 /// memory, so it is asked for the mapping of anything that the caller has not declared to be host memory.
 fn register_for_nic(
     device: &dyn Device,
     range: &MemoryRange,
-    on_device: bool,
+    on_gpu: bool,
 ) -> Result<Arc<dyn MemoryRegion>, FabricError> {
-    if on_device
+    if on_gpu
         && device.attributes().dma_buf
         && let Some((dma_buf, _open)) = export(range.address, range.length)
     {
         match device.register(&MemoryRange { dma_buf: Some(dma_buf), ..*range }) {
             Ok(memory) => return Ok(memory),
-            Err(error) => tracing::info!("device memory by dma-buf: {error}; trying without"),
+            Err(error) => tracing::info!(
+                "cannot register GPU memory by dma-buf: {error}; registered by its address instead"
+            ),
         }
     }
     let mapping = CpuMapping::of(range.address, range.length);

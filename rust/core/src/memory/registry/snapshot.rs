@@ -7,13 +7,13 @@ use crate::memory::region::{Region, RegionId};
 
 /// The regions at one moment.
 #[derive(Debug, Default)]
-pub struct Snapshot {
+pub struct RegionSnapshot {
     /// Sorted by id.
     regions: Vec<Arc<Region>>,
     by_address: RangeIndex,
 }
 
-impl Snapshot {
+impl RegionSnapshot {
     /// Of `regions`, which come sorted by id.
     pub(super) fn of(regions: impl Iterator<Item = Arc<Region>>) -> Self {
         let regions: Vec<_> = regions.collect();

@@ -5,16 +5,19 @@ use std::io;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::super::Notification;
-use super::super::decoder::{Decoder, Event};
+use super::super::decoder::Decoder;
 use super::super::queue::Queue;
 use super::ReceiverOptions;
 use crate::admission;
 use crate::auth::{Proof, random};
-use crate::control::{Listener, Stream};
-use crate::events::{Group, Handle, Wakeup, first};
+use crate::control::Listener;
+use crate::events::{EventLoopHandle, SocketGroup, Wakeup, first};
 use crate::observe::report;
-use crate::process::PeerProcess;
+
+mod peer;
+mod room;
+
+use peer::{Disposition, Peer};
 
 /// Bytes read from one peer per turn.
 const CHUNK: usize = 64 * 1024;
@@ -31,44 +34,13 @@ pub(super) struct Reader {
     queue: Arc<Queue>,
     /// Woken when there is room in the queue again, or the process of a sender has ended.
     room: Arc<Wakeup>,
-    sockets: Group,
+    sockets: SocketGroup,
     /// The listener is not polled before this time.
     paused: Option<Instant>,
     /// By the number under which the kernel reports their sockets; never reused.
     peers: HashMap<u64, Peer>,
     next_peer: u64,
     chunk: Vec<u8>,
-}
-
-struct Peer {
-    stream: Stream,
-    decoder: Decoder,
-    /// Bytes of an incomplete message, or of one that waits for room in the queue.
-    bytes: Vec<u8>,
-    /// A message that the full queue refused. Meanwhile the socket is not watched.
-    held_back: Option<Notification>,
-    /// The peer has closed its end.
-    ended: bool,
-    /// It has proven the key.
-    proven: bool,
-    /// It has announced its process, as the peers of connections do.
-    owned: bool,
-    /// Its process, if it runs on this host.
-    process: Option<Arc<PeerProcess>>,
-    /// Since when its first bytes or its proof are awaited.
-    since: Instant,
-    /// When it last sent data.
-    last_received: Instant,
-}
-
-/// What to do with a peer after its input was processed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Disposition {
-    Stays,
-    Waits,
-    /// It has just been admitted: it stays if the limit permits, and then gets our proof.
-    Admitted(Option<Proof>),
-    Goes,
 }
 
 impl Reader {
@@ -78,7 +50,7 @@ impl Reader {
         queue: Arc<Queue>,
         room: Arc<Wakeup>,
     ) -> io::Result<Self> {
-        let sockets = Group::new()?;
+        let sockets = SocketGroup::new()?;
         sockets.add(&listener, LISTENER)?;
         Ok(Self {
             listener,
@@ -94,7 +66,7 @@ impl Reader {
     }
 
     /// Reads until the task is stopped.
-    pub(super) async fn run(mut self, handle: Handle) {
+    pub(super) async fn run(mut self, handle: EventLoopHandle) {
         let mut watched = match self.sockets.watch(&handle) {
             Ok(watched) => watched,
             Err(error) => {
@@ -124,7 +96,7 @@ impl Reader {
         }
     }
 
-    async fn turn(&mut self, handle: &Handle) {
+    async fn turn(&mut self, handle: &EventLoopHandle) {
         if self.paused.is_some_and(|until| Instant::now() >= until) {
             let again = self.sockets.add(&self.listener, LISTENER);
             self.paused = again
@@ -284,64 +256,8 @@ impl Reader {
         Disposition::Goes
     }
 
-    /// Removes silent senders until at most `limit` unauthenticated ones are left, the new one included; false if
-    /// that is not possible. A connection that has ended may leave several too many.
-    fn fits(&mut self, newcomer: u64, limit: usize) -> bool {
-        while self.unauthenticated().len() > limit {
-            if !self.make_room(newcomer) {
-                return false;
-            }
-        }
-        true
-    }
-
-    /// The senders that count against the limit: unauthenticated ones without a connection. A socket does not name
-    /// its connection, so for each connection of a host one of its sockets is exempt; sockets that have announced
-    /// their process, as those of peers do, are exempt first.
-    fn unauthenticated(&self) -> Vec<u64> {
-        let mut by_host: HashMap<_, Vec<_>> = HashMap::new();
-        for (&number, peer) in
-            self.peers.iter().filter(|(_, peer)| peer.decoder.is_admitted() && !peer.proven)
-        {
-            by_host.entry(peer.stream.peer().ip()).or_default().push((!peer.owned, number));
-        }
-        let beyond = by_host.into_iter().flat_map(|(host, mut senders)| {
-            senders.sort_unstable();
-            senders.into_iter().skip(self.options.connected_hosts.count(host)).map(|(_, number)| number)
-        });
-        beyond.collect()
-    }
-
-    /// Closes the socket of the sender without a connection that has been silent longest; false when there is none.
-    ///
-    /// Never a peer's: senders get no acknowledgement, so a displaced peer would lose the messages that it sends
-    /// before it notices. A socket of a host with connections is closed only if it has not announced its process, no
-    /// socket of another host can be closed, and the new sender is of the same host: then one of the two belongs to
-    /// no connection, and the new one is a peer's.
-    fn make_room(&mut self, newcomer: u64) -> bool {
-        let limit = self.options.hello_timeout;
-        let Some(host) = self.peers.get(&newcomer).map(|peer| peer.stream.peer().ip()) else { return false };
-        let connected = |host| self.options.connected_hosts.count(host) > 0;
-        let candidates = self.unauthenticated().into_iter().filter_map(|number| {
-            let peer = self.peers.get(&number).filter(|peer| number != newcomer && peer.is_drained(limit))?;
-            let of_connected_host = connected(peer.stream.peer().ip());
-            (!of_connected_host || (!peer.owned && connected(host))).then_some((
-                of_connected_host,
-                peer.last_received,
-                number,
-            ))
-        });
-        let silent = candidates.min().map(|(_, _, number)| number);
-        let Some(gone) = silent.and_then(|number| self.remove(number)) else { return false };
-        tracing::info!(
-            "notification sender {} displaced by another one: it has no connection and is silent",
-            gone.stream.peer()
-        );
-        true
-    }
-
     /// Delivers held messages after room in the queue became free.
-    async fn resume(&mut self, handle: &Handle) {
+    async fn resume(&mut self, handle: &EventLoopHandle) {
         let waiting: Vec<u64> = self
             .peers
             .iter()
@@ -380,83 +296,6 @@ impl Reader {
         let unproven = self.peers.values().filter(|peer| !peer.decoder.is_admitted());
         // A millisecond more, so that the next check is not too early.
         unproven.map(|peer| limit.saturating_sub(peer.since.elapsed()) + Duration::from_millis(1)).min()
-    }
-}
-
-impl Peer {
-    /// Whether it is admitted and has no undelivered data. An incomplete message counts as data until `limit`.
-    fn is_drained(&self, limit: Duration) -> bool {
-        self.decoder.is_admitted()
-            && self.held_back.is_none()
-            && self.stream.is_quiet()
-            && (self.bytes.is_empty() || self.last_received.elapsed() >= limit)
-    }
-
-    fn process_input(&mut self, options: &ReceiverOptions, queue: &Queue, room: &Arc<Wakeup>) -> Disposition {
-        if let Some(arrival) = self.held_back.take()
-            && let Err(arrival) = queue.try_push(arrival)
-        {
-            self.held_back = Some(arrival);
-            return Disposition::Waits;
-        }
-        let mut used = 0;
-        let disposition = loop {
-            let rest = self.bytes.get(used..).unwrap_or_default();
-            let arrival = match self.decoder.next(rest, &options.policy) {
-                Ok(None) if self.ended => break Disposition::Goes,
-                Ok(None) => break Disposition::Stays,
-                Ok(Some((event, size))) => {
-                    used += size;
-                    match event {
-                        Event::Message(message) => Notification::Fixed(message),
-                        Event::Large(message) => Notification::Exact(message),
-                        Event::Admitted(proof) => break Disposition::Admitted(proof),
-                        Event::Greeted => continue,
-                        Event::Owner(identity) => {
-                            self.owned = true;
-                            self.process = PeerProcess::of_identity(identity);
-                            if let Some(process) = &self.process {
-                                process.watch(room);
-                            }
-                            continue;
-                        }
-                        Event::Challenge(nonce) => match self.send(&nonce) {
-                            // The proof is another step with its own time limit.
-                            true => {
-                                self.since = Instant::now();
-                                continue;
-                            }
-                            false => break Disposition::Goes,
-                        },
-                    }
-                }
-                Err(error) => {
-                    let peer = self.stream.peer();
-                    report!(
-                        warn,
-                        ClientRefused,
-                        peer = peer,
-                        "notification socket from {peer} closed: {error}"
-                    );
-                    break Disposition::Goes;
-                }
-            };
-            if let Err(arrival) = queue.try_push(arrival) {
-                self.held_back = Some(arrival);
-                break Disposition::Waits;
-            }
-        };
-        self.bytes.drain(..used);
-        if self.bytes.is_empty() {
-            // The buffer of a large message must not stay allocated for the rest of the connection.
-            self.bytes.shrink_to(CHUNK);
-        }
-        disposition
-    }
-
-    /// Sends a message of the exchange of proofs. This side sends nothing else, so it fits into the socket's buffer.
-    fn send(&self, bytes: &[u8]) -> bool {
-        matches!(self.stream.try_write(bytes), Ok(Some(count)) if count == bytes.len())
     }
 }
 

@@ -10,7 +10,7 @@ use crate::fabric::{Access, Opcode, SoftwareOptions, software};
 use crate::gpu::{GpuError, PlayedStreams};
 use crate::memory::{MemoryKind, Region, Registry};
 use crate::pool::{LaneHealth, LaneSetup, LaneStatus};
-use crate::transfer::{Chunk, Cutter, SlicePolicy, Task, TimeLimit};
+use crate::transfer::{CheckedIov, Cutter, SlicePolicy, TimeLimit, TransferRecord};
 
 struct Bench {
     state: WorkerState,
@@ -43,18 +43,19 @@ impl Bench {
     }
 
     /// A transfer of one copy, which holds the region.
-    fn begin(&mut self, limit: TimeLimit) -> &'static Task {
-        let task = Task::lasting();
-        task.start(1, limit);
+    fn begin(&mut self, limit: TimeLimit) -> &'static TransferRecord {
+        let record = TransferRecord::lasting();
+        record.start(1, limit);
         let region = Arc::clone(&self.region);
         let mut list = RequestList::default();
         list.holds.extend(region.hold());
         let policy = SlicePolicy::new(1 << 20, 0, 1 << 30, 1, 0);
         let (local, remote) = (region.address, 4096);
-        let chunk = Chunk { local, remote, length: 64, lkey: 0, rkey: key(true, 0), readable: false, iov: 0 };
+        let chunk =
+            CheckedIov { local, remote, length: 64, lkey: 0, rkey: key(true, 0), readable: false, iov: 0 };
         Cutter::new(&mut list, policy, Opcode::Write, 1).push(&chunk).unwrap();
-        self.state.adopt(Submission { lane: self.lane, owner: task, list, first: true, begun: 0 });
-        task
+        self.state.adopt(Submission { lane: self.lane, owner: record, list, first: true, begun: 0 });
+        record
     }
 
     fn done(&mut self, done: bool) {
@@ -92,17 +93,17 @@ fn a_copy_that_is_late_ends_when_it_is_done() {
 #[test]
 fn an_orphan_keeps_its_memory_until_its_copy_is_done() {
     let mut bench = Bench::new(8);
-    let task = bench.begin(TimeLimit::NEVER);
+    let record = bench.begin(TimeLimit::NEVER);
     assert!(!bench.state.close_lane(bench.lane, EndState::Cancelled, "closed").is_closed());
     bench.state.detach_lane(bench.lane, EndState::Cancelled, "closed");
     assert_eq!(bench.status.health(), LaneHealth::Closed);
     for now in [1, 10_000, 20_000] {
         bench.state.step_at(now);
-        assert!(!task.is_ended() && bench.region.in_use() && bench.state.has_lanes());
+        assert!(!record.is_ended() && bench.region.in_use() && bench.state.has_lanes());
     }
     bench.done(true);
     bench.state.step_at(20_001);
-    assert!(task.is_ended() && task.end_state() == EndState::Cancelled);
+    assert!(record.is_ended() && record.end_state() == EndState::Cancelled);
     assert!(!bench.region.in_use() && !bench.state.has_lanes());
     assert_eq!((bench.streams.script().live, bench.state.part_count()), (0, 0));
 }
@@ -110,28 +111,28 @@ fn an_orphan_keeps_its_memory_until_its_copy_is_done() {
 #[test]
 fn only_proof_ends_a_copy() {
     let mut bench = Bench::new(8);
-    let task = bench.begin(TimeLimit::NEVER);
+    let record = bench.begin(TimeLimit::NEVER);
     bench.streams.script().answer = Some(unclear());
     (1..100).for_each(|now| bench.state.step_at(now));
-    assert!(!task.is_ended() && bench.region.in_use());
+    assert!(!record.is_ended() && bench.region.in_use());
     bench.streams.script().answer = None;
     bench.done(true);
     bench.state.step_at(100);
-    assert!(task.is_ended() && task.end_state() == EndState::Done);
+    assert!(record.is_ended() && record.end_state() == EndState::Done);
 }
 
 /// The stream is replaced, and what was on it copied again.
 #[test]
 fn what_a_lost_context_leaves_goes_on_in_a_new_one() {
     let mut bench = Bench::new(8);
-    let tasks = [bench.begin(TimeLimit::NEVER), bench.begin(TimeLimit::NEVER)];
+    let records = [bench.begin(TimeLimit::NEVER), bench.begin(TimeLimit::NEVER)];
     bench.streams.script().answer = Some(lost());
     bench.state.step_at(1);
     bench.streams.script().answer = None;
     assert_eq!(bench.status.health(), LaneHealth::Healthy);
     bench.done(true);
     (2..5).for_each(|now| bench.state.step_at(now));
-    assert!(tasks.iter().all(|task| task.is_ended() && task.end_state() == EndState::Done));
+    assert!(records.iter().all(|record| record.is_ended() && record.end_state() == EndState::Done));
     let script = bench.streams.script();
     assert_eq!((script.opened, script.live, script.copies), (2, 1, 4));
 }
@@ -140,11 +141,11 @@ fn what_a_lost_context_leaves_goes_on_in_a_new_one() {
 #[test]
 fn without_another_context_everything_fails() {
     let mut bench = Bench::new(1);
-    let tasks = [bench.begin(TimeLimit::NEVER), bench.begin(TimeLimit::NEVER)];
+    let records = [bench.begin(TimeLimit::NEVER), bench.begin(TimeLimit::NEVER)];
     bench.streams.script().answer = Some(lost());
     bench.streams.script().closed = true;
     bench.state.step_at(1);
-    assert!(tasks.iter().all(|task| task.is_ended() && task.end_state() == EndState::Failed));
+    assert!(records.iter().all(|record| record.is_ended() && record.end_state() == EndState::Failed));
     assert!(!bench.region.in_use());
     assert_eq!(bench.status.health(), LaneHealth::Drained);
     assert!(!bench.status.reason().is_empty());
@@ -160,10 +161,10 @@ fn a_refused_copy_fails_its_transfer_alone() {
     bench.done(true);
     (1..5).for_each(|now| bench.state.step_at(now));
     assert_eq!(
-        [good, bad, after].map(|task| task.end_state()),
+        [good, bad, after].map(|record| record.end_state()),
         [EndState::Done, EndState::Failed, EndState::Done]
     );
-    assert!([good, bad, after].iter().all(|task| task.is_ended()));
+    assert!([good, bad, after].iter().all(|record| record.is_ended()));
     let failure = bad.failure().unwrap();
     assert!(failure.reason.contains("error 999") && failure.vendor_error == 999, "{failure:?}");
 }

@@ -13,7 +13,7 @@ use crate::fabric::{Opcode, QueuePairCaps};
 use crate::observe::WorkerCounters;
 use crate::pool::lane::LaneHealth;
 use crate::pool::{LaneSetup, LaneStatus};
-use crate::transfer::{Chunk, Cutter, SlicePolicy, Task, TimeLimit};
+use crate::transfer::{CheckedIov, Cutter, SlicePolicy, TimeLimit, TransferRecord};
 
 #[derive(Clone, Copy, Debug)]
 enum Act {
@@ -50,13 +50,13 @@ fn policy() -> SlicePolicy {
 }
 
 /// What the request with this note moves.
-fn chunk(note: u32) -> Chunk {
+fn chunk(note: u32) -> CheckedIov {
     let at = 4096 + u64::from(note) * 128;
-    Chunk { local: at, remote: at, length: 64, lkey: 1, rkey: 1, readable: true, iov: note }
+    CheckedIov { local: at, remote: at, length: 64, lkey: 1, rkey: 1, readable: true, iov: note }
 }
 
 struct Transfer {
-    task: &'static Task,
+    record: &'static TransferRecord,
     notes: Range<u32>,
 }
 
@@ -112,30 +112,30 @@ impl Bench {
 
     /// A transfer of so many requests on one lane.
     fn begin(&mut self, lane: usize, count: usize) {
-        let (task, notes) = self.transfer(1, count);
-        self.begin_part(lane, task, notes);
+        let (record, notes) = self.transfer(1, count);
+        self.begin_part(lane, record, notes);
     }
 
     /// A transfer of so many requests on each lane.
-    fn stripe(&mut self, count: usize) -> &'static Task {
-        let (task, notes) = self.transfer(self.lanes.len(), count);
+    fn stripe(&mut self, count: usize) -> &'static TransferRecord {
+        let (record, notes) = self.transfer(self.lanes.len(), count);
         for lane in 0..self.lanes.len() {
             let first = notes.start + (lane * count) as u32;
-            self.begin_part(lane, task, first..first + count as u32);
+            self.begin_part(lane, record, first..first + count as u32);
         }
-        task
+        record
     }
 
-    fn transfer(&mut self, parts: usize, count: usize) -> (&'static Task, Range<u32>) {
-        let task = Task::lasting();
-        task.start(parts as u32, TimeLimit::NEVER);
+    fn transfer(&mut self, parts: usize, count: usize) -> (&'static TransferRecord, Range<u32>) {
+        let record = TransferRecord::lasting();
+        record.start(parts as u32, TimeLimit::NEVER);
         let notes = self.notes..self.notes + (parts * count) as u32;
         self.notes = notes.end;
-        self.transfers.push(Transfer { task, notes: notes.clone() });
-        (task, notes)
+        self.transfers.push(Transfer { record, notes: notes.clone() });
+        (record, notes)
     }
 
-    fn begin_part(&mut self, lane: usize, task: &'static Task, mut notes: Range<u32>) {
+    fn begin_part(&mut self, lane: usize, record: &'static TransferRecord, mut notes: Range<u32>) {
         let key = self.lanes[lane].0;
         let mut fill = |list: &mut RequestList| {
             let mut cutter = Cutter::new(list, policy(), Opcode::Write, notes.len());
@@ -143,11 +143,11 @@ impl Bench {
         };
         if let Some((part, list, _)) = self.state.acquire_part(key) {
             fill(list);
-            self.state.start_part(key, part, task, true, 0);
+            self.state.start_part(key, part, record, true, 0);
         } else {
             let mut list = RequestList::default();
             fill(&mut list);
-            self.state.adopt(Submission { lane: key, owner: task, list, first: true, begun: 0 });
+            self.state.adopt(Submission { lane: key, owner: record, list, first: true, begun: 0 });
         }
     }
 
@@ -164,8 +164,8 @@ impl Bench {
         let nic = self.nic.state();
         assert!(!nic.cq_overrun, "the completion queue overran");
         assert!(!nic.sq_overrun, "a send queue overran");
-        for transfer in self.transfers.extract_if(.., |transfer| transfer.task.is_ended()) {
-            if transfer.task.end_state() == EndState::Done {
+        for transfer in self.transfers.extract_if(.., |transfer| transfer.record.is_ended()) {
+            if transfer.record.end_state() == EndState::Done {
                 assert!(transfer.notes.clone().all(|note| nic.done.contains(&note)), "a false success");
             }
         }
@@ -198,11 +198,11 @@ impl Bench {
 fn a_part_cut_short_ends_although_the_rest_of_its_transfer_failed() {
     let mut bench = Bench::new(2, 16, 8, 6, 4);
     bench.act(Act::Refuse(0, 1, false));
-    let task = bench.stripe(2);
+    let record = bench.stripe(2);
     bench.act(Act::Run(0, 1));
     bench.act(Act::Fail(1, true));
     bench.settle();
-    assert_eq!(task.end_state(), EndState::Failed);
+    assert_eq!(record.end_state(), EndState::Failed);
 }
 
 /// As above, and the lane is broken before anything else is posted on it: what was not taken is posted to get a flush, and
@@ -211,11 +211,11 @@ fn a_part_cut_short_ends_although_the_rest_of_its_transfer_failed() {
 fn a_part_cut_short_goes_on_although_its_lane_is_broken() {
     let mut bench = Bench::new(1, 16, 8, 6, 4);
     bench.act(Act::Refuse(0, 1, false));
-    let task = bench.stripe(2);
+    let record = bench.stripe(2);
     bench.act(Act::Run(0, 1));
     bench.act(Act::Break(0));
     bench.settle();
-    assert_eq!(task.end_state(), EndState::Done);
+    assert_eq!(record.end_state(), EndState::Done);
 }
 
 proptest! {

@@ -213,7 +213,7 @@ impl WorkerState {
         } else {
             let counts = process_counts().unplaced();
             counts.start(direction, u64::from(first), bytes);
-            counts.end(direction, ended.end.state().into(), u64::from(ended.end.is_last()), bytes);
+            counts.end(direction, ended.end.state(), u64::from(ended.end.is_last()), bytes);
         }
     }
 

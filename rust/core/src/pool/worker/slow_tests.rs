@@ -10,7 +10,7 @@ use super::*;
 use crate::fabric::CompletionStatus;
 use crate::pool::quick_clock::played;
 use crate::pool::{LaneKey, LaneSetup, LaneStatus, transfer_begins};
-use crate::transfer::{Task, TimeLimit};
+use crate::transfer::{TimeLimit, TransferRecord};
 
 const MILLISECOND: u64 = 1_000_000;
 
@@ -80,15 +80,15 @@ impl Bench {
     }
 
     /// Begins a part that the caller posts itself, or has handed over then.
-    fn begin(&mut self, task: &'static Task, first: bool, begun: u64) {
+    fn begin(&mut self, record: &'static TransferRecord, first: bool, begun: u64) {
         if begun == 0 {
             let (index, list, _) = self.state.acquire_part(self.lane).unwrap();
             fill(list, 4096);
-            self.state.start_part(self.lane, index, task, first, 0);
+            self.state.start_part(self.lane, index, record, first, 0);
         } else {
             let mut list = RequestList::default();
             fill(&mut list, 4096);
-            self.state.adopt(Submission { lane: self.lane, owner: task, list, first, begun });
+            self.state.adopt(Submission { lane: self.lane, owner: record, list, first, begun });
         }
     }
 
@@ -96,10 +96,10 @@ impl Bench {
         self.pass(plan.pause);
         let begun = if plan.parts == 1 { 0 } else { transfer_begins() };
         self.pass(if plan.parts == 1 { 0 } else { plan.queued });
-        let tasks: Vec<_> = (0..plan.transfers).map(|_| Task::lasting()).collect();
-        for task in &tasks {
-            task.start(plan.parts, TimeLimit::NEVER);
-            (0..plan.parts).for_each(|part| self.begin(task, part == 0, begun));
+        let records: Vec<_> = (0..plan.transfers).map(|_| TransferRecord::lasting()).collect();
+        for record in &records {
+            record.start(plan.parts, TimeLimit::NEVER);
+            (0..plan.parts).for_each(|part| self.begin(record, part == 0, begun));
         }
         for (passes, steps) in &plan.phases {
             self.pass(*passes);
@@ -110,7 +110,7 @@ impl Bench {
             self.completed += 1;
         }
         self.steps(1);
-        assert!(tasks.iter().all(|task| task.is_ended()));
+        assert!(records.iter().all(|record| record.is_ended()));
     }
 
     fn counted(&self) -> u64 {
@@ -153,11 +153,11 @@ fn a_transfer_that_no_lane_takes_is_counted_with_the_time_that_it_has_waited() {
     let mut bench = Bench::new();
     assert!(bench.state.close_lane(bench.lane, EndState::Failed, "test").is_closed());
     for waits in [MILLISECOND / 2, 2 * MILLISECOND] {
-        let (task, begun) = (Task::lasting(), transfer_begins());
-        task.start(1, TimeLimit::NEVER);
+        let (record, begun) = (TransferRecord::lasting(), transfer_begins());
+        record.start(1, TimeLimit::NEVER);
         bench.pass(waits);
-        bench.begin(task, true, begun);
-        assert!(task.is_ended());
+        bench.begin(record, true, begun);
+        assert!(record.is_ended());
     }
     assert_eq!(bench.counted(), 1);
 }

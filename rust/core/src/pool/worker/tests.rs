@@ -9,13 +9,13 @@ use crate::fabric::{Access, CompletionStatus, Opcode, QueuePairCaps, SoftwareOpt
 use crate::memory::{MemoryKind, Region, Registry};
 use crate::observe::{Amount, TransferSource, TransferTotals, WorkerCounters};
 use crate::pool::{LaneHealth, LaneSetup, LaneStatus};
-use crate::transfer::{Chunk, Cutter, SlicePolicy, Task, TimeLimit};
+use crate::transfer::{CheckedIov, Cutter, SlicePolicy, TimeLimit, TransferRecord};
 
 pub(super) const CAPS: QueuePairCaps = QueuePairCaps { send_depth: 16, max_sge: 4, max_inline: 0 };
 
 /// One request from `local` on.
 pub(super) fn fill(list: &mut RequestList, local: u64) {
-    let chunk = Chunk { local, remote: 4096, length: 64, lkey: 1, rkey: 1, readable: true, iov: 0 };
+    let chunk = CheckedIov { local, remote: 4096, length: 64, lkey: 1, rkey: 1, readable: true, iov: 0 };
     let policy = SlicePolicy::new(1 << 20, 0, 1 << 30, 4, 0);
     let mut cutter = Cutter::new(list, policy, Opcode::Write, 1);
     cutter.push(&chunk).unwrap();
@@ -51,31 +51,31 @@ impl Bench {
     }
 
     /// Begins a transfer of one request.
-    fn begin(&mut self) -> &'static Task {
-        let task = Task::lasting();
-        task.start(1, TimeLimit::NEVER);
-        self.begin_part(task);
-        task
+    fn begin(&mut self) -> &'static TransferRecord {
+        let record = TransferRecord::lasting();
+        record.start(1, TimeLimit::NEVER);
+        self.begin_part(record);
+        record
     }
 
     /// As [`Bench::begin`], with so many milliseconds from the first look on.
-    fn begin_within(&mut self, milliseconds: u64) -> &'static Task {
-        let task = Task::lasting();
-        task.start(1, TimeLimit::new(Duration::from_millis(milliseconds)));
-        self.begin_part(task);
-        task
+    fn begin_within(&mut self, milliseconds: u64) -> &'static TransferRecord {
+        let record = TransferRecord::lasting();
+        record.start(1, TimeLimit::new(Duration::from_millis(milliseconds)));
+        self.begin_part(record);
+        record
     }
 
     /// One of one request.
-    fn begin_part(&mut self, task: &'static Task) {
-        self.start(task, |list| fill(list, 4096));
+    fn begin_part(&mut self, record: &'static TransferRecord) {
+        self.start(record, |list| fill(list, 4096));
     }
 
     /// Starts a part that `make` fills.
-    fn start(&mut self, task: &'static Task, make: impl FnOnce(&mut RequestList)) {
+    fn start(&mut self, record: &'static TransferRecord, make: impl FnOnce(&mut RequestList)) {
         let mut list = RequestList::default();
         make(&mut list);
-        self.state.adopt(Submission { lane: self.lane, owner: task, list, first: true, begun: 0 });
+        self.state.adopt(Submission { lane: self.lane, owner: record, list, first: true, begun: 0 });
     }
 
     /// The device completes the `index`-th request posted.
@@ -90,14 +90,14 @@ impl Bench {
         self.state.step_at(self.now);
     }
 
-    fn begin_holding(&mut self, region: &Arc<Region>) -> &'static Task {
-        let task = Task::lasting();
-        task.start(1, TimeLimit::NEVER);
-        self.start(task, |list| {
+    fn begin_holding(&mut self, region: &Arc<Region>) -> &'static TransferRecord {
+        let record = TransferRecord::lasting();
+        record.start(1, TimeLimit::NEVER);
+        self.start(record, |list| {
             fill(list, region.address);
             list.holds.extend(region.hold());
         });
-        task
+        record
     }
 
     fn heal(&mut self) {
@@ -108,11 +108,11 @@ impl Bench {
 #[test]
 fn a_lane_that_breaks_after_all_its_requests_succeeded_is_drained() {
     let mut bench = Bench::new();
-    let task = bench.begin();
+    let record = bench.begin();
     bench.state.break_lane(bench.lane, "test");
     assert_eq!(bench.status.health(), LaneHealth::Broken);
     bench.complete(0, CompletionStatus::Success);
-    assert!(task.is_ended() && task.end_state() == EndState::Done);
+    assert!(record.is_ended() && record.end_state() == EndState::Done);
     assert_eq!(bench.status.health(), LaneHealth::Drained);
 }
 
@@ -136,15 +136,15 @@ fn many_waiting_parts_end_together() {
     const PARTS: u32 = 100_000;
     let mut bench = Bench::new();
     bench.state.break_lane(bench.lane, "test");
-    let task = Task::lasting();
-    task.start(PARTS, TimeLimit::NEVER);
-    (0..PARTS).for_each(|_| bench.begin_part(task));
+    let record = TransferRecord::lasting();
+    record.start(PARTS, TimeLimit::NEVER);
+    (0..PARTS).for_each(|_| bench.begin_part(record));
     let after = bench.begin();
-    task.condemn(EndState::Cancelled);
+    record.condemn(EndState::Cancelled);
     bench.state.early_ends.note();
     let start = std::time::Instant::now();
     bench.step(10);
-    assert!(task.is_ended() && !after.is_ended());
+    assert!(record.is_ended() && !after.is_ended());
     assert!(start.elapsed().as_secs() < 5, "took {:?}", start.elapsed());
     assert_eq!((bench.state.part_count(), bench.state.has_backlog()), (1, true));
 
@@ -166,15 +166,15 @@ fn of_many_that_wait_those_that_are_late_end_and_the_others_cost_nothing() {
     bench.state.break_lane(bench.lane, "test");
     let start = std::time::Instant::now();
     let limit = 10 * TIMES as u64;
-    let mut tasks = Vec::new();
+    let mut records = Vec::new();
     for _ in 0..TIMES {
-        tasks.extend((0..AT_A_TIME).map(|_| bench.begin_within(limit)));
+        records.extend((0..AT_A_TIME).map(|_| bench.begin_within(limit)));
         bench.step(10);
     }
-    for late in tasks.chunks(AT_A_TIME) {
-        assert!(late.iter().all(|task| !task.is_ended()));
+    for late in records.chunks(AT_A_TIME) {
+        assert!(late.iter().all(|record| !record.is_ended()));
         bench.step(10);
-        assert!(late.iter().all(|task| task.is_ended() && task.end_state() == EndState::TimedOut));
+        assert!(late.iter().all(|record| record.is_ended() && record.end_state() == EndState::TimedOut));
     }
     assert_eq!((bench.state.part_count(), bench.state.has_backlog()), (0, false));
     assert!(start.elapsed().as_secs() < 5, "took {:?}", start.elapsed());
@@ -199,7 +199,7 @@ fn a_part_that_was_interrupted_keeps_its_deadline_before_younger_ones() {
             bench.step(5);
         }
         assert_eq!(late.end_state(), EndState::TimedOut);
-        assert!(others.iter().all(|task| !task.is_ended()), "at {}", bench.now);
+        assert!(others.iter().all(|record| !record.is_ended()), "at {}", bench.now);
     }
     assert_eq!(bench.state.part_count(), 0);
 }
@@ -233,17 +233,17 @@ fn parts_on_other_lanes_end_with_the_first_that_fails() {
     let setup = LaneSetup { status: Arc::new(LaneStatus::new(None)), heals: true };
     let (first, other) = (bench.lane, bench.state.add_lane(bench.nic.pair(CAPS).0, setup).unwrap());
     bench.state.break_lane(other, "test");
-    let task = Task::lasting();
-    task.start(2, TimeLimit::NEVER);
-    bench.begin_part(task);
+    let record = TransferRecord::lasting();
+    record.start(2, TimeLimit::NEVER);
+    bench.begin_part(record);
     bench.lane = other;
-    bench.begin_part(task);
+    bench.begin_part(record);
     let waiting = bench.begin();
     bench.step(10);
     bench.complete(0, CompletionStatus::RemoteAccess);
-    assert_eq!((task.is_ended(), bench.status.health()), (false, LaneHealth::Drained));
+    assert_eq!((record.is_ended(), bench.status.health()), (false, LaneHealth::Drained));
     bench.step(10);
-    assert_eq!((task.is_ended(), task.end_state(), waiting.is_ended()), (true, EndState::Failed, false));
+    assert_eq!((record.is_ended(), record.end_state(), waiting.is_ended()), (true, EndState::Failed, false));
     assert!(bench.state.close_lane(first, EndState::Cancelled, "test").is_closed());
 }
 
@@ -255,18 +255,18 @@ fn a_part_taken_out_of_a_queue_after_another_has_failed_ends_at_once() {
     let setup = LaneSetup { status: Arc::new(LaneStatus::new(None)), heals: true };
     let other = bench.state.add_lane(bench.nic.pair(CAPS).0, setup).unwrap();
     bench.state.break_lane(other, "test");
-    let task = Task::lasting();
-    task.start(2, TimeLimit::NEVER);
-    bench.begin_part(task);
+    let record = TransferRecord::lasting();
+    record.start(2, TimeLimit::NEVER);
+    bench.begin_part(record);
     let waiting = bench.begin();
     bench.step(10);
     bench.complete(0, CompletionStatus::RemoteAccess);
     bench.step(10);
-    assert!(!task.is_ended(), "one part is still in a queue");
+    assert!(!record.is_ended(), "one part is still in a queue");
     let mut list = RequestList::default();
     fill(&mut list, 4096);
-    bench.state.adopt(Submission { lane: other, owner: task, list, first: true, begun: 0 });
-    assert_eq!((task.is_ended(), task.end_state(), waiting.is_ended()), (true, EndState::Failed, false));
+    bench.state.adopt(Submission { lane: other, owner: record, list, first: true, begun: 0 });
+    assert_eq!((record.is_ended(), record.end_state(), waiting.is_ended()), (true, EndState::Failed, false));
 }
 
 /// Parts of one transfer begin on one lane and end on another that is gone: the counts of both agree.
@@ -278,15 +278,15 @@ fn a_part_for_a_lane_that_is_gone_is_counted_with_that_lane() {
     let other = bench.state.add_lane(bench.nic.pair(CAPS).0, setup).unwrap();
     bench.state.detach_lane(other, EndState::Failed, "test");
     bench.state.destroy_detached();
-    let task = Task::lasting();
-    task.start(2, TimeLimit::NEVER);
-    bench.begin_part(task);
+    let record = TransferRecord::lasting();
+    record.start(2, TimeLimit::NEVER);
+    bench.begin_part(record);
     bench.complete(0, CompletionStatus::Success);
     bench.step(10);
     let mut list = RequestList::default();
     fill(&mut list, 4096);
-    bench.state.adopt(Submission { lane: other, owner: task, list, first: false, begun: 0 });
-    assert!(task.is_ended());
+    bench.state.adopt(Submission { lane: other, owner: record, list, first: false, begun: 0 });
+    assert!(record.is_ended());
     let mut totals = TransferTotals::default();
     [&bench.status, &status].iter().for_each(|status| status.counts.add_to(&mut totals));
     assert_eq!(totals.in_flight(), Amount::default());
@@ -335,9 +335,9 @@ fn a_lease_ends_with_its_part() {
         bench.state.lanes.get(lane).unwrap().recent.replace(&region).map(|(_, lease)| lease)
     };
     let lease = recent(&mut bench);
-    let task = Task::lasting();
-    task.start(1, TimeLimit::NEVER);
-    bench.start(task, |list| {
+    let record = TransferRecord::lasting();
+    record.start(1, TimeLimit::NEVER);
+    bench.start(record, |list| {
         fill(list, region.address);
         list.lease = lease;
     });
@@ -346,18 +346,18 @@ fn a_lease_ends_with_its_part() {
     bench.state.abort_users(region.id);
     bench.step(1);
     bench.complete(0, CompletionStatus::Flushed);
-    assert_eq!((task.end_state(), region.in_use()), (EndState::TimedOut, false));
+    assert_eq!((record.end_state(), region.in_use()), (EndState::TimedOut, false));
 }
 
 #[test]
 fn the_time_to_drain_counts_from_the_last_break() {
     let mut bench = Bench::new();
-    let task = bench.begin();
+    let record = bench.begin();
     bench.state.break_lane(bench.lane, "test");
     bench.step(10);
-    task.condemn(EndState::Cancelled);
+    record.condemn(EndState::Cancelled);
     bench.complete(0, CompletionStatus::Flushed);
-    assert!(task.is_ended() && bench.status.health() == LaneHealth::Drained);
+    assert!(record.is_ended() && bench.status.health() == LaneHealth::Drained);
     bench.heal();
     bench.now += 60_000;
     let second = bench.begin();
@@ -374,12 +374,12 @@ fn the_time_to_drain_counts_from_the_last_break() {
 #[test]
 fn the_queue_is_polled_while_parts_wait_for_a_rebuild() {
     let mut bench = Bench::new();
-    let task = bench.begin();
+    let record = bench.begin();
     bench.state.break_lane(bench.lane, "test");
     bench.complete(0, CompletionStatus::Flushed);
     assert_eq!((bench.status.health(), bench.state.outstanding()), (LaneHealth::Drained, 0));
     bench.nic.state().chore = true;
     bench.step(0);
     assert_eq!(bench.state.queue().arm().ok(), Some(true), "the worker's thread would spin for it");
-    assert!(!task.is_ended());
+    assert!(!record.is_ended());
 }

@@ -5,7 +5,7 @@ use crate::transfer::REMEMBERED;
 
 fn finish(table: &Table) -> TransferId {
     let id = begin(table);
-    table.find(id).unwrap().task().end_part();
+    table.find(id).unwrap().record().end_part();
     let live = table.find(id).unwrap();
     assert_eq!(table.release(&live, String::new), Some(Outcome::Done));
     id
@@ -35,7 +35,7 @@ fn grows_to_what_is_in_flight_and_reuses_slots() {
     assert_eq!(table.live_ids().len(), 1000);
     for id in &ids {
         let live = table.find(*id).unwrap();
-        live.task().end_part();
+        live.record().end_part();
         assert!(table.release(&live, String::new).is_some());
         assert!(table.release(&live, String::new).is_none(), "released twice");
     }
@@ -45,7 +45,7 @@ fn grows_to_what_is_in_flight_and_reuses_slots() {
 
 fn begin(table: &Table) -> TransferId {
     let transfer = table.acquire().unwrap();
-    transfer.task().start(1, TimeLimit::NEVER);
+    transfer.record().start(1, TimeLimit::NEVER);
     table.publish(transfer, 1)
 }
 
@@ -68,8 +68,8 @@ fn other_outcomes_are_remembered_as_long() {
     let table = Table::default();
     let late = begin(&table);
     let live = table.find(late).unwrap();
-    live.task().condemn(EndState::TimedOut);
-    live.task().end_part();
+    live.record().condemn(EndState::TimedOut);
+    live.record().end_part();
     assert_eq!(table.release(&live, String::new), Some(Outcome::TimedOut));
     for n in 0..2 * REMEMBERED {
         if n < REMEMBERED {
@@ -90,8 +90,8 @@ fn the_outcome_of_a_transfer_that_ran_long_is_remembered() {
         finish(&table);
     }
     let live = table.find(long).unwrap();
-    live.task().condemn(EndState::Cancelled);
-    live.task().end_part();
+    live.record().condemn(EndState::Cancelled);
+    live.record().end_part();
     assert_eq!(table.release(&live, String::new), Some(Outcome::Cancelled));
     for _ in 0..REMEMBERED {
         assert_eq!(table.outcome(long), Some(Outcome::Cancelled));
@@ -104,13 +104,13 @@ fn a_failure_keeps_its_details() {
     let table = Table::default();
     let id = begin(&table);
     let live = table.find(id).unwrap();
-    live.task().fail(crate::pool::RequestFailure {
+    live.record().fail(crate::pool::RequestFailure {
         iov: 17,
         status: crate::fabric::CompletionStatus::RemoteAccess,
         vendor_error: 9,
         reason: "why".to_owned(),
     });
-    live.task().end_part();
+    live.record().end_part();
     assert!(table.release(&live, || "peer".to_owned()).is_some());
     let Some(Outcome::Failed(failure)) = table.outcome(id) else { panic!("no failure") };
     assert_eq!((failure.iov, failure.vendor_error, failure.peer.as_str()), (17, 9, "peer"));

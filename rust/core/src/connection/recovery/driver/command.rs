@@ -9,7 +9,7 @@ use super::super::STEP_LIMIT;
 use super::super::rebuilds::{AttemptId, Rebuilds};
 use crate::connection::Connection;
 use crate::control::wire::LaneRecord;
-use crate::events::{Handle, Waiter, with_upgraded};
+use crate::events::{EventLoopHandle, Waiter, with_upgraded};
 use crate::fabric::QueuePair;
 
 /// Creates and connects the queue pair of one attempt, as a task of its own.
@@ -17,7 +17,7 @@ pub(super) struct Command {
     pub(super) connection: Weak<Connection>,
     pub(super) id: AttemptId,
     pub(super) rebuilds: Arc<Rebuilds>,
-    pub(super) handle: Handle,
+    pub(super) handle: EventLoopHandle,
 }
 
 impl Command {

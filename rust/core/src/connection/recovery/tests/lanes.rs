@@ -39,7 +39,7 @@ fn three_unanswered_rebuilds_take_nine_seconds() {
         assert_eq!(fixture.expire(STEP_LIMIT * attempt), [discard(attempt), next]);
         assert_eq!(fixture.create(attempt + 1), [rebuild(attempt + 1)]);
     }
-    let end = not_rebuilt(Failure::Unanswered);
+    let end = not_rebuilt(RebuildFailure::Unanswered);
     assert_eq!(fixture.expire(9 * SECOND), [discard(3), end, refused(3)]);
     assert_eq!(fixture.machine.deadline(), None);
 }
@@ -54,7 +54,7 @@ fn queue_pairs_that_do_not_connect_use_the_attempts_up() {
         fixture.create(attempt + 1);
         fixture.receive(rebuilt(attempt + 1));
     }
-    let end = not_rebuilt(Failure::NotConnected("no route".to_owned()));
+    let end = not_rebuilt(RebuildFailure::NotConnected("no route".to_owned()));
     assert_eq!(fixture.connect(3, failed()), [discard(3), end, refused(3)]);
 }
 
@@ -72,7 +72,7 @@ fn a_lane_that_came_back_has_all_its_attempts_again() {
         assert_eq!(fixture.expire(STEP_LIMIT * (attempt - 2)), [discard(attempt), next]);
         fixture.create(attempt + 1);
     }
-    assert_eq!(fixture.expire(9 * SECOND), [discard(5), not_rebuilt(Failure::Unanswered), refused(5)]);
+    assert_eq!(fixture.expire(9 * SECOND), [discard(5), not_rebuilt(RebuildFailure::Unanswered), refused(5)]);
 }
 
 #[test]
@@ -246,7 +246,7 @@ fn a_half_that_does_not_connect_is_not_the_end() {
     assert_eq!(fixture.receive(ask(3)), []);
     assert_eq!(fixture.connect(2, Err("it is gone".to_owned())), [discard(2), create_connected(3)]);
     fixture.connect(3, Err("no route".to_owned()));
-    let failure = Some(Failure::NotConnected("no route".to_owned()));
+    let failure = Some(RebuildFailure::NotConnected("no route".to_owned()));
     let end = close(LostReason::NotAsked { failure, cause: cause() });
     assert_eq!(fixture.expire(FOLLOW_LIMIT), [end, refused(3)]);
 }

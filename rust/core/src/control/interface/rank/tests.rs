@@ -65,7 +65,7 @@ fn rules_restrict_the_choice() {
 
 #[test]
 fn an_interface_that_carries_nothing_is_never_chosen() {
-    for link in [Link::Down, Link::NoCarrier, Link::NotRunning] {
+    for link in [LinkState::Down, LinkState::NoCarrier, LinkState::NotRunning] {
         let mut host = list(&[("eth0", "192.0.2.7/24"), ("eth1", "198.51.100.7/24")]);
         host[0].link = link;
         host[0].default_v4 = Some(0);
@@ -148,7 +148,12 @@ fn described() -> impl Strategy<Value = Interface> {
         "fe80::1/64",
         "2001:db8::1/64",
     ]);
-    let link = prop::sample::select(vec![Link::Up, Link::Down, Link::NoCarrier, Link::NotRunning]);
+    let link = prop::sample::select(vec![
+        LinkState::Up,
+        LinkState::Down,
+        LinkState::NoCarrier,
+        LinkState::NotRunning,
+    ]);
     let kind = prop::sample::select(vec![Kind::Ordinary, Kind::Bridge, Kind::Tunnel, Kind::Loopback]);
     (name, network, link, kind, any::<Option<u32>>(), any::<Option<u32>>()).prop_map(
         |(name, network, link, kind, default_v4, default_v6)| Interface {
@@ -174,7 +179,7 @@ proptest! {
         let fit = |one: &Interface| {
             let address = one.network.addr();
             let v6 = matches!(address, IpAddr::V6(v6) if v6.is_loopback() || v6.is_unicast_link_local());
-            one.link == Link::Up && !v6 && rules.names.as_ref().is_none_or(|names| names.matches(&one.name, None))
+            one.link == LinkState::Up && !v6 && rules.names.as_ref().is_none_or(|names| names.matches(&one.name, None))
         };
         prop_assert_eq!(ranked.iter().filter(|one| one.choice.is_ok()).count(), host.iter().filter(|one| fit(one)).count());
         prop_assert!(ranked.iter().all(|one| one.choice.is_ok() == fit(one.interface)));

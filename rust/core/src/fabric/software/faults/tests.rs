@@ -6,7 +6,7 @@ fn faults(text: &str) -> Faults {
 
 fn failing(faults: &mut Faults, count: u64) -> Vec<u64> {
     (0..count)
-        .filter(|index| matches!(faults.judge(*index), Verdict::Fail(_)))
+        .filter(|index| matches!(faults.judge(*index), Injection::Fail(_)))
         .map(|index| index + 1)
         .collect()
 }
@@ -14,7 +14,7 @@ fn failing(faults: &mut Faults, count: u64) -> Vec<u64> {
 #[test]
 fn failures_come_where_the_plan_says() {
     assert_eq!(failing(&mut faults("fail=at:3:fatal;fail=every:4:remote-access"), 10), [3, 4, 8]);
-    assert_eq!(faults("fail=at:1:remote-access").judge(0), Verdict::Fail(CompletionStatus::RemoteAccess));
+    assert_eq!(faults("fail=at:1:remote-access").judge(0), Injection::Fail(CompletionStatus::RemoteAccess));
 }
 
 #[test]
@@ -28,7 +28,7 @@ fn chance_follows_the_seed() {
 }
 
 #[test]
-fn a_verdict_is_given_once_and_counted_once() {
+fn a_request_meets_one_fault_which_is_counted_once() {
     let mut faults = faults("fail=at:1:general");
     let first = faults.judge(0);
     assert_eq!(faults.judge(0), first);
@@ -43,12 +43,12 @@ fn the_other_faults() {
     assert_eq!([(); 6].map(|()| every.refuses_post()), [false, false, true, false, false, true]);
     let mut liar = faults("lie=every:2");
     assert_eq!([1, 2, 3, 4].map(|number| liar.lies_about(number)), [false, true, false, true]);
-    assert_eq!([plan.judge(0), plan.judge(1)], [Verdict::Go, Verdict::DropPeer]);
-    assert!(matches!(faults("delay=us:1000000").judge(0), Verdict::Wait(_)));
+    assert_eq!([plan.judge(0), plan.judge(1)], [Injection::Go, Injection::DropPeer]);
+    assert!(matches!(faults("delay=us:1000000").judge(0), Injection::Wait(_)));
     let mut slow = faults("slow=factor:100000");
-    assert_eq!(slow.judge(0), Verdict::Go);
+    assert_eq!(slow.judge(0), Injection::Go);
     slow.moved(1 << 20);
-    assert!(matches!(slow.judge(1), Verdict::Wait(_)));
+    assert!(matches!(slow.judge(1), Injection::Wait(_)));
 }
 
 #[test]

@@ -8,23 +8,23 @@ use crate::auth::{AuthError, NONCE_SIZE, Nonce, PROOF_SIZE, Session};
 use crate::fabric::QpAddress;
 use crate::fabric::software::identity::Identity;
 
-/// Size of a [`Hello`] on the wire.
+/// Size of a [`DataHello`] on the wire.
 pub(in super::super) const HELLO_SIZE: usize = 16 + NONCE_SIZE;
 /// Size of an [`Offer`] on the wire, its seal included.
 pub(in super::super) const OFFER_SIZE: usize = PROOF_SIZE + OFFER_BODY;
-/// Size of an [`Answer`] on the wire, its seal included.
+/// Size of an [`HelloAnswer`] on the wire, its seal included.
 pub(in super::super) const ANSWER_SIZE: usize = PROOF_SIZE + ANSWER_BODY;
 
 /// The first message of each side.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(in super::super) struct Hello {
+pub(in super::super) struct DataHello {
     /// Zero without a key.
     pub(in super::super) nonce: Nonce,
     /// Whether the sender has a pre-shared key.
     pub(in super::super) keyed: bool,
 }
 
-impl Hello {
+impl DataHello {
     pub(in super::super) fn encode(&self) -> [u8; HELLO_SIZE] {
         let mut out = Writer::new();
         out.put(&MAGIC).put(&VERSION.to_le_bytes()).put(&[u8::from(self.keyed)]).put(&[0; 5]);
@@ -109,7 +109,7 @@ impl Reception {
 
 /// What the responder says to an offer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(in super::super) struct Answer {
+pub(in super::super) struct HelloAnswer {
     pub(in super::super) reception: Reception,
     /// Slot of the target in the queue pair table.
     pub(in super::super) slot: u32,
@@ -142,7 +142,7 @@ impl SocketName {
     }
 }
 
-impl Answer {
+impl HelloAnswer {
     pub(in super::super) fn encode(&self, session: Option<&Session>) -> [u8; ANSWER_SIZE] {
         let mut body = Writer::<ANSWER_BODY>::new();
         body.put(&(self.reception as u16).to_le_bytes()).put(&[self.name.len, 0, 0, 0, 0, 0]);
@@ -228,20 +228,20 @@ pub(super) mod tests {
         Offer { sender, target: 10, identity: identity() }
     }
 
-    pub(in super::super) fn answer() -> Answer {
+    pub(in super::super) fn answer() -> HelloAnswer {
         let name = SocketName::new("a-name").unwrap();
-        Answer { reception: Reception::InError, slot: 11, token: 12, identity: identity(), name }
+        HelloAnswer { reception: Reception::InError, slot: 11, token: 12, identity: identity(), name }
     }
 
     #[test]
     fn messages_survive_the_wire() {
-        for hello in [Hello { nonce: [0; 16], keyed: false }, Hello { nonce: [7; 16], keyed: true }] {
-            assert_eq!(Hello::decode(&hello.encode()), Ok(hello));
+        for hello in [DataHello { nonce: [0; 16], keyed: false }, DataHello { nonce: [7; 16], keyed: true }] {
+            assert_eq!(DataHello::decode(&hello.encode()), Ok(hello));
         }
         let [ours, theirs] = sessions();
         for (ours, theirs) in [(None, None), (Some(&ours), Some(&theirs))] {
             assert_eq!(Offer::decode(&offer().encode(ours), theirs), Ok(offer()));
-            let decoded = Answer::decode(&answer().encode(theirs), ours).unwrap();
+            let decoded = HelloAnswer::decode(&answer().encode(theirs), ours).unwrap();
             assert_eq!(decoded, answer());
             assert_eq!(decoded.name.get(), Some(b"a-name".as_slice()));
         }
@@ -251,7 +251,7 @@ pub(super) mod tests {
 
     #[test]
     fn both_sides_have_a_key_or_neither() {
-        let hello = |keyed| Hello { nonce: [0; 16], keyed };
+        let hello = |keyed| DataHello { nonce: [0; 16], keyed };
         assert_eq!(hello(true).check_keyed(false), Err(AuthError::KeyRequired));
         assert_eq!(hello(false).check_keyed(true), Err(AuthError::KeyMissing));
         assert!(hello(true).check_keyed(true).is_ok() && hello(false).check_keyed(false).is_ok());
@@ -268,20 +268,20 @@ pub(super) mod tests {
 
     #[test]
     fn other_programs_and_other_versions_are_told_apart() {
-        let mut bytes = Hello { nonce: [0; 16], keyed: false }.encode();
+        let mut bytes = DataHello { nonce: [0; 16], keyed: false }.encode();
         bytes[8] = 9;
-        assert_eq!(Hello::decode(&bytes), Err(HelloError::Version(9)));
+        assert_eq!(DataHello::decode(&bytes), Err(HelloError::Version(9)));
         bytes[0] = b'H';
-        assert_eq!(Hello::decode(&bytes), Err(HelloError::NotOurs));
+        assert_eq!(DataHello::decode(&bytes), Err(HelloError::NotOurs));
     }
 
     proptest! {
         #[test]
         fn any_bytes_decode_without_panic(bytes: [[u8; 32]; 6]) {
             let bytes = bytes.concat();
-            let _ = Hello::decode(bytes.first_chunk().unwrap());
+            let _ = DataHello::decode(bytes.first_chunk().unwrap());
             let _ = Offer::decode(bytes.first_chunk().unwrap(), None);
-            let _ = Answer::decode(bytes.first_chunk().unwrap(), None);
+            let _ = HelloAnswer::decode(bytes.first_chunk().unwrap(), None);
         }
 
         #[test]

@@ -22,9 +22,11 @@ mod responder;
 
 use crate::auth::AuthError;
 
-pub(super) use message::{ANSWER_SIZE, Answer, HELLO_SIZE, Hello, OFFER_SIZE, Offer, Reception, SocketName};
+pub(super) use message::{
+    ANSWER_SIZE, DataHello, HELLO_SIZE, HelloAnswer, OFFER_SIZE, Offer, Reception, SocketName,
+};
 pub use responder::replies_to;
-pub(super) use responder::{Received, Refusal, Responder};
+pub(super) use responder::{HelloResponder, Received, Refusal};
 
 /// Changes with the hello, the frames, or the layout of the shared tables.
 pub(super) const VERSION: u16 = 5;

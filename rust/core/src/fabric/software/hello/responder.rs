@@ -1,11 +1,11 @@
 //! The responder's half of a hello, as a state machine over bytes.
 
-use super::{HELLO_SIZE, Hello, HelloError, OFFER_SIZE, Offer};
+use super::{DataHello, HELLO_SIZE, HelloError, OFFER_SIZE, Offer};
 use crate::auth::{self, AuthKey, Nonce, Nonces, PROOF_SIZE, Purpose, Session};
 
 /// A responder, and where in the hello it stands.
 #[derive(Debug)]
-pub(in super::super) struct Responder {
+pub(in super::super) struct HelloResponder {
     key: Option<AuthKey>,
     nonce: Nonce,
     phase: Phase,
@@ -38,7 +38,7 @@ pub(in super::super) struct Refusal {
     pub(in super::super) reply: Option<[u8; HELLO_SIZE]>,
 }
 
-impl Responder {
+impl HelloResponder {
     /// A responder at the start of a connection. `nonce` is random if there is a key, else zero.
     pub(in super::super) fn new(key: Option<AuthKey>, nonce: Nonce) -> Self {
         Self { key, nonce, phase: Phase::Hello }
@@ -74,8 +74,8 @@ impl Responder {
     }
 
     fn hello(&mut self, message: &[u8; HELLO_SIZE]) -> Result<Received, Refusal> {
-        let reply = Hello { nonce: self.nonce, keyed: self.key.is_some() }.encode();
-        let hello = match Hello::decode(message) {
+        let reply = DataHello { nonce: self.nonce, keyed: self.key.is_some() }.encode();
+        let hello = match DataHello::decode(message) {
             Ok(hello) => hello,
             // A reply tells a peer of another version what this side speaks.
             Err(error @ HelloError::Version(_)) => return Err(Refusal { error, reply: Some(reply) }),
@@ -98,7 +98,8 @@ impl Responder {
 /// All that a client of the data listener is sent that says `bytes`, up to its offer. `nonce` is the responder's random
 /// number.
 pub fn replies_to(bytes: &[u8], key: Option<&AuthKey>, nonce: Nonce) -> Vec<u8> {
-    let (mut responder, mut rest, mut replies) = (Responder::new(key.cloned(), nonce), bytes, Vec::new());
+    let (mut responder, mut rest, mut replies) =
+        (HelloResponder::new(key.cloned(), nonce), bytes, Vec::new());
     while let Some((message, next)) = rest.split_at_checked(responder.expects()) {
         rest = next;
         match responder.receive(message) {
@@ -127,7 +128,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::super::message::tests::{answer, offer};
-    use super::super::{Answer, VERSION};
+    use super::super::{HelloAnswer, VERSION};
     use super::*;
     use crate::auth::{AuthError, Initiator, Proof};
 
@@ -139,7 +140,7 @@ mod tests {
     }
 
     fn hello(keyed: bool) -> [u8; HELLO_SIZE] {
-        Hello { nonce: NONCES.initiator, keyed }.encode()
+        DataHello { nonce: NONCES.initiator, keyed }.encode()
     }
 
     fn reply(received: Result<Received, Refusal>) -> Vec<u8> {
@@ -150,17 +151,17 @@ mod tests {
     }
 
     /// A responder that has sent its random number.
-    fn after_hello() -> Responder {
-        let mut responder = Responder::new(Some(key()), NONCE);
-        assert_eq!(reply(responder.receive(&hello(true))), Hello { nonce: NONCE, keyed: true }.encode());
+    fn after_hello() -> HelloResponder {
+        let mut responder = HelloResponder::new(Some(key()), NONCE);
+        assert_eq!(reply(responder.receive(&hello(true))), DataHello { nonce: NONCE, keyed: true }.encode());
         responder
     }
 
     #[test]
     fn without_a_key_an_offer_follows_the_hellos() {
-        let mut responder = Responder::new(None, [0; 16]);
+        let mut responder = HelloResponder::new(None, [0; 16]);
         assert_eq!(responder.expects(), 32);
-        let ours = Hello { nonce: [0; 16], keyed: false }.encode();
+        let ours = DataHello { nonce: [0; 16], keyed: false }.encode();
         assert_eq!(reply(responder.receive(&ours)), ours);
         assert_eq!(responder.expects(), OFFER_SIZE);
         assert!(
@@ -181,7 +182,7 @@ mod tests {
             panic!("no offer");
         };
         assert_eq!(received, offer());
-        assert_eq!(Answer::decode(&answer().encode(Some(&theirs)), Some(&session)), Ok(answer()));
+        assert_eq!(HelloAnswer::decode(&answer().encode(Some(&theirs)), Some(&session)), Ok(answer()));
     }
 
     /// A hello is all that it gets, and in it only the random number is not the same each time.
@@ -192,31 +193,31 @@ mod tests {
         for proof in [guess, elsewhere, [0; 32]] {
             assert_eq!(after_hello().receive(&proof).unwrap_err(), silent(AuthError::WrongKey));
         }
-        let mut responder = Responder::new(Some(key()), NONCE);
-        let ours = Hello { nonce: NONCE, keyed: true }.encode();
+        let mut responder = HelloResponder::new(Some(key()), NONCE);
+        let ours = DataHello { nonce: NONCE, keyed: true }.encode();
         let refusal = Refusal { error: AuthError::KeyMissing.into(), reply: Some(ours) };
         assert_eq!(responder.receive(&hello(false)).unwrap_err(), refusal);
         assert_eq!(
-            Responder::new(Some(key()), NONCE).receive(&[0x41; 32]).unwrap_err(),
+            HelloResponder::new(Some(key()), NONCE).receive(&[0x41; 32]).unwrap_err(),
             silent(HelloError::NotOurs)
         );
     }
 
     #[test]
     fn refusals_that_the_initiator_can_name_come_with_a_hello() {
-        let ours = Hello { nonce: [0; 16], keyed: false }.encode();
+        let ours = DataHello { nonce: [0; 16], keyed: false }.encode();
         let refusal = Refusal { error: AuthError::KeyRequired.into(), reply: Some(ours) };
-        assert_eq!(Responder::new(None, [0; 16]).receive(&hello(true)).unwrap_err(), refusal);
+        assert_eq!(HelloResponder::new(None, [0; 16]).receive(&hello(true)).unwrap_err(), refusal);
         let mut other = hello(false);
         other[8] = VERSION as u8 + 1;
         let refusal = Refusal { error: HelloError::Version(VERSION + 1), reply: Some(ours) };
-        assert_eq!(Responder::new(None, [0; 16]).receive(&other).unwrap_err(), refusal);
+        assert_eq!(HelloResponder::new(None, [0; 16]).receive(&other).unwrap_err(), refusal);
     }
 
     proptest! {
         #[test]
         fn any_messages_are_received_without_panic(messages: Vec<Vec<u8>>, keyed: bool, is_after_hello: bool) {
-            let mut responder = Responder::new(keyed.then(key), NONCE);
+            let mut responder = HelloResponder::new(keyed.then(key), NONCE);
             if is_after_hello {
                 reply(responder.receive(&hello(keyed)));
             }

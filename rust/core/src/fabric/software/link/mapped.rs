@@ -5,14 +5,14 @@ use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
 use super::Link;
-use crate::events::{EventLoop, Handle, Task, Wakeup, with_upgraded};
+use crate::events::{EventLoop, EventLoopHandle, Task, Wakeup, with_upgraded};
 use crate::fabric::Opcode;
-use crate::fabric::software::address_space::Place;
+use crate::fabric::software::address_space::CheckedRange;
 use crate::fabric::software::file_mapping::{FileMapping, Unmappable, Wanted};
 use crate::fabric::software::link_messages::{FileAnswer, FileReply};
 use crate::fabric::software::mappings::Known;
 use crate::fabric::software::questions::FileFor;
-use crate::fabric::software::send_queue::Request;
+use crate::fabric::software::send_queue::QueuedRequest;
 use crate::fabric::software::table::{Pinned, Right, Violation, slot_of};
 
 /// How often it is looked for regions that have ended: their memory is kept for so long after its owner has given it up.
@@ -44,7 +44,7 @@ impl Link {
         address: u64,
         length: u64,
         opcode: Opcode,
-    ) -> Option<Place> {
+    ) -> Option<CheckedRange> {
         if !pinned.is_mappable() {
             return None;
         }
@@ -63,14 +63,14 @@ impl Link {
     }
 
     /// Whether a request can be carried out by a mapping. The answer holds for the moment.
-    pub(in crate::fabric::software) fn maps(&self, request: &Request) -> bool {
+    pub(in crate::fabric::software) fn maps(&self, request: &QueuedRequest) -> bool {
         self.pin(request.rkey).is_ok_and(|pinned| {
             self.locate(&pinned, request.remote_address, request.length, request.opcode).is_some()
         })
     }
 
     /// Why the region of a request is not mapped.
-    pub(in crate::fabric::software) fn why_unmapped(&self, request: &Request) -> Unmapped {
+    pub(in crate::fabric::software) fn why_unmapped(&self, request: &QueuedRequest) -> Unmapped {
         let now = Instant::now();
         let Ok(pinned) = self.pin(request.rkey) else { return Unmapped::NotYet(now) };
         if !pinned.is_mappable() {
@@ -228,7 +228,7 @@ impl Drop for Sweeper {
 }
 
 /// Sleeps for as long as nothing is mapped.
-async fn sweep(link: Weak<Link>, wanted: Arc<Wakeup>, handle: Handle) {
+async fn sweep(link: Weak<Link>, wanted: Arc<Wakeup>, handle: EventLoopHandle) {
     loop {
         wanted.wait().await;
         loop {

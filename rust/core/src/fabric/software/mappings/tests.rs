@@ -73,7 +73,7 @@ fn a_range_is_found_where_it_is_mapped_and_nowhere_else() {
     let start = made.start;
     mappings.insert(&pinned, made, &table.pins).unwrap();
     let found = |address, length, opcode| mappings.find(&pinned, address, length, opcode);
-    let place = Place { space: AddressSpace::Mapped, address: start + 100, cannot_fault: false };
+    let place = CheckedRange { space: AddressSpace::Mapped, address: start + 100, cannot_fault: false };
     assert_eq!(found(BASE + 100, LENGTH - 100, Opcode::Read), Known::Mapped(place));
     assert_eq!(found(BASE + 100, LENGTH - 99, Opcode::Read), Known::Refused, "beyond its end");
     assert_eq!(found(BASE - 1, 1, Opcode::Read), Known::Refused, "before it");

@@ -157,12 +157,12 @@ fn the_file_of_a_region_is_given_to_a_peer_that_sees_the_region_until_it_ends() 
     let announced = table.register(&shared).unwrap();
     let hidden = table.register(&MemoryRange { announced: false, ..shared }).unwrap();
     let plain = table.register(&range(&buffer)).unwrap();
-    let given = |region: &Region| table.file_for(&peer, region.rkey()).map(|file| file.offset);
+    let given = |region: &TableRegion| table.file_for(&peer, region.rkey()).map(|file| file.offset);
     assert_eq!(given(&announced), Some(offset));
     assert_eq!((given(&hidden), given(&plain)), (None, None));
     assert!(table.grant(&peer, hidden.rkey()));
     assert_eq!(given(&hidden), Some(offset));
-    let pin = |region: &Region| table.view().pin(region.rkey()).unwrap();
+    let pin = |region: &TableRegion| table.view().pin(region.rkey()).unwrap();
     assert!(pin(&announced).is_mappable() && pin(&announced).cannot_fault() && !pin(&plain).is_mappable());
     announced.close();
     assert_eq!(given(&announced), None);

@@ -13,7 +13,7 @@ use super::arrivals::Arrivals;
 use super::handshake::{Handshake, HandshakeStep, next_words};
 use super::tables::{TableKeeper, TableListener};
 use crate::admission::{self, Permit, Source};
-use crate::events::{Group, Handle, Wakeup, first};
+use crate::events::{EventLoopHandle, SocketGroup, Wakeup, first};
 use crate::fabric::software::device_core::Core;
 use crate::fabric::software::tcp::server::{Server, WaitsFor};
 use crate::fork::OwnSocket;
@@ -33,7 +33,7 @@ const ACCEPTED_PER_TURN: usize = 32;
 pub(super) struct Acceptor {
     core: Arc<Core>,
     arrivals: Arc<Arrivals>,
-    sockets: Group,
+    sockets: SocketGroup,
     listener: OwnSocket<TcpListener>,
     /// `None` when the host does not let us have one: then the cross-memory path is not offered.
     tables: Option<TableListener>,
@@ -59,7 +59,7 @@ impl Acceptor {
         arrivals: Arc<Arrivals>,
     ) -> std::io::Result<Self> {
         listener.set_nonblocking(true)?;
-        let sockets = Group::new()?;
+        let sockets = SocketGroup::new()?;
         sockets.add(&listener, LISTENER)?;
         let tables = match TableListener::bind(&core) {
             _ if core.table_files().is_none() => None,
@@ -86,7 +86,7 @@ impl Acceptor {
     }
 
     /// Accepts until the task is stopped.
-    pub(super) async fn run(mut self, handle: Handle) {
+    pub(super) async fn run(mut self, handle: EventLoopHandle) {
         let mut watched = match self.sockets.watch(&handle) {
             Ok(watched) => watched,
             Err(error) => {

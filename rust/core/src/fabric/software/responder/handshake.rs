@@ -12,7 +12,7 @@ use crate::auth::{Session, random};
 use crate::fabric::software::device_core::Core;
 use crate::fabric::software::endpoint::{Endpoint, listener_of};
 use crate::fabric::software::hello::{
-    Answer, HELLO_SIZE, OFFER_SIZE, Offer, Received, Reception, Refusal, Responder, SocketName,
+    HELLO_SIZE, HelloAnswer, HelloResponder, OFFER_SIZE, Offer, Received, Reception, Refusal, SocketName,
 };
 use crate::fabric::software::identity::Identity;
 use crate::fabric::software::keepalive;
@@ -31,7 +31,7 @@ pub(super) struct Handshake {
     socket: OwnSocket<OwnedFd>,
     peer: SocketAddr,
     buffer: ReceiveBuffer,
-    hello: Responder,
+    hello: HelloResponder,
     deadline: Instant,
 }
 
@@ -55,7 +55,7 @@ impl Handshake {
         stream.set_nonblocking(true)?;
         keepalive::apply(&stream)?;
         let buffer = ReceiveBuffer::new(HELLO_SIZE.max(OFFER_SIZE));
-        let hello = Responder::new(key, nonce);
+        let hello = HelloResponder::new(key, nonce);
         let socket = stream.map(OwnedFd::from);
         Ok(Self { permit, socket, peer, buffer, hello, deadline: next_words(core) })
     }
@@ -147,19 +147,20 @@ fn answer(
     target: Option<&Endpoint>,
     tables: Option<SocketName>,
     peer: IpAddr,
-) -> Answer {
+) -> HelloAnswer {
     let reception = match target.map(|endpoint| endpoint.counterpart(&offer.sender)) {
         None => Reception::NoSuchQueuePair,
         Some(Counterpart::Ready | Counterpart::NotYet) => Reception::Welcome,
         Some(Counterpart::Gone) if target.is_some_and(Endpoint::is_error) => Reception::InError,
         Some(Counterpart::Gone) => Reception::ConnectedElsewhere,
     };
-    let refused = Answer { reception, slot: 0, token: 0, identity: Identity::NONE, name: SocketName::NONE };
+    let refused =
+        HelloAnswer { reception, slot: 0, token: 0, identity: Identity::NONE, name: SocketName::NONE };
     let Some(endpoint) = target.filter(|_| reception == Reception::Welcome) else { return refused };
     let asker = Asker { ip: peer, listener: listener_of(&offer.sender) };
     let tables = tables.and_then(|name| Some((name, core.tokens.give(asker, Instant::now()).ok()?)));
     let (name, token) = tables.unwrap_or((SocketName::NONE, 0));
-    Answer { slot: endpoint.slot as u32, token, identity: Identity::own(), name, ..refused }
+    HelloAnswer { slot: endpoint.slot as u32, token, identity: Identity::own(), name, ..refused }
 }
 
 /// By when a client is to go on: soon, where it must prove a key. Else it has the time that a handshake has, for over a slow link

@@ -34,7 +34,7 @@ pub(in super::super) struct Malformed;
 
 /// What an initiator asks for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(in super::super) enum Action {
+pub(in super::super) enum FrameKind {
     /// Payload follows the group's headers.
     Write,
     /// The answer carries the payload.
@@ -43,7 +43,7 @@ pub(in super::super) enum Action {
     Rest,
 }
 
-impl From<Opcode> for Action {
+impl From<Opcode> for FrameKind {
     fn from(opcode: Opcode) -> Self {
         match opcode {
             Opcode::Write => Self::Write,
@@ -55,7 +55,7 @@ impl From<Opcode> for Action {
 /// From the initiator.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in super::super) struct RequestHeader {
-    pub(in super::super) action: Action,
+    pub(in super::super) action: FrameKind,
     /// Headers of the same group that follow this one: less than [`GROUP`].
     pub(in super::super) following: u8,
     pub(in super::super) rkey: u32,
@@ -68,13 +68,13 @@ pub(in super::super) struct RequestHeader {
 impl RequestHeader {
     /// The last frame of a socket that is closed at rest.
     pub(in super::super) const REST: Self =
-        Self { action: Action::Rest, following: 0, rkey: 0, remote_address: 0, length: 0, sequence: 0 };
+        Self { action: FrameKind::Rest, following: 0, rkey: 0, remote_address: 0, length: 0, sequence: 0 };
 
     pub(in super::super) fn encode(&self) -> [u8; REQUEST_SIZE] {
         let action = match self.action {
-            Action::Write => 1,
-            Action::Read => 2,
-            Action::Rest => 3,
+            FrameKind::Write => 1,
+            FrameKind::Read => 2,
+            FrameKind::Rest => 3,
         };
         let words = [
             u64::from(REQUEST_MAGIC)
@@ -103,9 +103,9 @@ impl RequestHeader {
             return Err(Malformed);
         }
         let action = match action {
-            1 => Action::Write,
-            2 => Action::Read,
-            3 => Action::Rest,
+            1 => FrameKind::Write,
+            2 => FrameKind::Read,
+            3 => FrameKind::Rest,
             _ => return Err(Malformed),
         };
         let length = u32::try_from(length).ok().filter(|length| *length <= MAX_PAYLOAD).ok_or(Malformed)?;
@@ -181,7 +181,7 @@ mod tests {
     proptest! {
         #[test]
         fn requests_survive_the_wire(
-            action in prop::sample::select(vec![Action::Write, Action::Read, Action::Rest]),
+            action in prop::sample::select(vec![FrameKind::Write, FrameKind::Read, FrameKind::Rest]),
             following in 0..GROUP as u8,
             rkey: u32,
             remote_address: u64,
@@ -221,7 +221,7 @@ mod tests {
     #[test]
     fn too_long_a_payload_or_group_is_no_frame() {
         let header = RequestHeader {
-            action: Action::Write,
+            action: FrameKind::Write,
             following: 0,
             rkey: 1,
             remote_address: 2,

@@ -18,7 +18,7 @@ use crate::fabric::software::watched::WatchedSocket;
 use crate::fabric::software::work::{Next, PinSet, Step, Unpinned, Work};
 use crate::fabric::{CompletionStatus, Opcode};
 use answers::Incoming;
-use group::Group;
+use group::RequestGroup;
 
 /// Headers of answers that are received at a time while nothing but headers can come.
 const ANSWERS: usize = 64;
@@ -28,12 +28,12 @@ const SHORT: u64 = 64 << 10;
 
 /// The way to a peer's responder.
 #[derive(Debug)]
-pub(in super::super) struct Initiator {
+pub(in super::super) struct TcpInitiator {
     socket: Arc<WatchedSocket>,
     /// Headers of answers, and never a byte of what a READ brings.
     buffer: ReceiveBuffer,
     /// Requests that are being sent together.
-    group: Group,
+    group: RequestGroup,
     /// The request of the payload that is being sent: those before it are sent.
     sending: u64,
     /// Bytes of that payload that are sent.
@@ -57,12 +57,12 @@ pub(in super::super) struct Initiator {
     closed: bool,
 }
 
-impl Initiator {
+impl TcpInitiator {
     pub(in super::super) fn new(socket: Arc<WatchedSocket>) -> Self {
         Self {
             socket,
             buffer: ReceiveBuffer::new(ANSWERS * RESPONSE_SIZE),
-            group: Group::new(),
+            group: RequestGroup::new(),
             sending: 0,
             sent_bytes: 0,
             reads_until: 0,

@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 use rustix::io::{Errno, retry_on_intr};
 use rustix::net::RecvFlags;
 
-use super::frame::{Action, GROUP, REQUEST_SIZE, RequestHeader, ResponseHeader};
+use super::frame::{FrameKind, GROUP, REQUEST_SIZE, RequestHeader, ResponseHeader};
 use crate::fabric::software::device_core::Core;
 use crate::fabric::software::endpoint::{Endpoint, listener_of};
 use crate::fabric::software::socket::{ReceiveBuffer, has_peer_closed};
@@ -85,7 +85,7 @@ pub(in super::super) struct Server {
     /// The last one that was: the requests that go on with it do not wait.
     admitted: Option<u32>,
     /// The peer has closed: it has given up what it was not told to be done, so nothing more of that is carried out.
-    abandoned: bool,
+    has_closed: bool,
     /// When that was looked at.
     looked: Option<Instant>,
     /// The peer closes the socket because nothing has used it: its queue pair goes on.
@@ -121,7 +121,7 @@ impl Server {
             peer_record,
             held: None,
             admitted: None,
-            abandoned: false,
+            has_closed: false,
             looked: None,
             rests: false,
         }
@@ -154,7 +154,7 @@ impl Server {
 
     /// What a look at its socket has shown of whether the peer has closed.
     pub(in super::super) fn note_look(&mut self, now: Instant, has_closed: bool) {
-        self.abandoned |= has_closed;
+        self.has_closed |= has_closed;
         self.looked = Some(now);
     }
 
@@ -221,13 +221,13 @@ impl Server {
             self.peer_record.is_limited() && self.headers_left == 0 && !self.may_be_looked_at(core);
         match self.pending.front().filter(|_| self.headers_left == 0) {
             None => self.take_header(budget),
-            Some(_) if self.abandoned => Err(Stop(WaitsFor::Close)),
+            Some(_) if self.has_closed => Err(Stop(WaitsFor::Close)),
             Some(header) if header.length == 0 => {
                 self.next_request();
                 Ok(())
             }
             Some(_) if must_wait => self.wait_for_turn(),
-            Some(header) if header.action == Action::Read => {
+            Some(header) if header.action == FrameKind::Read => {
                 self.answer_reads(core);
                 Ok(())
             }
@@ -252,7 +252,7 @@ impl Server {
 
     fn take_request(&mut self, bytes: &[u8; REQUEST_SIZE]) -> Result<(), Stop> {
         let Ok(header) = RequestHeader::decode(bytes) else { return Err(Stop(WaitsFor::Close)) };
-        if header.action == Action::Rest {
+        if header.action == FrameKind::Rest {
             self.rests = self.pending.is_empty();
             return Err(Stop(WaitsFor::Close));
         }

@@ -7,9 +7,9 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::initiator::Initiator;
+use super::initiator::TcpInitiator;
 use crate::fabric::CompletionStatus;
-use crate::fabric::software::redial::{Dialer, Dialing, Failure};
+use crate::fabric::software::redial::{Dialer, Dialing, RedialFailure};
 use crate::fabric::software::watched::WatchedSocket;
 use crate::fabric::software::work::{CONNECT_PATIENCE, Next, Step, Work, look_again};
 
@@ -30,7 +30,7 @@ pub(in super::super) struct TcpWay {
 
 #[derive(Debug)]
 enum State {
-    Open(Box<Initiator>),
+    Open(Box<TcpInitiator>),
     AtRest,
     Dialing(Dialing),
     /// What was in the way may pass: to be dialed again at a time, for what is wanted since another one.
@@ -44,7 +44,7 @@ impl TcpWay {
     /// A way with an open socket. In a crowd it is closed at once: the connect has shown that it can be opened.
     pub(in super::super) fn open(dialer: Dialer, socket: WatchedSocket) -> Self {
         let is_crowd = dialer.open_sockets() > CROWD;
-        let initiator = Initiator::new(Arc::new(socket));
+        let initiator = TcpInitiator::new(Arc::new(socket));
         if is_crowd {
             initiator.say_rest();
             return Self::at_rest(dialer);
@@ -94,7 +94,7 @@ impl TcpWay {
                 }
                 Some(Ok(stream)) => match self.dialer.watched(stream) {
                     Ok(socket) => {
-                        let mut initiator = Initiator::new(Arc::new(socket));
+                        let mut initiator = TcpInitiator::new(Arc::new(socket));
                         initiator.skip(executed);
                         self.state = State::Open(Box::new(initiator));
                         self.advance(work)
@@ -120,7 +120,7 @@ impl TcpWay {
     }
 
     /// There is no stream: dialed again for as long as a peer that has not connected is waited for, or the end.
-    fn failed(&mut self, work: &Work<'_>, since: Instant, failure: &Failure) -> Step {
+    fn failed(&mut self, work: &Work<'_>, since: Instant, failure: &RedialFailure) -> Step {
         let now = Instant::now();
         if failure.may_pass && now.saturating_duration_since(since) < CONNECT_PATIENCE {
             let at = look_again(since, now);

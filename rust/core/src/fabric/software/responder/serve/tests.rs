@@ -8,7 +8,7 @@ use super::*;
 use crate::fabric::software::endpoint::Endpoint;
 use crate::fabric::software::faults::FaultPlan;
 use crate::fabric::software::signal::Signal;
-use crate::fabric::software::tcp::frame::{Action, RESPONSE_SIZE, RequestHeader};
+use crate::fabric::software::tcp::frame::{FrameKind, RESPONSE_SIZE, RequestHeader};
 use crate::fabric::{QpAddress, SoftwareOptions};
 use crate::fork::OwnSocket;
 
@@ -36,7 +36,7 @@ impl Peer {
     fn ask(&mut self) {
         let sequence = self.asked;
         let header = RequestHeader {
-            action: Action::Write,
+            action: FrameKind::Write,
             following: 0,
             rkey: 0,
             remote_address: 0,

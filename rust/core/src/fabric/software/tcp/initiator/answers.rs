@@ -6,7 +6,7 @@ use std::os::fd::AsFd;
 use rustix::io::{Errno, retry_on_intr};
 use rustix::net::RecvFlags;
 
-use super::{ANSWERS, Initiator, check_piece};
+use super::{ANSWERS, TcpInitiator, check_piece};
 use crate::fabric::software::socket::{Range, receive};
 use crate::fabric::software::table::Right;
 use crate::fabric::software::tcp::frame::{RESPONSE_SIZE, ResponseHeader};
@@ -29,7 +29,7 @@ pub(super) struct Incoming {
     pub(super) left: u64,
 }
 
-impl Initiator {
+impl TcpInitiator {
     /// Reads until there is nothing more or the budget is spent; true when it got something.
     pub(super) fn receive(&mut self, work: &mut Work<'_>) -> bool {
         let mut progress = false;

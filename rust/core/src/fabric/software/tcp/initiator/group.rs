@@ -1,20 +1,20 @@
 //! Requests that are sent together: their headers, and how much of those is sent.
 
 use crate::fabric::Opcode;
-use crate::fabric::software::send_queue::Request;
+use crate::fabric::software::send_queue::QueuedRequest;
 use crate::fabric::software::socket::Range;
-use crate::fabric::software::tcp::frame::{Action, GROUP, REQUEST_SIZE, RequestHeader};
+use crate::fabric::software::tcp::frame::{FrameKind, GROUP, REQUEST_SIZE, RequestHeader};
 
 /// Once begun, a group is what it is: the peer counts on the payloads that its headers announce.
 #[derive(Debug)]
-pub(super) struct Group {
+pub(super) struct RequestGroup {
     headers: Vec<u8>,
     headers_sent: usize,
     /// Behind its last request.
     end: u64,
 }
 
-impl Group {
+impl RequestGroup {
     pub(super) fn new() -> Self {
         Self { headers: Vec::with_capacity(GROUP * REQUEST_SIZE), headers_sent: 0, end: 0 }
     }
@@ -25,7 +25,7 @@ impl Group {
         first: u64,
         end: u64,
         skipped: u64,
-        request: impl Fn(u64) -> Option<&'a Request>,
+        request: impl Fn(u64) -> Option<&'a QueuedRequest>,
     ) {
         self.headers.clear();
         self.headers_sent = 0;
@@ -33,7 +33,7 @@ impl Group {
         for index in first..end {
             let Some(request) = request(index) else { return };
             let header = RequestHeader {
-                action: Action::from(request.opcode),
+                action: FrameKind::from(request.opcode),
                 following: (end - 1 - index) as u8,
                 rkey: request.rkey,
                 remote_address: request.remote_address,
@@ -66,6 +66,6 @@ impl Group {
 }
 
 /// What follows the group's headers for this request.
-pub(super) fn payload_of(request: &Request) -> u64 {
+pub(super) fn payload_of(request: &QueuedRequest) -> u64 {
     if request.opcode == Opcode::Write { request.length } else { 0 }
 }

@@ -6,17 +6,17 @@ use std::os::fd::AsFd;
 
 use rustix::io::Errno;
 
-use super::Initiator;
+use super::TcpInitiator;
 use super::answers::{Incoming, RANGES};
 use crate::fabric::Opcode;
-use crate::fabric::software::send_queue::Request;
+use crate::fabric::software::send_queue::QueuedRequest;
 use crate::fabric::software::socket::{Range, receive};
 use crate::fabric::software::tcp::frame::{RESPONSE_SIZE, ResponseHeader, WHOLE_READ};
 use crate::fabric::software::work::{PinSet, Work};
 
-impl Initiator {
+impl TcpInitiator {
     /// Whether a group of `request` alone, which is `index`, is a READ that will be answered by the next frame and by no other.
-    pub(super) fn is_lone_read(&self, index: u64, request: &Request) -> bool {
+    pub(super) fn is_lone_read(&self, index: u64, request: &QueuedRequest) -> bool {
         let is_short = (1..=WHOLE_READ).contains(&request.length);
         request.opcode == Opcode::Read && is_short && index == self.done
     }

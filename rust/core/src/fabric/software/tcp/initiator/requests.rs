@@ -6,10 +6,10 @@ use std::time::Instant;
 use rustix::io::Errno;
 
 use super::group::payload_of;
-use super::{Initiator, check_piece};
+use super::{TcpInitiator, check_piece};
 use crate::fabric::software::denial::is_denial;
-use crate::fabric::software::faults::Verdict;
-use crate::fabric::software::send_queue::Request;
+use crate::fabric::software::faults::Injection;
+use crate::fabric::software::send_queue::QueuedRequest;
 use crate::fabric::software::socket::{Range, send};
 use crate::fabric::software::tcp::frame::GROUP;
 use crate::fabric::software::work::{MAX_MESSAGE, PinSet, Unpinned, Work, rights};
@@ -18,7 +18,7 @@ use crate::fabric::{CompletionStatus, Opcode};
 /// Ranges that are sent by one system call.
 const RANGES: usize = 160;
 
-impl Initiator {
+impl TcpInitiator {
     /// Sends once; true when some of it went out.
     pub(super) fn send(&mut self, work: &mut Work<'_>, waiting: &mut Option<Instant>) -> bool {
         if !self.writable || self.closed || self.sending >= self.limit() || work.budget.is_spent() {
@@ -66,16 +66,16 @@ impl Initiator {
         while index < self.limit().min(first + GROUP as u64) {
             let Some(request) = work.request(index) else { break };
             match work.faults.judge(index) {
-                Verdict::Go => {}
-                Verdict::Wait(time) => {
+                Injection::Go => {}
+                Injection::Wait(time) => {
                     waiting = Some(time);
                     break;
                 }
-                Verdict::Fail(status) => {
+                Injection::Fail(status) => {
                     self.fail(index, status);
                     break;
                 }
-                Verdict::DropPeer => {
+                Injection::DropPeer => {
                     self.socket.cut();
                     self.readable = true;
                     break;
@@ -216,7 +216,7 @@ fn check_request(
     work: &Work<'_>,
     pins: &mut PinSet<'_>,
     index: u64,
-    request: &Request,
+    request: &QueuedRequest,
 ) -> Result<(), Refused> {
     if request.length > u64::from(MAX_MESSAGE) {
         return Err(Refused::Failed(CompletionStatus::LocalLength));

@@ -16,7 +16,7 @@ impl Server {
 
     /// Whether the key of the first request is looked at now: the peer was told of it, or it had its turn.
     pub(super) fn may_be_looked_at(&mut self, core: &Core) -> bool {
-        let Some(header) = self.pending.front().filter(|header| header.length > 0 && !self.abandoned) else {
+        let Some(header) = self.pending.front().filter(|header| header.length > 0 && !self.has_closed) else {
             return true;
         };
         let key = header.rkey;

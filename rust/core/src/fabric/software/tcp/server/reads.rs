@@ -8,7 +8,7 @@ use super::answer::{Answer, Segment};
 use super::{Server, Stop, WaitsFor};
 use crate::fabric::software::device_core::Core;
 use crate::fabric::software::table::Right;
-use crate::fabric::software::tcp::frame::{Action, RequestHeader, WHOLE_READ};
+use crate::fabric::software::tcp::frame::{FrameKind, RequestHeader, WHOLE_READ};
 use crate::fabric::software::work::PinSet;
 
 impl Server {
@@ -20,7 +20,7 @@ impl Server {
         for header in self.pending.iter().take(self.most_at_once()) {
             let left = u64::from(header.length) - offset;
             let fits = left <= WHOLE_READ - total;
-            let is_good = header.action == Action::Read && left > 0 && may_read(&mut pins, header);
+            let is_good = header.action == FrameKind::Read && left > 0 && may_read(&mut pins, header);
             if !is_good || (!fits && !segments.is_empty()) {
                 break;
             }

@@ -9,7 +9,7 @@ use super::{Server, Stop, WaitsFor};
 use crate::fabric::software::device_core::Core;
 use crate::fabric::software::socket::{Range, receive};
 use crate::fabric::software::table::Right;
-use crate::fabric::software::tcp::frame::{Action, GROUP, REQUEST_SIZE};
+use crate::fabric::software::tcp::frame::{FrameKind, GROUP, REQUEST_SIZE};
 use crate::fabric::software::work::PinSet;
 
 /// Where the next bytes belong: payloads in a row, and the header behind them.
@@ -30,7 +30,7 @@ impl Server {
         }
         // Before each receipt, for this process may be stopped between two.
         self.look_for_the_end();
-        if self.abandoned {
+        if self.has_closed {
             return Err(Stop(WaitsFor::Close));
         }
         let mut pins = PinSet::new(core.regions.view());
@@ -74,7 +74,7 @@ impl Server {
             let may = |pins: &mut PinSet<'_>| {
                 pins.check(header.rkey, header.remote_address, header.length.into(), Right::RemoteWrite)
             };
-            if header.action != Action::Write || (left > 0 && (length == 0 || may(pins).is_err())) {
+            if header.action != FrameKind::Write || (left > 0 && (length == 0 || may(pins).is_err())) {
                 return places;
             }
             if length > 0 {
@@ -93,7 +93,7 @@ impl Server {
     fn note_payload(&mut self, mut received: u64) {
         while let Some(header) = self.pending.front() {
             let left = u64::from(header.length) - self.offset;
-            if received < left || header.action != Action::Write {
+            if received < left || header.action != FrameKind::Write {
                 self.offset += received;
                 return;
             }

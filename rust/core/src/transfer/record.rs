@@ -5,11 +5,11 @@ use crate::pool::{EndState, PartEnd, PartOwner, RequestFailure};
 use crate::sync::{AtomicBool, AtomicU32, AtomicU64, Condvar, Mutex, Ordering, lock, wait};
 use std::time::{Duration, Instant};
 
-/// Names one use of a task. Tasks are reused, and a thread that comes late must not change the transfer that has it now.
+/// Names one use of a record. Records are reused, and a thread that comes late must not change the transfer that has it now.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct TaskGeneration(u64);
+pub struct TransferGeneration(u64);
 
-impl TaskGeneration {
+impl TransferGeneration {
     fn of(word: u64) -> Self {
         Self(word >> 8)
     }
@@ -24,7 +24,7 @@ impl TaskGeneration {
     }
 }
 
-/// How long a transfer may take, as its [`Task`] keeps it until that time begins: in milliseconds, marked; 0 for ever.
+/// How long a transfer may take, as its [`TransferRecord`] keeps it until that time begins: in milliseconds, marked; 0 for ever.
 #[derive(Clone, Copy, Debug)]
 pub struct TimeLimit(u64);
 
@@ -41,13 +41,13 @@ impl TimeLimit {
     }
 }
 
-/// The state of one transfer. Reused: [`Task::start`] begins a new generation.
+/// The state of one transfer. Reused: [`TransferRecord::start`] begins a new generation.
 ///
 /// A submitter starts it with a number of parts and hands each to a worker; each part ends exactly once, when the fabric
-/// is done with its memory; the task has ended when the last part has.
+/// is done with its memory; the record has ended when the last part has.
 #[derive(Debug)]
 #[repr(C)]
-pub struct Task {
+pub struct TransferRecord {
     /// Parts that have not ended. Written by the submitter before the hand-over (the worker's lock or queue carries it
     /// across) and decremented by workers; callers load it. The Release store or decrement that makes it 0 pairs with the
     /// Acquire load in `is_ended`, so a thread that sees 0 sees the end state and the moved bytes.
@@ -58,7 +58,7 @@ pub struct Task {
     watched: AtomicBool,
     /// An [`EndState`] in the low byte, the number of the generation above it; the first to leave `Done` stands. Written
     /// by workers and callers, read by both; published by `parts` for the final reader, and only a hint before that,
-    /// so Relaxed does for end states. A new generation is stored with Release, and readers that have found the task by an
+    /// so Relaxed does for end states. A new generation is stored with Release, and readers that have found the record by an
     /// id load with Acquire: one that reads a later generation then finds, in the second look at the id, that the transfer
     /// is gone.
     state: AtomicU64,
@@ -76,7 +76,7 @@ pub struct Task {
     ended: Condvar,
 }
 
-impl Default for Task {
+impl Default for TransferRecord {
     fn default() -> Self {
         Self {
             parts: AtomicU32::new(0),
@@ -91,25 +91,25 @@ impl Default for Task {
     }
 }
 
-impl Task {
+impl TransferRecord {
     /// One that is not freed, as those of a transfer table are, kept where it is not taken for a leak.
     #[cfg(all(test, not(flagcx_p2p_loom)))]
     pub(crate) fn lasting() -> &'static Self {
-        static KEPT: Mutex<Vec<&Task>> = Mutex::new(Vec::new());
-        let task = Box::leak(Box::default());
-        lock(&KEPT).push(task);
-        task
+        static KEPT: Mutex<Vec<&TransferRecord>> = Mutex::new(Vec::new());
+        let record = Box::leak(Box::default());
+        lock(&KEPT).push(record);
+        record
     }
 
     /// Begins a new generation of `parts` parts; its time counts from when a worker first looks at it. Only while no other
-    /// thread uses the task.
+    /// thread uses the record.
     #[inline(always)]
     pub fn start(&self, parts: u32, limit: TimeLimit) {
         let last = self.state.load(Ordering::Relaxed);
         if EndState::from_code(last as u8) != EndState::Done {
             *lock(&self.failure) = None;
         }
-        self.state.store(TaskGeneration::of(last).next().with(EndState::Done), Ordering::Release);
+        self.state.store(TransferGeneration::of(last).next().with(EndState::Done), Ordering::Release);
         // The clock is not read here: that took a tenth of the time of a small transfer.
         self.deadline.store(limit.0, Ordering::Relaxed);
         self.watched.store(false, Ordering::Relaxed);
@@ -122,15 +122,15 @@ impl Task {
         self.parts.load(Ordering::Acquire) == 0
     }
 
-    /// The present generation, for [`Task::condemn_generation`].
-    pub fn generation(&self) -> TaskGeneration {
-        TaskGeneration::of(self.state.load(Ordering::Acquire))
+    /// The present generation, for [`TransferRecord::condemn_generation`].
+    pub fn generation(&self) -> TransferGeneration {
+        TransferGeneration::of(self.state.load(Ordering::Acquire))
     }
 
-    /// How a generation that is over has ended; `None` if the task has begun another one since.
-    pub(crate) fn end_state_of(&self, generation: TaskGeneration) -> Option<EndState> {
+    /// How a generation that is over has ended; `None` if the record has begun another one since.
+    pub(crate) fn end_state_of(&self, generation: TransferGeneration) -> Option<EndState> {
         let word = self.state.load(Ordering::Acquire);
-        (TaskGeneration::of(word) == generation).then(|| EndState::from_code(word as u8))
+        (TransferGeneration::of(word) == generation).then(|| EndState::from_code(word as u8))
     }
 
     /// The first failure, if any request failed.
@@ -139,17 +139,17 @@ impl Task {
     }
 
     /// As [`PartOwner::condemn`], by a thread that has no part of it: nothing happens when that generation is over.
-    pub fn condemn_generation(&self, generation: TaskGeneration, state: EndState) -> bool {
+    pub fn condemn_generation(&self, generation: TransferGeneration, state: EndState) -> bool {
         let (fine, condemned) = (generation.with(EndState::Done), generation.with(state));
         self.state.compare_exchange(fine, condemned, Ordering::Relaxed, Ordering::Relaxed).is_ok()
     }
 
     /// As [`PartOwner::abort`], by a thread that has no part of it: nothing happens when that generation is over.
-    pub fn abort_generation(&self, generation: TaskGeneration) {
+    pub fn abort_generation(&self, generation: TransferGeneration) {
         self.aborted.store(generation.0, Ordering::Relaxed);
     }
 
-    /// Blocks until it has ended, at most until `until`; true if it has. Only wakes early if the task is being
+    /// Blocks until it has ended, at most until `until`; true if it has. Only wakes early if the record is being
     /// [watched](PartOwner::watch). Does not help progress.
     pub fn sleep_until_ended(&self, until: Instant) -> bool {
         let mut gate = lock(&self.gate);
@@ -166,25 +166,25 @@ impl Task {
     /// Ends a part of a transfer that has several, or is watched.
     #[cold]
     fn end_part_of_several(&self) -> PartEnd {
-        // Before the count: after it, the task may be another transfer's.
+        // Before the count: after it, the record may be another transfer's.
         let (watched, before) = (self.watched.load(Ordering::Relaxed), self.state.load(Ordering::Acquire));
-        let generation = TaskGeneration::of(before);
+        let generation = TransferGeneration::of(before);
         let is_last = self.parts.fetch_sub(1, Ordering::AcqRel) == 1;
         // Another part that ended meanwhile may have failed.
         let after = self.state.load(Ordering::Acquire);
-        let now = if TaskGeneration::of(after) == generation { after } else { before };
+        let now = if TransferGeneration::of(after) == generation { after } else { before };
         let end = if is_last { PartEnd::of_last(now as u8) } else { PartEnd::of_other(now as u8) };
         if !is_last || !watched {
             return end;
         }
-        // A caller that finds the task not ended holds the gate until it waits.
+        // A caller that finds the record not ended holds the gate until it waits.
         let notice = self.take_notice(generation);
         self.ended.notify_all();
         notice.into_iter().for_each(|notice| notice.fire());
         end
     }
 
-    /// Has `notice` told of the end of the generation that it names; at once if that is over. The task is being
+    /// Has `notice` told of the end of the generation that it names; at once if that is over. The record is being
     /// [watched](PartOwner::watch). A notice of the same generation is dropped for it.
     pub(crate) fn tell_at_end(&self, notice: Box<EndNotice>) {
         let generation = notice.generation();
@@ -201,7 +201,7 @@ impl Task {
     }
 
     /// Tells of the end of a generation that is over, if a notice of it is still there.
-    pub(crate) fn tell_missed(&self, generation: TaskGeneration) {
+    pub(crate) fn tell_missed(&self, generation: TransferGeneration) {
         if let Some(notice) = self.take_notice(generation) {
             notice.fire();
         }
@@ -220,12 +220,12 @@ impl Task {
     }
 
     /// Takes the notice of a generation, if it has one.
-    fn take_notice(&self, generation: TaskGeneration) -> Option<Box<EndNotice>> {
+    fn take_notice(&self, generation: TransferGeneration) -> Option<Box<EndNotice>> {
         lock(&self.gate).take_if(|notice| notice.generation() == generation)
     }
 }
 
-impl PartOwner for Task {
+impl PartOwner for TransferRecord {
     fn generation(&self) -> u64 {
         Self::generation(self).0
     }
@@ -235,7 +235,7 @@ impl PartOwner for Task {
     fn end_part(&self) -> PartEnd {
         // The last part has no other beside it that would write here: no need for a locked instruction.
         if !self.watched.load(Ordering::Relaxed) && self.parts.load(Ordering::Acquire) == 1 {
-            // Before the store: after it, the task may be another transfer's.
+            // Before the store: after it, the record may be another transfer's.
             let end = PartEnd::of_last(self.state.load(Ordering::Relaxed) as u8);
             self.parts.store(0, Ordering::Release);
             end
@@ -294,46 +294,46 @@ mod tests {
 
     #[test]
     fn ends_with_its_last_part_and_keeps_the_first_end_state() {
-        let task = Task::default();
-        task.start(2, TimeLimit::new(Duration::from_millis(7)));
-        assert!(!task.is_ended());
-        task.end_part();
-        task.fail(RequestFailure {
+        let record = TransferRecord::default();
+        record.start(2, TimeLimit::new(Duration::from_millis(7)));
+        assert!(!record.is_ended());
+        record.end_part();
+        record.fail(RequestFailure {
             iov: 3,
             status: CompletionStatus::RemoteAccess,
             vendor_error: 0,
             reason: String::new(),
         });
-        assert!(!task.condemn(EndState::TimedOut));
-        task.end_part();
-        assert!(task.is_ended());
-        assert_eq!(task.end_state(), EndState::Failed);
-        assert_eq!(task.failure().map(|f| f.iov), Some(3));
-        task.start(1, TimeLimit::NEVER);
-        assert_eq!((task.end_state(), task.failure()), (EndState::Done, None));
+        assert!(!record.condemn(EndState::TimedOut));
+        record.end_part();
+        assert!(record.is_ended());
+        assert_eq!(record.end_state(), EndState::Failed);
+        assert_eq!(record.failure().map(|f| f.iov), Some(3));
+        record.start(1, TimeLimit::NEVER);
+        assert_eq!((record.end_state(), record.failure()), (EndState::Done, None));
     }
 
     #[test]
     fn its_time_counts_from_the_first_look() {
-        let task = Task::default();
-        task.start(1, TimeLimit::new(Duration::from_millis(100)));
-        assert!(!task.is_late(5_000) && !task.is_late(5_099) && task.is_late(5_100));
-        task.start(1, TimeLimit::NEVER);
-        assert!(!task.is_late(u64::MAX));
+        let record = TransferRecord::default();
+        record.start(1, TimeLimit::new(Duration::from_millis(100)));
+        assert!(!record.is_late(5_000) && !record.is_late(5_099) && record.is_late(5_100));
+        record.start(1, TimeLimit::NEVER);
+        assert!(!record.is_late(u64::MAX));
     }
 
     #[test]
     fn a_late_caller_does_not_change_the_next_transfer() {
-        let task = Task::default();
-        task.start(1, TimeLimit::NEVER);
-        let first = task.generation();
-        task.end_part();
-        task.start(1, TimeLimit::NEVER);
-        assert!(!task.condemn_generation(first, EndState::Cancelled));
-        task.abort_generation(first);
-        assert!(!task.is_aborted() && task.end_state() == EndState::Done);
-        task.abort();
-        assert!(task.is_aborted() && task.condemn(EndState::Cancelled));
+        let record = TransferRecord::default();
+        record.start(1, TimeLimit::NEVER);
+        let first = record.generation();
+        record.end_part();
+        record.start(1, TimeLimit::NEVER);
+        assert!(!record.condemn_generation(first, EndState::Cancelled));
+        record.abort_generation(first);
+        assert!(!record.is_aborted() && record.end_state() == EndState::Done);
+        record.abort();
+        assert!(record.is_aborted() && record.condemn(EndState::Cancelled));
     }
 }
 
@@ -351,30 +351,30 @@ mod models {
         let mut model = loom::model::Builder::new();
         model.preemption_bound = Some(3);
         model.check(|| {
-            let task = Arc::new(Task::default());
-            task.start(2, TimeLimit::NEVER);
+            let record = Arc::new(TransferRecord::default());
+            record.start(2, TimeLimit::NEVER);
             let locks = Arc::new([Mutex::new(()), Mutex::new(())]);
             let workers: Vec<_> = (0..2)
                 .map(|worker| {
-                    let (task, locks) = (task.clone(), locks.clone());
+                    let (record, locks) = (record.clone(), locks.clone());
                     loom::thread::spawn(move || {
                         let _held = lock(&locks[worker]);
-                        task.end_part();
+                        record.end_part();
                     })
                 })
                 .collect();
             for worker in locks.iter() {
                 let _held = lock(worker);
-                task.watch();
+                record.watch();
             }
-            assert!(task.sleep_until_ended(Instant::now() + Duration::from_secs(3600)));
+            assert!(record.sleep_until_ended(Instant::now() + Duration::from_secs(3600)));
             for worker in workers {
                 worker.join().unwrap();
             }
         });
     }
 
-    /// A transfer ends while a notice of its end is set, and another one takes the task at once: the notice is told once, by
+    /// A transfer ends while a notice of its end is set, and another one takes the record at once: the notice is told once, by
     /// the part that ends, by the thread that set it, or by the thread that sets the next one.
     #[test]
     fn a_notice_is_told_once() {
@@ -388,35 +388,40 @@ mod models {
             }
         }
 
-        fn tell(task: &Task, worker: &Mutex<()>, generation: TaskGeneration, count: &std::sync::Arc<Count>) {
+        fn tell(
+            record: &TransferRecord,
+            worker: &Mutex<()>,
+            generation: TransferGeneration,
+            count: &std::sync::Arc<Count>,
+        ) {
             {
                 let _held = lock(worker);
-                task.watch();
+                record.watch();
             }
-            task.tell_at_end(Box::new(EndNotice::new(generation, count.clone(), Vec::new())));
+            record.tell_at_end(Box::new(EndNotice::new(generation, count.clone(), Vec::new())));
         }
 
         let mut model = loom::model::Builder::new();
         model.preemption_bound = Some(3);
         model.check(|| {
-            let (task, worker) = (Arc::new(Task::default()), Arc::new(Mutex::new(())));
+            let (record, worker) = (Arc::new(TransferRecord::default()), Arc::new(Mutex::new(())));
             let counts = [std::sync::Arc::new(Count::default()), std::sync::Arc::new(Count::default())];
-            task.start(1, TimeLimit::NEVER);
-            let first = task.generation();
+            record.start(1, TimeLimit::NEVER);
+            let first = record.generation();
             let next = {
-                let (task, worker, second) = (task.clone(), worker.clone(), counts[1].clone());
+                let (record, worker, second) = (record.clone(), worker.clone(), counts[1].clone());
                 loom::thread::spawn(move || {
                     let end = || {
                         let _held = lock(&worker);
-                        task.end_part();
+                        record.end_part();
                     };
                     end();
-                    task.start(1, TimeLimit::NEVER);
-                    tell(&task, &worker, task.generation(), &second);
+                    record.start(1, TimeLimit::NEVER);
+                    tell(&record, &worker, record.generation(), &second);
                     end();
                 })
             };
-            tell(&task, &worker, first, &counts[0]);
+            tell(&record, &worker, first, &counts[0]);
             next.join().unwrap();
             assert_eq!(counts.map(|count| count.0.load(Ordering::Relaxed)), [1, 1]);
         });
@@ -426,9 +431,9 @@ mod models {
     #[test]
     fn one_end_state() {
         loom::model(|| {
-            let task = Arc::new(Task::default());
-            task.start(1, TimeLimit::NEVER);
-            let other = task.clone();
+            let record = Arc::new(TransferRecord::default());
+            record.start(1, TimeLimit::NEVER);
+            let other = record.clone();
             let worker = loom::thread::spawn(move || {
                 other.fail(RequestFailure {
                     iov: 0,
@@ -438,11 +443,11 @@ mod models {
                 });
                 other.end_part();
             });
-            let cancelled = task.condemn(EndState::Cancelled);
+            let cancelled = record.condemn(EndState::Cancelled);
             worker.join().unwrap();
-            assert!(task.is_ended());
-            assert_eq!(task.end_state() == EndState::Cancelled, cancelled);
-            assert_eq!(task.failure().is_some(), !cancelled);
+            assert!(record.is_ended());
+            assert_eq!(record.end_state() == EndState::Cancelled, cancelled);
+            assert_eq!(record.failure().is_some(), !cancelled);
         });
     }
 }

@@ -1,0 +1,130 @@
+//! One sender of notifications: what it has sent, and how far it has authenticated.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use super::CHUNK;
+use crate::auth::Proof;
+use crate::control::Stream;
+use crate::events::Wakeup;
+use crate::notify::Notification;
+use crate::notify::decoder::{DecodedEvent, Decoder};
+use crate::notify::queue::Queue;
+use crate::notify::receiver::ReceiverOptions;
+use crate::observe::report;
+use crate::process::PeerProcess;
+
+/// A sender, from its first byte on.
+pub(super) struct Peer {
+    pub(super) stream: Stream,
+    pub(super) decoder: Decoder,
+    /// Bytes of an incomplete message, or of one that waits for room in the queue.
+    pub(super) bytes: Vec<u8>,
+    /// A message that the full queue refused. Meanwhile the socket is not watched.
+    pub(super) held_back: Option<Notification>,
+    /// The peer has closed its end.
+    pub(super) ended: bool,
+    /// It has proven the key.
+    pub(super) proven: bool,
+    /// It has announced its process, as the peers of connections do.
+    pub(super) owned: bool,
+    /// Its process, if it runs on this host.
+    pub(super) process: Option<Arc<PeerProcess>>,
+    /// Since when its first bytes or its proof are awaited.
+    pub(super) since: Instant,
+    /// When it last sent data.
+    pub(super) last_received: Instant,
+}
+
+/// What to do with a peer after its input was processed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Disposition {
+    Stays,
+    Waits,
+    /// It has just been admitted: it stays if the limit permits, and then gets our proof.
+    Admitted(Option<Proof>),
+    Goes,
+}
+
+impl Peer {
+    /// Whether it is admitted and has no undelivered data. An incomplete message counts as data until `limit`.
+    pub(super) fn is_drained(&self, limit: Duration) -> bool {
+        self.decoder.is_admitted()
+            && self.held_back.is_none()
+            && self.stream.is_quiet()
+            && (self.bytes.is_empty() || self.last_received.elapsed() >= limit)
+    }
+
+    /// Delivers the messages read so far, and says what is to become of the peer.
+    pub(super) fn process_input(
+        &mut self,
+        options: &ReceiverOptions,
+        queue: &Queue,
+        room: &Arc<Wakeup>,
+    ) -> Disposition {
+        if let Some(arrival) = self.held_back.take()
+            && let Err(arrival) = queue.try_push(arrival)
+        {
+            self.held_back = Some(arrival);
+            return Disposition::Waits;
+        }
+        let mut used = 0;
+        let disposition = loop {
+            let rest = self.bytes.get(used..).unwrap_or_default();
+            let arrival = match self.decoder.next(rest, &options.policy) {
+                Ok(None) if self.ended => break Disposition::Goes,
+                Ok(None) => break Disposition::Stays,
+                Ok(Some((event, size))) => {
+                    used += size;
+                    match event {
+                        DecodedEvent::Message(message) => Notification::Fixed(message),
+                        DecodedEvent::Large(message) => Notification::Exact(message),
+                        DecodedEvent::Admitted(proof) => break Disposition::Admitted(proof),
+                        DecodedEvent::Greeted => continue,
+                        DecodedEvent::Owner(identity) => {
+                            self.owned = true;
+                            self.process = PeerProcess::of_identity(identity);
+                            if let Some(process) = &self.process {
+                                process.watch(room);
+                            }
+                            continue;
+                        }
+                        DecodedEvent::Challenge(nonce) => match self.send(&nonce) {
+                            // The proof is another step with its own time limit.
+                            true => {
+                                self.since = Instant::now();
+                                continue;
+                            }
+                            false => break Disposition::Goes,
+                        },
+                    }
+                }
+                Err(error) => {
+                    let peer = self.stream.peer();
+                    report!(
+                        warn,
+                        ClientRefused,
+                        peer = peer,
+                        "notification socket from {peer} closed: {error}"
+                    );
+                    break Disposition::Goes;
+                }
+            };
+            if let Err(arrival) = queue.try_push(arrival) {
+                self.held_back = Some(arrival);
+                break Disposition::Waits;
+            }
+        };
+        self.bytes.drain(..used);
+        if self.bytes.is_empty() {
+            // The buffer of a large message must not stay allocated for the rest of the connection.
+            self.bytes.shrink_to(CHUNK);
+        }
+        disposition
+    }
+
+    /// Sends a message of the exchange of proofs. This side sends nothing else, so it fits into the socket's buffer.
+    pub(super) fn send(&self, bytes: &[u8]) -> bool {
+        matches!(self.stream.try_write(bytes), Ok(Some(count)) if count == bytes.len())
+    }
+}
