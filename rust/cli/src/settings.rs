@@ -64,7 +64,7 @@ impl PeerAddress {
         })
     }
 
-    /// What a connect to it is called in an error, for a peer whose control stream is at `reached`.
+    /// What a connect to it is called in an error, for a peer with its control stream at `reached`.
     pub(crate) fn connecting(&self, reached: IpAddr) -> String {
         let reached = reached.to_canonical();
         if self.host.parse().is_ok_and(|ip: IpAddr| ip.to_canonical() == reached) {
