@@ -276,6 +276,17 @@ class OverEtcd(unittest.TestCase):
         self.assertNotEqual(after.peer, before.peer)
         self.assertEqual([peer.pid for peer in self.engine.peers()], [second.pid])
 
+    def test_a_file_server_is_no_peer(self) -> None:
+        command = [sys.executable, "-m", "flagcx_p2p", "serve", self.etcd.folder, "--port", "0", "--directory", self.etcd.url(), "--name", "files"]
+        with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as server:
+            try:
+                assert server.stdout
+                self.assertIn("listening on", server.stdout.readline())
+                with self.assertRaisesRegex(P2pError, "files is a `flagcx-p2p serve`"):
+                    self.engine.connect("files")
+            finally:
+                server.kill()
+
     def test_of_two_that_publish_one_name_at_once_one_wins(self) -> None:
         engines = [Engine(directory=self.etcd.url()) for _ in range(4)]
         ended: "list[str]" = []

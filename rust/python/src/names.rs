@@ -94,16 +94,20 @@ impl Names {
     ) -> PyResult<Result<Arc<Connection>, PyErr>> {
         let (directory, name) = (Arc::clone(self.directory(name)?), Name::new(name).map_err(raised)?);
         let (engine, deadline) = (Arc::clone(engine), self.deadline());
-        let (connected, nearby) = on_thread(py, "p2p-connect", move || {
+        let (connected, hint) = on_thread(py, "p2p-connect", move || {
             let connected = engine.connect_name(name.as_str(), &*directory, deadline);
-            let nearby = match connected {
+            let hint = match connected {
                 Err(Error::NotPublished { .. }) => nearby(&*directory, &name, deadline),
+                Err(Error::Engine(_)) if is_file_server(&*directory, &name, deadline) => {
+                    format!("{name} is a `flagcx-p2p serve`, which moves files and is no peer for memory")
+                }
                 _ => String::new(),
             };
-            (connected, nearby)
+            (connected, hint)
         })?;
         Ok(connected.map_err(|error| match error {
-            Error::NotPublished { .. } => not_published(format!("{error}; {nearby}")),
+            Error::NotPublished { .. } => not_published(format!("{error}; {hint}")),
+            error if !hint.is_empty() => refused(format!("{error}; {hint}")),
             error => raised(error),
         }))
     }
@@ -183,6 +187,10 @@ fn reserve(held: &Mutex<Held>, name: &Name) -> PyResult<bool> {
         Entry::Occupied(entry) if entry.get().is_some() => Ok(false),
         Entry::Occupied(_) => Err(refused(format!("{name} is being published by another thread"))),
     }
+}
+
+fn is_file_server(directory: &dyn Directory, name: &Name, deadline: Instant) -> bool {
+    matches!(directory.look_up(name, deadline), Ok(Some(record)) if record.kind == "serve")
 }
 
 fn lock(held: &Mutex<Held>) -> MutexGuard<'_, Held> {
