@@ -176,7 +176,7 @@ mod tests {
         thread_local!(static LAST: RefCell<Option<CopiesAtTheEnd>> = const { RefCell::new(None) });
         let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
         let counts = Arc::new(CopyCounts::new(PathNames { write: "shared", read: "shared" }));
-        let threads = (0..2 * PLACES).map(|_| {
+        let mut threads = (0..2 * PLACES).map(|_| {
             let counts = Arc::clone(&counts);
             std::thread::spawn(move || {
                 // Dropped last, for it was made first.
@@ -186,7 +186,7 @@ mod tests {
             })
             .join()
         });
-        assert!(threads.map(|thread| thread.is_ok()).fold(true, |all, is_ok| all && is_ok));
+        assert!(threads.all(|thread| thread.is_ok()));
         let expected = Amount { transfers: 200 * PLACES as u64, bytes: 200 * PLACES as u64 };
         assert_eq!(done(&counts), [expected; 2]);
     }

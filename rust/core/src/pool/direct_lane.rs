@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::copy_clock::look_closely;
-use super::copy_counts::{CopyCounts, Tally};
+use super::copy_counts::CopyCounts;
 use super::copying_thread::CopyingThread;
 use super::{WorkerPool, quick_clock};
 use crate::fabric::{DirectCopy, DirectPiece, NotDirect, Opcode};
@@ -38,8 +38,7 @@ impl DirectLane {
         self.copy.load().is_some()
     }
 
-    /// Copies the pieces of one transfer, of `bytes` in all, and counts it; the pool counts how long it took, if that is to be counted. A call of
-    /// its own would take as long as the counting.
+    /// Copies the pieces of one transfer, of `bytes` in all, and counts it; the pool counts how long it took, if that is to be counted.
     #[inline(always)]
     pub fn copy(
         &self,
@@ -53,62 +52,52 @@ impl DirectLane {
         if !COUNTED {
             return copy.copy(opcode, pieces);
         }
-        CopyingThread::with(|thread| {
-            let Some(tally) = counts.own(thread, opcode.into()) else {
-                return copy_without_place(&**copy, counts, opcode, pieces, bytes, pool, thread);
-            };
-            if thread.clock.passes(tally.transfers().is_multiple_of(SAMPLE_EVERY)) {
-                copy.copy(opcode, pieces)?;
-            } else {
-                copy_with_look(&**copy, tally, opcode, pieces, pool, thread)?;
-            }
-            tally.add_alone(bytes);
-            Ok(())
-        })
+        // Short, so that it is no call: that would take as long as the counting.
+        let passes = CopyingThread::with(|thread| {
+            let own = counts.own(thread, opcode.into());
+            own.filter(|own| thread.clock.passes(own.transfers().is_multiple_of(SAMPLE_EVERY)))
+        });
+        let Some(tally) = passes else {
+            return copy_with_look(&**copy, counts, opcode, pieces, bytes, pool);
+        };
+        copy.copy(opcode, pieces)?;
+        tally.add_alone(bytes);
+        Ok(())
     }
 }
 
-/// A copy with a look at the clock.
+/// A copy with a look at the clock; each of a thread that counts where others do.
 #[cold]
 #[inline(never)]
 fn copy_with_look(
-    copy: &dyn DirectCopy,
-    tally: &Tally,
-    opcode: Opcode,
-    pieces: &[DirectPiece],
-    pool: &WorkerPool,
-    thread: &CopyingThread,
-) -> Result<(), NotDirect> {
-    let is_sampled = tally.transfers().is_multiple_of(SAMPLE_EVERY);
-    let copy = || copy.copy(opcode, pieces);
-    let (answer, times) = thread.clock.look(is_sampled, quick_clock::now_ns, copy);
-    if let Some(times) = times {
-        pool.note_copies(answer.is_ok(), times);
-    }
-    thread.copies_in(pool);
-    answer
-}
-
-/// A copy of a thread that counts where others do: each has its looks.
-#[cold]
-#[inline(never)]
-fn copy_without_place(
     copy: &dyn DirectCopy,
     counts: &CopyCounts,
     opcode: Opcode,
     pieces: &[DirectPiece],
     bytes: u64,
     pool: &WorkerPool,
-    thread: &CopyingThread,
 ) -> Result<(), NotDirect> {
-    let tally = counts.shared(opcode.into());
-    let is_sampled = tally.transfers().is_multiple_of(SAMPLE_EVERY);
-    let (answer, times) = look_closely(is_sampled, quick_clock::now_ns, || copy.copy(opcode, pieces));
-    if let Some(times) = times {
-        pool.note_copies(answer.is_ok(), times);
-    }
-    thread.look_for_place();
-    answer?;
-    tally.add(bytes);
-    Ok(())
+    CopyingThread::with(|thread| {
+        let own = counts.own(thread, opcode.into());
+        let tally = own.unwrap_or_else(|| counts.shared(opcode.into()));
+        let is_sampled = tally.transfers().is_multiple_of(SAMPLE_EVERY);
+        let copy = || copy.copy(opcode, pieces);
+        let (answer, times) = match own {
+            Some(_) => thread.clock.look(is_sampled, quick_clock::now_ns, copy),
+            None => look_closely(is_sampled, quick_clock::now_ns, copy),
+        };
+        if let Some(times) = times {
+            pool.note_copies(answer.is_ok(), times);
+        }
+        match own {
+            Some(_) => thread.copies_in(pool),
+            None => thread.look_for_place(),
+        }
+        answer?;
+        match own {
+            Some(own) => own.add_alone(bytes),
+            None => tally.add(bytes),
+        }
+        Ok(())
+    })
 }
