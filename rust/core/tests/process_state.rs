@@ -32,6 +32,7 @@ const EXCEPTIONS: &[(&str, &str, &str)] = &[
     ("fork/generation.rs", "WORD", "points to the page by which processes are distinguished"),
     ("fork/loading.rs", "LOADING", "renewed in the child before fork returns there"),
     ("transfer/record.rs", "KEPT", "of unit tests"),
+    ("pool/copy_counts.rs", "ALONE", "of unit tests"),
 ];
 
 #[test]

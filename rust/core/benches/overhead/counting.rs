@@ -9,11 +9,14 @@ const ROUNDS: usize = 9;
 /// Pieces and calls, and whether the calling thread copies the bytes itself, within the process; else the stand-in NIC has them.
 const LOADS: [(usize, usize, bool); 4] = [(4096, 8, false), (64, 1, false), (1, 1, false), (1, 1, true)];
 
-/// The rates of this program, one after the other.
-pub(super) fn print_rates(pair: &Pair, copied: &Pair) {
-    let rates = LOADS.map(|(pieces, calls, is_copied)| {
-        run(if is_copied { copied } else { pair }, pieces, calls).to_string()
-    });
+/// The rates of this program, one after the other, or that of one load.
+pub(super) fn print_rates(pair: &Pair, copied: &Pair, only: Option<usize>) {
+    let loads = LOADS.iter().enumerate().filter(|(load, _)| only.is_none_or(|only| only == *load));
+    let rates: Vec<_> = loads
+        .map(|(_, (pieces, calls, is_copied))| {
+            run(if *is_copied { copied } else { pair }, *pieces, *calls).to_string()
+        })
+        .collect();
     println!("{}", rates.join(" "));
 }
 

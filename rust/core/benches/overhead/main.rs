@@ -42,7 +42,8 @@ fn main() {
     if wanted.first().is_some_and(|argument| argument == "rates") {
         let options = FabricOptions { choice: FabricChoice::Software, ..FabricOptions::default() };
         let copied = Pair::new(&Arc::new(DeviceList::open(&options).expect("the software fabric opens")));
-        return counting::print_rates(&pair, &copied);
+        let only = wanted.get(1).map(|load| load.parse().expect("the number of a load"));
+        return counting::print_rates(&pair, &copied, only);
     }
     if wanted.first().is_some_and(|argument| argument == "counting") {
         return counting::compare();

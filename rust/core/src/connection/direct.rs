@@ -4,7 +4,7 @@ use std::time::Instant;
 
 use super::Connection;
 use super::submit::thread_hint;
-use crate::fabric::{MOST_DIRECT_PIECES, NotDirect, Opcode};
+use crate::fabric::{MOST_DIRECT_PIECES, Opcode};
 use crate::pool::{DirectLane, LaneHealth};
 use crate::transfer::{DirectPieces, IovSource};
 
@@ -54,16 +54,6 @@ impl Connection {
     ) -> bool {
         let all = DirectPieces::<N>::of(iovs, &self.context.registry, opcode);
         let Some(all) = all else { return false };
-        // Threads of one lane differ by this number, and so mostly count apart.
-        let thread = thread_hint() / self.lanes.len().max(1);
-        match direct.copy(opcode, all.pieces(), all.bytes, thread) {
-            Ok(latency) => {
-                if let Some(latency) = latency {
-                    self.context.pool.note_direct(latency);
-                }
-                true
-            }
-            Err(NotDirect) => false,
-        }
+        direct.copy(opcode, all.pieces(), all.bytes, &self.context.pool).is_ok()
     }
 }

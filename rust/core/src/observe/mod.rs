@@ -1,7 +1,7 @@
 //! What the engine counts, and how an operator reads it.
 //!
 //! Counting costs no measurable time: a worker's holder owns plain counters and writes them without a locked instruction; a thread
-//! that copies a transfer itself counts it with two locked additions, on a cache line that few threads share. Reading is rare: [`registry()`] collects a [`Snapshot`] from every live
+//! that copies a transfer itself has a place of its own to count it. Reading is rare: [`registry()`] collects a [`Snapshot`] from every live
 //! [`Source`], and [`prometheus_text`] writes one in the text format of OpenMetrics.
 
 mod connections;

@@ -2,24 +2,14 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use crossbeam::utils::CachePadded;
-
-use super::transfer_counts::COUNTED;
 use super::{Amount, Direction, EndState, PathNames, TransferSource, TransferTotals};
 
-/// Copies of the counts of transfers that end well. Threads with different numbers mostly use different copies, each on a cache line
-/// of its own.
-const SHARDS: usize = 4;
-
-/// Counts of transfers that threads make by themselves, beside workers. Every thread adds (Relaxed: they guard no other memory), any
-/// reads.
+/// Counts of transfers that no worker has. Rare: every thread adds (Relaxed: they guard no other memory), any reads.
 #[derive(Debug)]
 pub struct SharedCounts {
     paths: PathNames,
-    done: [CachePadded<[SharedTally; 2]>; SHARDS],
-    /// What ended otherwise, by direction and end.
-    others: [[SharedTally; 4]; 2],
-    /// What began, but for what is in `done`.
+    /// What ended, by direction and end.
+    ended: [[SharedTally; 4]; 2],
     started: [SharedTally; 2],
 }
 
@@ -30,11 +20,9 @@ struct SharedTally {
 }
 
 impl SharedTally {
-    /// Answers the transfers before.
-    #[inline]
-    fn add(&self, transfers: u64, bytes: u64) -> u64 {
+    fn add(&self, transfers: u64, bytes: u64) {
         self.bytes.fetch_add(bytes, Ordering::Relaxed);
-        self.transfers.fetch_add(transfers, Ordering::Relaxed)
+        self.transfers.fetch_add(transfers, Ordering::Relaxed);
     }
 
     fn amount(&self) -> Amount {
@@ -48,30 +36,7 @@ impl SharedTally {
 impl SharedCounts {
     /// Nothing yet.
     pub fn new(paths: PathNames) -> Self {
-        Self { paths, done: Default::default(), others: Default::default(), started: Default::default() }
-    }
-
-    /// A transfer of so many bytes began and ended well, by the thread with this number.
-    #[inline]
-    pub fn done(&self, thread: usize, direction: Direction, bytes: u64) {
-        if let Some(tally) = self.tally(thread, direction).filter(|_| COUNTED) {
-            tally.add(1, bytes);
-        }
-    }
-
-    /// Transfers that ended well and were counted where this thread counts; 1 if none is counted, so that none has its turn to be
-    /// measured.
-    #[inline]
-    pub fn done_beside(&self, thread: usize, direction: Direction) -> u64 {
-        if !COUNTED {
-            return 1;
-        }
-        self.tally(thread, direction).map_or(0, |tally| tally.transfers.load(Ordering::Relaxed))
-    }
-
-    #[inline]
-    fn tally(&self, thread: usize, direction: Direction) -> Option<&SharedTally> {
-        self.done.get(thread % SHARDS)?.get(direction as usize)
+        Self { paths, ended: Default::default(), started: Default::default() }
     }
 
     /// As [`TransferCounts::start`](super::TransferCounts::start).
@@ -85,17 +50,10 @@ impl SharedCounts {
     /// As [`TransferCounts::end`](super::TransferCounts::end).
     #[cold]
     pub fn end(&self, direction: Direction, end: EndState, transfers: u64, bytes: u64) {
-        let ends = self.others.get(direction as usize);
+        let ends = self.ended.get(direction as usize);
         if let Some(tally) = ends.and_then(|ends| ends.get(end as usize)) {
             tally.add(transfers, bytes);
         }
-    }
-
-    fn done_so_far(&self, direction: Direction) -> Amount {
-        let mut done = Amount::default();
-        let tallies = self.done.iter().filter_map(|shard| shard.get(direction as usize));
-        tallies.for_each(|tally| done += tally.amount());
-        done
     }
 }
 
@@ -103,7 +61,6 @@ impl TransferSource for SharedCounts {
     fn add_started(&self, totals: &mut TransferTotals) {
         for direction in [Direction::Write, Direction::Read] {
             let of_path = totals.of(direction, self.paths.of(direction));
-            of_path.started += self.done_so_far(direction);
             if let Some(started) = self.started.get(direction as usize) {
                 of_path.started += started.amount();
             }
@@ -113,30 +70,10 @@ impl TransferSource for SharedCounts {
     fn add_ended(&self, totals: &mut TransferTotals) {
         for direction in [Direction::Write, Direction::Read] {
             let of_path = totals.of(direction, self.paths.of(direction));
-            if let Some(total) = of_path.ended.first_mut() {
-                *total += self.done_so_far(direction);
-            }
-            let others = self.others.get(direction as usize).into_iter().flatten();
-            for (total, tally) in of_path.ended.iter_mut().zip(others) {
+            let tallies = self.ended.get(direction as usize).into_iter().flatten();
+            for (total, tally) in of_path.ended.iter_mut().zip(tallies) {
                 *total += tally.amount();
             }
         }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn copies_are_counted_and_measured_only_where_transfers_are_counted() {
-        let counts = SharedCounts::new(PathNames { write: "shared", read: "shared" });
-        assert_eq!(counts.done_beside(0, Direction::Write), u64::from(!COUNTED));
-        counts.done(0, Direction::Write, 8);
-        assert_eq!(counts.done_beside(0, Direction::Write), 1);
-        let mut totals = TransferTotals::default();
-        counts.add_to(&mut totals);
-        assert_eq!(totals.of(Direction::Write, "shared").ended[0].transfers, u64::from(COUNTED));
-        assert_eq!(totals.in_flight(), Amount::default());
     }
 }

@@ -1,14 +1,17 @@
 //! The direct copies of a lane: made by submitters, without the worker and its lock.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
 
+use super::copy_clock::look_closely;
+use super::copy_counts::CopyCounts;
+use super::copying_thread::CopyingThread;
+use super::{WorkerPool, quick_clock};
 use crate::fabric::{DirectCopy, DirectPiece, NotDirect, Opcode};
-use crate::observe::{SAMPLE_EVERY, SharedCounts};
+use crate::observe::{COUNTED, SAMPLE_EVERY};
 use crate::sync::Swap;
 
 /// Copies by way of a queue pair, and where they are counted.
-type Direct = (Arc<dyn DirectCopy>, Arc<SharedCounts>);
+type Direct = (Arc<dyn DirectCopy>, Arc<CopyCounts>);
 
 /// Copies by way of the lane's queue pair, as long as the lane is healthy.
 #[derive(Debug)]
@@ -35,22 +38,66 @@ impl DirectLane {
         self.copy.load().is_some()
     }
 
-    /// Copies the pieces of one transfer, of `bytes` in all, and counts it where the thread with this number does. Answers how
-    /// long it took if it is one of those that have their latency measured.
-    #[inline]
+    /// Copies the pieces of one transfer, of `bytes` in all, and counts it; the pool counts how long it took, if that is to be counted.
+    #[inline(always)]
     pub fn copy(
         &self,
         opcode: Opcode,
         pieces: &[DirectPiece],
         bytes: u64,
-        thread: usize,
-    ) -> Result<Option<Duration>, NotDirect> {
+        pool: &WorkerPool,
+    ) -> Result<(), NotDirect> {
         let copy = self.copy.load();
         let Some((copy, counts)) = &**copy else { return Err(NotDirect) };
-        let is_sampled = counts.done_beside(thread, opcode.into()).is_multiple_of(SAMPLE_EVERY);
-        let since = is_sampled.then(Instant::now);
+        if !COUNTED {
+            return copy.copy(opcode, pieces);
+        }
+        // Short, so that it is no call: that would take as long as the counting.
+        let passes = CopyingThread::with(|thread| {
+            let own = counts.own(thread, opcode.into());
+            own.filter(|own| thread.clock.passes(own.transfers().is_multiple_of(SAMPLE_EVERY)))
+        });
+        let Some(tally) = passes else {
+            return copy_with_look(&**copy, counts, opcode, pieces, bytes, pool);
+        };
         copy.copy(opcode, pieces)?;
-        counts.done(thread, opcode.into(), bytes);
-        Ok(since.map(|since| since.elapsed()))
+        tally.add_alone(bytes);
+        Ok(())
     }
+}
+
+/// A copy with a look at the clock; each of a thread that counts where others do.
+#[cold]
+#[inline(never)]
+fn copy_with_look(
+    copy: &dyn DirectCopy,
+    counts: &CopyCounts,
+    opcode: Opcode,
+    pieces: &[DirectPiece],
+    bytes: u64,
+    pool: &WorkerPool,
+) -> Result<(), NotDirect> {
+    CopyingThread::with(|thread| {
+        let own = counts.own(thread, opcode.into());
+        let tally = own.unwrap_or_else(|| counts.shared(opcode.into()));
+        let is_sampled = tally.transfers().is_multiple_of(SAMPLE_EVERY);
+        let copy = || copy.copy(opcode, pieces);
+        let (answer, times) = match own {
+            Some(_) => thread.clock.look(is_sampled, quick_clock::now_ns, copy),
+            None => look_closely(is_sampled, quick_clock::now_ns, copy),
+        };
+        if let Some(times) = times {
+            pool.note_copies(answer.is_ok(), times);
+        }
+        match own {
+            Some(_) => thread.copies_in(pool),
+            None => thread.look_for_place(),
+        }
+        answer?;
+        match own {
+            Some(own) => own.add_alone(bytes),
+            None => tally.add(bytes),
+        }
+        Ok(())
+    })
 }

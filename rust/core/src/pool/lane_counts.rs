@@ -2,9 +2,10 @@
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use super::copy_counts::CopyCounts;
 use crate::fabric::{Opcode, Paths};
 use crate::observe::{
-    COUNTED, Counter, Direction, PathNames, SharedCounts, TransferCounts, TransferSource, TransferTotals,
+    COUNTED, Counter, Direction, PathNames, TransferCounts, TransferSource, TransferTotals,
 };
 
 /// Counts of one lane. They outlive its queue pairs, and the lane in its worker.
@@ -21,7 +22,7 @@ pub struct LaneCounts {
 #[derive(Debug, Default)]
 struct ByPath {
     posted: Vec<Arc<TransferCounts>>,
-    direct: Vec<(PathNames, Arc<SharedCounts>)>,
+    direct: Vec<Arc<CopyCounts>>,
 }
 
 impl LaneCounts {
@@ -37,13 +38,13 @@ impl LaneCounts {
     }
 
     /// Where to count what callers copy while the lane has these paths.
-    pub(super) fn direct(&self, paths: PathNames) -> Arc<SharedCounts> {
+    pub(super) fn direct(&self, paths: PathNames) -> Arc<CopyCounts> {
         let mut counts = self.lock();
-        if let Some((_, known)) = counts.direct.iter().find(|(of, _)| *of == paths) {
+        if let Some(known) = counts.direct.iter().find(|counts| counts.paths() == paths) {
             return Arc::clone(known);
         }
-        let made = Arc::new(SharedCounts::new(paths));
-        counts.direct.push((paths, Arc::clone(&made)));
+        let made = Arc::new(CopyCounts::new(paths));
+        counts.direct.push(Arc::clone(&made));
         made
     }
 
@@ -75,13 +76,13 @@ impl TransferSource for LaneCounts {
     fn add_started(&self, totals: &mut TransferTotals) {
         let counts = self.lock();
         counts.posted.iter().for_each(|counts| counts.add_started(totals));
-        counts.direct.iter().for_each(|(_, counts)| counts.add_started(totals));
+        counts.direct.iter().for_each(|counts| counts.add_started(totals));
     }
 
     fn add_ended(&self, totals: &mut TransferTotals) {
         let counts = self.lock();
         counts.posted.iter().for_each(|counts| counts.add_ended(totals));
-        counts.direct.iter().for_each(|(_, counts)| counts.add_ended(totals));
+        counts.direct.iter().for_each(|counts| counts.add_ended(totals));
     }
 }
 

@@ -5,6 +5,9 @@
 //! none does. A pool moves lists of work requests, and reports to what they are parts of ([`PartOwner`]).
 
 pub mod clock;
+mod copy_clock;
+mod copy_counts;
+mod copying_thread;
 mod direct_lane;
 mod early_ends;
 mod groups;
@@ -17,6 +20,7 @@ mod parking;
 mod part;
 mod part_list;
 mod part_owner;
+mod places;
 mod quick_clock;
 mod request_list;
 mod shared_worker;

@@ -25,10 +25,10 @@ pub(super) struct Part {
     pub(super) waiting: bool,
     /// The count of the worker's [`SlowClock`](super::slow_clock::SlowClock) when it began.
     pub(super) begun_at: u32,
-    /// When its transfer began, in nanoseconds of the quick clock, if its latency is measured, or it has waited for the worker or has other
-    /// parts; else 0.
+    /// When its transfer began, in nanoseconds of the quick clock, if its latency is measured, it has waited for the worker, it has other parts, or
+    /// it began after a pause; else 0.
     pub(super) begun: u64,
-    /// Its latency is one of the sample.
+    /// Its latency is one of the sample. False again once it has ended.
     pub(super) is_measured: bool,
     /// When a look at deadlines found it first, in milliseconds of the pool's clock: the time of its transfer counts from then
     /// on. 0 before. Left over from an earlier part until this one begins.

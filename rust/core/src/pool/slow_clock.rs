@@ -7,7 +7,7 @@
 use std::time::Duration;
 
 use super::quick_clock;
-use crate::observe::COUNTED;
+use crate::observe::{COUNTED, SAMPLE_EVERY};
 
 /// Looks that are kept are so many nanoseconds apart.
 const TICK: u64 = 250_000;
@@ -41,6 +41,9 @@ pub(super) struct SlowClock {
     looks: u32,
     /// Parts that still have looks of their own.
     closely: u32,
+    /// A part has its turn if the count of those that began before it has none of these bits: 0 after a pause, else one less than
+    /// [`SAMPLE_EVERY`]. One number, so that parts cost one decision.
+    turns: u64,
     /// Parts that have ended since the last look, without one of their own.
     unseen: u32,
     /// When the last look was, in nanoseconds of the quick clock.
@@ -56,6 +59,7 @@ impl Default for SlowClock {
         Self {
             looks: 0,
             closely: CLOSELY,
+            turns: 0,
             unseen: 0,
             last: 0,
             last_kept: 0,
@@ -65,20 +69,30 @@ impl Default for SlowClock {
 }
 
 impl SlowClock {
-    /// The number for a part that begins.
+    /// The number for a part that begins, and may not be looked at when it ends.
     #[inline(always)]
-    pub(super) fn begin(&mut self) -> u32 {
-        if COUNTED && self.closely > 0 {
-            self.look_closely();
-        }
+    pub(super) fn number(&self) -> u32 {
         self.looks
     }
 
-    #[inline(never)]
-    fn look_closely(&mut self) {
+    /// Whether a part that begins needs [`SlowClock::look_at_begin`], or is one of the sample: so many began before it.
+    #[inline(always)]
+    pub(super) fn has_turn(&self, before: u64) -> bool {
+        COUNTED && before & self.turns == 0
+    }
+
+    /// A look for a part that begins after a pause. Answers when that is, in nanoseconds of the quick clock, and what [`SlowClock::look`] answers;
+    /// `None` for any other part.
+    pub(super) fn look_at_begin(&mut self) -> Option<(u64, Option<(u32, Duration)>)> {
+        if self.closely == 0 {
+            return None;
+        }
         self.closely -= 1;
-        // Since it is closely, every end has had a look.
-        let _ = self.look(quick_clock::now_ns());
+        if self.closely == 0 {
+            self.turns = SAMPLE_EVERY - 1;
+        }
+        let now = quick_clock::now_ns().max(1);
+        Some((now, self.look(now)))
     }
 
     /// A number for a part that is to be looked at when it ends, however soon.
@@ -89,7 +103,7 @@ impl SlowClock {
     /// A part that began with this number ends: whether it may have been slow, or was to be looked at. Else the next look tells.
     #[inline(always)]
     pub(super) fn ends_late(&mut self, begun: u32) -> bool {
-        let is_late = self.looks != begun || self.closely > 0;
+        let is_late = self.looks != begun;
         self.unseen = self.unseen.wrapping_add(u32::from(!is_late));
         COUNTED && is_late
     }
@@ -111,11 +125,13 @@ impl SlowClock {
     pub(super) fn look(&mut self, now: u64) -> Option<(u32, Duration)> {
         let most = Duration::from_nanos(now.saturating_sub(self.last_kept));
         let unseen = std::mem::take(&mut self.unseen);
-        if now.saturating_sub(self.last) > PAUSE {
-            self.closely = CLOSELY;
+        let is_pause = now.saturating_sub(self.last) > PAUSE;
+        if is_pause {
+            (self.closely, self.turns) = (CLOSELY, 0);
         }
         self.last = now;
-        if now.saturating_sub(self.last_kept) >= TICK {
+        // After a pause also sooner: what began before has another number, and so is looked at when it ends.
+        if is_pause || now.saturating_sub(self.last_kept) >= TICK {
             self.looks = self.looks.wrapping_add(1);
             self.last_kept = now;
             if let Some(time) = self.times.get_mut((self.looks % KEPT) as usize) {
@@ -130,7 +146,7 @@ impl SlowClock {
 impl SlowClock {
     /// As after a long row of parts without a pause.
     pub(super) fn look_seldom(&mut self) {
-        self.closely = 0;
+        (self.closely, self.turns) = (0, SAMPLE_EVERY - 1);
     }
 }
 
@@ -147,8 +163,9 @@ mod tests {
         let row = (0..2 * CLOSELY).take_while(|_| {
             *now += 1000;
             played::set(*now);
-            let begun = clock.begin();
-            clock.ends_late(begun)
+            let looked = clock.look_at_begin();
+            let number = if looked.is_some() { clock.long_ago() } else { clock.number() };
+            clock.ends_late(number)
         });
         row.count()
     }
@@ -170,7 +187,7 @@ mod tests {
         let mut clock = SlowClock::default();
         clock.look(MS);
         clock.look_seldom();
-        let begun = clock.begin();
+        let begun = clock.number();
         (MS..9000 * MS).step_by(TICK as usize).for_each(|now| assert_eq!(clock.look(now), None));
         let took = |late| clock.took(begun, late, 9000 * MS).as_millis();
         assert!((30..=32).contains(&took(0)), "{}", took(0));

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use once_cell::sync::OnceCell;
 
+use super::copy_clock::CopyTimes;
 use super::early_ends::EarlyEnds;
 use super::shared_worker::Worker;
 use super::slow_clock::slow_since;
@@ -53,7 +54,7 @@ pub struct WorkerPool {
     counters: Vec<Arc<WorkerCounters>>,
     /// Sampled latencies of direct copies, which no worker counts.
     direct_latency: Mutex<Histogram>,
-    /// Times of slow transfers of which no worker had the last part.
+    /// Times of slow transfers of which no worker had the last part: direct copies, and what no lane took.
     slow_latency: Mutex<Histogram>,
     threads: Mutex<Vec<JoinHandle<()>>>,
     spare_lists: Arc<SpareLists>,
@@ -192,9 +193,28 @@ impl WorkerPool {
         &self.counters
     }
 
-    /// A direct copy that was to be measured took so long.
-    pub fn note_direct(&self, latency: Duration) {
-        self.direct_latency.lock().unwrap_or_else(PoisonError::into_inner).record(latency);
+    /// Direct copies took so long; the last one ended as a transfer only if it `is_done`.
+    #[cold]
+    pub(super) fn note_copies(&self, is_done: bool, times: CopyTimes) {
+        if let Some(latency) = times.sampled.filter(|_| is_done) {
+            self.direct_latency.lock().unwrap_or_else(PoisonError::into_inner).record(latency);
+        }
+        let slow = self.slow_latency.lock().unwrap_or_else(PoisonError::into_inner);
+        (0..times.unseen).for_each(|_| slow.record(times.most));
+        if let Some(took) = times.slow.filter(|_| is_done) {
+            slow.record(took);
+        }
+    }
+
+    /// [`WorkerPool::note_copies`] of a thread that ends, for the pool with this address, if that is still there.
+    pub(super) fn note_copies_in(pool: usize, times: CopyTimes) {
+        let pools = POOLS.get().lock().unwrap_or_else(PoisonError::into_inner);
+        let pool = pools.values().find(|other| other.as_ptr().addr() == pool).and_then(Weak::upgrade);
+        // Unlocked first: this may be the last reference, and its drop waits for threads.
+        drop(pools);
+        if let Some(pool) = pool {
+            pool.note_copies(true, times);
+        }
     }
 
     /// The sampled latencies of direct copies.

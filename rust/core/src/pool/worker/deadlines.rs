@@ -8,6 +8,9 @@ use crate::pool::{clock, quick_clock};
 /// How often deadlines are looked at, in milliseconds.
 const DEADLINE_CHECK_MS: u64 = 5;
 
+/// Until the clock of deadlines is read again, in nanoseconds of the quick clock.
+const QUICK_CHECK: u64 = 1_000_000;
+
 /// How long a queue pair in ERROR may take to flush before it is destroyed, in milliseconds.
 const DRAIN_LIMIT_MS: u64 = 2000;
 
@@ -24,13 +27,23 @@ impl WorkerState {
 
     /// Ends what is past its deadline.
     pub(in crate::pool) fn look_at_clock(&mut self) {
-        if COUNTED && let Some((count, most)) = self.slow_clock.look(quick_clock::now_ns()) {
+        let now = quick_clock::now_ns();
+        if COUNTED && let Some((count, most)) = self.slow_clock.look(now) {
             self.counters.slow_many(count, most);
         }
+        if now >= self.next_clock {
+            self.read_clock(now);
+        }
+    }
+
+    /// Reads the clock of deadlines, which takes three times as long as the quick one.
+    #[cold]
+    fn read_clock(&mut self, quick: u64) {
         let now = clock::ms(clock::now_ns());
         if now >= self.next_deadline_check {
             self.check_deadlines(now);
         }
+        self.next_clock = quick + QUICK_CHECK;
     }
 
     #[cold]

@@ -153,7 +153,7 @@ impl WorkerState {
                 owner.condemn(EndState::TimedOut);
                 owner.abort();
                 self.early_ends.note();
-                self.next_deadline_check = 0;
+                (self.next_deadline_check, self.next_clock) = (0, 0);
             }
         }
     }

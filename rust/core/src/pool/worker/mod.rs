@@ -94,6 +94,8 @@ pub struct WorkerState {
     /// Of `early_ends`: what has been looked for.
     early_ends_seen: u64,
     next_deadline_check: u64,
+    /// When the clock of deadlines is to be read again, by the quick one.
+    next_clock: u64,
     slow_clock: SlowClock,
     steps: u32,
     /// The clock is read with a step if its number has none of these bits.
@@ -130,6 +132,7 @@ impl WorkerState {
             early_ends,
             early_ends_seen: 0,
             next_deadline_check: 0,
+            next_clock: 0,
             slow_clock: SlowClock::default(),
             steps: 0,
             clock_mask: STEPS_PER_CLOCK - 1,
@@ -321,7 +324,7 @@ fn note_late(
         0 => slow_clock.took(part.begun_at, late_by(part.since), now),
         begun => Duration::from_nanos(now.saturating_sub(begun)),
     };
-    if part.is_measured {
+    if std::mem::take(&mut part.is_measured) {
         counters.ended(took);
     }
     if end.is_last() && took >= SLOW {

@@ -4,12 +4,13 @@ use std::num::NonZeroI32;
 
 use super::{EndState, PartOwner, RequestFailure, WorkerLimits, WorkerState, fail};
 use crate::fabric::CompletionStatus;
-use crate::observe::{SAMPLE_EVERY, WorkerCounters};
+use crate::observe::{COUNTED, SAMPLE_EVERY, WorkerCounters};
 use crate::pool::groups::Group;
 use crate::pool::lane::{Lane, LaneKey, break_lane, make_ready};
 use crate::pool::part::Part;
 use crate::pool::part_list::AGE;
 use crate::pool::quick_clock;
+use crate::pool::slow_clock::SlowClock;
 
 /// How posting one list ended.
 enum ListEnd {
@@ -38,14 +39,15 @@ impl WorkerState {
         let Some(part) = self.parts.get(index) else { return };
         part.links[AGE] = links;
         (part.owner, part.lane) = (Some(owner), key.index());
-        (part.begun_at, part.since, part.begun) = (self.slow_clock.begin(), 0, begun);
+        (part.begun_at, part.since, part.begun) = (self.slow_clock.number(), 0, begun);
         let before = lane.counts.start(part.list.opcode.into(), u64::from(first), part.list.bytes);
-        part.is_measured = first && before.is_multiple_of(SAMPLE_EVERY);
-        if part.is_measured || begun != 0 {
-            part.begun_at = self.slow_clock.long_ago();
-            if begun == 0 {
-                part.begun = quick_clock::now_ns();
-            }
+        if begun != 0 || self.slow_clock.has_turn(before) {
+            note_begin(
+                part,
+                first && before.is_multiple_of(SAMPLE_EVERY),
+                &mut self.slow_clock,
+                &self.counters,
+            );
         }
         if part.list.is_empty() {
             // Nothing but empty pieces: done as soon as begun.
@@ -166,6 +168,22 @@ impl WorkerState {
             self.end_part(part_index);
         }
         self.settle_lane(index);
+    }
+}
+
+/// A part begins that is measured, or has a look at the clock when it ends for another reason.
+#[cold]
+fn note_begin(part: &mut Part, is_measured: bool, slow_clock: &mut SlowClock, counters: &WorkerCounters) {
+    let looked = slow_clock.look_at_begin();
+    if let Some((count, most)) = looked.and_then(|(_, late)| late) {
+        counters.slow_many(count, most);
+    }
+    part.is_measured = COUNTED && is_measured;
+    if part.begun == 0 && (looked.is_some() || part.is_measured) {
+        part.begun = looked.map_or_else(quick_clock::now_ns, |(now, _)| now);
+    }
+    if part.begun != 0 {
+        part.begun_at = slow_clock.long_ago();
     }
 }
 

@@ -1,0 +1,114 @@
+//! Transfers that the calling thread copies: each that takes longer than a millisecond is counted as slow, on each path, and few others.
+#![allow(unsafe_code, reason = "installs a signal handler and sends signals to a thread")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::print_stdout,
+    clippy::indexing_slicing,
+    reason = "a panic is how a test fails, and its output is its report"
+)]
+
+mod forking_peer;
+#[cfg(feature = "verbs")]
+mod nullverbs;
+mod support;
+
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Duration;
+
+use flagcx_p2p::internals::connection::Connection;
+use flagcx_p2p::internals::fabric::Opcode;
+use flagcx_p2p::internals::observe::{Value, metrics, registry};
+use flagcx_p2p::internals::transfer::{Iov, LONGEST_DIRECT, TransferId};
+use forking_peer::{LENGTH, Peer};
+use support::Pair;
+
+/// How often a copy is held up on each path, and for how long.
+const HOLDS: u64 = 40;
+const HELD: Duration = Duration::from_millis(3);
+
+/// Times that the thread was held up so far.
+static HELD_UP: AtomicU64 = AtomicU64::new(0);
+
+#[test]
+fn each_copy_that_is_held_up_is_counted() {
+    install_handler();
+    // The longest that is copied in the call, so that a signal finds the thread in a copy 19 times of 20.
+    let length = LENGTH as u64;
+    assert_eq!(length, LONGEST_DIRECT);
+    let pair = Pair::with(LENGTH, &[("FLAGCX_P2P_PATH", "in-process")]);
+    hold_up("in-process", &pair.here, pair.iov(0, 0, length));
+    for path in ["cross-memory", "shared"] {
+        let settings = [("FLAGCX_P2P_PATH", path)];
+        let (mut peer, engine) = (Peer::start(&settings), support::engine(&settings));
+        let source = engine.allocate(LENGTH).unwrap();
+        let here = engine.connect("127.0.0.1", peer.port, 0, false).unwrap();
+        let remote = here.describe_remote(peer.address, length as u32).unwrap();
+        let iov = Iov { local: source.address(), length, region: Some(source.region()), remote };
+        hold_up(path, &here, iov);
+        peer.kill();
+    }
+}
+
+/// Copies without a pause, while another thread now and then holds the copying one up.
+fn hold_up(path: &str, here: &Connection, iov: Iov) {
+    support::eventually("a direct copy", || here.submit(Opcode::Write, &[iov]) == Ok(TransferId::COMPLETE));
+    let (before, over, thread) = (slow(), AtomicBool::new(false), AtomicU64::new(0));
+    let copies = std::thread::scope(|scope| {
+        let copying = scope.spawn(|| {
+            thread.store(rustix::thread::gettid().as_raw_nonzero().get() as u64, Ordering::Release);
+            let mut copies = 0_u64;
+            while !over.load(Ordering::Relaxed) {
+                assert_eq!(here.submit(Opcode::Write, &[iov]), Ok(TransferId::COMPLETE));
+                copies += 1;
+            }
+            copies
+        });
+        support::eventually("it copies", || thread.load(Ordering::Acquire) != 0);
+        // After long rows without a pause, when few copies are looked at, and shortly after one.
+        for pause in [80, 1].into_iter().cycle().take(HOLDS as usize) {
+            std::thread::sleep(Duration::from_millis(pause));
+            let held = HELD_UP.load(Ordering::Acquire);
+            signal(thread.load(Ordering::Acquire));
+            support::eventually("it goes on", || HELD_UP.load(Ordering::Acquire) > held);
+        }
+        over.store(true, Ordering::Relaxed);
+        copying.join().unwrap()
+    });
+    let counted = slow() - before;
+    println!("{path}: {counted} slow ones of {copies}, {HOLDS} held up");
+    assert!(counted >= HOLDS * 8 / 10, "{path}: {counted} of {HOLDS}");
+}
+
+fn slow() -> u64 {
+    let number = |value: &Value| if let Value::Number(number) = value { *number } else { 0 };
+    registry().snapshot().of(&metrics::SLOW).map(|sample| number(&sample.value)).sum()
+}
+
+extern "C" fn hold(_signal: libc::c_int) {
+    let time = libc::timespec { tv_sec: 0, tv_nsec: HELD.as_nanos() as i64 };
+    // SAFETY: the time is whole; a handler may call this.
+    unsafe { libc::nanosleep(&raw const time, std::ptr::null_mut()) };
+    HELD_UP.fetch_add(1, Ordering::Release);
+}
+
+fn install_handler() {
+    // SAFETY: all zeroes is an action without flags and with an empty mask.
+    let mut action: libc::sigaction = unsafe { std::mem::zeroed() };
+    action.sa_sigaction = hold as extern "C" fn(libc::c_int) as libc::sighandler_t;
+    // SAFETY: the action is whole, and its handler calls only what a handler may.
+    assert_eq!(unsafe { libc::sigaction(libc::SIGUSR1, &raw const action, std::ptr::null_mut()) }, 0);
+}
+
+fn signal(thread: u64) {
+    // SAFETY: a signal with a handler, for a thread of this process.
+    let answer = unsafe { libc::syscall(libc::SYS_tgkill, libc::getpid(), thread as i32, libc::SIGUSR1) };
+    assert_eq!(answer, 0);
+}
+
+/// Plays the peer of the test above.
+#[test]
+fn peer_process() {
+    forking_peer::play();
+}
