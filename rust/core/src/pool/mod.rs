@@ -6,6 +6,7 @@
 
 pub mod clock;
 mod direct_lane;
+mod drive_guard;
 mod early_ends;
 mod groups;
 mod jobs;
@@ -22,6 +23,7 @@ mod request_list;
 mod shared_worker;
 #[cfg(all(test, not(flagcx_p2p_loom)))]
 mod shared_worker_tests;
+mod shares;
 mod slow_clock;
 mod spare_lists;
 mod thread;
@@ -29,14 +31,14 @@ mod worker;
 mod worker_pool;
 
 pub use direct_lane::DirectLane;
+pub(crate) use drive_guard::OwnedDriveGuard;
 pub use early_ends::EarlyEnds;
 pub use lane::{LaneHealth, LaneKey, LaneSetup, LaneStatus, LaneWatcher};
 pub use lane_counts::LaneCounts;
 pub use new_part::NewPart;
 pub use part_owner::{EndState, PartEnd, PartOwner, RequestFailure};
 pub use request_list::RequestList;
-pub(crate) use shared_worker::OwnedDriveGuard;
-pub use shared_worker::{Submission, Worker};
+pub use shared_worker::{Backlog, Submission, Worker};
 pub use spare_lists::SpareLists;
 pub use worker::{LaneClose, StepReport, UnfinishedPart, WorkerLimits, WorkerState};
 pub use worker_pool::{PoolOptions, WorkerPool};
