@@ -71,7 +71,7 @@ pub(crate) fn wait(
 /// that an exception leaves goes on. It may be called twice.
 pub(crate) fn finish(py: Python<'_>, name: &str, work: impl Fn() + Clone + Send + 'static) -> PyResult<()> {
     let again = work.clone();
-    match begin(name, move || work()) {
+    match begin(name, work) {
         Ok(answer) => wait_for(py, name, answer),
         Err(_) => {
             py.detach(again);
