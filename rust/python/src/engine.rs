@@ -201,7 +201,7 @@ impl Engine {
         let engine = Self { shared };
         match name.map(|name| engine.publish(py, name)) {
             Some(Err(error)) => {
-                engine.close(py);
+                engine.shared.close(py);
                 Err(error)
             }
             _ => Ok(engine),

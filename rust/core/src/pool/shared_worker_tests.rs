@@ -69,7 +69,8 @@ impl Halves {
 
     fn fill(&self, list: &mut RequestList) {
         let (local, lkey) = (self.memory.as_ptr() as u64, self.lkey);
-        let chunk = CheckedIov { local, remote: local + 64, length: 64, lkey, rkey: lkey, readable: true, iov: 0 };
+        let chunk =
+            CheckedIov { local, remote: local + 64, length: 64, lkey, rkey: lkey, readable: true, iov: 0 };
         Cutter::new(list, SlicePolicy::new(1 << 20, 0, 1 << 30, 1, 0), Opcode::Write, 1)
             .push(&chunk)
             .unwrap();
