@@ -395,9 +395,14 @@ impl Connection {
     /// Ends the connection, for all objects that `Engine.connect` has answered for it; the peer is told. Its transfers end as cancelled;
     /// when this returns nothing of it touches host memory any more. The engine's regions stay, and `connect` makes another one.
     ///
-    /// Takes at most 2 s; Ctrl-C is seen afterwards. Repeats do nothing, and so does this in a forked process.
-    fn close(&self, py: Python<'_>) {
-        py.detach(|| self.core.close());
+    /// Takes at most 2 s. Ctrl-C ends the wait for that within a fraction of a second: the connection goes on to end, and another call
+    /// waits for it. Repeats do nothing, and so does this in a forked process.
+    fn close(&self, py: Python<'_>) -> PyResult<()> {
+        if self.core.here().is_err() {
+            return Ok(());
+        }
+        let core = Arc::clone(&self.core);
+        waiting::finish(py, "p2p-close", move || core.close())
     }
 
     fn __enter__(slf: Py<Self>) -> Py<Self> {
@@ -405,8 +410,8 @@ impl Connection {
     }
 
     #[pyo3(signature = (*_exception))]
-    fn __exit__(&self, py: Python<'_>, _exception: &Bound<'_, pyo3::types::PyTuple>) {
-        self.close(py);
+    fn __exit__(&self, py: Python<'_>, _exception: &Bound<'_, pyo3::types::PyTuple>) -> PyResult<()> {
+        self.close(py)
     }
 
     fn __reduce__(slf: &Bound<'_, Self>) -> PyResult<()> {

@@ -25,7 +25,7 @@ use crate::reactor::LoopQueue;
 use crate::region::{Region, Registration};
 use crate::shared_memory::SharedMemory;
 use crate::stats::Stats;
-use crate::{logging, process, settings, single};
+use crate::{logging, process, settings, single, waiting};
 
 /// An engine, and what its Python objects share.
 #[derive(Debug)]
@@ -39,6 +39,11 @@ pub(crate) struct Shared {
     opened: Instant,
     /// Set once by the thread that closes it, and read by every call: the engine itself refuses what comes too late, so Relaxed.
     closed: AtomicBool,
+    /// Nothing of it touches memory any more. Set by the thread that has ended it, which reads `left` then; SeqCst, as are the accesses
+    /// of `left`: that thread gives the memory up, or the one that was interrupted does, or both.
+    ended: AtomicBool,
+    /// A thread that closes it was interrupted. Set by that thread, which reads `ended` then.
+    left: AtomicBool,
     /// Held by the thread that closes it, for the others that do to wait. Taken without the interpreter's lock, and never while
     /// Python code can run.
     closing: Mutex<()>,
@@ -75,14 +80,47 @@ impl Shared {
             return;
         }
         self.closed.store(true, Ordering::Relaxed);
-        py.detach(|| {
-            let _closing = self.closing.lock().unwrap_or_else(PoisonError::into_inner);
-            // Peers are not to find it any more.
-            self.names.close();
-            self.notifier.finish();
-            self.core.close();
-            self.notifier.stop();
+        py.detach(|| self.end_core());
+        self.give_up();
+    }
+
+    /// As [`Shared::close`], for a caller that signals may interrupt: the engine goes on to end then, and gives the memory up.
+    fn close_or_leave(self: &Arc<Self>, py: Python<'_>) -> PyResult<()> {
+        if self.core.here().is_err() {
+            return Ok(());
+        }
+        self.closed.store(true, Ordering::Relaxed);
+        let shared = Arc::clone(self);
+        let ended = waiting::finish(py, "p2p-close", move || {
+            shared.end_core();
+            if shared.left.load(Ordering::SeqCst) {
+                // An interpreter that has ended keeps nothing alive.
+                let _ = Python::try_attach(|_| shared.give_up());
+            }
         });
+        if ended.is_err() {
+            self.left.store(true, Ordering::SeqCst);
+        }
+        // By the caller where it can be: it may run any Python code.
+        if self.ended.load(Ordering::SeqCst) {
+            self.give_up();
+        }
+        ended
+    }
+
+    /// Without the interpreter's lock.
+    fn end_core(&self) {
+        let _closing = self.closing.lock().unwrap_or_else(PoisonError::into_inner);
+        // Peers are not to find it any more.
+        self.names.close();
+        self.notifier.finish();
+        self.core.close();
+        self.notifier.stop();
+        self.ended.store(true, Ordering::SeqCst);
+    }
+
+    /// What it keeps; with the interpreter's lock, for Python objects are dropped.
+    fn give_up(&self) {
         self.arrivals.waiters.end();
         self.kept.release_all();
     }
@@ -112,8 +150,8 @@ impl Drop for Shared {
 /// when the interpreter ends as well.
 ///
 /// `gpu`: the index of the GPU that holds the memory it moves, which also chooses the NIC next to it. `settings`: configuration variables
-/// (`FLAGCX_P2P_...`) with their texts, which go before those of the environment. Without them, the environment as it was when the first
-/// engine of the process was made. What chooses or sets up devices (FLAGCX_P2P_FABRIC, FLAGCX_P2P_PATH, FLAGCX_P2P_FAULTS, FLAGCX_IB_...)
+/// (`FLAGCX_P2P_...`) with their texts, which go before those of the environment, and these before the configuration files. Without
+/// them, environment and files as they were when the first engine of the process was made. What chooses or sets up devices (FLAGCX_P2P_FABRIC, FLAGCX_P2P_PATH, FLAGCX_P2P_FAULTS, FLAGCX_IB_...)
 /// counts with the first engine of a process; another value is refused later. The queues and workers of a device
 /// (FLAGCX_P2P_WORKERS_PER_POOL, FLAGCX_P2P_SHARD_COUNT, FLAGCX_P2P_QUEUE_DEPTH, FLAGCX_P2P_CQ_DEPTH, FLAGCX_P2P_MAX_REQUESTS,
 /// FLAGCX_P2P_BATCH_POLL_SIZE, FLAGCX_P2P_SPIN_US) and FLAGCX_P2P_METRICS are those of the first of the engines that are open.
@@ -155,13 +193,15 @@ impl Engine {
             names,
             opened: Instant::now(),
             closed: AtomicBool::new(false),
+            ended: AtomicBool::new(false),
+            left: AtomicBool::new(false),
             closing: Mutex::new(()),
         });
         process::remember(Arc::downgrade(&shared));
         let engine = Self { shared };
         match name.map(|name| engine.publish(py, name)) {
             Some(Err(error)) => {
-                engine.close(py);
+                engine.shared.close(py);
                 Err(error)
             }
             _ => Ok(engine),
@@ -173,8 +213,8 @@ impl Engine {
     }
 
     #[pyo3(signature = (*_exception))]
-    fn __exit__(&self, py: Python<'_>, _exception: &Bound<'_, pyo3::types::PyTuple>) {
-        self.close(py);
+    fn __exit__(&self, py: Python<'_>, _exception: &Bound<'_, pyo3::types::PyTuple>) -> PyResult<()> {
+        self.close(py)
     }
 
     fn __reduce__(slf: &Bound<'_, Self>) -> PyResult<()> {
@@ -197,9 +237,10 @@ impl Engine {
     /// more. Repeats do nothing; a second thread that closes it waits for the first.
     ///
     /// Transfers under way end as cancelled, and calls that wait are told. Takes at most FLAGCX_P2P_XFER_TIMEOUT_MS and 4 s more,
-    /// whatever peers do; most often some milliseconds. It is not interrupted: Ctrl-C is seen afterwards.
-    fn close(&self, py: Python<'_>) {
-        self.shared.close(py);
+    /// whatever peers do; most often some milliseconds. Ctrl-C ends the wait for that within a fraction of a second: the engine goes on to
+    /// end, its memory may be in use until it has, and another call waits for it. So does the end of the program.
+    fn close(&self, py: Python<'_>) -> PyResult<()> {
+        self.shared.close_or_leave(py)
     }
 
     /// Whether it has been closed.

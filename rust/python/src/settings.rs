@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use flagcx_p2p::Config;
-use flagcx_p2p::internals::config::{RETIRED, closest_variable, groups};
+use flagcx_p2p::internals::config::{Files, RETIRED, closest_variable, groups};
 use flagcx_p2p::internals::fork::PerProcess;
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
@@ -45,14 +45,14 @@ type Texts = BTreeMap<&'static str, Option<String>>;
 /// Those of [`OF_DEVICES`] with which the devices were opened. Locked for moments, in which no Python code runs.
 static IN_FORCE: PerProcess<Mutex<Option<Texts>>> = PerProcess::new(Mutex::default);
 
-/// The configuration with these settings before those of the environment.
+/// The configuration with these settings before those of the environment and of the configuration files.
 pub(crate) fn config(settings: Option<HashMap<String, String>>) -> PyResult<Arc<Config>> {
     let Some(settings) = settings else { return Ok(Config::global()) };
     let mut names: Vec<_> = settings.keys().map(String::as_str).collect();
     names.sort_unstable();
     names.iter().try_for_each(|name| check(name))?;
-    let config =
-        Config::from_source(&|name| settings.get(name).cloned().or_else(|| std::env::var(name).ok()));
+    let files = Files::load();
+    let config = Config::from_source(&|name| settings.get(name).cloned().or_else(|| files.layered(name)));
     let asked = texts(&config);
     if let Some(in_force) = &*lock() {
         let other = names.iter().find(|name| asked.get(*name) != in_force.get(*name));

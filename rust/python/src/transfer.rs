@@ -90,12 +90,6 @@ impl Transfer {
         of_outcome(py, self.id, &self.peer(), &outcome).map_or(Ok(()), Err)
     }
 
-    /// Ends it, whatever becomes of it.
-    pub(crate) fn abandon(&self, py: Python<'_>) {
-        py.detach(|| self.connection.cancel(self.id));
-        self.look();
-    }
-
     pub(crate) fn number(&self) -> TransferId {
         self.id
     }
@@ -171,12 +165,16 @@ impl Transfer {
     /// Ends it: nothing touches its memory any more when this returns. Does nothing if it has ended.
     ///
     /// Takes some microseconds most often; 20 ms, and 2 s at most, with a peer that does not answer; and as long as a copy of a GPU
-    /// takes. Ctrl-C is seen afterwards.
+    /// takes. Ctrl-C ends the wait within a fraction of a second: the transfer goes on to end, and another call, or ``wait``, waits for it.
     fn cancel(&self, py: Python<'_>) -> PyResult<()> {
         self.connection.here().map_err(refused)?;
-        if self.known().is_none() {
-            self.abandon(py);
+        if !self.try_cancel(py) {
+            let (connection, id) = (Arc::clone(&self.connection), self.id);
+            waiting::finish(py, "p2p-cancel", move || {
+                connection.cancel(id);
+            })?;
         }
+        self.look();
         Ok(())
     }
 

@@ -1,6 +1,7 @@
 //! Waits that let other threads run and see signals.
 
-use std::sync::mpsc::{RecvTimeoutError, sync_channel};
+use std::io;
+use std::sync::mpsc::{Receiver, RecvTimeoutError, sync_channel};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -66,21 +67,46 @@ pub(crate) fn wait(
     }
 }
 
+/// Has `work` done, which ends something, on a thread of its own; here, without looking for signals, if no thread can be started. One
+/// that an exception leaves goes on. It may be called twice.
+pub(crate) fn finish(py: Python<'_>, name: &str, work: impl Fn() + Clone + Send + 'static) -> PyResult<()> {
+    let again = work.clone();
+    match begin(name, work) {
+        Ok(answer) => wait_for(py, name, answer),
+        Err(_) => {
+            py.detach(again);
+            Ok(())
+        }
+    }
+}
+
 /// What `work` answers, which cannot be interrupted and runs on a thread of its own. One that an exception leaves goes on.
 pub(crate) fn on_thread<A: Send + 'static>(
     py: Python<'_>,
     name: &str,
     work: impl FnOnce() -> A + Send + 'static,
 ) -> PyResult<A> {
-    let (sender, mut answer) = sync_channel(1);
+    let answer = begin(name, work)
+        .map_err(|error| refused(format!("cannot start the thread {name}: {error}; see `ulimit -u`")))?;
+    wait_for(py, name, answer)
+}
+
+/// Starts a thread for `work`; its answer comes from the receiver.
+fn begin<A: Send + 'static>(
+    name: &str,
+    work: impl FnOnce() -> A + Send + 'static,
+) -> io::Result<Receiver<A>> {
+    let (sender, answer) = sync_channel(1);
     let work = move || {
         // No caller waits for it any more after an exception.
         let _ = sender.send(work());
     };
-    thread::Builder::new()
-        .name(name.to_owned())
-        .spawn(work)
-        .map_err(|error| refused(format!("cannot start the thread {name}: {error}; see `ulimit -u`")))?;
+    thread::Builder::new().name(name.to_owned()).spawn(work)?;
+    Ok(answer)
+}
+
+/// Waits for it, and looks for signals.
+fn wait_for<A: Send>(py: Python<'_>, name: &str, mut answer: Receiver<A>) -> PyResult<A> {
     loop {
         // The one reference to it, which may go to where the lock is not held.
         let waited = &mut answer;

@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 
 use super::gpu_lanes::NoLane;
 use super::submit::{ROOM_TAKEN_LIMIT, WhenFull};
+use super::wakes::Wakes;
 use super::{Connection, LaneHandle};
 use crate::fabric::Opcode;
 use crate::fabric::gpu::key;
@@ -235,12 +236,13 @@ impl Connection {
         record.start(1 + u32::from(on_host.is_some()), self.context.time_limit);
         let mut workers = 1 << lane.worker_index;
         let part = Submission { lane: lane.key, owner: record, list: copies, first: true, begun };
-        self.hand_over(lane, part, started, limit)?;
+        let mut wakes = Wakes::default();
+        self.hand_over(lane, part, started, limit, &mut wakes)?;
         if let Some(list) = on_host {
             let (opcode, bytes) = (list.opcode, list.bytes);
             let handed = self.pick_lane(0).and_then(|lane| {
                 let part = Submission { lane: lane.key, owner: record, list, first: false, begun };
-                self.hand_over(lane, part, started, rest)?;
+                self.hand_over(lane, part, started, rest, &mut wakes)?;
                 Ok(1 << lane.worker_index)
             });
             match handed {

@@ -24,6 +24,7 @@ mod submit;
 mod transfer_future;
 mod transfer_span;
 mod wait;
+mod wakes;
 
 use std::ops::Deref;
 use std::sync::{Arc, Once};

@@ -15,7 +15,9 @@ const NOTIFY_LIMIT: Duration = Duration::from_secs(5);
 impl Connection {
     /// Sends a notification of fixed size, and answers the number of bytes that were handed over.
     ///
-    /// It arrives after the data of transfers that had ended before. Waits for at most 5 s for a peer that does not read.
+    /// It arrives after the data of transfers that had ended before. Waits for at most 5 s for a peer that does not read. If
+    /// nothing of it could be sent by then, later ones still can; if a part was, the connection takes no more notifications, for
+    /// the peer could not find the start of the next one.
     ///
     /// # Errors
     /// [`NotifyError::Send`] when the peer does not read or is gone, [`NotifyError::NoChannel`] when it takes none, and

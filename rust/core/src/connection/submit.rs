@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use super::Connection;
 use super::lanes::LaneHandle;
+use super::wakes::Wakes;
 use crate::fabric::{CompletionStatus, Opcode};
 use crate::memory::Recent;
 use crate::pool::{
@@ -174,7 +175,7 @@ impl Connection {
         }
         let limit = if when_full == WhenFull::Refuse { Duration::ZERO } else { self.room_limit() };
         let part = Submission { lane: lane.key, owner: record, list, first: true, begun };
-        self.hand_over(lane, part, since.unwrap_or_else(Instant::now), limit)?;
+        self.hand_over(lane, part, since.unwrap_or_else(Instant::now), limit, &mut Wakes::default())?;
         Ok(1 << lane.worker_index)
     }
 
@@ -231,7 +232,7 @@ impl Connection {
         // If it is not to wait there was room; others must have taken it since.
         let limit = if when_full == WhenFull::Refuse { ROOM_TAKEN_LIMIT } else { self.room_limit() };
         record.start(plan.parts() as u32, self.context.time_limit);
-        let mut workers = 0;
+        let (mut workers, mut wakes) = (0, Wakes::default());
         for (number, list) in lists.into_iter().flatten().enumerate() {
             let (first, bytes) = (number == 0, list.bytes);
             // From here on some parts may be under way: a part that finds no place ends as failed with the others.
@@ -242,8 +243,7 @@ impl Connection {
             }
             let handed = self.pick_lane(hint.wrapping_add(number)).and_then(|lane| {
                 let part = Submission { lane: lane.key, owner: record, list, first, begun };
-                self.hand_over(lane, part, started, limit)?;
-                lane.worker.share();
+                self.hand_over(lane, part, started, limit, &mut wakes)?;
                 Ok(lane.worker_index)
             });
             match handed {
@@ -261,6 +261,7 @@ impl Connection {
                 }
             }
         }
+        wakes.share();
         Ok(workers)
     }
 
@@ -269,19 +270,24 @@ impl Connection {
         self.context.settings.timeout.unwrap_or(Duration::MAX)
     }
 
-    /// Gives a part to its lane's worker, waiting for room in its queue until `limit` after `started`.
-    pub(super) fn hand_over(
+    /// Gives a part to its lane's worker, waiting for room in its queue until `limit` after `started`. The worker's thread is
+    /// woken with `wakes`, which are made before the wait.
+    pub(super) fn hand_over<'a>(
         &self,
-        lane: &LaneHandle,
+        lane: &'a LaneHandle,
         mut submission: Submission,
         started: Instant,
         limit: Duration,
+        wakes: &mut Wakes<'a>,
     ) -> Result<(), SubmitError> {
         let hint = thread_hint();
         let mut pause = Duration::from_micros(20);
         loop {
             submission = match lane.worker.submit(submission, hint) {
-                Ok(()) => return Ok(()),
+                Ok(backlog) => {
+                    wakes.add(&lane.worker, backlog);
+                    return Ok(());
+                }
                 Err(refused) => refused,
             };
             if started.elapsed() >= limit {
@@ -292,6 +298,7 @@ impl Connection {
                     SubmitError::QueueFull(limit)
                 });
             }
+            wakes.wake();
             lane.worker.kick();
             std::thread::sleep(pause);
             pause = (pause * 2).min(Duration::from_millis(1));
@@ -400,7 +407,7 @@ impl Connection {
 pub(super) const ROOM_TAKEN_LIMIT: Duration = Duration::from_millis(20);
 
 /// Lanes per connection are at most 8 (contract of the handshake), so parts are too.
-const MAX_PARTS: usize = 8;
+pub(super) const MAX_PARTS: usize = 8;
 
 /// A small number that differs between threads: threads so prefer different lanes and workers.
 #[inline]

@@ -189,9 +189,10 @@ impl Engine {
     /// is no error.
     ///
     /// # Errors
-    /// [`EngineError::Unavailable`] when the event loop cannot be started, [`EngineError::Forked`] in a forked child.
+    /// [`EngineError::Unavailable`] when the event loop cannot be started, [`EngineError::Closed`] once the engine is closed,
+    /// [`EngineError::Forked`] in a forked child.
     pub fn start_rpc_server(self: &Arc<Self>) -> Result<(), EngineError> {
-        self.here()?;
+        self.require_open("accept peers")?;
         let Ok(acceptor) = &self.acceptor else { return Ok(()) };
         if self.context.is_err() {
             // As in the original: without a device there is nothing to serve, and that is no error.

@@ -41,6 +41,7 @@ impl Engine {
         length: usize,
         options: AllocateOptions,
     ) -> Result<Allocated, EngineError> {
+        self.require_open("allocate memory")?;
         let bytes = length as u64;
         let allocation = self.allocate_memory(bytes, options)?;
         let AllocateOptions { access, announced, .. } = options;

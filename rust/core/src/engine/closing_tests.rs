@@ -61,3 +61,49 @@ fn callbacks_of_the_engine_do_not_wait_for_the_thread_that_waits_for_them() {
     told.recv_timeout(LIMIT).unwrap();
     drop(first);
 }
+
+#[test]
+fn a_closed_engine_begins_nothing_and_says_so() {
+    let pair = TestPair::new(&[], "");
+    let (host, port) = (pair.server.address().to_string(), pair.server.rpc_port().unwrap());
+    let engine = &pair.client;
+    engine.close();
+    let memory = [0_u8; 4096];
+    let register = |options| {
+        // SAFETY: the memory outlives the engine, which is closed.
+        #[allow(unsafe_code, reason = "registers memory of this function")]
+        unsafe {
+            engine.register(memory.as_ptr() as u64, 4096, options)
+        }
+    };
+    let refused = [
+        register(RegisterOptions::default()).unwrap_err(),
+        engine.allocate(4096).unwrap_err(),
+        engine.allocate_at_address(4096, AllocateOptions::default(), false).unwrap_err(),
+        engine.connect(&host, port, -1, false).unwrap_err(),
+        engine.session(&format!("{host}:{port}")).unwrap_err(),
+        engine.start_rpc_server().unwrap_err(),
+        engine.metadata().unwrap_err(),
+    ];
+    for error in refused {
+        assert!(matches!(error, EngineError::Closed { .. }), "{error}");
+    }
+    assert!(matches!(engine.accept(), Err(EngineError::Unavailable(_))));
+    assert!(pair.server.metadata().is_ok());
+}
+
+#[test]
+fn a_connect_during_which_the_engine_closes_says_so() {
+    let pair = TestPair::new(&[], "");
+    // Accepts, and says nothing.
+    let silent = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = silent.local_addr().unwrap().port();
+    let client = &pair.client;
+    std::thread::scope(|scope| {
+        let connecting = scope.spawn(|| client.connect("127.0.0.1", port, -1, false));
+        let _peer = silent.accept().unwrap();
+        client.close();
+        let error = connecting.join().unwrap().unwrap_err();
+        assert!(matches!(error, EngineError::Closed { .. }), "{error}");
+    });
+}

@@ -27,8 +27,9 @@ impl Engine {
     /// there are.
     ///
     /// # Errors
-    /// [`EngineError::Peer`] with what was tried at each address; [`EngineError::Unavailable`] for an engine without a device,
-    /// or one that was closed meanwhile; [`EngineError::Config`] when the key file cannot be read.
+    /// [`EngineError::Peer`] with what was tried at each address; [`EngineError::Unavailable`] for an engine without a device;
+    /// [`EngineError::Closed`] for one that is closed, before or meanwhile; [`EngineError::Config`] when the key file cannot be
+    /// read.
     pub fn connect(
         self: &Arc<Self>,
         host: &str,
@@ -37,11 +38,15 @@ impl Engine {
         same_process: bool,
     ) -> Result<Arc<Connection>, EngineError> {
         let began = Instant::now();
+        self.require_open(CONNECT)?;
         let context = self.context()?;
-        let error = |reason: DialError| EngineError::Peer {
-            operation: "connect to",
-            peer: format!("{host}:{port}"),
-            reason: reason.to_string(),
+        let error = |reason: DialError| match self.require_open(CONNECT) {
+            Ok(()) => EngineError::Peer {
+                operation: "connect to",
+                peer: format!("{host}:{port}"),
+                reason: reason.to_string(),
+            },
+            Err(closed) => closed,
         };
         // What the table says that the peer gets is where the changes begin that it is told later.
         let told = Cell::new(Cursor::default());
@@ -139,7 +144,7 @@ impl Engine {
         let connection = Connection::new(Arc::clone(context), lanes, established)?;
         if !self.remember(&connection) {
             connection.close();
-            return Err(EngineError::Unavailable("this engine was closed during the handshake".to_owned()));
+            return Err(EngineError::Closed { attempted: CONNECT });
         }
         Ok(Accepted { connection, ip, gpu_index })
     }
@@ -253,6 +258,9 @@ enum Role {
     },
     Responder,
 }
+
+/// What a closed engine does not do any more.
+const CONNECT: &str = "connect to a peer";
 
 fn accept_error(source: SocketAddr, error: &HandshakeError) -> EngineError {
     EngineError::Peer { operation: "accept from", peer: source.to_string(), reason: error.to_string() }

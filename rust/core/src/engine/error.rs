@@ -30,6 +30,12 @@ pub enum EngineError {
     /// The engine is of a process from which this one was forked.
     #[error(transparent)]
     Forked(#[from] Forked),
+    /// The engine was closed, before the call or during it.
+    #[error("cannot {attempted}: the engine is closed; open another one")]
+    Closed {
+        /// What was attempted.
+        attempted: &'static str,
+    },
     /// A memory range cannot be named so.
     #[error("memory {address:#x}+{length}: {problem}")]
     Memory {

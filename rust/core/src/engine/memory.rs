@@ -41,7 +41,8 @@ impl Engine {
     /// # Errors
     /// [`EngineError::Registry`] when the range wraps, is registered with another length or other rights, cannot be
     /// accessed, or the device refuses it; [`EngineError::SharedFile`] when it is no shared mapping of
-    /// [`RegisterOptions::file`]; [`EngineError::Unavailable`] for an engine without a device.
+    /// [`RegisterOptions::file`]; [`EngineError::Unavailable`] for an engine without a device; [`EngineError::Closed`], or
+    /// [`EngineError::Registry`] if that happens meanwhile, for one that is closed.
     ///
     /// # Safety
     /// `address..address + length` must stay mapped until [`Engine::deregister`] has been called as often as this and
@@ -53,6 +54,7 @@ impl Engine {
         length: u64,
         options: RegisterOptions,
     ) -> Result<RegionId, EngineError> {
+        self.require_open("register memory")?;
         let registry = &self.context()?.registry;
         let RegisterOptions { kind, access, announced, dma_buf, file } = options;
         if let Some(file) = &file

@@ -135,8 +135,9 @@ impl Engine {
     /// The part before the first `?` is what [`Engine::session`] of a peer takes.
     ///
     /// # Errors
-    /// [`EngineError::Unavailable`] when the engine has no control listener.
+    /// [`EngineError::Unavailable`] when the engine has no control listener, [`EngineError::Closed`] once it is closed.
     pub fn metadata(&self) -> Result<String, EngineError> {
+        self.require_open("tell its address")?;
         let port = self.acceptor()?.local().port();
         let told = self.address.advertised.and_then(|advertised| advertised.port).unwrap_or(port);
         let control = SocketAddr::new(self.address(), told);
@@ -222,7 +223,8 @@ impl Engine {
     ///
     /// Done once, however often it is called, and by the drop of the engine; a second thread that calls it waits until the first
     /// has done it. From a callback of the engine, which that thread may wait for, such a call returns at once. In a forked child
-    /// it does nothing.
+    /// it does nothing. Whatever would begin something afterwards, a registration or a connection, is refused as
+    /// [`EngineError::Closed`] or [`RegistryError::Closed`](crate::RegistryError::Closed).
     ///
     /// Takes at most the transfer time-out (else 30 s) and 4 s more, however many connections and regions there are and
     /// whatever peers do. Memory that a stopped process of this host may still write then is named in one line of the log.
@@ -274,6 +276,13 @@ impl Engine {
     #[doc(hidden)]
     pub fn here(&self) -> Result<(), Forked> {
         OfProcess::here(&self.0).map(drop)
+    }
+
+    /// Refuses once the engine is closed, and in a forked child.
+    fn require_open(&self, attempted: &'static str) -> Result<(), EngineError> {
+        self.here()?;
+        let is_open = self.connections.lock().unwrap_or_else(PoisonError::into_inner).is_some();
+        if is_open { Ok(()) } else { Err(EngineError::Closed { attempted }) }
     }
 
     fn receiver(&self) -> Option<&Receiver> {

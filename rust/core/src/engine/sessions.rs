@@ -106,7 +106,7 @@ impl Engine {
     /// # Errors
     /// [`EngineError::Invalid`] when `session` is not written as `host:port`, and those of [`Engine::connect`].
     pub fn session(self: &Arc<Self>, session: &str) -> Result<Arc<Connection>, EngineError> {
-        self.here()?;
+        self.require_open("connect to a peer")?;
         let (host, port) = split_session(session).map_err(|error| EngineError::Invalid(error.to_string()))?;
         if let Some(connection) = self.sessions.enter(session).map_err(|open| refused(session, &open))? {
             return Ok(connection);

@@ -97,6 +97,17 @@ pub(crate) async fn write_all(
     deadline: Instant,
     waiter: &Waiter,
 ) -> io::Result<()> {
+    write_counted(stream, bytes, deadline, waiter, &mut 0).await
+}
+
+/// As [`write_all`], and adds to `total` the bytes that the kernel has taken, also if it fails.
+pub(crate) async fn write_counted(
+    stream: &TcpStream,
+    bytes: &[u8],
+    deadline: Instant,
+    waiter: &Waiter,
+    total: &mut usize,
+) -> io::Result<()> {
     let (mut written, mut share, mut writer) = (0, SHARE, stream);
     while written < bytes.len() {
         if share == 0 {
@@ -105,7 +116,10 @@ pub(crate) async fn write_all(
         }
         let end = bytes.len().min(written + share);
         match writer.write(bytes.get(written..end).unwrap_or_default()) {
-            Ok(count) => (written, share) = (written + count, share - count),
+            Ok(count) => {
+                (written, share) = (written + count, share - count);
+                *total += count;
+            }
             Err(error) => wait(stream, error, Interest::Write, deadline, waiter).await?,
         }
     }

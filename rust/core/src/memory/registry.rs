@@ -45,8 +45,8 @@ struct State {
     by_start: BTreeMap<u64, RegionId>,
     /// Starts of the ranges that the device is registering now: a second registration waits for the first, and shares its id.
     registering: BTreeSet<u64>,
-    /// How often all regions were taken out. What the device registers meanwhile is not kept.
-    closings: u64,
+    /// All regions were taken out, because the engine closes. What the device registers meanwhile is not kept.
+    closed: bool,
 }
 
 #[derive(Debug)]
@@ -97,7 +97,7 @@ impl Registry {
         let registration = Registration { range, kind, access, announced, dma_buf, file };
         registration.check()?;
         let (start, _) = range;
-        let mut state = self.regions.lock();
+        let mut state = self.lock_open(range)?;
         loop {
             if let Some(id) = state.share(range, access)? {
                 return Ok(id);
@@ -107,12 +107,11 @@ impl Registry {
             }
             state = wait(&self.registered, state, LOOK_AGAIN);
         }
-        let closings = state.closings;
         drop(state);
         // Dropped behind the lock below: until then no other thread registers the range.
         let _placeholder = Placeholder { registry: self, start };
         let region = registration.make_counted(&*self.device)?;
-        let mut state = self.lock_open(closings, &region)?;
+        let mut state = self.lock_for(&region)?;
         state.by_start.insert(start, region.id);
         Ok(self.keep(&mut state, region, access))
     }
@@ -129,21 +128,21 @@ impl Registry {
     ) -> Result<RegionId, RegistryError> {
         let registration = Registration { range, kind, access, announced, dma_buf, file };
         registration.check()?;
-        let closings = self.regions.lock().closings;
+        drop(self.lock_open(range)?);
         let region = registration.make_counted(&*self.device)?;
-        let mut state = self.lock_open(closings, &region)?;
+        let mut state = self.lock_for(&region)?;
         Ok(self.keep(&mut state, region, access))
     }
 
-    /// Refuses a region, and ends it, if its registration began before all regions were taken out.
-    fn lock_open(&self, closings: u64, region: &Region) -> Result<MutexGuard<'_, State>, RegistryError> {
+    /// Refuses a range if all regions were taken out.
+    fn lock_open(&self, (address, length): (u64, u64)) -> Result<MutexGuard<'_, State>, RegistryError> {
         let state = self.regions.lock();
-        if state.closings == closings {
-            return Ok(state);
-        }
-        drop(state);
-        region.discard();
-        Err(RegistryError::Closed { address: region.address, length: region.length })
+        if state.closed { Err(RegistryError::Closed { address, length }) } else { Ok(state) }
+    }
+
+    /// As [`Registry::lock_open`], which ends a region that it refuses.
+    fn lock_for(&self, region: &Region) -> Result<MutexGuard<'_, State>, RegistryError> {
+        self.lock_open((region.address, region.length)).inspect_err(|_| region.discard())
     }
 
     fn keep(&self, state: &mut MutexGuard<'_, State>, region: Arc<Region>, asked: Access) -> RegionId {
@@ -224,12 +223,12 @@ impl Registry {
         state.by_id.get(&id).filter(|entry| entry.owners == 1).map(|entry| Arc::clone(&entry.region))
     }
 
-    /// Takes every region out. Registrations under way fail with [`RegistryError::Closed`].
+    /// Takes every region out, for good: registrations under way, and later ones, fail with [`RegistryError::Closed`].
     pub fn remove_all(&self) -> Vec<Arc<Region>> {
         let mut state = self.regions.lock();
         let entries: Vec<_> = std::mem::take(&mut state.by_id).into_values().collect();
         state.by_start.clear();
-        state.closings += 1;
+        state.closed = true;
         for entry in &entries {
             self.withdraw(entry);
         }

@@ -1,5 +1,6 @@
 //! Sending notifications to one peer.
 
+use std::io;
 use std::os::fd::AsFd;
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -177,7 +178,12 @@ impl Sender {
         if stream.is_closed() {
             return Err(NotifyError::NoChannel);
         }
-        parts.iter().try_for_each(|part| stream.write_all_by(part, deadline)).map_err(|error| {
+        let mut sent = 0;
+        let written = parts.iter().try_for_each(|part| stream.write_counted_by(part, deadline, &mut sent));
+        written.map_err(|error| {
+            if sent == 0 && is_deadline(&error) {
+                return self.failed(format!("{error}; nothing of it was sent, and the channel stays open"));
+            }
             stream.shutdown();
             self.failed(format!("{error}; the channel is closed now"))
         })
@@ -186,6 +192,11 @@ impl Sender {
     fn failed(&self, reason: String) -> NotifyError {
         NotifyError::Send { peer: self.peer.clone(), reason }
     }
+}
+
+/// Whether it was our own deadline that has passed, and not that of the kernel, which gives the connection up.
+fn is_deadline(error: &io::Error) -> bool {
+    error.kind() == io::ErrorKind::TimedOut && error.raw_os_error().is_none()
 }
 
 fn encoded(message: &Message) -> Vec<u8> {

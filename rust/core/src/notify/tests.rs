@@ -2,6 +2,7 @@
 
 mod keys;
 mod sender_limit;
+mod unsent;
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpStream};

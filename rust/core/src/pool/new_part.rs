@@ -3,7 +3,7 @@
 use super::lane::LaneKey;
 use super::part_owner::PartOwner;
 use super::request_list::RequestList;
-use super::shared_worker::Worker;
+use super::shared_worker::{Backlog, Worker};
 use super::worker::WorkerState;
 use crate::memory::Recent;
 
@@ -45,10 +45,10 @@ impl<'a> NewPart<'a> {
             self.state.start_part(self.lane, index, owner, first, 0);
         }
         self.state.caller_steps = self.state.caller_steps.wrapping_add(1);
-        let needs_thread = self.state.has_backlog();
+        let backlog = Backlog(self.state.has_backlog());
         let worker = self.worker;
         drop(self);
-        worker.wake_for(needs_thread);
+        worker.wake_for(backlog);
     }
 }
 

@@ -11,12 +11,14 @@ use once_cell::sync::OnceCell;
 use rustix::event::Timespec;
 
 use super::PoolError;
+use super::drive_guard::{DriveGuard, OwnedDriveGuard};
 use super::jobs::Jobs;
 use super::lane::LaneKey;
 use super::new_part::NewPart;
 use super::parking::Parking;
 use super::part_owner::{EndState, PartOwner};
 use super::request_list::RequestList;
+use super::shares::Shares;
 use super::spare_lists::SpareLists;
 use super::worker::{DetachedLane, StepReport, WorkerState};
 use crate::events::{Interest, Notifier, wait_for};
@@ -37,6 +39,11 @@ pub struct Submission {
     /// When its transfer began, as [`transfer_begins`](super::transfer_begins) answered; 0 for when the worker takes it.
     pub begun: u64,
 }
+
+/// Whether a caller has left something to be posted.
+#[derive(Clone, Copy, Debug)]
+#[must_use = "the thread sleeps until it is woken for it"]
+pub struct Backlog(pub(super) bool);
 
 /// One worker of a pool.
 #[derive(Debug)]
@@ -76,9 +83,8 @@ pub struct Worker {
     /// Callers that move bytes now, where `progress` does: the thread leaves that to them, for two that take turns at one queue pair
     /// take longer than one. Written by callers, read by the thread; a hint, so Relaxed.
     movers: AtomicU32,
-    /// While it is not 0, the thread moves bytes beside callers: how often it still parks until then. Set by callers with transfers that
-    /// are spread over several workers, counted down by the thread; a hint with a wake-up behind it, so Relaxed.
-    shares: AtomicU32,
+    /// Whether the thread moves bytes beside callers, where the device does not.
+    shares: Shares,
     /// The device moves data only while its completion queue is polled.
     device_needs_polling: bool,
     /// The pool's.
@@ -117,7 +123,7 @@ impl Worker {
             queue_handle,
             progress,
             movers: AtomicU32::new(0),
-            shares: AtomicU32::new(0),
+            shares: Shares::default(),
             device_needs_polling,
             spare_lists,
         })
@@ -136,8 +142,10 @@ impl Worker {
 
     /// Takes a part with a list that was built without the lock: at once if the lock is free, else through a submission queue.
     /// Gives the part back when the queue is full.
+    ///
+    /// Moves no bytes and wakes no thread: [`Worker::wake_for`] is to be called with the answer, soon.
     #[allow(clippy::result_large_err, reason = "the submission goes back to the caller whole")]
-    pub fn submit(&self, submission: Submission, hint: usize) -> Result<(), Submission> {
+    pub fn submit(&self, submission: Submission, hint: usize) -> Result<Backlog, Submission> {
         if let Some(mut state) = self.caller_lock() {
             if !self.is_queue_empty() {
                 self.take_submissions(&mut state);
@@ -146,20 +154,16 @@ impl Worker {
             let spare = state.adopt(submission);
             let report = state.step();
             drop(state);
-            self.wake_for(report.backlog);
             self.note_detached(report);
             self.spare_lists.release(spare);
-            return Ok(());
+            return Ok(Backlog(report.backlog));
         }
         let Some(queue) = self.queues.get(hint % self.queues.len().max(1)) else { return Err(submission) };
         queue.push(submission)?;
         // A plain store would end what a submitter just before has released with its own.
         self.queued.swap(true, Ordering::AcqRel);
         // The holder of the lock may have looked at the queues already: another look is needed.
-        if self.drive_as_caller().is_none_or(|report| report.backlog) || self.device_needs_polling {
-            self.wake_if_parked();
-        }
-        Ok(())
+        Ok(Backlog(self.step_as_caller().is_none_or(|report| report.backlog)))
     }
 
     /// Submissions for which the queue of `hint` has room.
@@ -180,13 +184,20 @@ impl Worker {
             progress.advance();
             self.movers.fetch_sub(1, Ordering::Relaxed);
         }
+        let report = self.step_as_caller()?;
+        if report.backlog {
+            self.wake_if_parked();
+        }
+        Some(report)
+    }
+
+    /// One step on behalf of a caller, without moving bytes; `None` when another thread holds the lock.
+    #[inline]
+    fn step_as_caller(&self) -> Option<StepReport> {
         let mut state = self.caller_lock()?;
         state.caller_steps = state.caller_steps.wrapping_add(1);
         let report = self.step(&mut state);
         drop(state);
-        if report.backlog {
-            self.wake_if_parked();
-        }
         self.note_detached(report);
         Some(report)
     }
@@ -264,24 +275,42 @@ impl Worker {
         leaves
     }
 
-    /// Has the thread move bytes beside callers, where the device does not: for a transfer that is spread over several workers. It
-    /// does so once a processor is free for it; until then, and if none is, the caller moves them.
-    pub fn share(&self) {
-        // It may nap, and then a part that is posted does not wake it.
-        if self.progress.is_some() && self.shares.swap(SHARED_PARKS, Ordering::Relaxed) == 0 {
-            self.kick();
+    /// Has the threads of all these workers move bytes beside callers, where the device does not: for a transfer that is spread
+    /// over them, of which each has left its backlog. They do so once processors are free for them; until then, and if none is,
+    /// the caller moves the bytes.
+    ///
+    /// Wakes one thread, which wakes the others. A caller on one of two processors that wakes all four has its processor
+    /// taken by the second of them.
+    pub fn share(workers: impl Iterator<Item = (Arc<Self>, Backlog)>) {
+        let mut workers = workers;
+        let Some((first, backlog)) = workers.next() else { return };
+        if first.progress.is_none() {
+            first.wake_for(backlog);
+            workers.for_each(|(worker, backlog)| worker.wake_for(backlog));
+            return;
         }
+        let rest: Vec<_> = workers.collect();
+        first.shares.begin();
+        first.parking.cancel();
+        first.run_soon(move || {
+            for (worker, backlog) in rest {
+                // It may nap, and then a part that is posted does not wake it.
+                if worker.shares.begin() {
+                    worker.kick();
+                }
+                worker.wake_for(backlog);
+            }
+        });
     }
 
     /// The thread parks.
     pub(super) fn note_park(&self) {
-        // A caller's new count that is lost here comes again with its next transfer.
-        self.shares.store(self.shares.load(Ordering::Relaxed).saturating_sub(1), Ordering::Relaxed);
+        self.shares.note_park();
     }
 
     /// Whether the thread moves bytes beside callers.
     pub(super) fn shares(&self) -> bool {
-        self.shares.load(Ordering::Relaxed) != 0
+        self.shares.is_on()
     }
 
     /// Whether callers and the thread move the bytes, and not the device.
@@ -319,14 +348,14 @@ impl Worker {
             owner.watch();
         }
         self.kick();
-        DriveGuard { worker: self }
+        DriveGuard::new(self)
     }
 
     /// The worker's thread drives until the answer is dropped, and the end of `owner` is seen to be watched. For transfers
     /// that notify something of their end. Waits for the worker's lock, however long that is held.
     pub(crate) fn thread_drives_until_end(self: &Arc<Self>, owner: &dyn PartOwner) -> OwnedDriveGuard {
         let is_first = self.sleepers.fetch_add(1, Ordering::Relaxed) == 0;
-        let driving = OwnedDriveGuard { worker: Arc::clone(self) };
+        let driving = OwnedDriveGuard::new(Arc::clone(self));
         while self.lock_until(None).map(|_state| owner.watch()).is_none() {}
         if is_first {
             self.kick();
@@ -334,6 +363,11 @@ impl Worker {
             self.wake_if_parked();
         }
         driving
+    }
+
+    /// A caller that slept, or a transfer that notified of its end, needs the thread no longer.
+    pub(super) fn end_driving(&self) {
+        self.sleepers.fetch_sub(1, Ordering::Relaxed);
     }
 
     /// Has the worker's thread call `job` soon, without the worker's lock.
@@ -441,8 +475,8 @@ impl Worker {
 
     /// Wakes the thread after a caller's step if there is something left for it: a backlog, or a device to poll.
     #[inline]
-    pub(super) fn wake_for(&self, backlog: bool) {
-        if self.device_needs_polling || backlog {
+    pub fn wake_for(&self, backlog: Backlog) {
+        if self.device_needs_polling || backlog.0 {
             self.wake_if_parked();
         }
     }
@@ -457,33 +491,5 @@ impl Worker {
     /// The fd that wakes the thread; for tests.
     pub fn wake_fd(&self) -> BorrowedFd<'_> {
         self.wake.as_fd()
-    }
-}
-
-/// How often a worker's thread parks, which it does after each transfer, before it leaves the bytes of transfers that are not
-/// spread to their callers again.
-const SHARED_PARKS: u32 = 64;
-
-/// While it lives, the worker's thread drives for a sleeping caller.
-#[derive(Debug)]
-pub struct DriveGuard<'a> {
-    worker: &'a Worker,
-}
-
-impl Drop for DriveGuard<'_> {
-    fn drop(&mut self) {
-        self.worker.sleepers.fetch_sub(1, Ordering::Relaxed);
-    }
-}
-
-/// As [`DriveGuard`], for as long as a transfer takes. May be dropped under the worker's lock: others have references.
-#[derive(Debug)]
-pub(crate) struct OwnedDriveGuard {
-    worker: Arc<Worker>,
-}
-
-impl Drop for OwnedDriveGuard {
-    fn drop(&mut self) {
-        self.worker.sleepers.fetch_sub(1, Ordering::Relaxed);
     }
 }

@@ -5,10 +5,13 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::fabric::{
-    Access, Backing, CompletionQueue, MemoryRange, Opcode, PathOptions, QueueHandle, QueuePair,
-    QueuePairCaps, SoftwareOptions, software,
+    Access, Backing, CompletionQueue, Device, MemoryRange, MemoryRegion, Opcode, PathOptions, QueueHandle,
+    QueuePair, QueuePairCaps, SoftwareOptions, software,
 };
-use crate::pool::{LaneKey, LaneSetup, LaneStatus, PartOwner, PoolOptions, WorkerPool};
+use crate::pool::{
+    Backlog, LaneKey, LaneSetup, LaneStatus, PartOwner, PoolOptions, RequestList, Submission, Worker,
+    WorkerPool,
+};
 use crate::topology::CpuSet;
 use crate::transfer::{CheckedIov, Cutter, SlicePolicy, TimeLimit, TransferRecord};
 
@@ -27,10 +30,10 @@ fn options() -> PoolOptions {
 }
 
 /// A connected queue pair of `pool` as a lane of its worker, and the other end, which only answers.
-fn lane(pool: &WorkerPool, far: &dyn CompletionQueue) -> (LaneKey, Box<dyn QueuePair>) {
+fn lane(pool: &WorkerPool, far: &dyn CompletionQueue, worker: usize) -> (LaneKey, Box<dyn QueuePair>) {
     let caps = QueuePairCaps { send_depth: 4, max_sge: 1, max_inline: 0 };
     let create = |queue: &QueueHandle| Arc::clone(pool.device()).create_queue_pair(queue, &caps).unwrap();
-    let worker = &pool.workers()[0];
+    let worker = &pool.workers()[worker];
     let (mut near, mut far) = (create(worker.queue_handle()), create(&far.handle()));
     let deadline = Instant::now() + Duration::from_secs(10);
     let path = PathOptions { rd_atomic_initiator: 1, rd_atomic_responder: 1, deadline };
@@ -38,6 +41,105 @@ fn lane(pool: &WorkerPool, far: &dyn CompletionQueue) -> (LaneKey, Box<dyn Queue
     far.connect(&near.address(), &path).unwrap();
     let setup = LaneSetup { status: Arc::new(LaneStatus::new(None)), heals: false };
     (worker.with_state(|state| state.add_lane(near, setup)).unwrap(), far)
+}
+
+/// Memory that is registered, and what writes its first half over its second one, part by part.
+struct Halves {
+    memory: Box<[u8; 128]>,
+    lkey: u32,
+    _region: Arc<dyn MemoryRegion>,
+}
+
+impl Halves {
+    fn new(device: &Arc<dyn Device>) -> Self {
+        let memory = Box::new([1_u8; 128]);
+        let range = MemoryRange {
+            address: memory.as_ptr() as u64,
+            length: 128,
+            access: Access::FULL,
+            dma_buf: None,
+            file: None,
+            cpu_address: None,
+            backing: Backing::Unknown,
+            announced: true,
+        };
+        let region = device.register(&range).unwrap();
+        Self { lkey: region.lkey(), memory, _region: region }
+    }
+
+    fn fill(&self, list: &mut RequestList) {
+        let (local, lkey) = (self.memory.as_ptr() as u64, self.lkey);
+        let chunk =
+            CheckedIov { local, remote: local + 64, length: 64, lkey, rkey: lkey, readable: true, iov: 0 };
+        Cutter::new(list, SlicePolicy::new(1 << 20, 0, 1 << 30, 1, 0), Opcode::Write, 1)
+            .push(&chunk)
+            .unwrap();
+    }
+
+    /// A transfer of one part, submitted.
+    fn submit(&self, worker: &Worker, lane: LaneKey) -> (&'static TransferRecord, Backlog) {
+        let task = TransferRecord::lasting();
+        task.start(1, TimeLimit::NEVER);
+        let mut list = RequestList::default();
+        self.fill(&mut list);
+        let part = Submission { lane, owner: task, list, first: true, begun: 0 };
+        (task, worker.submit(part, 0).unwrap())
+    }
+}
+
+fn wait_until(what: &str, is_so: impl Fn() -> bool) {
+    let deadline = Instant::now() + Duration::from_secs(10);
+    while !is_so() {
+        assert!(Instant::now() < deadline, "{what}");
+        std::thread::sleep(Duration::from_millis(1));
+    }
+}
+
+/// The thread may wake by itself: it looks four times a second. Not each time within 10 ms.
+#[test]
+fn a_submission_wakes_no_thread_before_it_is_to() {
+    let device = software::open(&SoftwareOptions::default()).unwrap().remove(0);
+    let pool = WorkerPool::new(Arc::clone(&device), &options()).unwrap();
+    let worker = &pool.workers()[0];
+    let far = Arc::clone(&device).create_completion_queue(16).unwrap();
+    let (lane, _other) = lane(&pool, &*far, 0);
+    let halves = Halves::new(&device);
+    let slept = (0..10).filter(|_| {
+        let (task, backlog) = halves.submit(worker, lane);
+        std::thread::sleep(Duration::from_millis(10));
+        let slept = !task.is_ended();
+        worker.wake_for(backlog);
+        wait_until("it was not woken", || task.is_ended());
+        // It naps as long as callers come, and is not woken by them then.
+        std::thread::sleep(Duration::from_millis(20));
+        slept
+    });
+    assert!(slept.count() > 0, "each submission has woken it");
+}
+
+#[test]
+fn what_is_shared_wakes_the_threads_of_all_its_workers() {
+    const WORKERS: usize = 4;
+    let device = software::open(&SoftwareOptions::default()).unwrap().remove(0);
+    let options = PoolOptions { workers: WORKERS, cq_depth: 64, max_posted: 64, ..options() };
+    let pool = WorkerPool::new(Arc::clone(&device), &options).unwrap();
+    let far = Arc::clone(&device).create_completion_queue(16).unwrap();
+    let lanes: Vec<_> = (0..WORKERS).map(|number| lane(&pool, &*far, number)).collect();
+    let halves = Halves::new(&device);
+    for _ in 0..20 {
+        let (tasks, workers): (Vec<_>, Vec<_>) = pool
+            .workers()
+            .iter()
+            .zip(&lanes)
+            .map(|(worker, (key, _))| {
+                let (task, backlog) = halves.submit(worker, *key);
+                (task, (Arc::clone(worker), backlog))
+            })
+            .unzip();
+        Worker::share(workers.into_iter());
+        wait_until("some part was not moved", || tasks.iter().all(|task| task.is_ended()));
+        wait_until("some thread does not share", || pool.workers().iter().all(|worker| worker.shares()));
+    }
 }
 
 /// Each copy of this device takes [`COPY`]. Those of two lanes go on at the same time, and neither keeps control work
@@ -50,31 +152,15 @@ fn a_copy_of_one_lane_delays_neither_control_work_nor_another_lane() {
     let pool = WorkerPool::new(Arc::clone(&device), &options()).unwrap();
     let worker = &pool.workers()[0];
     let far = Arc::clone(&device).create_completion_queue(16).unwrap();
-    let lanes = [lane(&pool, &*far), lane(&pool, &*far)];
-    let memory = [1_u8; 128];
-    let range = MemoryRange {
-        address: memory.as_ptr() as u64,
-        length: 128,
-        access: Access::FULL,
-        dma_buf: None,
-        file: None,
-        cpu_address: None,
-        backing: Backing::Unknown,
-        announced: true,
-    };
-    let region = device.register(&range).unwrap();
+    let lanes = [lane(&pool, &*far, 0), lane(&pool, &*far, 0)];
+    let halves = Halves::new(&device);
     let begun = Instant::now();
     let records = lanes.each_ref().map(|(key, _)| {
         let record = TransferRecord::lasting();
         record.start(1, TimeLimit::NEVER);
-        let (local, lkey) = (range.address, region.lkey());
-        let chunk =
-            CheckedIov { local, remote: local + 64, length: 64, lkey, rkey: lkey, readable: true, iov: 0 };
         let mut part = worker.try_begin(*key).unwrap();
         let (list, _) = part.acquire().unwrap();
-        Cutter::new(list, SlicePolicy::new(1 << 20, 0, 1 << 30, 1, 0), Opcode::Write, 1)
-            .push(&chunk)
-            .unwrap();
+        halves.fill(list);
         part.start(record, true);
         record
     });

@@ -35,6 +35,8 @@ pub(super) fn run(worker: &Arc<Worker>, spin: Duration) {
     worker.enter_thread();
     let mut rest = Rest { nap: FIRST_NAP, caller_steps: 0, idle_since: None, left: false };
     while !worker.is_stopping() {
+        // It may have been woken for one, which is to wake others: before it moves bytes for long.
+        worker.run_jobs();
         let turn = turn(worker, &mut rest, spin);
         worker.run_jobs();
         match turn {

@@ -91,6 +91,12 @@ impl Stream {
         run_blocking(self.write_all(bytes, deadline, &Waiter::blocking(self.abort.as_ref())))
     }
 
+    /// As [`Stream::write_all_by`], and adds to `total` the bytes that the kernel has taken, also if it fails.
+    pub fn write_counted_by(&self, bytes: &[u8], deadline: Instant, total: &mut usize) -> io::Result<()> {
+        let waiter = Waiter::blocking(self.abort.as_ref());
+        run_blocking(tcp::write_counted(&self.socket, bytes, deadline, &waiter, total))
+    }
+
     /// Reads without waiting: `None` when no data has arrived, `Some(0)` when the peer has closed.
     pub fn try_read(&self, buffer: &mut [u8]) -> io::Result<Option<usize>> {
         match uninterrupted(|| (&*self.socket).read(buffer)) {

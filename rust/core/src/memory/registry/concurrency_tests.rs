@@ -202,7 +202,18 @@ fn a_registration_during_which_the_engine_closes_is_refused() {
         assert!(matches!(error, RegistryError::Closed { .. }), "{error}");
     });
     assert!(registry.snapshot().regions().is_empty());
-    assert!(memory.register(&registry, 0).is_ok());
+}
+
+#[test]
+fn a_registration_after_the_engine_has_closed_is_refused() {
+    let registry = Registry::new(software::open(&SoftwareOptions::default()).unwrap().remove(0));
+    let memory = Memory::new();
+    let id = memory.register(&registry, 0).unwrap();
+    let regions = registry.remove_all();
+    assert_eq!(regions.iter().map(|region| region.id).collect::<Vec<_>>(), [id]);
+    let error = memory.register(&registry, 0).unwrap_err();
+    assert!(matches!(error, RegistryError::Closed { .. }), "{error}");
+    assert!(registry.snapshot().regions().is_empty());
 }
 
 /// No peer has used it: its memory is given back whole.

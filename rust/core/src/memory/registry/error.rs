@@ -55,9 +55,9 @@ pub enum RegistryError {
         /// Bytes.
         length: u64,
     },
-    /// All regions of the registry were deregistered while this range was being registered.
+    /// The engine is closed, or was while this range was being registered.
     #[error(
-        "memory {address:#x}+{length} was not registered: its engine was closed meanwhile; register it with another engine"
+        "memory {address:#x}+{length} was not registered: the engine is closed; register it with another one"
     )]
     Closed {
         /// Start.
