@@ -1,7 +1,7 @@
 """A rollout: an actor that reads the newest version into tensors of its own.
 
 Ray calls the constructor again in another process when this one has died, with the same catalogue: it connects, and the next read
-gets the newest version. Nobody else has to do anything for that.
+gets the newest version. Nothing else has to be done for that.
 """
 
 import os

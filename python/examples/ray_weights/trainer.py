@@ -1,4 +1,4 @@
-"""The trainer: an actor that offers its tensors to all who know their descriptors, and makes versions of them.
+"""The trainer: an actor that offers its tensors to every process that has their descriptors, and makes versions of them.
 
 It takes no part in any transfer, and knows of no rollout: neither one that restarts nor one that is slow costs it anything.
 """
