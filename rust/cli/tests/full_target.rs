@@ -106,9 +106,9 @@ fn a_client_without_space_says_so_and_keeps_nothing() {
         in_small_tmpfs(temp.path(), &[&arguments[..], SLOWLY].concat())
     };
     let Some((slow, seen)) = get("in") else { return };
-    fill_once_it_receives(&seen);
     // Its mounts go with it, but for a directory that is open.
     let left = File::open(&seen).unwrap();
+    fill_once_it_receives(&seen);
     finish(slow).failed(1, "No space left on device");
     let listed = PathBuf::from(format!("/proc/self/fd/{}", left.as_raw_fd()));
     assert_eq!(names(&listed), ["filler"]);

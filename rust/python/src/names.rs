@@ -46,7 +46,10 @@ impl Names {
 
     /// Publishes `engine`; nothing if it has that name already.
     pub(crate) fn publish(&self, py: Python<'_>, engine: &Arc<Engine>, name: &str) -> PyResult<()> {
-        let (directory, name) = (Arc::clone(self.directory(name)?), Name::new(name).map_err(raised)?);
+        let (directory, name) = (
+            Arc::clone(self.directory(&format!("cannot publish {name:?}"))?),
+            Name::new(name).map_err(raised)?,
+        );
         let reserved = py.detach(|| reserve(&self.held, &name))?;
         if !reserved {
             return Ok(());
@@ -92,7 +95,8 @@ impl Names {
         engine: &Arc<Engine>,
         name: &str,
     ) -> PyResult<Result<Arc<Connection>, PyErr>> {
-        let (directory, name) = (Arc::clone(self.directory(name)?), Name::new(name).map_err(raised)?);
+        let attempted = format!("{name:?}: expected host:port, or a name in a directory");
+        let (directory, name) = (Arc::clone(self.directory(&attempted)?), Name::new(name).map_err(raised)?);
         let (engine, deadline) = (Arc::clone(engine), self.deadline());
         let (connected, hint) = on_thread(py, "p2p-connect", move || {
             let connected = engine.connect_name(name.as_str(), &*directory, deadline);
@@ -114,7 +118,7 @@ impl Names {
 
     /// What is published under names that begin with `prefix`.
     pub(crate) fn peers(&self, py: Python<'_>, prefix: String) -> PyResult<Vec<Peer>> {
-        let (directory, deadline) = (Arc::clone(self.directory("peers")?), self.deadline());
+        let (directory, deadline) = (Arc::clone(self.directory("cannot list peers")?), self.deadline());
         let found = on_thread(py, "p2p-peers", move || directory.list(&prefix, deadline))?;
         Ok(found.map_err(raised)?.into_iter().map(|(name, record)| peer(&name, record)).collect())
     }
@@ -129,12 +133,9 @@ impl Names {
         drop(leases);
     }
 
-    fn directory(&self, what: &str) -> PyResult<&Arc<dyn Directory>> {
+    fn directory(&self, attempted: &str) -> PyResult<&Arc<dyn Directory>> {
         self.directory.as_ref().ok_or_else(|| {
-            refused(format!(
-                "{what:?}: the engine has no directory to look names up: give Engine(directory=...) or FLAGCX_P2P_DIRECTORY, or \
-                 connect to \"host:port\""
-            ))
+            refused(format!("{attempted}; the engine has no directory: give Engine(directory=...) or set FLAGCX_P2P_DIRECTORY"))
         })
     }
 
