@@ -158,8 +158,7 @@ mod tests {
         assert!(!may(&[(FABRIC, "verbs")], Some(Provider::Software)));
         assert!(!may(&[("FLAGCX_P2P_MTU", "4096")], None), "the default, asked for by name");
         assert!(may(&[("FLAGCX_P2P_AUTH_KEY_FILE", "/key")], Some(Provider::Verbs)), "there is no such port");
-        let mut changed = Config::default();
-        changed.service_level = 3;
+        let changed = Config { service_level: 3, ..Config::default() };
         let error = in_force.check(&changed, None).unwrap_err();
         assert!(error.text.starts_with("FLAGCX_IB_SL=3 has no effect any more: "), "{error}");
         assert!(error.text.contains("already, with FLAGCX_IB_SL unset. "), "{error}");
