@@ -26,7 +26,7 @@ endforeach()
 # Not among the quick ones: it waits for time-outs.
 set_tests_properties(python.threads PROPERTIES LABELS python)
 # Nor these: they start some fifty processes, and wait for peers that are gone.
-set_tests_properties(python.mooncake python.mooncake_engine PROPERTIES LABELS python TIMEOUT 300)
+set_tests_properties(python.mooncake python.mooncake_engine python.mooncake_etcd PROPERTIES LABELS python TIMEOUT 300)
 
 # The default lease of a name; see python/proof_lease.py.
 add_test(NAME proof.python_lease COMMAND ${FLAGCX_P2P_PYTHON} run.py proof_lease
