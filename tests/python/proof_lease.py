@@ -20,7 +20,8 @@ class DefaultLease(unittest.TestCase):
     def test_the_name_of_a_killed_process_vanishes(self) -> None:
         url = Etcd(self).url("test")
         command = [sys.executable, "-c", PUBLISHES, url, "decode-3"]
-        with Engine(directory=url) as engine, subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+        pipe = subprocess.PIPE
+        with Engine(directory=url) as engine, subprocess.Popen(command, stdin=pipe, stdout=pipe, text=True) as process:
             assert process.stdout
             self.assertTrue(process.stdout.readline())
             # For longer than the lease it is prolonged.

@@ -10,7 +10,7 @@ from ._codes import FAILED, Refused
 #: The one metadata server that is none: peers are named by "host:port", and tell each other the rest.
 HANDSHAKE = "P2PHANDSHAKE"
 
-#: Where names are, unless the URL says so. Mooncake's own keys begin with "mooncake/" in etcd, without a slash in front, and are not touched.
+#: Where names are, unless the URL says so. Mooncake's own keys in etcd begin with "mooncake/", without a slash in front: not touched.
 _PREFIX = "flagcx-p2p/mooncake"
 
 
