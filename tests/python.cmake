@@ -26,7 +26,13 @@ endforeach()
 # Not among the quick ones: it waits for time-outs.
 set_tests_properties(python.threads PROPERTIES LABELS python)
 # Nor these: they start some fifty processes, and wait for peers that are gone.
-set_tests_properties(python.mooncake python.mooncake_engine PROPERTIES LABELS python TIMEOUT 300)
+set_tests_properties(python.mooncake python.mooncake_engine python.mooncake_etcd PROPERTIES LABELS python TIMEOUT 300)
+
+# The default lease of a name; see python/proof_lease.py.
+add_test(NAME proof.python_lease COMMAND ${FLAGCX_P2P_PYTHON} run.py proof_lease
+  WORKING_DIRECTORY ${CMAKE_CURRENT_SOURCE_DIR}/python)
+set_tests_properties(proof.python_lease PROPERTIES LABELS "proof" TIMEOUT 120 FIXTURES_REQUIRED python_package
+  SKIP_RETURN_CODE 77 ENVIRONMENT "PYTHONPATH=${FLAGCX_P2P_PYTHON_PACKAGE};PYTHONDONTWRITEBYTECODE=1")
 
 # The two commands of the README; see python/proof_install.py.
 add_test(NAME proof.python_install COMMAND ${FLAGCX_P2P_PYTHON} run.py proof_install

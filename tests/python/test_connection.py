@@ -2,7 +2,10 @@
 
 import json
 import os
+import pathlib
 import socket
+import subprocess
+import sys
 import tempfile
 import time
 import unittest
@@ -169,8 +172,51 @@ class Settings(unittest.TestCase):
         fabric = os.environ["FLAGCX_P2P_FABRIC"]
         Engine(settings={"FLAGCX_P2P_FABRIC": fabric}).close()
         for name, text in ("FLAGCX_P2P_PATH", "shared"), ("FLAGCX_P2P_SOFTWARE_DEVICES", "3"):
-            with self.subTest(name), self.assertRaisesRegex(flagcx_p2p.P2pError, f"{name} has no effect.*with {name}"):
+            with self.subTest(name), self.assertRaisesRegex(flagcx_p2p.P2pError, f"^{name}={text} has no effect any more.*with {name} unset"):
                 Engine(settings={name: text})
+
+    def alone(self, program: str, **environment: str) -> str:
+        """What a process of its own prints, without the variables of this one."""
+        plain = {key: value for key, value in os.environ.items() if not key.startswith("FLAGCX_")}
+        done = subprocess.run(
+            [sys.executable, "-c", program], env={**plain, **environment}, capture_output=True, text=True, timeout=60, check=False
+        )
+        self.assertEqual(done.returncode, 0, done.stderr)
+        return done.stdout.strip()
+
+    def test_devices_that_were_asked_about_are_open(self) -> None:
+        """Over a stand-in for libibverbs."""
+        stand_in = pathlib.Path(__file__).parent.parent / "nullverbs" / "build.sh"
+        program = (
+            "import flagcx_p2p as p; settings = {'FLAGCX_P2P_FABRIC': 'software', 'FLAGCX_P2P_BIND': '127.0.0.1'}\n"
+            "had = p.fabric_info().provider\n"
+            "try: p.Engine(settings=settings).close(); print(had, 'opened', p.fabric_info().provider)\n"
+            "except p.P2pError as error: print(had, error)"
+        )
+        # Without a NIC software runs, for whatever reason.
+        if not pathlib.Path("/sys/class/infiniband").is_dir():
+            self.assertEqual(self.alone(program, FLAGCX_P2P_BIND="127.0.0.1"), "software opened software")
+        with tempfile.TemporaryDirectory() as folder:
+            built = subprocess.run([stand_in, folder], capture_output=True, text=True, check=False)
+            if built.returncode != 0:
+                return print(f"\nnot run: with a NIC: {stand_in} needs a C compiler and libibverbs-dev: {built.stderr.strip()[-200:]}")
+            verbs = {"FLAGCX_P2P_IBVERBS": f"{folder}/lib/libibverbs.so.1", "FLAGCX_P2P_BIND": "127.0.0.1"}
+            self.assertRegex(self.alone(program, **verbs), "^verbs FLAGCX_P2P_FABRIC=software has no effect any more: .*FLAGCX_P2P_FABRIC unset")
+            other = program.replace("p.fabric_info().provider\ntry", "p.Engine() and 'verbs'\ntry")
+            self.assertIn("verbs FLAGCX_P2P_FABRIC=software has no effect any more", self.alone(other, **verbs))
+            first = program.replace("had = p.fabric_info().provider", "had = 'first'")
+            self.assertEqual(self.alone(first, **verbs), "first opened software")
+
+    def test_less_protection_than_asked_for_is_refused(self) -> None:
+        program = (
+            "import flagcx_p2p as p, sys; first = p.Engine()\n"
+            "for name, text in (('FLAGCX_P2P_ALLOW', '127.0.0.0/8'), ('FLAGCX_P2P_AUTH_KEY_FILE', sys.executable)):\n"
+            "    try: p.Engine(settings={name: text}); print('opened')\n"
+            "    except p.P2pError as error: print(error)"
+        )
+        lines = self.alone(program, FLAGCX_P2P_BIND="127.0.0.1", FLAGCX_P2P_FABRIC="software").splitlines()
+        self.assertRegex(lines[0], "^FLAGCX_P2P_ALLOW=127.0.0.0/8 has no effect any more where the software fabric takes bytes: ")
+        self.assertIn("FLAGCX_P2P_AUTH_KEY_FILE=", lines[1])
 
     def test_a_cached_connection_starts_no_thread(self) -> None:
         with Engine() as server, Engine() as client:

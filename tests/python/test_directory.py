@@ -8,25 +8,18 @@ import signal
 import socket
 import subprocess
 import sys
-import tempfile
 import threading
 import time
 import unittest
-import urllib.request
 from typing import Any, Iterator
 
 import pair  # the environment of the engines, first
+from etcd_server import Etcd, free_port
 from flagcx_p2p import Engine, NameInUse, NotPublished, P2pError
 
 assert pair
 #: What `pair` sets as the longest time of a connect, and so of a look-up.
 LIMIT_S = 1.0
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        port: int = listener.getsockname()[1]
-        return port
 
 
 class AList(unittest.TestCase):
@@ -165,39 +158,6 @@ class Waits(unittest.TestCase):
         with Engine(directory=f"static:gone=127.0.0.1:{port}") as engine:
             with self.assertRaisesRegex(P2pError, f'"gone": its peer at 127.0.0.1:{port} does not answer: .*refused'):
                 engine.connect("gone")
-
-
-class Etcd:
-    """A server of one member, in a folder of its own."""
-
-    def __init__(self, case: unittest.TestCase) -> None:
-        self.folder = tempfile.mkdtemp()
-        case.addCleanup(shutil.rmtree, self.folder, True)
-        case.addCleanup(self.kill)
-        self.client, peer = f"http://127.0.0.1:{free_port()}", f"http://127.0.0.1:{free_port()}"
-        self.command = ["etcd", "--data-dir", self.folder, "--initial-cluster", f"default={peer}"]
-        for option, url in (("client", self.client), ("peer", peer)):
-            self.command += [f"--listen-{option}-urls", url]
-        self.command += ["--advertise-client-urls", self.client, "--initial-advertise-peer-urls", peer]
-        self.start()
-
-    def start(self) -> None:
-        self.process = subprocess.Popen(self.command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-        until = time.monotonic() + 30
-        while time.monotonic() < until:
-            with contextlib.suppress(OSError), urllib.request.urlopen(f"{self.client}/health", timeout=1) as answer:
-                if b"true" in answer.read():
-                    return
-            assert self.process.poll() is None, "etcd has ended"
-            time.sleep(0.05)
-        raise AssertionError("etcd does not start")
-
-    def kill(self) -> None:
-        self.process.kill()
-        self.process.wait()
-
-    def url(self, rest: str = "test?lease=3") -> str:
-        return f"etcd{self.client[4:]}/{rest}"
 
 
 #: Publishes a name, says so, and ends with its input.

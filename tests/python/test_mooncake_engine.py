@@ -188,7 +188,7 @@ class Opening(unittest.TestCase):
         return int(code), session + ended.stderr
 
     def test_a_refusal_says_what_to_use(self) -> None:
-        for metadata in ("etcd://127.0.0.1:2379", "http://127.0.0.1:8080/metadata", "redis://127.0.0.1:6379", "127.0.0.1:2379"):
+        for metadata in ("http://127.0.0.1:8080/metadata", "redis://127.0.0.1:6379", "P2P"):
             code, text = self.code("127.0.0.1", metadata, "tcp", "")
             self.assertEqual(code, -1)
             self.assertIn(f"metadata_server '{metadata}' is not supported: use 'P2PHANDSHAKE'", text)

@@ -20,23 +20,26 @@ def is_session(name: str) -> bool:
     return bool(host.strip("[]")) and port.isdecimal() and int(port) < 1 << 16
 
 
-def settings(local_hostname: str) -> "dict[str, str]":
+def settings(local_hostname: str, is_name: bool = False) -> "dict[str, str]":
     """What makes an engine reachable as `local_hostname`, unless the environment says so.
 
     An address of this host is bound. Another one is announced: it belongs to a forwarder. A name that means a loopback address here, as
-    many systems have it in /etc/hosts, says nothing about other hosts: the engine chooses.
+    many systems have it in /etc/hosts, says nothing about other hosts: the engine chooses. So it does for one
+    that has no address, where peers look it up in a directory (`is_name`).
     """
     host = host_of(local_hostname)
     if not host:
         return {}
     for name in ("FLAGCX_P2P_ADVERTISE", "FLAGCX_P2P_BIND"):
         if (given := os.environ.get(name)) is not None:
-            if host_of(given) != host:
+            if not is_name and host_of(given) != host:
                 LOG.warning("local_hostname %r: peers must use %s, because %s is set", local_hostname, given, name)
             return {}
     try:
         found = [str(entry[4][0]) for entry in socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)]
     except OSError as error:
+        if is_name:
+            return {}
         text = f"local_hostname {local_hostname!r}: {error}. Peers could not reach it either: give an address of this host"
         raise Refused(FAILED, text) from error
     here = [address for address in found if _is_here(address)]

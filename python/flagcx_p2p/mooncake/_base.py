@@ -11,9 +11,10 @@ from .._native import Connection, Engine
 from . import _topology
 from ._batches import Batches
 from ._codes import FAILED, LOG, Refused, status
+from ._directory import HANDSHAKE, Peers
 from ._memory import Memory
 from ._numbers import Numbers, number, same_length
-from ._opening import HANDSHAKE, open_engine
+from ._opening import open_engine
 
 
 class Base:
@@ -24,6 +25,7 @@ class Base:
         self._engine: "Engine | None" = None
         self._memory = Memory()
         self._batches = Batches()
+        self._peers: "Peers | None" = None  # None: they are named by their addresses
         given = os.environ.get("MC_TRANSFER_TIMEOUT")
         self._seconds = 30 if given is None else max(5, int(given) if given.isdecimal() else 0)
 
@@ -32,16 +34,17 @@ class Base:
     def initialize(self, local_hostname: str, metadata_server: str, protocol: str, device_name: "str | None") -> int:
         """Opens the engine: 0, or -1 with the reason in the log.
 
-        local_hostname: how peers name this host; a port is ignored. metadata_server: "P2PHANDSHAKE". protocol: "rdma" or "tcp". device_name:
-        RDMA devices, "mlx5_0,mlx5_1"; "": all. Called again, this opens another engine, and closes the first with its registrations.
+        local_hostname: how peers name this host; a port is ignored. metadata_server: "P2PHANDSHAKE", or "etcd://host:2379": then it is
+        published there, with its port, and peers name this engine so. protocol: "rdma" or "tcp". device_name: RDMA devices,
+        "mlx5_0,mlx5_1"; "": all. Called again, this opens another engine, and closes the first with its registrations.
         """
         return self._initialize(local_hostname, metadata_server, protocol, device_name)
 
     def initialize_ext(
         self, local_hostname: str, metadata_server: str, protocol: str, device_name: "str | None", metadata_type: str
     ) -> int:
-        """As `initialize`. metadata_type: the kind of another metadata server, which is refused."""
-        named = metadata_server if metadata_server == HANDSHAKE else f"{metadata_type}://{metadata_server}"
+        """As `initialize`. metadata_type: the kind of a metadata server, "etcd"; others are refused."""
+        named = metadata_server if metadata_server == HANDSHAKE or "://" in metadata_server else f"{metadata_type}://{metadata_server}"
         return self._initialize(local_hostname, named, protocol, device_name)
 
     @status
@@ -50,6 +53,7 @@ class Base:
         engine = open_engine(local_hostname, metadata_server, protocol, device_name or "")
         with self._lock:
             self._engine, self._memory, self._batches = engine, Memory(), Batches()
+            self._peers = None if metadata_server == HANDSHAKE else Peers()
 
     def close(self) -> None:
         """Ends the engine, its registrations and its transfers. Mooncake's has no such call; it ends when it is not referenced any more."""
@@ -155,7 +159,8 @@ class Base:
         return engine
 
     def _connect(self, peer: str) -> Connection:
-        return self._open().connect(peer)
+        engine, peers = self._open(), self._peers
+        return engine.connect(peer) if peers is None else peers.connect(engine, peer)
 
     def _registered(self, address: int, length: int) -> None:
         if not self._memory.holds(address, length):

@@ -22,8 +22,8 @@ class TransferEngine(Base):
     """One-sided reads and writes of peers' memory, which calls name by its address.
 
     A peer is named "host:port": the address of its host, and its `get_rpc_port`. The connection to it is made by the first call that
-    names it. Calls that move bytes end by their own deadline, 30 s (MC_TRANSFER_TIMEOUT, in seconds, at least 5) and a second for each GB,
-    and raise TypeError for what is no number, as all calls do.
+    names it. With a metadata server it is named by its `local_hostname`. Calls that move bytes end by their own deadline, 30 s
+    (MC_TRANSFER_TIMEOUT, in seconds, at least 5) and a second for each GB, and raise TypeError for what is no number, as all calls do.
     """
 
     TransferOpcode = TransferOpcode
@@ -185,14 +185,15 @@ class TransferEngine(Base):
         return [TransferNotify(one.name.decode(errors="replace"), one.content.decode(errors="replace")) for one in found]
 
     def send_probe(self, peer_server_name: str) -> int:
-        """Whether the peer answers: 0, -102 if it does not, -101 for a name that is no "host:port", -1 before `initialize`."""
+        """Whether the peer answers: 0, -102 if it does not, -101 for what cannot be a peer's name, -1 before `initialize`."""
         try:
             self._connect(peer_server_name)
-        except P2pError as error:
+        except (P2pError, ValueError) as error:
             LOG.error("send_probe: %s", error)
             if self.get_engine() is None:
                 return FAILED
-            return UNREACHABLE if _address.is_session(peer_server_name) else NO_ADDRESS
+            may_be_one = _address.is_session(peer_server_name) if self._peers is None else isinstance(error, P2pError)
+            return UNREACHABLE if may_be_one else NO_ADDRESS
         return 0
 
     def warmup_efa_segment(self, segment_name: str) -> int:

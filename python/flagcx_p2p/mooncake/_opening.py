@@ -5,11 +5,8 @@ import pathlib
 
 from .._errors import P2pError
 from .._native import Engine
-from . import _address
+from . import _address, _directory
 from ._codes import FAILED, LOG, Refused
-
-#: The one metadata server that is none: peers are named by "host:port", and tell each other the rest.
-HANDSHAKE = "P2PHANDSHAKE"
 
 #: For so long this engine tries again when a peer refuses the connection. Mooncake does not, so its programs expect a quick answer.
 _CONNECT_MS = "2000"
@@ -22,22 +19,19 @@ _OTHERWISE = (
 
 
 def open_engine(local_hostname: str, metadata_server: str, protocol: str, device_name: str) -> Engine:
-    """An engine that accepts peers."""
-    if metadata_server != HANDSHAKE:
-        text = (
-            f"metadata_server {metadata_server!r} is not supported: use {HANDSHAKE!r}, and name peers by their address and port, "
-            'f"{host}:{engine.get_rpc_port()}"'
-        )
-        raise Refused(FAILED, text)
-    settings = {**_fabric(protocol, device_name), **_address.settings(local_hostname)}
+    """An engine that accepts peers, and has published its name where there is a metadata server."""
+    directory = _directory.url_of(metadata_server)
+    settings = {**_fabric(protocol, device_name), **_address.settings(local_hostname, is_name=directory is not None)}
     if "FLAGCX_P2P_CONNECT_TIMEOUT_MS" not in os.environ:
         settings["FLAGCX_P2P_CONNECT_TIMEOUT_MS"] = _CONNECT_MS
-    engine = Engine(settings=settings)
+    engine = Engine(settings=settings, directory=directory)
     try:
         if settings.get("FLAGCX_P2P_FABRIC") == "verbs" and "verbs" not in _providers(engine):
             raise Refused(FAILED, f"protocol 'rdma', device_name {device_name!r}: no such RDMA device has an active port. {_OTHERWISE}")
         engine.start_server()
         engine.session  # raises without a listener
+        if directory is not None:
+            engine.publish(_directory.name_of(local_hostname))
     except BaseException:
         engine.close()
         raise

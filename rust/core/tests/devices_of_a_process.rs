@@ -5,7 +5,7 @@ mod support;
 
 use std::net::{IpAddr, Ipv6Addr};
 
-use flagcx_p2p::internals::engine::{self, Engine, EngineOptions};
+use flagcx_p2p::internals::engine::{self, Engine, EngineError, EngineOptions};
 use flagcx_p2p::internals::fabric::Provider;
 
 /// One test, for the list is made once.
@@ -23,6 +23,26 @@ fn the_first_caller_for_the_devices_does_not_decide_how_they_are_reached() {
     assert!(!engine.address().is_unspecified());
     let listening = Ipv6Addr::from(engine.device().unwrap().port().unwrap().gid);
     assert_eq!(IpAddr::V6(listening).to_canonical(), engine.address());
+
+    what_comes_too_late_is_refused();
+}
+
+fn what_comes_too_late_is_refused() {
+    for (name, text) in [
+        ("FLAGCX_P2P_FABRIC", "verbs"),
+        ("FLAGCX_P2P_PATH", "tcp"),
+        ("FLAGCX_IB_HCA", "mlx5_1"),
+        ("FLAGCX_P2P_ALLOW", "127.0.0.1"),
+    ] {
+        let error = Engine::open(support::config(&[(name, text)]), EngineOptions::default()).unwrap_err();
+        assert!(matches!(&error, EngineError::Config(error) if error.variable == name), "{error:?}");
+        assert!(error.to_string().starts_with(&format!("{name}={text} has no effect any more")), "{error}");
+    }
+    // What belongs to an engine, and what is open already, may be asked for.
+    for (name, text) in [("FLAGCX_P2P_QPS_PER_CONN", "2"), ("FLAGCX_P2P_FABRIC", "software")] {
+        let engine = Engine::open(support::config(&[(name, text)]), EngineOptions::default()).unwrap();
+        assert!(engine.device().is_some());
+    }
 }
 
 fn engines_without_a_device_say_why() {

@@ -151,8 +151,9 @@ impl Drop for Shared {
 ///
 /// `gpu`: the index of the GPU that holds the memory it moves, which also chooses the NIC next to it. `settings`: configuration variables
 /// (`FLAGCX_P2P_...`) with their texts, which go before those of the environment, and these before the configuration files. Without
-/// them, environment and files as they were when the first engine of the process was made. What chooses or sets up devices (FLAGCX_P2P_FABRIC, FLAGCX_P2P_PATH, FLAGCX_P2P_FAULTS, FLAGCX_IB_...)
-/// counts with the first engine of a process; another value is refused later. The queues and workers of a device
+/// them, environment and files as they were when the first engine of the process was made. What chooses or sets up devices
+/// (FLAGCX_P2P_FABRIC, FLAGCX_P2P_PATH, FLAGCX_P2P_FAULTS, FLAGCX_IB_...) counts with the first engine of a process, or with
+/// `fabric_info` before it; another value is refused later. The queues and workers of a device
 /// (FLAGCX_P2P_WORKERS_PER_POOL, FLAGCX_P2P_SHARD_COUNT, FLAGCX_P2P_QUEUE_DEPTH, FLAGCX_P2P_CQ_DEPTH, FLAGCX_P2P_MAX_REQUESTS,
 /// FLAGCX_P2P_BATCH_POLL_SIZE, FLAGCX_P2P_SPIN_US) and FLAGCX_P2P_METRICS are those of the first of the engines that are open.
 ///
@@ -183,7 +184,6 @@ impl Engine {
         let names = Names::new(directory, &config)?;
         let options = EngineOptions { gpu_index: gpu, ..EngineOptions::default() };
         let core = py.detach(|| CoreEngine::open(Arc::clone(&config), options)).map_err(refused)?;
-        settings::note_in_force(&config);
         let arrivals = Arrivals::of(&core);
         let shared = Arc::new(Shared {
             core,

@@ -14,6 +14,11 @@ Every setting is an environment variable. Variables that are not in the environm
 `~/.flagcx.conf` and then in `/etc/flagcx.conf`: `NAME=value` lines, without comments, and nothing is trimmed.
 They are read once per process.
 
+A process opens its devices once, for its first engine or for the first call that asks about them. Programs that give engines
+settings of their own, in Rust and Python, are refused with the name of the variable when one that only the fabric reads asks for
+something else afterwards; so are another `FLAGCX_P2P_ALLOW` and `FLAGCX_P2P_AUTH_KEY_FILE` with the software fabric, which has one
+port for the bytes of all engines. An unset variable asks for nothing.
+
 Numbers are read as C's `strtoll` does with base 0: decimal, `0x` hexadecimal or `0` octal; text behind the digits is
 ignored, with a line in the log. A value outside its range, or without digits, is replaced by the default, with a line in the
 log. Not so where a guess would change what carries the data, or which peers may connect: with such a value of a variable that is

@@ -3,6 +3,7 @@
 //! [`Config::from_source`] is pure, so that engines of one process can be opened with different settings;
 //! [`global`] is the process's own, from the environment with the configuration files under it.
 
+mod device_settings;
 mod docs;
 mod files;
 mod hidden;
@@ -31,6 +32,7 @@ use crate::control::Advertise;
 use crate::fabric::{FabricChoice, FabricOptions, PathKind, SoftwareOptions, VerbsOptions};
 use crate::fork::PerProcess;
 
+pub(crate) use device_settings::DeviceSettings;
 pub use docs::markdown;
 pub use files::{Files, Origin};
 pub use hidden::Hidden;

@@ -17,6 +17,7 @@ mod error;
 mod ipc;
 mod memory;
 mod open;
+mod process_devices;
 mod sessions;
 mod slow_transfers;
 #[cfg(all(test, not(flagcx_p2p_loom)))]
@@ -37,7 +38,8 @@ pub use buffer::RegisteredBuffer;
 use closing::{Closing, Turn};
 pub use error::EngineError;
 pub use memory::RegisterOptions;
-pub use open::{EngineOptions, devices};
+pub use open::EngineOptions;
+pub use process_devices::devices;
 use sessions::Sessions;
 
 use crate::config::Config;

@@ -8,13 +8,13 @@ use super::acceptor::Acceptor;
 use super::allocations::Allocations;
 use super::closing::Closing;
 use super::sessions::Sessions;
-use super::{Engine, EngineError, Inner};
+use super::{Engine, EngineError, Inner, process_devices};
 use crate::auth::random;
 use crate::config::Config;
 use crate::connection::Context;
 use crate::control::{Abort, AllowList, ConnectedHosts, Listener, LocalAddress, Openings, local_address};
 use crate::endpoint::EndpointUse;
-use crate::fabric::{self, Device, DeviceList, FabricChoice, FabricError};
+use crate::fabric::{Device, DeviceList, FabricChoice, FabricError};
 use crate::fork::{OfProcess, PerProcess};
 use crate::gpu;
 use crate::notify::{Receiver, ReceiverOptions};
@@ -38,7 +38,8 @@ impl Engine {
     /// everything else with the reason. A control listener that cannot be opened leaves it alive but unreachable.
     ///
     /// # Errors
-    /// [`EngineError::Config`] for a setting with which no engine may open. [`EngineError::Unavailable`] for a
+    /// [`EngineError::Config`] for a setting with which no engine may open, and for one that chooses or sets up devices
+    /// otherwise than this process has opened them. [`EngineError::Unavailable`] for a
     /// `FLAGCX_P2P_ADVERTISE` that has no address or a `FLAGCX_SOCKET_IFNAME` that fits no interface, because peers would be
     /// told an address that leads nowhere, and when descriptors are used up. [`EngineError::Fabric`] and
     /// [`EngineError::Pool`] when the device refuses.
@@ -91,21 +92,8 @@ impl Engine {
     }
 }
 
-/// The devices of the process, opened as `config` says at the first call. Engines choose from it by default.
-pub fn devices(config: &Config) -> Result<&'static DeviceList, EngineError> {
-    process_devices(config, &own_address(config)?)
-}
-
-fn own_address(config: &Config) -> Result<LocalAddress, EngineError> {
+pub(super) fn own_address(config: &Config) -> Result<LocalAddress, EngineError> {
     local_address(config).map_err(|error| EngineError::Unavailable(error.to_string()))
-}
-
-fn process_devices(config: &Config, address: &LocalAddress) -> Result<&'static DeviceList, EngineError> {
-    let mut options = config.fabric_options()?;
-    // Peers are told where data is listened for: `FLAGCX_P2P_BIND` may be unspecified, what they are told is not.
-    options.software.bind = Some(address.listen());
-    options.software.advertise = address.advertised.map(|advertised| advertised.ip);
-    Ok(fabric::devices(&options)?)
 }
 
 /// The device for an engine, or why it has none.
@@ -121,7 +109,7 @@ fn choose_device(
     if let Some(list) = &options.devices {
         return Ok(pick(list));
     }
-    match process_devices(config, address) {
+    match process_devices::for_engine(config, address) {
         Ok(list) => Ok(pick(list)),
         // Verbs alone were asked for and there are none: an engine without a device is the answer, unless verbs were
         // turned off at the same time, which is a contradiction.

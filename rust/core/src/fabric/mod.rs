@@ -72,7 +72,6 @@ pub use queue_handle::QueueHandle;
 pub use queue_pair_address::{
     LINK_ETHERNET, LINK_INFINIBAND, LINK_SOFTWARE, PathOptions, QpAddress, QueuePairCaps,
 };
-pub(crate) use registry::devices;
 pub use registry::{DeviceList, Selection};
 pub use work_request::{MAX_SGE, Opcode, Sge, WorkRequest};
 

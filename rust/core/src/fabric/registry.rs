@@ -1,11 +1,8 @@
-//! The one process-wide list of devices: (provider, index). Engines and FlagCX's adaptor table both read it.
+//! Lists of devices: (provider, index). Engines and FlagCX's adaptor table both read that of the process.
 
 use std::sync::Arc;
 
-use once_cell::sync::OnceCell;
-
 use super::{Device, FabricChoice, FabricError, FabricOptions, Provider, software};
-use crate::fork::PerProcess;
 
 /// The devices of the process, in the order of their index.
 #[derive(Debug)]
@@ -110,11 +107,4 @@ fn open_verbs(_: &FabricOptions) -> Result<Opened, FabricError> {
         library: "libibverbs".to_owned(),
         reason: "this was built without the cargo feature `verbs`".to_owned(),
     })
-}
-
-/// The process-wide list, opened at the first call with that call's options; a failure is repeated to every caller
-/// until an attempt succeeds.
-pub(crate) fn devices(options: &FabricOptions) -> Result<&'static DeviceList, FabricError> {
-    static LIST: PerProcess<OnceCell<DeviceList>> = PerProcess::new(OnceCell::new);
-    LIST.get().get_or_try_init(|| DeviceList::open(options))
 }
