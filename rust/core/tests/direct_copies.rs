@@ -25,6 +25,7 @@ use flagcx_p2p::internals::transfer::{
 };
 use forking_peer::{LENGTH, Peer};
 use proptest::prelude::*;
+use support::children::{expect_success, fork};
 use support::{Pair, content, outcome, pattern};
 
 const BYTES: usize = 256 << 10;
@@ -94,6 +95,34 @@ fn the_id_of_a_transfer_that_ended_in_the_call_is_known_everywhere() {
 }
 
 /// What is not plainly possible is told as it would be of a large transfer.
+/// The thread that forks counts where no other does. In the child it goes on without that place, and no two threads get the same.
+#[test]
+fn a_child_of_a_thread_that_copies_counts_each_copy() {
+    const COPIES: u64 = 20_000;
+    let copy = |pair: &Pair| {
+        let iov = pair.iov(0, 0, 8);
+        (0..COPIES)
+            .for_each(|_| assert_eq!(pair.here.submit(Opcode::Write, &[iov]), Ok(TransferId::COMPLETE)));
+    };
+    let inherited = pair("in-process");
+    copy(&inherited);
+    let child = fork(|| {
+        let own = pair("in-process");
+        let before = counted().0;
+        for _ in 0..3 {
+            std::thread::scope(|scope| {
+                (0..2).for_each(|_| drop(scope.spawn(|| copy(&own))));
+                copy(&own);
+            });
+        }
+        assert_eq!(counted().0 - before, 9 * COPIES);
+    });
+    expect_success(child);
+    let before = counted().0;
+    copy(&inherited);
+    assert!(counted().0 - before >= COPIES);
+}
+
 #[test]
 fn what_is_refused_or_fails_is_told_as_ever() {
     for path in PATHS {

@@ -1,8 +1,8 @@
-//! Which copies of a thread took longer than a millisecond, with a look at the clock for one in 16.
+//! Which copies of a thread took longer than a millisecond: only those count that had a look at the clock before and behind them.
 //!
 //! A thread makes one copy after the other. So if little time has passed between two looks, each copy between them was quick. If much has, one of them was slow
-//! or the program did something else in between: after such a pause each copy has looks of its own, before and behind it, until a long row of
-//! copies has come without a pause.
+//! or the program did something else in between, and nothing tells which: none of them counts, and from there on each copy has looks of its own, until
+//! a long row has come without a pause and without a slow copy. Then one copy in 16 has a look, for two for each take a tenth of a copy of 4 KiB.
 
 use std::cell::Cell;
 use std::time::Duration;
@@ -17,7 +17,7 @@ const PAUSE: u64 = 500_000;
 
 const SLOW_NS: u64 = SLOW.as_nanos() as u64;
 
-/// So many copies have looks of their own after a pause.
+/// So many copies have looks of their own after a pause or a slow copy.
 const CLOSELY: u32 = 8192;
 
 /// A thread's looks. Only that thread has it.
@@ -25,22 +25,16 @@ const CLOSELY: u32 = 8192;
 pub(super) struct CopyClock {
     /// Copies that may still come before the next look.
     left: Cell<u32>,
-    /// Copies since the last look that had none, and those of `left`.
-    row: Cell<u32>,
     /// Copies that still have looks of their own.
     closely: Cell<u32>,
     /// When the last look was, in nanoseconds.
     last: Cell<u64>,
 }
 
-/// What looks tell of copies.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+/// What the looks before and behind a copy tell of it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct CopyTimes {
-    /// How many copies may have been slow of those without a look: no more than the time between the looks allows.
-    pub(super) unseen: u32,
-    /// The most that each of these took.
-    pub(super) most: Duration,
-    /// The time of the copy that had a look before and behind it, if that was slow.
+    /// Its time, if it was slow.
     pub(super) slow: Option<Duration>,
     /// Its time, if it is one of those that have their latency kept.
     pub(super) sampled: Option<Duration>,
@@ -48,13 +42,7 @@ pub(super) struct CopyTimes {
 
 impl CopyClock {
     pub(super) const fn new() -> Self {
-        Self { left: Cell::new(0), row: Cell::new(0), closely: Cell::new(CLOSELY), last: Cell::new(0) }
-    }
-
-    /// As after a pause, and nothing is unseen.
-    pub(super) fn renew(&self) {
-        self.closely.set(CLOSELY);
-        self.begin_row(0);
+        Self { left: Cell::new(0), closely: Cell::new(CLOSELY), last: Cell::new(0) }
     }
 
     /// Whether the next copy has no look.
@@ -68,7 +56,7 @@ impl CopyClock {
         passes
     }
 
-    /// Makes a copy that does not pass. Answers what it answers, and what is to be counted, if anything is.
+    /// Makes a copy that does not pass. Answers what it answers, and its time, if that is to be counted.
     pub(super) fn look<T>(
         &self,
         is_sampled: bool,
@@ -76,45 +64,24 @@ impl CopyClock {
         copy: impl FnOnce() -> T,
     ) -> (T, Option<CopyTimes>) {
         let begun = now();
-        let unseen = self.unseen(begun);
-        let pause = begun.saturating_sub(self.last.replace(begun)) > PAUSE;
-        self.closely.set(if pause { CLOSELY } else { self.closely.get().saturating_sub(1) });
-        if !is_sampled && self.closely.get() == 0 {
+        let is_pause = begun.saturating_sub(self.last.replace(begun)) > PAUSE;
+        let closely = if is_pause { CLOSELY } else { self.closely.get() };
+        if !is_sampled && closely == 0 {
             // The first one of a row.
-            let answer = copy();
-            self.begin_row(1);
-            return (answer, unseen);
+            self.left.set(EVERY - 1);
+            return (copy(), None);
         }
         let answer = copy();
         let ended = now();
         self.last.set(ended);
-        self.begin_row(0);
         let took = ended.saturating_sub(begun);
         let is_slow = took >= SLOW_NS;
-        if !is_slow && !is_sampled {
-            return (answer, unseen);
-        }
+        let closely = if is_slow { CLOSELY } else { closely.saturating_sub(1) };
+        self.closely.set(closely);
+        self.left.set(if closely > 0 { 0 } else { EVERY - 1 });
         let took = Duration::from_nanos(took);
-        let (slow, sampled) = (is_slow.then_some(took), is_sampled.then_some(took));
-        (answer, Some(CopyTimes { slow, sampled, ..unseen.unwrap_or_default() }))
-    }
-
-    /// Which copies since the last look may have been slow.
-    #[inline]
-    pub(super) fn unseen(&self, now: u64) -> Option<CopyTimes> {
-        let copies = self.row.get().saturating_sub(self.left.get());
-        let most = now.saturating_sub(self.last.get());
-        if copies == 0 || most < SLOW_NS {
-            return None;
-        }
-        let unseen = u64::from(copies).min(most / SLOW_NS) as u32;
-        Some(CopyTimes { unseen, most: Duration::from_nanos(most), ..CopyTimes::default() })
-    }
-
-    fn begin_row(&self, copies: u32) {
-        let left = if self.closely.get() > 0 { 0 } else { EVERY - 1 };
-        self.left.set(left);
-        self.row.set(left + copies);
+        let times = CopyTimes { slow: is_slow.then_some(took), sampled: is_sampled.then_some(took) };
+        (answer, (is_slow || is_sampled).then_some(times))
     }
 }
 
@@ -177,13 +144,8 @@ mod tests {
 
         fn count(&mut self, times: Option<CopyTimes>) {
             let Some(times) = times else { return };
-            self.slow += u64::from(times.unseen) + u64::from(times.slow.is_some());
+            self.slow += u64::from(times.slow.is_some());
             self.sampled += u64::from(times.sampled.is_some());
-        }
-
-        /// The thread ends.
-        fn end(&mut self) {
-            self.count(self.clock.unseen(self.now.get()));
         }
     }
 
@@ -194,46 +156,70 @@ mod tests {
         vec((pause, vec(takes, 0..80)), 1..12)
     }
 
-    fn run(copier: &mut Copier, plan: &[(u64, Vec<u64>)]) -> u64 {
+    fn run(copier: &mut Copier, plan: &[(u64, Vec<u64>)]) {
         for (pause, copies) in plan {
             copier.pass(*pause);
             copies.iter().for_each(|takes| copier.copy(*takes));
         }
-        copier.end();
-        plan.iter().flat_map(|(_, copies)| copies).filter(|takes| **takes >= MS).count() as u64
+    }
+
+    /// The copies that count as slow.
+    fn slow(copies: &[u64]) -> u64 {
+        copies.iter().filter(|takes| **takes >= SLOW_NS).count() as u64
+    }
+
+    /// How many copies come before the first pause, or are over with the first one that takes as long as a pause.
+    fn before_pause(plan: &[(u64, Vec<u64>)]) -> usize {
+        let mut before = 0;
+        for (pause, copies) in plan {
+            if *pause > PAUSE && !copies.is_empty() {
+                return before;
+            }
+            if let Some(long) = copies.iter().position(|takes| *takes > PAUSE) {
+                return before + long + 1;
+            }
+            before += copies.len();
+        }
+        before
     }
 
     proptest! {
         #[test]
-        fn each_slow_copy_is_counted_wherever_it_stands_in_a_row(plan in plan()) {
-            let mut copier = Copier::hurried();
-            let slow = run(&mut copier, &plan);
-            prop_assert!(copier.slow >= slow, "{} of {slow}", copier.slow);
+        fn after_a_pause_the_slow_copies_count_and_no_other(plan in plan()) {
+            let mut copier = Copier::new();
+            run(&mut copier, &plan);
+            let copies: Vec<_> = plan.into_iter().flat_map(|(_, copies)| copies).collect();
+            prop_assert_eq!(copier.slow, slow(&copies));
         }
 
         #[test]
-        fn and_after_a_pause_no_other_is(plan in plan()) {
-            let mut copier = Copier::new();
-            let slow = run(&mut copier, &plan);
-            let near = plan.iter().flat_map(|(_, copies)| copies);
-            let near = near.filter(|takes| (990_000..MS).contains(*takes)).count() as u64;
-            prop_assert!((slow..=slow + near).contains(&copier.slow), "{} of {slow}", copier.slow);
+        fn after_a_long_row_no_other_counts_and_16_copies_behind_a_pause_each_slow_one(plan in plan()) {
+            let mut copier = Copier::hurried();
+            run(&mut copier, &plan);
+            let seen = before_pause(&plan) + EVERY as usize;
+            let copies: Vec<_> = plan.into_iter().flat_map(|(_, copies)| copies).collect();
+            let required = slow(copies.get(seen..).unwrap_or_default());
+            prop_assert!((required..=slow(&copies)).contains(&copier.slow), "{} of {required}", copier.slow);
         }
     }
 
     #[test]
-    fn a_pause_after_a_long_row_counts_no_more_than_it_allows() {
-        for (pause, most) in [(MS / 2, 0), (3 * MS / 2, 1), (3 * MS + 1, 3), (1000 * MS, 15)] {
+    fn a_pause_after_a_long_row_counts_no_copy() {
+        for pause in [MS / 2, 3 * MS / 2, 1000 * MS] {
             let mut copier = Copier::hurried();
             copier.pass(pause);
-            (0..2 * EVERY).for_each(|_| copier.copy(150));
-            assert!(copier.slow <= most, "{pause}: {}", copier.slow);
-            let slow = copier.slow;
-            (0..1000).for_each(|_| {
-                copier.pass(pause);
-                copier.copy(150);
-            });
-            assert_eq!(copier.slow, slow, "{pause}: each has its own looks now");
+            (0..1000).for_each(|_| copier.copy(150));
+            assert_eq!(copier.slow, 0, "{pause}");
+        }
+    }
+
+    #[test]
+    fn each_slow_copy_counts_of_those_that_have_fewer_than_8192_between_them() {
+        let mut copier = Copier::new();
+        for round in 1..=4 {
+            (1..CLOSELY).for_each(|_| copier.copy(150));
+            copier.copy(2 * MS);
+            assert_eq!(copier.slow, round);
         }
     }
 

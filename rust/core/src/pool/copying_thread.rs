@@ -4,7 +4,6 @@ use std::cell::Cell;
 
 use super::copy_clock::CopyClock;
 use super::places::Places;
-use super::{WorkerPool, quick_clock};
 use crate::fork::{PerProcess, ProcessGeneration};
 
 /// A thread looks for a place with its copy of this number: one that makes few copies needs none.
@@ -24,8 +23,6 @@ pub(super) struct CopyingThread {
     place: Cell<usize>,
     /// Copies until it looks for a place.
     until_look: Cell<u32>,
-    /// The pool of the copies that the clock has not seen yet, by its address.
-    pool: Cell<usize>,
     pub(super) clock: CopyClock,
 }
 
@@ -35,7 +32,6 @@ impl CopyingThread {
             generation: Cell::new(0),
             place: Cell::new(0),
             until_look: Cell::new(FIRST_LOOK),
-            pool: Cell::new(0),
             clock: CopyClock::new(),
         }
     }
@@ -65,21 +61,12 @@ impl CopyingThread {
         {
             self.place.set(place);
             self.generation.set(ProcessGeneration::current().number());
-            self.clock.renew();
         }
-    }
-
-    /// The copies from here on that the clock does not see are of this pool.
-    pub(super) fn copies_in(&self, pool: &WorkerPool) {
-        self.pool.set(std::ptr::from_ref(pool).addr());
     }
 
     /// The thread ends. What it still copies is counted where threads without a place count.
     fn end(&self) {
         if self.place(ProcessGeneration::current().number()).is_some() {
-            if let Some(times) = self.clock.unseen(quick_clock::now_ns()) {
-                WorkerPool::note_copies_in(self.pool.get(), times);
-            }
             TAKEN.get().give_back(self.place.get());
         }
         self.generation.set(0);

@@ -86,14 +86,13 @@ fn copy_with_look(
             Some(_) => thread.clock.look(is_sampled, quick_clock::now_ns, copy),
             None => look_closely(is_sampled, quick_clock::now_ns, copy),
         };
-        if let Some(times) = times {
-            pool.note_copies(answer.is_ok(), times);
-        }
-        match own {
-            Some(_) => thread.copies_in(pool),
-            None => thread.look_for_place(),
+        if own.is_none() {
+            thread.look_for_place();
         }
         answer?;
+        if let Some(times) = times {
+            pool.note_copy(times);
+        }
         match own {
             Some(own) => own.add_alone(bytes),
             None => tally.add(bytes),

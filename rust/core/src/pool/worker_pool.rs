@@ -193,27 +193,14 @@ impl WorkerPool {
         &self.counters
     }
 
-    /// Direct copies took so long; the last one ended as a transfer only if it `is_done`.
+    /// A direct copy took so long.
     #[cold]
-    pub(super) fn note_copies(&self, is_done: bool, times: CopyTimes) {
-        if let Some(latency) = times.sampled.filter(|_| is_done) {
+    pub(super) fn note_copy(&self, times: CopyTimes) {
+        if let Some(latency) = times.sampled {
             self.direct_latency.lock().unwrap_or_else(PoisonError::into_inner).record(latency);
         }
-        let slow = self.slow_latency.lock().unwrap_or_else(PoisonError::into_inner);
-        (0..times.unseen).for_each(|_| slow.record(times.most));
-        if let Some(took) = times.slow.filter(|_| is_done) {
-            slow.record(took);
-        }
-    }
-
-    /// [`WorkerPool::note_copies`] of a thread that ends, for the pool with this address, if that is still there.
-    pub(super) fn note_copies_in(pool: usize, times: CopyTimes) {
-        let pools = POOLS.get().lock().unwrap_or_else(PoisonError::into_inner);
-        let pool = pools.values().find(|other| other.as_ptr().addr() == pool).and_then(Weak::upgrade);
-        // Unlocked first: this may be the last reference, and its drop waits for threads.
-        drop(pools);
-        if let Some(pool) = pool {
-            pool.note_copies(true, times);
+        if let Some(took) = times.slow {
+            self.slow_latency.lock().unwrap_or_else(PoisonError::into_inner).record(took);
         }
     }
 
