@@ -44,7 +44,7 @@ metrics! {
     OLDEST_AGE = Gauge "flagcx_p2p_oldest_transfer_age_seconds": "How long the oldest unfinished transfer has been unfinished; 0 without any";
     WAITING = Gauge "flagcx_p2p_transfers_waiting": "Parts of transfers in the submission queues of a device, which no worker has taken yet";
     LATENCY = Histogram "flagcx_p2p_transfer_latency_seconds": "Time from begin to end of a sample of transfers: of one in 64 of each lane, whatever its size; of one over several lanes, that of its first part";
-    SLOW = Counter "flagcx_p2p_slow_transfers": "Transfers that took longer than 1 ms: each one and not a sample; some that took less are among them after a pause";
+    SLOW = Counter "flagcx_p2p_slow_transfers": "Transfers that took longer than 1 ms: not a sample; some that took less are among them after a pause, but none of the copies in the call";
     SLOW_LATENCY = Histogram "flagcx_p2p_slow_transfer_latency_seconds": "Time of the transfers in flagcx_p2p_slow_transfers, from begin to end; at most 0.5 ms too long, unless a pause followed";
     CONNECTIONS = Gauge "flagcx_p2p_connections": "Connections of the process";
     CONNECTIONS_ENDED = Counter "flagcx_p2p_connections_ended": "Connections that have ended";
