@@ -5,21 +5,22 @@ use std::sync::Arc;
 use super::Connection;
 use crate::pool::{EndState, Worker};
 use crate::sync::{Mutex, lock};
-use crate::transfer::{AtEnd, EndNotice, TransferGeneration, TransferId, TransferRecord};
+use crate::transfer::{AtEnd, EndNotice, TransferId};
 
 impl Connection {
     /// Has `at_end` told of the end of a transfer, once; at once if it has ended. Takes the place of what was to be told of
     /// the same transfer, unless that [stays](AtEnd::stays).
     pub(super) fn tell_at_end(&self, id: TransferId, at_end: Arc<dyn AtEnd>) {
-        let Some(live) = self.context.transfers.find(id) else { return at_end.ended() };
+        let remembered = |id| self.context.transfers.end_state(id);
+        let Some(live) = self.context.transfers.find(id) else { return at_end.ended(remembered(id)) };
         let (record, generation) = (live.record(), live.record().generation());
         if !live.is_current() {
-            return at_end.ended();
+            return at_end.ended(remembered(id));
         }
         let pool = &self.context.pool;
         let driving = live.workers().filter_map(|index| pool.worker(index));
         let driving = driving.map(|worker| worker.thread_drives_until_end(record)).collect();
-        record.tell_at_end(Box::new(EndNotice::new(generation, at_end, driving)));
+        record.tell_at_end(Box::new(EndNotice::new(id, generation, at_end, driving)), remembered);
     }
 
     /// The worker that has its thread call what a notice must not.
@@ -42,7 +43,8 @@ impl Connection {
 
 impl Connection {
     /// Has a worker's thread call `call` once the transfer has ended, also if it has already; several for one transfer are all
-    /// called. It is told whether the transfer is done; false too if another thread had asked about it before this call.
+    /// called. It is told whether the transfer is done; false too if it was asked about before this call, and the engine does not
+    /// remember any more how it ended.
     ///
     /// It must not block, and not drop what may be the last reference to a connection: the thread moves data for others too.
     /// The id is not given back by it. In a forked child it is dropped.
@@ -52,14 +54,8 @@ impl Connection {
             return;
         }
         let Some(worker) = self.notice_worker() else { return };
-        let live = self.context.transfers.find(id);
-        let record = live.map(|live| (live, live.record().generation()));
-        // Checked after the generation was read: one that is another transfer's would tell of that one's end.
-        let record = record
-            .filter(|(live, _)| live.is_current())
-            .map(|(live, generation)| (live.record(), generation));
         let (call, worker): (Call, _) = (Box::new(call), Arc::clone(worker));
-        self.tell_at_end(id, Arc::new(CallAtEnd { call: Mutex::new(Some(call)), record, worker }));
+        self.tell_at_end(id, Arc::new(CallAtEnd { call: Mutex::new(Some(call)), worker }));
     }
 
     /// Whether a transfer has not ended. Asks nothing of it: no byte moves meanwhile, and its id is not given back.
@@ -79,19 +75,17 @@ type Call = Box<dyn FnOnce(bool) + Send>;
 /// A call of the program's.
 struct CallAtEnd {
     call: Mutex<Option<Call>>,
-    record: Option<(&'static TransferRecord, TransferGeneration)>,
     worker: Arc<Worker>,
 }
 
 impl std::fmt::Debug for CallAtEnd {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("CallAtEnd").field("record", &self.record).finish_non_exhaustive()
+        f.debug_struct("CallAtEnd").finish_non_exhaustive()
     }
 }
 
 impl AtEnd for CallAtEnd {
-    fn ended(self: Arc<Self>) {
-        let state = self.record.and_then(|(record, generation)| record.end_state_of(generation));
+    fn ended(self: Arc<Self>, state: Option<EndState>) {
         let Some(call) = lock(&self.call).take() else { return };
         self.worker.run_soon(move || call(state == Some(EndState::Done)));
     }
@@ -110,7 +104,7 @@ struct Release {
 }
 
 impl AtEnd for Release {
-    fn ended(self: Arc<Self>) {
+    fn ended(self: Arc<Self>, _state: Option<EndState>) {
         let worker = Arc::clone(&self.worker);
         worker.run_soon(move || {
             if let Some(release) = Arc::into_inner(self) {

@@ -12,7 +12,7 @@ use super::submit::WhenFull;
 use crate::events::Notifier;
 use crate::fabric::Opcode;
 use crate::fork::OfProcess;
-use crate::pool::Worker;
+use crate::pool::{EndState, Worker};
 use crate::sync::{Mutex, lock};
 use crate::transfer::{AtEnd, IovSource, MOST_TRANSFERS, Outcome, Status, SubmitError, TransferId};
 
@@ -159,7 +159,7 @@ struct Queued {
 }
 
 impl AtEnd for Queued {
-    fn ended(self: Arc<Self>) {
+    fn ended(self: Arc<Self>, _state: Option<EndState>) {
         let (worker, queue) = (Arc::clone(&self.worker), Arc::clone(&self.place.0));
         if let Err(left) = queue.push(self) {
             worker.run_soon(move || {

@@ -8,7 +8,7 @@ use atomic_waker::AtomicWaker;
 
 use super::Connection;
 use crate::fabric::{CompletionStatus, Opcode};
-use crate::pool::Worker;
+use crate::pool::{EndState, Worker};
 use crate::transfer::{AtEnd, Failure, IovSource, Outcome, Status, SubmitError, TransferId};
 
 /// A transfer under way, as a future of its [`Outcome`]. Works on any executor: the worker's thread, which drives the
@@ -163,7 +163,7 @@ struct Wake {
 }
 
 impl AtEnd for Wake {
-    fn ended(self: Arc<Self>) {
+    fn ended(self: Arc<Self>, _state: Option<EndState>) {
         // Code of the program runs in it, and may drop the connection.
         let worker = Arc::clone(&self.worker);
         worker.run_soon(move || self.waker.wake());

@@ -11,7 +11,7 @@ use super::{Connection, TRACED};
 use crate::fabric::Opcode;
 use crate::pool::{EndState, Worker};
 use crate::sync::Ordering;
-use crate::transfer::{AtEnd, IovSource, SubmitError, TransferGeneration, TransferId, TransferRecord};
+use crate::transfer::{AtEnd, IovSource, SubmitError, TransferId};
 
 /// Whether connections that are made now have spans for their transfers.
 pub(super) fn is_wanted() -> bool {
@@ -67,11 +67,10 @@ impl Connection {
         };
         span.record("id", id.0);
         // The id has not been answered yet, so nothing has released it.
-        let (Some(live), Some(worker)) = (self.context.transfers.find(id), self.notice_worker()) else {
+        let Some(worker) = self.notice_worker().filter(|_| self.context.transfers.find(id).is_some()) else {
             return;
         };
-        let (record, worker) = (live.record(), Arc::clone(worker));
-        let ends = SpanEnd { span, begun, record, generation: record.generation(), worker };
+        let ends = SpanEnd { span, begun, worker: Arc::clone(worker) };
         self.tell_at_end(id, Arc::new(ends));
     }
 
@@ -92,14 +91,12 @@ impl Connection {
 struct SpanEnd {
     span: Span,
     begun: Instant,
-    record: &'static TransferRecord,
-    generation: TransferGeneration,
     worker: Arc<Worker>,
 }
 
 impl AtEnd for SpanEnd {
-    fn ended(self: Arc<Self>) {
-        let (total, state) = (self.begun.elapsed(), self.record.end_state_of(self.generation));
+    fn ended(self: Arc<Self>, state: Option<EndState>) {
+        let total = self.begun.elapsed();
         // A subscriber is the program's code.
         Arc::clone(&self.worker).run_soon(move || {
             end(&self.span, total, state.map_or("ended, and asked about before this line", name));

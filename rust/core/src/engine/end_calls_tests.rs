@@ -65,6 +65,15 @@ fn a_transfer_that_has_ended_but_was_not_asked_about_is_told_of_at_once() {
 }
 
 #[test]
+fn a_transfer_that_was_asked_about_is_told_of_as_it_ended() {
+    let pair = TestPair::new(&[], "delay=us:1000");
+    let id = start(&pair);
+    assert_eq!(pair.here.wait(id, LIMIT), Status::Ended(Outcome::Done));
+    expect(&call(&pair, id, 1), &[true]);
+    expect(&call(&pair, TransferId::COMPLETE, 1), &[true]);
+}
+
+#[test]
 fn a_short_attempt_to_cancel_returns_and_the_end_comes_later() {
     let pair = TestPair::new(&[], "delay=us:15000");
     let id = start(&pair);

@@ -3,15 +3,16 @@
 use std::fmt::Debug;
 use std::sync::Arc;
 
-use super::TransferGeneration;
-use crate::pool::OwnedDriveGuard;
+use super::{TransferGeneration, TransferId};
+use crate::pool::{EndState, OwnedDriveGuard};
 
 /// Told once of the end of a transfer.
 pub(crate) trait AtEnd: Debug + Send + Sync {
-    /// The transfer has ended. The calling thread may hold a worker's lock: nothing here may wait, run code of the program,
+    /// The transfer has ended like that; `None` if it was asked about before, and how it ended is not remembered any more. Its
+    /// record may be another transfer's already: nothing is to be read from it. The calling thread may hold a worker's lock: nothing here may wait, run code of the program,
     /// or drop what may be the last reference to a connection. What must do so goes to
     /// [`Worker::run_soon`](crate::pool::Worker::run_soon).
-    fn ended(self: Arc<Self>);
+    fn ended(self: Arc<Self>, state: Option<EndState>);
 
     /// Whether it is told of the end even if another one takes its place.
     fn stays(&self) -> bool {
@@ -22,6 +23,7 @@ pub(crate) trait AtEnd: Debug + Send + Sync {
 /// An [`AtEnd`] of one generation of a record; in the record until that ends.
 #[derive(Debug)]
 pub(crate) struct EndNotice {
+    id: TransferId,
     generation: TransferGeneration,
     at_end: Arc<dyn AtEnd>,
     /// What stays of the notices that this one has taken the place of.
@@ -32,11 +34,17 @@ pub(crate) struct EndNotice {
 
 impl EndNotice {
     pub(crate) fn new(
+        id: TransferId,
         generation: TransferGeneration,
         at_end: Arc<dyn AtEnd>,
         driving: Vec<OwnedDriveGuard>,
     ) -> Self {
-        Self { generation, at_end, former: Vec::new(), _driving: driving }
+        Self { id, generation, at_end, former: Vec::new(), _driving: driving }
+    }
+
+    /// The transfer's.
+    pub(super) fn id(&self) -> TransferId {
+        self.id
     }
 
     pub(super) fn generation(&self) -> TransferGeneration {
@@ -49,8 +57,8 @@ impl EndNotice {
         self.former.extend(Some(&former.at_end).filter(|at_end| at_end.stays()).cloned());
     }
 
-    pub(super) fn fire(self) {
-        self.former.into_iter().for_each(AtEnd::ended);
-        self.at_end.ended();
+    pub(super) fn fire(self, state: Option<EndState>) {
+        self.former.into_iter().for_each(|at_end| at_end.ended(state));
+        self.at_end.ended(state);
     }
 }

@@ -1,5 +1,6 @@
 //! The state of a transfer: shared by the workers that move its parts and the callers that ask about it.
 
+use super::TransferId;
 use super::end_notice::EndNotice;
 use crate::pool::{EndState, PartEnd, PartOwner, RequestFailure};
 use crate::sync::{AtomicBool, AtomicU32, AtomicU64, Condvar, Mutex, Ordering, lock, wait};
@@ -128,7 +129,7 @@ impl TransferRecord {
     }
 
     /// How a generation that is over has ended; `None` if the record has begun another one since.
-    pub(crate) fn end_state_of(&self, generation: TransferGeneration) -> Option<EndState> {
+    fn end_state_of(&self, generation: TransferGeneration) -> Option<EndState> {
         let word = self.state.load(Ordering::Acquire);
         (TransferGeneration::of(word) == generation).then(|| EndState::from_code(word as u8))
     }
@@ -166,11 +167,20 @@ impl TransferRecord {
     /// Ends a part of a transfer that has several, or is watched.
     #[cold]
     fn end_part_of_several(&self) -> PartEnd {
-        // Before the count: after it, the record may be another transfer's.
-        let (watched, before) = (self.watched.load(Ordering::Relaxed), self.state.load(Ordering::Acquire));
-        let generation = TransferGeneration::of(before);
-        let is_last = self.parts.fetch_sub(1, Ordering::AcqRel) == 1;
-        // Another part that ended meanwhile may have failed.
+        let watched = self.watched.load(Ordering::Relaxed);
+        let mut left = self.parts.load(Ordering::Acquire);
+        // Before the count: after it, the record may be another transfer's. Again if another part has ended since, for that may
+        // have failed: what the last part finds here is how all of them went.
+        let before = loop {
+            let before = self.state.load(Ordering::Acquire);
+            let less = left.wrapping_sub(1);
+            match self.parts.compare_exchange(left, less, Ordering::AcqRel, Ordering::Acquire) {
+                Ok(_) => break before,
+                Err(now) => left = now,
+            }
+        };
+        let (generation, is_last) = (TransferGeneration::of(before), left == 1);
+        // A caller may have condemned it meanwhile.
         let after = self.state.load(Ordering::Acquire);
         let now = if TransferGeneration::of(after) == generation { after } else { before };
         let end = if is_last { PartEnd::of_last(now as u8) } else { PartEnd::of_other(now as u8) };
@@ -180,30 +190,47 @@ impl TransferRecord {
         // A caller that finds the record not ended holds the gate until it waits.
         let notice = self.take_notice(generation);
         self.ended.notify_all();
-        notice.into_iter().for_each(|notice| notice.fire());
+        // Not read from the record: a caller that is quicker may have begun another transfer in it.
+        notice.into_iter().for_each(|notice| notice.fire(Some(end.state())));
         end
     }
 
     /// Has `notice` told of the end of the generation that it names; at once if that is over. The record is being
-    /// [watched](PartOwner::watch). A notice of the same generation is dropped for it.
-    pub(crate) fn tell_at_end(&self, notice: Box<EndNotice>) {
+    /// [watched](PartOwner::watch). A notice of the same generation is dropped for it. `remembered` answers how a transfer ended
+    /// that has no record any more.
+    pub(crate) fn tell_at_end(
+        &self,
+        notice: Box<EndNotice>,
+        remembered: impl Fn(TransferId) -> Option<EndState>,
+    ) {
         let generation = notice.generation();
         match self.set_notice(notice) {
             // It is over, and was not told of: its end came before it was there.
-            Ok(Some(former)) if former.generation() != generation => former.fire(),
+            Ok(Some(former)) if former.generation() != generation => {
+                let state = remembered(former.id());
+                former.fire(state);
+            }
             Ok(_) => {}
-            Err(late) => return late.fire(),
+            Err(late) => {
+                let state = remembered(late.id());
+                return late.fire(state);
+            }
         }
         // What has ended it may have looked for a notice before this one was there.
         if self.is_ended() || self.generation() != generation {
-            self.tell_missed(generation);
+            self.tell_missed(generation, remembered);
         }
     }
 
     /// Tells of the end of a generation that is over, if a notice of it is still there.
-    pub(crate) fn tell_missed(&self, generation: TransferGeneration) {
+    fn tell_missed(
+        &self,
+        generation: TransferGeneration,
+        remembered: impl Fn(TransferId) -> Option<EndState>,
+    ) {
         if let Some(notice) = self.take_notice(generation) {
-            notice.fire();
+            let state = self.end_state_of(generation).or_else(|| remembered(notice.id()));
+            notice.fire(state);
         }
     }
 
@@ -337,6 +364,9 @@ mod tests {
     }
 }
 
+#[cfg(test)]
+mod notice_tests;
+
 #[cfg(all(test, flagcx_p2p_loom))]
 #[allow(clippy::unwrap_used, clippy::panic, reason = "tests")]
 mod models {
@@ -383,7 +413,8 @@ mod models {
         #[derive(Debug, Default)]
         struct Count(crate::sync::AtomicU32);
         impl AtEnd for Count {
-            fn ended(self: std::sync::Arc<Self>) {
+            fn ended(self: std::sync::Arc<Self>, state: Option<EndState>) {
+                assert_eq!(state, Some(EndState::Done));
                 self.0.fetch_add(1, Ordering::Relaxed);
             }
         }
@@ -398,7 +429,8 @@ mod models {
                 let _held = lock(worker);
                 record.watch();
             }
-            record.tell_at_end(Box::new(EndNotice::new(generation, count.clone(), Vec::new())));
+            let notice = EndNotice::new(TransferId(1), generation, count.clone(), Vec::new());
+            record.tell_at_end(Box::new(notice), |_| Some(EndState::Done));
         }
 
         let mut model = loom::model::Builder::new();

@@ -171,6 +171,11 @@ impl Table {
         Some(Outcome::new(state, failure))
     }
 
+    /// How a released transfer ended, as [`Table::outcome`].
+    pub(crate) fn end_state(&self, id: TransferId) -> Option<EndState> {
+        if id == TransferId::COMPLETE { Some(EndState::Done) } else { self.outcomes.find(id) }
+    }
+
     /// Every id in flight now.
     pub fn live_ids(&self) -> Vec<TransferId> {
         let made = *lock(&self.made);
