@@ -1,10 +1,14 @@
 """How an interpreter ends that has engines, in every order: at once, without output, with its own status."""
 
+import sys
 import time
 import unittest
-from typing import Dict, Tuple
+from typing import Any, Dict, List, Tuple
 
+from pair import Pair
 from programs import PAIR, Peer, Program
+
+from flagcx_p2p import ConnectionInfo, Notification
 
 #: Each is the end of a program that has two connected engines, with the status that it ends with.
 ENDS: Dict[str, Tuple[str, int]] = {
@@ -148,6 +152,49 @@ class Exit(unittest.TestCase):
                 _, errors = program.end(20)
                 self.assertLess(time.monotonic() - begun, 8)
                 self.assertEqual(errors, "")
+
+
+class NoBytecode(Pair):
+    """Bytecode that the native module calls lets go of the interpreter's lock. Before Python 3.14 a daemon thread that asks for the lock again
+    while the interpreter ends is ended there, by an unwinding through the native frames, which crashes now and then."""
+
+    def test_what_threads_call_again_and_again_calls_none(self) -> None:
+        taken: List[Any] = []
+
+        def receive() -> None:
+            end = time.monotonic() + 10
+            while not taken and time.monotonic() < end:
+                self.server._receive(taken, True)
+
+        calls = {
+            "notifications": receive,
+            "the state of a connection": self.connection.info,
+        }
+        self.connection.notify(b"name", b"content")
+        self.server.notifications(10)  # what is looked for once is found
+        self.connection.info()
+        self.connection.notify(b"name", b"content")
+        for name, call in calls.items():
+            with self.subTest(name):
+                self.assertEqual(self.called_from_native_code(call), [])
+        self.assertEqual(taken, [Notification(b"name", b"content")])
+        self.assertIs(type(taken[0]), Notification)
+        self.assertIs(type(self.connection.info()), ConnectionInfo)
+
+    def called_from_native_code(self, call: Any) -> List[str]:
+        """The functions in Python that the call has entered, without those of this test."""
+        entered: List[str] = []
+
+        def note(frame: Any, event: str, _: Any) -> None:
+            if event == "call" and frame.f_code.co_filename != __file__:
+                entered.append(frame.f_code.co_name)
+
+        sys.setprofile(note)
+        try:
+            call()
+        finally:
+            sys.setprofile(None)
+        return entered
 
 
 if __name__ == "__main__":

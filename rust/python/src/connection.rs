@@ -6,11 +6,11 @@ use flagcx_p2p::{Connection as CoreConnection, Iov, Opcode, PathKind, TransferId
 use pyo3::exceptions::{PyBaseException, PyValueError};
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
-use pyo3::types::PyType;
 
 use crate::asking;
 use crate::engine::Shared;
 use crate::local::Local;
+use crate::named::NamedTuple;
 use crate::note::Note;
 use crate::number::{self, Number};
 use crate::pieces::{self, RemoteKeys};
@@ -364,10 +364,10 @@ impl Connection {
 
     /// The state of the connection as it is now: a ConnectionInfo.
     fn info<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
-        static CLASS: PyOnceLock<Py<PyType>> = PyOnceLock::new();
+        static CLASS: NamedTuple = NamedTuple::new("ConnectionInfo");
         self.shared.core()?;
         let info = self.core.info();
-        CLASS.import(py, "flagcx_p2p._types", "ConnectionInfo")?.call1((
+        let fields = (
             path(info.path),
             info.lanes,
             info.healthy_lanes,
@@ -377,7 +377,8 @@ impl Connection {
             info.peer,
             path(info.paths.read),
             path(info.paths.write),
-        ))
+        );
+        CLASS.of(py, fields)
     }
 
     /// The other end, "ip:port".

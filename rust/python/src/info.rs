@@ -7,10 +7,9 @@ use flagcx_p2p::Direction;
 use flagcx_p2p::internals::endpoint;
 use flagcx_p2p::internals::{config, engine, observe};
 use pyo3::prelude::*;
-use pyo3::sync::PyOnceLock;
-use pyo3::types::PyType;
 
 use crate::errors::refused;
+use crate::named::NamedTuple;
 
 /// The version of the package, "major.minor.patch".
 #[pyfunction]
@@ -70,10 +69,9 @@ impl<'py> IntoPyObject<'py> for SlowTransfer {
     type Error = PyErr;
 
     fn into_pyobject(self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
-        static CLASS: PyOnceLock<Py<PyType>> = PyOnceLock::new();
-        let class = CLASS.import(py, "flagcx_p2p._types", "SlowTransfer")?;
+        static CLASS: NamedTuple = NamedTuple::new("SlowTransfer");
         let found = self.transfer;
-        class.call1((
+        let fields = (
             found.id,
             found.peer,
             self.is_read,
@@ -83,6 +81,7 @@ impl<'py> IntoPyObject<'py> for SlowTransfer {
             found.pieces,
             found.pieces_done,
             found.age.as_secs_f64(),
-        ))
+        );
+        CLASS.of(py, fields)
     }
 }

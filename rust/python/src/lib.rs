@@ -25,6 +25,7 @@ mod interpreters;
 mod kept;
 mod local;
 mod logging;
+mod named;
 #[cfg(feature = "directory")]
 mod names;
 #[cfg(not(feature = "directory"))]

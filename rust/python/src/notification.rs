@@ -8,6 +8,7 @@ use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
 use pyo3::types::{PyBytes, PyList};
 
+use crate::named::NamedTuple;
 use crate::reactor::Waiters;
 
 /// Becomes a `flagcx_p2p.Notification`.
@@ -26,10 +27,9 @@ impl Notification {
     }
 
     fn append_to(&self, list: &Bound<'_, PyList>) -> PyResult<()> {
-        static CLASS: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
+        static CLASS: NamedTuple = NamedTuple::new("Notification");
         let py = list.py();
-        let class = CLASS.import(py, "flagcx_p2p._types", "Notification")?;
-        list.append(class.call1((PyBytes::new(py, &self.name), PyBytes::new(py, &self.content)))?)
+        list.append(CLASS.of(py, (PyBytes::new(py, &self.name), PyBytes::new(py, &self.content)))?)
     }
 }
 

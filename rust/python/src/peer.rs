@@ -1,8 +1,8 @@
 //! A peer of a directory, as Python sees it.
 
 use pyo3::prelude::*;
-use pyo3::sync::PyOnceLock;
-use pyo3::types::PyType;
+
+use crate::named::NamedTuple;
 
 /// Becomes a `flagcx_p2p.Peer`.
 #[derive(Debug)]
@@ -22,9 +22,8 @@ impl<'py> IntoPyObject<'py> for Peer {
     type Error = PyErr;
 
     fn into_pyobject(self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
-        static CLASS: PyOnceLock<Py<PyType>> = PyOnceLock::new();
-        let class = CLASS.import(py, "flagcx_p2p._types", "Peer")?;
+        static CLASS: NamedTuple = NamedTuple::new("Peer");
         let Self { name, address, kind, version, host, pid, since } = self;
-        class.call1((name, address, kind, version, host, pid, since))
+        CLASS.of(py, (name, address, kind, version, host, pid, since))
     }
 }
