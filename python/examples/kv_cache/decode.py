@@ -102,7 +102,11 @@ class Decode:
                 raise TimeoutError(f"nothing has come for {SILENCE_SECONDS} s, {len(self._missing)} sequences are incomplete")
             if now - looked > 0.01:
                 looked = now
+                restarts = self.restarts
                 self._look_after_prefill(batch)
+                if self.restarts != restarts:
+                    # The wait for the next process was no silence: it has a limit of its own.
+                    heard = time.perf_counter()
 
     def _arrived(self, request: int, layer: int, now: float) -> None:
         missing = self._missing.get(request, set())

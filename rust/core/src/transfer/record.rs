@@ -411,7 +411,7 @@ mod models {
         use crate::transfer::end_notice::{AtEnd, EndNotice};
 
         #[derive(Debug, Default)]
-        struct Count(crate::sync::AtomicU32);
+        struct Count(AtomicU32);
         impl AtEnd for Count {
             fn ended(self: std::sync::Arc<Self>, state: Option<EndState>) {
                 assert_eq!(state, Some(EndState::Done));

@@ -70,7 +70,7 @@ mod alone {
     fn a_notice_that_another_transfer_finds_is_told_what_is_remembered() {
         let (record, told) = (TransferRecord::lasting(), Arc::new(Told::default()));
         record.start(1, TimeLimit::NEVER);
-        // Nobody watches: the part that ends looks for no notice.
+        // It is not watched: the part that ends looks for no notice.
         let late = EndNotice::new(TransferId(7), record.generation(), told.clone(), Vec::new());
         record.end_part();
         record.start(1, TimeLimit::NEVER);
