@@ -43,7 +43,7 @@ set_tests_properties(proof.python_install PROPERTIES LABELS "proof" TIMEOUT 1200
 # Mooncake and checkpoint-engine from PyPI, beside this package; see python/proof_mooncake.py.
 add_test(NAME proof.mooncake COMMAND ${FLAGCX_P2P_PYTHON} run.py proof_mooncake
   WORKING_DIRECTORY ${CMAKE_CURRENT_SOURCE_DIR}/python)
-set_tests_properties(proof.mooncake PROPERTIES LABELS "proof" TIMEOUT 900 PROCESSORS 4 FIXTURES_REQUIRED python_package
+set_tests_properties(proof.mooncake PROPERTIES LABELS "proof" TIMEOUT 1500 PROCESSORS 4 FIXTURES_REQUIRED python_package
   SKIP_RETURN_CODE 77 ENVIRONMENT "PYTHONPATH=${FLAGCX_P2P_PYTHON_PACKAGE};PYTHONDONTWRITEBYTECODE=1")
 
 # What needs packages from PyPI that ./x setup does not install: each gets an environment of its own in the build folder, with the

@@ -7,7 +7,7 @@ use crate::names::{Peer, PeerName, PublishOptions};
 /// Where names are looked up.
 #[derive(Debug, Args)]
 pub(super) struct DirectoryArgs {
-    /// Directory of names: static:NAME=HOST:PORT,.., static:FILE or etcd://HOST:PORT[,..][/PREFIX]; the default is FLAGCX_P2P_DIRECTORY
+    /// Directory of names: static:NAME=HOST:PORT,.., static:FILE or etcd://HOST:PORT/PREFIX; the default is FLAGCX_P2P_DIRECTORY
     #[cfg(feature = "directory")]
     #[arg(long = "directory", id = "directory-url", value_name = "URL")]
     url: Option<String>,
