@@ -135,7 +135,9 @@ impl Names {
 
     fn directory(&self, attempted: &str) -> PyResult<&Arc<dyn Directory>> {
         self.directory.as_ref().ok_or_else(|| {
-            refused(format!("{attempted}; the engine has no directory: give Engine(directory=...) or FLAGCX_P2P_DIRECTORY"))
+            refused(format!(
+                "{attempted}; the engine has no directory: give Engine(directory=...) or FLAGCX_P2P_DIRECTORY"
+            ))
         })
     }
 
