@@ -45,7 +45,7 @@ impl Kept {
         };
         thread::sleep(wait);
         let mut kept = kept.lock().unwrap();
-        let lease = put["lease"].as_str().or(body["ID"].as_str()).unwrap_or_default();
+        let lease = put["lease"].as_str().or_else(|| body["ID"].as_str()).unwrap_or_default();
         let lives = kept.lives(lease);
         let (id, ttl) = (lease.to_owned(), if lives { "2" } else { "-1" });
         let answer = match request.path.trim_start_matches("/v3/") {
