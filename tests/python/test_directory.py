@@ -283,6 +283,17 @@ class OverEtcd(unittest.TestCase):
         self.assertEqual(self.names(), ["decode-3"])
         self.assertIsNone(other.poll())
 
+    def test_the_end_of_an_engine_waits_once_for_a_silent_etcd(self) -> None:
+        engine = Engine(directory=self.etcd.url())
+        for index in range(5):
+            engine.publish(f"n{index}")
+        self.etcd.process.send_signal(signal.SIGSTOP)
+        started = time.monotonic()
+        engine.close()
+        del engine
+        # 2 s for all names, and not again for their lease.
+        self.assertLess(time.monotonic() - started, 3.5)
+
     def test_a_task_that_is_cancelled_leaves_no_name(self) -> None:
         async def run() -> None:
             publishing = asyncio.ensure_future(self.engine.publish_async("late"))

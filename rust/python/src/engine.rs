@@ -137,6 +137,10 @@ impl Drop for Shared {
     fn drop(&mut self) {
         // An interpreter that has ended has no lock to release.
         if Python::try_attach(|py| self.close(py)).is_none() {
+            if self.core.here().is_ok() {
+                // Peers are not to find it any more.
+                self.names.close();
+            }
             self.core.close();
             // In a forked child a thread of the parent's may hold its lock for ever.
             if self.core.here().is_ok() {
@@ -236,8 +240,10 @@ impl Engine {
     /// Ends the engine, with its connections, transfers and registrations. When this returns nothing touches its regions' memory any
     /// more. Repeats do nothing; a second thread that closes it waits for the first.
     ///
-    /// Transfers under way end as cancelled, and calls that wait are told. Takes at most FLAGCX_P2P_XFER_TIMEOUT_MS and 4 s more,
-    /// whatever peers do; most often some milliseconds. Ctrl-C ends the wait for that within a fraction of a second: the engine goes on to
+    /// Published names are withdrawn first. Transfers under way end as cancelled, and calls that wait are told. Takes at most
+    /// FLAGCX_P2P_XFER_TIMEOUT_MS and 4 s more, whatever peers do, and for an engine that has published names 4 s more again where the
+    /// directory does not answer: 2 s for all names together, and 2 s for their lease if it answered until then. Most often it takes some
+    /// milliseconds. Ctrl-C ends the wait for that within a fraction of a second: the engine goes on to
     /// end, its memory may be in use until it has, and another call waits for it. So does the end of the program.
     fn close(&self, py: Python<'_>) -> PyResult<()> {
         self.shared.close_or_leave(py)

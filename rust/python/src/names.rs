@@ -22,7 +22,8 @@ const KIND: &str = "python";
 /// An engine's directory, and the names that it holds.
 #[derive(Debug)]
 pub(crate) struct Names {
-    directory: Option<Arc<dyn Directory>>,
+    /// None from the start, or once the engine is closed.
+    directory: Mutex<Option<Arc<dyn Directory>>>,
     /// How long a call may wait for the directory: as long as for a peer.
     limit: Duration,
     held: Arc<Mutex<Held>>,
@@ -41,15 +42,13 @@ impl Names {
     pub(crate) fn new(url: Option<&str>, config: &Config) -> PyResult<Self> {
         let url = url.or_else(|| config.directory.as_ref().map(Hidden::reveal));
         let directory = url.map(open).transpose().map_err(raised)?;
-        Ok(Self { directory, limit: config.connect_timeout, held: Arc::default() })
+        Ok(Self { directory: Mutex::new(directory), limit: config.connect_timeout, held: Arc::default() })
     }
 
     /// Publishes `engine`; nothing if it has that name already.
     pub(crate) fn publish(&self, py: Python<'_>, engine: &Arc<Engine>, name: &str) -> PyResult<()> {
-        let (directory, name) = (
-            Arc::clone(self.directory(&format!("cannot publish {name:?}"))?),
-            Name::new(name).map_err(raised)?,
-        );
+        let (directory, name) =
+            (self.directory(&format!("cannot publish {name:?}"))?, Name::new(name).map_err(raised)?);
         let reserved = py.detach(|| reserve(&self.held, &name))?;
         if !reserved {
             return Ok(());
@@ -96,7 +95,7 @@ impl Names {
         name: &str,
     ) -> PyResult<Result<Arc<Connection>, PyErr>> {
         let attempted = format!("{name:?}: expected host:port, or a name in a directory");
-        let (directory, name) = (Arc::clone(self.directory(&attempted)?), Name::new(name).map_err(raised)?);
+        let (directory, name) = (self.directory(&attempted)?, Name::new(name).map_err(raised)?);
         let (engine, deadline) = (Arc::clone(engine), self.deadline());
         let (connected, hint) = on_thread(py, "p2p-connect", move || {
             let connected = engine.connect_name(name.as_str(), &*directory, deadline);
@@ -118,23 +117,36 @@ impl Names {
 
     /// What is published under names that begin with `prefix`.
     pub(crate) fn peers(&self, py: Python<'_>, prefix: String) -> PyResult<Vec<Peer>> {
-        let (directory, deadline) = (Arc::clone(self.directory("cannot list peers")?), self.deadline());
+        let (directory, deadline) = (self.directory("cannot list peers")?, self.deadline());
         let found = on_thread(py, "p2p-peers", move || directory.list(&prefix, deadline))?;
         Ok(found.map_err(raised)?.into_iter().map(|(name, record)| peer(&name, record)).collect())
     }
 
-    /// Withdraws all names, and publishes none any more. Takes at most 2 s for each. Without the interpreter's lock.
+    /// Withdraws all names, publishes none any more, and closes the directory. Takes at most 2 s for all names together; closing takes
+    /// 2 s more if the directory stops to answer just then, and no time if it has not answered before. Without the interpreter's lock.
     pub(crate) fn close(&self) {
         let leases = {
             let mut held = lock(&self.held);
             held.closed = true;
             mem::take(&mut held.leases)
         };
-        drop(leases);
+        let deadline = Instant::now() + CLOSE_LIMIT;
+        let failed = leases.into_values().flatten().filter_map(|lease| lease.withdraw(deadline).err());
+        let failed: Vec<_> = failed.collect();
+        if let Some(error) = failed.first() {
+            tracing::warn!(names = failed.len(), %error, "not withdrawn: they vanish with the time of their lease at the latest");
+        }
+        let directory = self.directory.lock().unwrap_or_else(PoisonError::into_inner).take();
+        // Not while the lock is held: it may wait for the servers.
+        drop(directory);
     }
 
-    fn directory(&self, attempted: &str) -> PyResult<&Arc<dyn Directory>> {
-        self.directory.as_ref().ok_or_else(|| {
+    fn directory(&self, attempted: &str) -> PyResult<Arc<dyn Directory>> {
+        let directory = self.directory.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        directory.ok_or_else(|| {
+            if lock(&self.held).closed {
+                return refused("the engine is closed");
+            }
             refused(format!(
                 "{attempted}; the engine has no directory: give Engine(directory=...) or FLAGCX_P2P_DIRECTORY"
             ))
@@ -145,6 +157,9 @@ impl Names {
         Instant::now() + self.limit
     }
 }
+
+/// The end of an engine waits so long for the withdrawal of all its names.
+const CLOSE_LIMIT: Duration = Duration::from_secs(2);
 
 /// A name that a thread is publishing. Dropping it gives the name up.
 #[derive(Debug)]

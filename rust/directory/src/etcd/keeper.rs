@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 
 use flagcx_p2p::internals::fork::OfProcess;
 
+use super::busy::Busy;
 use super::store::{If, Put, Store};
 use super::takeover::may_take_over;
 use super::wait::Bell;
@@ -25,7 +26,9 @@ pub(super) struct Keeper {
     ttl: Duration,
     state: Mutex<State>,
     /// Taken by the thread that gets a lease.
-    granting: Mutex<()>,
+    granting: Busy<()>,
+    /// Names that a thread publishes or withdraws: a name is written and noted in `state` by one thread at a time.
+    in_work: Busy<Name>,
     bell: Arc<Bell>,
 }
 
@@ -36,9 +39,9 @@ struct State {
     /// When it has run out, unless a server says otherwise.
     good_until: Option<Instant>,
     names: HashMap<Name, Entry>,
-    /// Names that could not be withdrawn, and that the lease may still hold.
+    /// Names that could not be withdrawn, and that the lease may still hold. Not removed while `names` has them.
     leftover: HashSet<Name>,
-    /// When a withdrawal has failed for want of a server.
+    /// When servers have last not answered, unless they have since.
     unanswered: Option<Instant>,
     has_thread: bool,
     /// Whether the last try to prolong the lease has failed.
@@ -80,7 +83,14 @@ const TAKEN: u8 = 2;
 
 impl Keeper {
     pub(super) fn new(store: Arc<Store>, ttl: Duration) -> Self {
-        Self { store, ttl, state: Mutex::default(), granting: Mutex::default(), bell: Arc::default() }
+        Self {
+            store,
+            ttl,
+            state: Mutex::default(),
+            granting: Busy::default(),
+            in_work: Busy::default(),
+            bell: Arc::default(),
+        }
     }
 
     pub(super) fn store(&self) -> &Arc<Store> {
@@ -96,10 +106,17 @@ impl Keeper {
     ) -> Result<Arc<Place>, Error> {
         let begun = Instant::now();
         let entry = Entry { record: record.clone(), text: record.encode(name)?, place: Arc::default() };
+        let late = |reason: &str| Error::Deadline {
+            operation: format!("publish {:?}", name.as_str()),
+            time: begun.elapsed(),
+            reason: reason.to_owned(),
+        };
+        let _working = self.in_work.take(name, deadline).ok_or_else(|| late(BUSY))?;
         let mut condition = If::Free;
         while left(deadline).is_some() {
             let lease = self.lease(deadline)?;
-            match self.store.put(name, &entry.text, lease, condition, deadline)? {
+            let put = self.store.put(name, &entry.text, lease, condition, deadline);
+            match put.inspect_err(|_| self.may_be_there(name))? {
                 Put::Done => {
                     let mut state = self.state();
                     if state.lease == lease {
@@ -122,31 +139,52 @@ impl Keeper {
                 Put::NoLease => self.forget(lease),
             }
         }
-        Err(Error::Deadline {
-            operation: format!("publish {:?}", name.as_str()),
-            time: begun.elapsed(),
-            reason: "the name changed at each try".to_owned(),
-        })
+        Err(late("the name changed at each try"))
+    }
+
+    /// A request that failed may have been carried out.
+    fn may_be_there(&self, name: &Name) {
+        let mut state = self.state();
+        if !state.names.contains_key(name) {
+            state.leftover.insert(name.clone());
+        }
     }
 
     /// Withdraws a name that was published with `place`. What fails is tried again by the thread.
     pub(super) fn withdraw(&self, name: &Name, place: &Arc<Place>, deadline: Instant) -> Result<(), Error> {
+        let begun = Instant::now();
+        let working = self.in_work.take(name, deadline);
         let mut state = self.state();
         let is_ours = state.names.get(name).is_some_and(|entry| Arc::ptr_eq(&entry.place, place));
         if !is_ours {
             return Ok(());
         }
         state.names.remove(name);
-        let lease = state.lease;
-        drop(state);
-        if lease == 0 || place.is_taken() {
+        if place.is_taken() {
             return Ok(());
         }
+        if working.is_none() {
+            // The other thread may be about to write it.
+            state.leftover.insert(name.clone());
+            return Err(Error::Deadline {
+                operation: format!("withdraw {:?}", name.as_str()),
+                time: begun.elapsed(),
+                reason: BUSY.to_owned(),
+            });
+        }
+        let lease = state.lease;
+        drop(state);
+        if lease == 0 {
+            return Ok(());
+        }
+        let had_time = left(deadline).is_some();
         let removed = self.store.remove(name, lease, deadline);
-        if removed.is_err() {
+        if let Err(error) = &removed {
             let mut state = self.state();
             state.leftover.insert(name.clone());
-            state.unanswered = Some(Instant::now());
+            if had_time && is_silence(error) {
+                state.unanswered = Some(Instant::now());
+            }
         }
         removed
     }
@@ -163,7 +201,12 @@ impl Keeper {
 
     /// The lease, a new one if there is none.
     fn lease(&self, deadline: Instant) -> Result<i64, Error> {
-        let _granting = self.granting.lock().unwrap_or_else(PoisonError::into_inner);
+        let begun = Instant::now();
+        let _granting = self.granting.take(&(), deadline).ok_or_else(|| Error::Deadline {
+            operation: "get a lease".to_owned(),
+            time: begun.elapsed(),
+            reason: "another thread waits for the answer of etcd".to_owned(),
+        })?;
         let lease = self.state().lease;
         if lease != 0 {
             return Ok(lease);
@@ -186,11 +229,13 @@ impl Keeper {
     fn turn(&self, verifies: bool) -> Duration {
         let interval = self.ttl / TURNS;
         match self.prolong(within(Instant::now() + interval, LONGEST_TRY), verifies) {
-            Ok(()) => {
-                if std::mem::take(&mut self.state().fails) {
+            Ok(is_all) => {
+                let mut state = self.state();
+                state.unanswered = None;
+                if std::mem::take(&mut state.fails) {
                     tracing::info!("the lease of the published names is prolonged again");
                 }
-                interval
+                if is_all { interval } else { RETRY.min(interval) }
             }
             Err(error) => {
                 self.note_failure(&error);
@@ -199,34 +244,47 @@ impl Keeper {
         }
     }
 
-    fn prolong(&self, deadline: Instant, verifies: bool) -> Result<(), Error> {
+    /// False: names are left over for the next turn.
+    fn prolong(&self, deadline: Instant, verifies: bool) -> Result<bool, Error> {
         let lease = self.state().lease;
-        let asked = Instant::now();
-        if lease == 0 || !self.store.keep_alive(lease, deadline)? {
+        if lease == 0 || !self.keep(lease, deadline)? {
             if lease != 0 {
                 tracing::warn!(
                     "the lease of the published names has run out at etcd: they are published again"
                 );
             }
             self.forget(lease);
-            self.state().leftover.clear();
-            return self.publish_again(self.entries(), None, Instant::now() + self.ttl);
+            return self.publish_again(self.entries(), None);
         }
-        self.state().good_until = Some(asked + self.ttl);
         self.remove_leftovers(lease, deadline)?;
         if verifies || self.some_run_out() {
             // A name that is published from now on is not looked for.
             let entries = self.entries();
             let held = self.store.names_of(lease, deadline)?;
-            return self.publish_again(entries, held, Instant::now() + self.ttl);
+            return self.publish_again(entries, held);
         }
-        Ok(())
+        Ok(true)
+    }
+
+    /// Prolongs the lease; false when there is none of that number any more.
+    fn keep(&self, lease: i64, deadline: Instant) -> Result<bool, Error> {
+        let asked = Instant::now();
+        let kept = self.store.keep_alive(lease, deadline)?;
+        let mut state = self.state();
+        if kept && state.lease == lease {
+            state.good_until = Some(asked + self.ttl);
+        }
+        Ok(kept)
     }
 
     fn remove_leftovers(&self, lease: i64, deadline: Instant) -> Result<(), Error> {
         let leftover: Vec<_> = self.state().leftover.iter().cloned().collect();
         for name in leftover {
-            self.store.remove(&name, lease, deadline)?;
+            // What another thread works on is looked at in the next turn.
+            let Some(_working) = self.in_work.try_take(&name) else { continue };
+            if !self.state().names.contains_key(&name) {
+                self.store.remove(&name, lease, deadline)?;
+            }
             self.state().leftover.remove(&name);
         }
         Ok(())
@@ -240,38 +298,53 @@ impl Keeper {
         self.state().names.values().any(|entry| entry.place.is_lost() && !entry.place.is_taken())
     }
 
-    /// Publishes again what is not in `held`, the names that the lease has.
-    fn publish_again(
-        &self,
-        entries: Vec<(Name, Entry)>,
-        held: Option<Vec<Name>>,
-        deadline: Instant,
-    ) -> Result<(), Error> {
+    /// Publishes again what is not in `held`, the names that the lease has. Many names may take longer than the lease lasts, so
+    /// that it is prolonged between them. False, as well as an error: some are left over for the next turn.
+    fn publish_again(&self, entries: Vec<(Name, Entry)>, held: Option<Vec<Name>>) -> Result<bool, Error> {
         let held: HashSet<_> = held.into_iter().flatten().collect();
-        for (name, entry) in entries.into_iter().filter(|(_, entry)| !entry.place.is_taken()) {
-            if held.contains(&name) {
-                entry.place.set(HELD);
-            } else {
-                self.publish_one_again(&name, &entry, deadline)?;
+        let (there, gone): (Vec<_>, Vec<_>) = entries
+            .into_iter()
+            .filter(|(_, entry)| !entry.place.is_taken())
+            .partition(|(name, _)| held.contains(name));
+        there.iter().for_each(|(_, entry)| entry.place.set(HELD));
+        // All before the first request: what an error leaves over is found by it.
+        gone.iter().for_each(|(_, entry)| entry.place.set(RUN_OUT));
+        let interval = self.ttl / TURNS;
+        let (mut prolonged, mut is_all, mut problem) = (Instant::now(), true, None);
+        for (name, entry) in &gone {
+            if prolonged.elapsed() >= interval {
+                prolonged = Instant::now();
+                let lease = self.state().lease;
+                if lease != 0 && !self.keep(lease, within(prolonged + interval, LONGEST_TRY))? {
+                    self.forget(lease);
+                    return Ok(false);
+                }
+            }
+            match self.publish_one_again(name, entry, within(Instant::now() + interval, LONGEST_TRY)) {
+                Ok(is_done) => is_all &= is_done,
+                // The others would wait as long, one after another.
+                Err(error) if is_silence(&error) => return Err(error),
+                Err(error) => problem = Some(error),
             }
         }
-        Ok(())
+        problem.map_or(Ok(is_all), Err)
     }
 
-    fn publish_one_again(&self, name: &Name, entry: &Entry, deadline: Instant) -> Result<(), Error> {
-        entry.place.set(RUN_OUT);
+    /// False: the name is left over for the next turn.
+    fn publish_one_again(&self, name: &Name, entry: &Entry, deadline: Instant) -> Result<bool, Error> {
+        let Some(_working) = self.in_work.try_take(name) else { return Ok(false) };
         let mut condition = If::Free;
-        while left(deadline).is_some() && self.has(name, &entry.place) {
+        while self.has(name, &entry.place) {
+            if left(deadline).is_none() {
+                return Ok(false);
+            }
             let lease = self.lease(deadline)?;
             match self.store.put(name, &entry.text, lease, condition, deadline)? {
                 Put::Done => {
+                    // A withdrawal that could not wait for this has left the name to `remove_leftovers`.
                     entry.place.set(HELD);
                     tracing::warn!(%name, address = entry.record.address, "published again: the name was gone from the directory");
-                    if !self.has(name, &entry.place) {
-                        // Withdrawn meanwhile.
-                        return self.store.remove(name, lease, deadline);
-                    }
-                    return Ok(());
+                    return Ok(true);
                 }
                 Put::Not(None) => condition = If::Free,
                 Put::Not(Some(stored)) => match Record::decode(name.as_str(), &stored.value) {
@@ -282,13 +355,13 @@ impl Keeper {
                         entry.place.set(TAKEN);
                         let by = found.map_or_else(|error| error.to_string(), |theirs| theirs.address);
                         tracing::warn!(%name, by, "lost: another engine has taken the name over");
-                        return Ok(());
+                        return Ok(true);
                     }
                 },
                 Put::NoLease => self.forget(lease),
             }
         }
-        Ok(())
+        Ok(true)
     }
 
     fn has(&self, name: &Name, place: &Arc<Place>) -> bool {
@@ -298,6 +371,9 @@ impl Keeper {
     fn note_failure(&self, error: &Error) {
         let mut state = self.state();
         let is_first = !std::mem::replace(&mut state.fails, true);
+        if is_silence(error) {
+            state.unanswered = Some(Instant::now());
+        }
         let has_run_out = state.good_until.is_none_or(|until| Instant::now() >= until);
         let held: Vec<_> = state.names.values().filter(|entry| !entry.place.is_lost()).collect();
         if has_run_out && !held.is_empty() {
@@ -318,8 +394,9 @@ impl Drop for Keeper {
     fn drop(&mut self) {
         self.bell.stop();
         let lease = self.state().lease;
+        // Without time where servers have just not answered.
         if lease != 0
-            && let Err(error) = self.store.revoke(lease, Instant::now() + REVOKE_LIMIT)
+            && let Err(error) = self.store.revoke(lease, Instant::now() + self.patience())
         {
             tracing::info!(%error, "the lease was not ended: it runs out by itself");
         }
@@ -356,6 +433,14 @@ fn run(keeper: &Weak<OfProcess<Keeper>>, bell: &Bell, first: Duration) {
     }
 }
 
+/// Whether no server has answered.
+fn is_silence(error: &Error) -> bool {
+    matches!(error, Error::Unreachable { .. } | Error::Deadline { .. })
+}
+
+/// What a call waits for when its name is in work.
+const BUSY: &str = "another thread publishes or withdraws the name";
+
 /// How often a lease is prolonged within its time: two of three may fail.
 const TURNS: u32 = 3;
 
@@ -365,8 +450,5 @@ const RETRY: Duration = Duration::from_millis(500);
 /// Of one request: several fit into the time of a lease.
 const LONGEST_TRY: Duration = Duration::from_secs(3);
 
-/// A drop of a name waits so long for the servers.
+/// A drop of a name, and the end of a directory, wait so long for the servers.
 const WITHDRAW_LIMIT: Duration = Duration::from_secs(2);
-
-/// The end of a directory waits so long for the servers.
-const REVOKE_LIMIT: Duration = Duration::from_secs(2);

@@ -10,6 +10,7 @@
 
 mod answer;
 mod auth;
+mod busy;
 mod client;
 #[cfg(test)]
 #[allow(clippy::unwrap_used, reason = "tests")]
@@ -17,6 +18,9 @@ mod client_tests;
 mod endpoints;
 mod http;
 mod keeper;
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "tests")]
+mod keeper_tests;
 mod keys;
 #[cfg(test)]
 #[allow(clippy::unwrap_used, reason = "tests")]
