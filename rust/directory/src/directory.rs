@@ -16,7 +16,7 @@ pub trait Directory: Debug + Send + Sync {
     /// name at once, exactly one succeeds.
     ///
     /// # Errors
-    /// [`Error::NameInUse`] and [`Error::NotListed`]; [`Error::Record`] for a record that is malformed or too large, or when the
+    /// [`Error::NameInUse`], [`Error::HolderUnknown`] and [`Error::NotListed`]; [`Error::Record`] for a record that is malformed or too large, or when the
     /// name holds something that is no record; those of [`Directory::look_up`].
     fn publish(&self, name: &Name, record: &Record, deadline: Instant) -> Result<Lease, Error>;
 

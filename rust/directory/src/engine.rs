@@ -110,7 +110,7 @@ fn connect_record(
         return Ok(Arc::clone(cached));
     }
     // A connect waits for a peer that starts; a published one has.
-    reach(address, deadline).map_err(gone)?;
+    reach(address, deadline).map_err(|error| gone(error.into_reason()))?;
     if let Some(former) = cached {
         // Of the former engine at this address, of which the end was not noticed yet; or the record is old.
         let found = connect_by(engine, name, address, deadline, connect_anew)?;

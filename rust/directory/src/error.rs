@@ -50,6 +50,19 @@ pub enum Error {
         /// In which process there.
         pid: u32,
     },
+    /// Another engine holds the name, and this host cannot find out whether it is gone.
+    #[error(
+        "publish {name:?}: it is held by the engine at {address}, and whether that is gone cannot be found out: {reason}; the name is \
+         free when the lease of an engine that is gone has run out"
+    )]
+    HolderUnknown {
+        /// The name.
+        name: String,
+        /// Where that engine was published.
+        address: String,
+        /// Why it could not be asked.
+        reason: String,
+    },
     /// A list cannot be changed by a program: the name is not in it, or with another address.
     #[error(
         "publish {name:?} at {address}: the list says {listed}; add the line {name}={address} to it, or use etcd"

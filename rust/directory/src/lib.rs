@@ -48,6 +48,6 @@ pub use error::Error;
 pub use lease::Lease;
 pub use name::Name;
 pub use nearby::nearby;
-pub use record::Record;
+pub use record::{FILE_SERVER, Record};
 pub use url::{PASSWORD, PASSWORD_FILE, VARIABLE, open};
 pub use watch::{Change, Watch};

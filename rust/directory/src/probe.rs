@@ -24,52 +24,95 @@ pub(crate) enum Probe {
     Silent,
     /// No engine, and why.
     Gone(String),
+    /// It could not be tried, and why: nothing is known of the engine.
+    Unknown(String),
+}
+
+/// Why a connect has failed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum NoConnect {
+    /// Each address refuses, is silent, or its host is not there.
+    Gone(String),
+    /// At least one could not be tried: the name has no address now, or this host lacks descriptors, a route or the right.
+    Unknown(String),
+}
+
+impl NoConnect {
+    /// The reason, for a text.
+    pub(crate) fn into_reason(self) -> String {
+        match self {
+            Self::Gone(reason) | Self::Unknown(reason) => reason,
+        }
+    }
 }
 
 /// Probes `address`, `host:port`, for at most a second.
 pub(crate) fn probe(address: &str, deadline: Instant) -> Probe {
-    match connect(address, deadline) {
-        Ok((socket, until)) => greet(socket, until),
-        Err(reason) => Probe::Gone(reason),
+    let until = within(deadline, LIMIT);
+    // An engine with many handshakes under way ends the oldest: what has ended is begun once more.
+    for _ in 0..2 {
+        match connect(address, until) {
+            Ok(socket) => {
+                if let Some(found) = greet(socket, until) {
+                    return found;
+                }
+            }
+            Err(NoConnect::Gone(reason)) => return Probe::Gone(reason),
+            Err(NoConnect::Unknown(reason)) => return Probe::Unknown(reason),
+        }
     }
+    Probe::Silent
 }
 
 /// Whether something accepts connections at `address`, within a second; else why not.
-pub(crate) fn reach(address: &str, deadline: Instant) -> Result<(), String> {
-    connect(address, deadline).map(drop)
+pub(crate) fn reach(address: &str, deadline: Instant) -> Result<(), NoConnect> {
+    connect(address, within(deadline, LIMIT)).map(drop)
 }
 
-fn connect(address: &str, deadline: Instant) -> Result<(TcpStream, Instant), String> {
-    let until = within(deadline, LIMIT);
-    let (host, port) = split_session(address).map_err(|error| error.to_string())?;
-    let targets = resolve(host, port, until, None).map_err(|error| error.to_string())?;
-    let mut reasons = Vec::new();
+fn connect(address: &str, until: Instant) -> Result<TcpStream, NoConnect> {
+    let (host, port) = split_session(address).map_err(|error| NoConnect::Unknown(error.to_string()))?;
+    let targets = resolve(host, port, until, None).map_err(|error| NoConnect::Unknown(error.to_string()))?;
+    let (mut reasons, mut all_gone) = (Vec::new(), true);
     for (index, target) in targets.iter().take(MOST_TARGETS).enumerate() {
         let remaining = targets.len().min(MOST_TARGETS) - index;
         let share = left(until).map(|left| left / u32::try_from(remaining).unwrap_or(1));
         let Some(share) = share.filter(|share| !share.is_zero()) else {
+            all_gone = false;
             reasons.push(format!("{target} was not tried, because the time was over"));
             break;
         };
         match TcpStream::connect_timeout(target, share) {
-            Ok(socket) => return Ok((socket, until)),
-            Err(error) => reasons.push(format!("{target}: {error}")),
+            Ok(socket) => return Ok(socket),
+            Err(error) => {
+                all_gone &= tells_of_the_peer(error.kind());
+                reasons.push(format!("{target}: {error}"));
+            }
         }
     }
-    Err(reasons.join(", "))
+    let reasons = reasons.join(", ");
+    Err(if all_gone { NoConnect::Gone(reasons) } else { NoConnect::Unknown(reasons) })
 }
 
-fn greet(mut socket: TcpStream, until: Instant) -> Probe {
-    match exchange(&mut socket, until) {
+/// Whether a connect that failed so says something of the other end; all else is of this host.
+fn tells_of_the_peer(error: ErrorKind) -> bool {
+    matches!(error, ErrorKind::ConnectionRefused | ErrorKind::TimedOut | ErrorKind::HostUnreachable)
+}
+
+/// Nothing when the socket has ended without an answer.
+fn greet(mut socket: TcpStream, until: Instant) -> Option<Probe> {
+    Some(match exchange(&mut socket, until) {
         Ok(handle) => match Handle::decode(&handle) {
             Ok(handle) => {
                 Probe::Engine(handle.features.map(|features| features.incarnation).filter(|id| *id != 0))
             }
             Err(error) => Probe::Gone(format!("another program answers: {error}")),
         },
-        Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => Probe::Silent,
-        Err(error) => Probe::Gone(format!("no engine answers: {error}")),
-    }
+        Err(error) => match error.kind() {
+            ErrorKind::WouldBlock | ErrorKind::TimedOut => Probe::Silent,
+            ErrorKind::UnexpectedEof | ErrorKind::ConnectionReset | ErrorKind::BrokenPipe => return None,
+            _ => Probe::Gone(format!("another program answers: {error}")),
+        },
+    })
 }
 
 fn exchange(socket: &mut TcpStream, until: Instant) -> io::Result<[u8; HANDLE_SIZE]> {
@@ -109,3 +152,47 @@ const LIMIT: Duration = Duration::from_secs(1);
 
 /// Addresses of one name that are tried.
 const MOST_TARGETS: usize = 4;
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "tests")]
+mod tests {
+    use std::net::TcpListener;
+    use std::thread;
+
+    use super::*;
+
+    fn soon() -> Instant {
+        Instant::now() + Duration::from_secs(5)
+    }
+
+    #[test]
+    fn only_the_other_end_says_that_it_is_gone() {
+        let closed = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+        assert!(matches!(probe(&closed.to_string(), soon()), Probe::Gone(_)));
+        // No such name, no such address, no route.
+        for address in ["no-such-host.invalid:1", "decode-3", "255.255.255.255:1"] {
+            assert!(matches!(probe(address, soon()), Probe::Unknown(_)), "{address}");
+            assert!(matches!(reach(address, soon()), Err(NoConnect::Unknown(_))), "{address}");
+        }
+        let over = Instant::now();
+        assert!(matches!(probe(&closed.to_string(), over), Probe::Unknown(_)), "nothing was tried");
+    }
+
+    #[test]
+    fn what_ends_a_handshake_is_asked_once_more_and_is_not_gone() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap().to_string();
+        let ends = thread::spawn(move || (0..2).for_each(|_| drop(listener.accept())));
+        assert_eq!(probe(&address, soon()), Probe::Silent);
+        ends.join().unwrap();
+    }
+
+    #[test]
+    fn another_program_is_told_from_an_engine() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap().to_string();
+        let speaks = thread::spawn(move || listener.accept().unwrap().0.write_all(&[b'#'; 256]));
+        assert!(matches!(probe(&address, soon()), Probe::Gone(reason) if reason.contains("another program")));
+        speaks.join().unwrap().unwrap();
+    }
+}

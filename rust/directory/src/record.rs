@@ -31,6 +31,10 @@ pub struct Record {
     pub pid: u32,
 }
 
+/// The kind of a `flagcx-p2p serve`, which moves files. At its address no engine answers, so that it accepts connections has to be
+/// enough to keep its name. Where another program has its address now, the name is free when the lease has run out.
+pub const FILE_SERVER: &str = "serve";
+
 impl Record {
     /// A record of nothing but an address.
     pub fn of_address(address: &str) -> Self {

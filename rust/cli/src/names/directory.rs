@@ -8,14 +8,11 @@ use std::time::{Duration, Instant};
 use flagcx_p2p::Engine;
 use flagcx_p2p::internals::config;
 use flagcx_p2p_directory::{
-    Directory, EngineDirectory, Error, Lease, Name, Record, VARIABLE, nearby, open as open_url,
+    Directory, EngineDirectory, Error, FILE_SERVER, Lease, Name, Record, VARIABLE, nearby, open as open_url,
 };
 
 use crate::error::{CliError, Problem, Result, While};
 use crate::output;
-
-/// The `kind` of a record that leads to the control stream of a `serve`.
-const SERVE: &str = "serve";
 
 /// Longest wait for a directory: enough for several servers of it, of which some do not answer.
 pub(super) const LIMIT: Duration = Duration::from_secs(10);
@@ -64,7 +61,7 @@ pub(super) fn look_up(given: Option<&str>, name: &str) -> Result<String> {
     let (directory, name) = (open(given)?, Name::new(name).map_err(of)?);
     let record = find(&*directory, &name, Instant::now() + LIMIT)?;
     match record.kind.as_str() {
-        SERVE | "" => Ok(record.address),
+        FILE_SERVER | "" => Ok(record.address),
         kind => Err(CliError::other(format!(
             "{name} in {} is an engine of kind \"{}\" at {}, not a `flagcx-p2p serve`: it has no files",
             directory.describe(),
@@ -125,7 +122,7 @@ pub(crate) fn publish(
             "{name} is published with {address}, which only this machine reaches; --listen IP opens another address"
         ));
     }
-    let record = Record { address: address.to_string(), ..engine.record(SERVE).map_err(of)? };
+    let record = Record { address: address.to_string(), ..engine.record(FILE_SERVER).map_err(of)? };
     let lease = directory.publish(&name, &record, Instant::now() + LIMIT).map_err(of)?;
     Ok(Some(Published { lease, directory }))
 }

@@ -57,13 +57,13 @@ pub(super) fn complaint(code: u32, message: &str) -> Complaint {
 
 // Codes of gRPC.
 const CANCELLED: u32 = 1;
-const INVALID_ARGUMENT: u32 = 3;
+pub(super) const INVALID_ARGUMENT: u32 = 3;
 const DEADLINE_EXCEEDED: u32 = 4;
 pub(super) const NOT_FOUND: u32 = 5;
-const PERMISSION_DENIED: u32 = 7;
+pub(super) const PERMISSION_DENIED: u32 = 7;
 const RESOURCE_EXHAUSTED: u32 = 8;
 const FAILED_PRECONDITION: u32 = 9;
-const UNAVAILABLE: u32 = 14;
+pub(super) const UNAVAILABLE: u32 = 14;
 pub(super) const UNAUTHENTICATED: u32 = 16;
 
 #[cfg(test)]

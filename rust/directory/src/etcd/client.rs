@@ -74,8 +74,10 @@ impl Client {
         while let Some(left) = left(deadline) {
             let (mut any_slow, count) = (false, self.endpoints.len());
             reasons.clear();
+            let (first, _) = self.endpoints.current();
             for tried in 0..count {
-                let (place, endpoint) = self.endpoints.current();
+                // From one start on: other threads move the current one on meanwhile.
+                let (place, endpoint) = self.endpoints.at(first + tried);
                 // The last one may have all the time, where there are several.
                 let until = if tried + 1 < count { within(deadline, share(left, count)) } else { deadline };
                 match self.post_to(endpoint, operation, path, body, until) {

@@ -22,7 +22,12 @@ impl Endpoints {
 
     /// The one in use, and its place.
     pub(super) fn current(&self) -> (usize, &str) {
-        let place = self.current.load(Ordering::Relaxed) % self.list.len().max(1);
+        self.at(self.current.load(Ordering::Relaxed))
+    }
+
+    /// The one at `place`, counted around, and its place.
+    pub(super) fn at(&self, place: usize) -> (usize, &str) {
+        let place = place % self.list.len().max(1);
         (place, self.list.get(place).map_or("", String::as_str))
     }
 

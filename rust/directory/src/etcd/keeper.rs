@@ -73,6 +73,12 @@ impl Place {
     fn set(&self, state: u8) {
         self.0.store(state, Ordering::Relaxed);
     }
+
+    /// Another thread may publish the name anew meanwhile, which ends this place for good.
+    fn set_unless_taken(&self, state: u8) {
+        let _ =
+            self.0.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |now| (now != TAKEN).then_some(state));
+    }
 }
 
 const HELD: u8 = 0;
@@ -116,7 +122,7 @@ impl Keeper {
         while left(deadline).is_some() {
             let lease = self.lease(deadline)?;
             let put = self.store.put(name, &entry.text, lease, condition, deadline);
-            match put.inspect_err(|_| self.may_be_there(name))? {
+            match put.inspect_err(|error| self.may_be_there(name, error))? {
                 Put::Done => {
                     let mut state = self.state();
                     if state.lease == lease {
@@ -142,8 +148,11 @@ impl Keeper {
         Err(late("the name changed at each try"))
     }
 
-    /// A request that failed may have been carried out.
-    fn may_be_there(&self, name: &Name) {
+    /// A request that failed may have been carried out, unless a server has said that it was not.
+    fn may_be_there(&self, name: &Name, error: &Error) {
+        if matches!(error, Error::Denied { .. } | Error::Refused { .. }) {
+            return;
+        }
         let mut state = self.state();
         if !state.names.contains_key(name) {
             state.leftover.insert(name.clone());
@@ -283,7 +292,14 @@ impl Keeper {
             // What another thread works on is looked at in the next turn.
             let Some(_working) = self.in_work.try_take(&name) else { continue };
             if !self.state().names.contains_key(&name) {
-                self.store.remove(&name, lease, deadline)?;
+                match self.store.remove(&name, lease, deadline) {
+                    Err(error) if is_silence(&error) => return Err(error),
+                    // Asking again would answer the same, and keep the other names from being looked after.
+                    Err(error) => {
+                        tracing::warn!(%name, %error, "not withdrawn: the name vanishes with the lease")
+                    }
+                    Ok(()) => {}
+                }
             }
             self.state().leftover.remove(&name);
         }
@@ -306,9 +322,9 @@ impl Keeper {
             .into_iter()
             .filter(|(_, entry)| !entry.place.is_taken())
             .partition(|(name, _)| held.contains(name));
-        there.iter().for_each(|(_, entry)| entry.place.set(HELD));
+        there.iter().for_each(|(_, entry)| entry.place.set_unless_taken(HELD));
         // All before the first request: what an error leaves over is found by it.
-        gone.iter().for_each(|(_, entry)| entry.place.set(RUN_OUT));
+        gone.iter().for_each(|(_, entry)| entry.place.set_unless_taken(RUN_OUT));
         let interval = self.ttl / TURNS;
         let (mut prolonged, mut is_all, mut problem) = (Instant::now(), true, None);
         for (name, entry) in &gone {

@@ -2,12 +2,13 @@
 
 use std::time::Instant;
 
-use crate::probe::{Probe, probe, reach};
+use crate::probe::{NoConnect, Probe, probe, reach};
+use crate::record::FILE_SERVER;
 use crate::{Error, Name, Record};
 
 /// Whether `ours` may take the place of `theirs`; the error says that it may not.
 ///
-/// It may if `theirs` is of an engine that is gone. A peer that accepts connections and says nothing is not: it may be stopped for
+/// It may if `theirs` is of an engine that is gone; not if this host cannot ask. A peer that accepts connections and says nothing is not: it may be stopped for
 /// a while, and its lease runs out when it is not.
 pub(super) fn may_take_over(
     name: &Name,
@@ -21,10 +22,11 @@ pub(super) fn may_take_over(
     if theirs.kind == FILE_SERVER {
         return match reach(&theirs.address, deadline) {
             Ok(()) => Err(in_use(name, theirs)),
-            Err(reason) => {
+            Err(NoConnect::Gone(reason)) => {
                 tracing::info!(%name, address = theirs.address, reason, "the server that held the name is gone");
                 Ok(())
             }
+            Err(NoConnect::Unknown(reason)) => Err(not_known(name, theirs, reason)),
         };
     }
     match probe(&theirs.address, deadline) {
@@ -37,7 +39,12 @@ pub(super) fn may_take_over(
             Ok(())
         }
         Probe::Engine(_) | Probe::Silent => Err(in_use(name, theirs)),
+        Probe::Unknown(reason) => Err(not_known(name, theirs, reason)),
     }
+}
+
+fn not_known(name: &Name, theirs: &Record, reason: String) -> Error {
+    Error::HolderUnknown { name: name.to_string(), address: theirs.address.clone(), reason }
 }
 
 fn in_use(name: &Name, theirs: &Record) -> Error {
@@ -53,7 +60,3 @@ fn in_use(name: &Name, theirs: &Record) -> Error {
 fn has_the_place_of(ours: &Record, theirs: &Record) -> bool {
     !ours.host.is_empty() && ours.host == theirs.host && ours.address == theirs.address
 }
-
-/// The kind of a `flagcx-p2p serve`: at its address no engine answers, so that it accepts connections has to be enough. Where another
-/// program has its address now, the name is free when the lease has run out.
-const FILE_SERVER: &str = "serve";

@@ -13,7 +13,7 @@ use flagcx_p2p::internals::fork::OfProcess;
 use serde_json::json;
 
 use super::answer::{Event, Line, Watched, parse};
-use super::auth::UNAUTHENTICATED;
+use super::auth::{INVALID_ARGUMENT, PERMISSION_DENIED, UNAUTHENTICATED, UNAVAILABLE};
 use super::client::Stream;
 use super::store::Store;
 use super::wait::Bell;
@@ -115,7 +115,7 @@ impl Watching {
                     self.tell(Ok(change))?;
                 }
                 self.told = listed.names;
-                Ok(Next::From(listed.revision + 1))
+                Ok(Next::From(listed.revision.saturating_add(1)))
             }
             Err(error) => {
                 self.failed(error)?;
@@ -177,9 +177,7 @@ impl Watching {
                     for event in &watched.events {
                         self.apply(event)?;
                     }
-                    if !watched.events.is_empty() {
-                        *revision = watched.header.revision.max(*revision - 1) + 1;
-                    }
+                    *revision = following(*revision, &watched.events);
                 }
                 Ok(Line { .. }) => {}
                 Err(problem) => {
@@ -238,14 +236,23 @@ impl Watching {
     }
 }
 
+/// Where a stream goes on after these events. Not after the revision in the answer's header: of a stream that catches up this is
+/// the current one, while events before it are still to come.
+fn following(revision: i64, events: &[Event]) -> i64 {
+    let last = events.iter().map(|event| event.kv.mod_revision).max();
+    last.map_or(revision, |last| last.saturating_add(1).max(revision))
+}
+
 /// The code of gRPC in the text of a canceled watch, which has no field for it.
 fn code_of(reason: &str) -> u32 {
     if reason.contains("Unauthenticated") {
         UNAUTHENTICATED
     } else if reason.contains("PermissionDenied") {
-        7
+        PERMISSION_DENIED
+    } else if reason.contains("InvalidArgument") {
+        INVALID_ARGUMENT
     } else {
-        14
+        UNAVAILABLE
     }
 }
 
@@ -265,3 +272,31 @@ const PAUSE_AFTER_ERROR: Duration = Duration::from_secs(1);
 
 /// Changes that wait to be taken; then the thread waits.
 const WAITING_CHANGES: usize = 1024;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::etcd::answer::Stored;
+
+    fn event(mod_revision: i64) -> Event {
+        Event { kv: Stored { mod_revision, ..Stored::default() }, ..Event::default() }
+    }
+
+    #[test]
+    fn a_stream_goes_on_after_its_last_event_and_never_further_back() {
+        assert_eq!(following(5, &[]), 5);
+        assert_eq!(following(5, &[event(7), event(9)]), 10);
+        assert_eq!(following(5, &[event(3)]), 5);
+        assert_eq!(following(5, &[event(i64::MAX)]), i64::MAX);
+        assert_eq!(following(5, &[event(i64::MIN)]), 5);
+    }
+
+    #[test]
+    fn a_canceled_watch_says_whether_its_token_is_too_old() {
+        let reason = "rpc error: code = InvalidArgument desc = etcdserver: revision of auth store is old";
+        assert_eq!(code_of(reason), INVALID_ARGUMENT);
+        assert_eq!(code_of("rpc error: code = Unauthenticated desc = invalid auth token"), UNAUTHENTICATED);
+        assert_eq!(code_of("rpc error: code = PermissionDenied desc = permission denied"), PERMISSION_DENIED);
+        assert_eq!(code_of("no leader"), UNAVAILABLE);
+    }
+}
