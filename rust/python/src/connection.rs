@@ -8,13 +8,13 @@ use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
 
 use crate::asking;
-use crate::engine::Shared;
 use crate::local::Local;
 use crate::named::NamedTuple;
 use crate::note::Note;
 use crate::number::{self, Number};
 use crate::pieces::{self, RemoteKeys};
 use crate::prepared::Prepared;
+use crate::shared::Shared;
 use crate::transfer::{self, Transfer};
 use crate::{operation, sending, single, waiting};
 

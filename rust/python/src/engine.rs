@@ -1,10 +1,8 @@
 //! Engines.
 
 use std::collections::{BTreeMap, HashMap};
-use std::fmt::Display;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, Instant};
+use std::sync::Arc;
+use std::time::Duration;
 
 use flagcx_p2p::{Access, AllocateOptions, Engine as CoreEngine, EngineOptions};
 use pyo3::exceptions::PyValueError;
@@ -15,140 +13,16 @@ use crate::connecting::connect;
 use crate::connection::Connection;
 use crate::errors::refused;
 use crate::info::{SlowTransfer, snapshot};
-use crate::kept::Kept;
 use crate::names::Names;
-use crate::notification::{self, Arrivals};
-use crate::notifier::Notifier;
+use crate::notification;
 use crate::number::{self, Number};
 use crate::peer::Peer;
 use crate::reactor::LoopQueue;
 use crate::region::{Region, Registration};
+use crate::shared::Shared;
 use crate::shared_memory::SharedMemory;
 use crate::stats::Stats;
-use crate::{logging, process, settings, single, waiting};
-
-/// An engine, and what its Python objects share.
-#[derive(Debug)]
-pub(crate) struct Shared {
-    core: Arc<CoreEngine>,
-    pub(crate) kept: Kept,
-    /// Sends the notifications of transfers that are done.
-    pub(crate) notifier: Notifier,
-    pub(crate) arrivals: Arc<Arrivals>,
-    names: Names,
-    opened: Instant,
-    /// Set once by the thread that closes it, and read by every call: the engine itself refuses what comes too late, so Relaxed.
-    closed: AtomicBool,
-    /// Nothing of it touches memory any more. Set by the thread that has ended it, which reads `left` then; SeqCst, as are the accesses
-    /// of `left`: that thread gives the memory up, or the one that was interrupted does, or both.
-    ended: AtomicBool,
-    /// A thread that closes it was interrupted. Set by that thread, which reads `ended` then.
-    left: AtomicBool,
-    /// Held by the thread that closes it, for the others that do to wait. Taken without the interpreter's lock, and never while
-    /// Python code can run.
-    closing: Mutex<()>,
-}
-
-impl Shared {
-    /// The engine, if it is open and of this process.
-    #[inline]
-    pub(crate) fn core(&self) -> PyResult<&Arc<CoreEngine>> {
-        self.core.here().map_err(refused)?;
-        if self.is_closed() {
-            return Err(refused("the engine is closed"));
-        }
-        Ok(&self.core)
-    }
-
-    /// The error of a call that failed. That of an engine which was closed meanwhile says so, however far the call had come.
-    #[cold]
-    pub(crate) fn refused(&self, error: impl Display) -> PyErr {
-        match self.core() {
-            Err(closed) => closed,
-            Ok(_) => refused(error),
-        }
-    }
-
-    #[inline]
-    pub(crate) fn is_closed(&self) -> bool {
-        self.closed.load(Ordering::Relaxed)
-    }
-
-    /// Ends the engine, and gives up the memory that it keeps. Does nothing in a forked process.
-    pub(crate) fn close(&self, py: Python<'_>) {
-        if self.core.here().is_err() {
-            return;
-        }
-        self.closed.store(true, Ordering::Relaxed);
-        py.detach(|| self.end_core());
-        self.give_up();
-    }
-
-    /// As [`Shared::close`], for a caller that signals may interrupt: the engine goes on to end then, and gives the memory up.
-    fn close_or_leave(self: &Arc<Self>, py: Python<'_>) -> PyResult<()> {
-        if self.core.here().is_err() {
-            return Ok(());
-        }
-        self.closed.store(true, Ordering::Relaxed);
-        let shared = Arc::clone(self);
-        let ended = waiting::finish(py, "p2p-close", move || {
-            shared.end_core();
-            if shared.left.load(Ordering::SeqCst) {
-                // An interpreter that has ended keeps nothing alive.
-                let _ = Python::try_attach(|_| shared.give_up());
-            }
-        });
-        if ended.is_err() {
-            self.left.store(true, Ordering::SeqCst);
-        }
-        // By the caller where it can be: it may run any Python code.
-        if self.ended.load(Ordering::SeqCst) {
-            self.give_up();
-        }
-        ended
-    }
-
-    /// Without the interpreter's lock.
-    fn end_core(&self) {
-        let _closing = self.closing.lock().unwrap_or_else(PoisonError::into_inner);
-        // Peers are not to find it any more.
-        self.names.close();
-        self.notifier.finish();
-        self.core.close();
-        self.notifier.stop();
-        self.ended.store(true, Ordering::SeqCst);
-    }
-
-    /// What it keeps; with the interpreter's lock, for Python objects are dropped.
-    fn give_up(&self) {
-        self.arrivals.waiters.end();
-        self.kept.release_all();
-    }
-
-    /// Frees memory that it has allocated, to which no Python object refers any more. A forked process frees none.
-    pub(crate) fn free(&self, py: Python<'_>, address: u64) {
-        if self.core.here().is_ok() {
-            py.detach(|| self.kept.free(&self.core, address));
-        }
-    }
-}
-
-impl Drop for Shared {
-    fn drop(&mut self) {
-        // An interpreter that has ended has no lock to release.
-        if Python::try_attach(|py| self.close(py)).is_none() {
-            if self.core.here().is_ok() {
-                // Peers are not to find it any more.
-                self.names.close();
-            }
-            self.core.close();
-            // In a forked child a thread of the parent's may hold its lock for ever.
-            if self.core.here().is_ok() {
-                self.notifier.stop();
-            }
-        }
-    }
-}
+use crate::{logging, process, settings, single};
 
 /// Registers memory and connects to peers. Close it, or use it in a `with` statement; one that is dropped is closed, and one that lives
 /// when the interpreter ends as well.
@@ -188,19 +62,7 @@ impl Engine {
         let names = Names::new(directory, &config)?;
         let options = EngineOptions { gpu_index: gpu, ..EngineOptions::default() };
         let core = py.detach(|| CoreEngine::open(Arc::clone(&config), options)).map_err(refused)?;
-        let arrivals = Arrivals::of(&core);
-        let shared = Arc::new(Shared {
-            core,
-            kept: Kept::default(),
-            notifier: Notifier::default(),
-            arrivals,
-            names,
-            opened: Instant::now(),
-            closed: AtomicBool::new(false),
-            ended: AtomicBool::new(false),
-            left: AtomicBool::new(false),
-            closing: Mutex::new(()),
-        });
+        let shared = Arc::new(Shared::new(core, names));
         process::remember(Arc::downgrade(&shared));
         let engine = Self { shared };
         match name.map(|name| engine.publish(py, name)) {
@@ -508,6 +370,6 @@ impl Engine {
     /// No endpoint is needed for it. Raises P2pError in a package that was built without the metrics endpoint.
     fn snapshot<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
         self.shared.core()?;
-        snapshot(py, self.shared.opened.elapsed())
+        snapshot(py, self.shared.age())
     }
 }

@@ -44,6 +44,7 @@ mod reactor;
 mod region;
 mod sending;
 mod settings;
+mod shared;
 mod shared_memory;
 mod single;
 mod stats;

@@ -6,9 +6,9 @@ use flagcx_p2p::RegionId;
 use pyo3::exceptions::{PyTypeError, PyValueError};
 use pyo3::prelude::*;
 
-use crate::engine::Shared;
 use crate::errors::refused;
 use crate::region::{Region, RegionSlice};
+use crate::shared::Shared;
 
 /// A range of a region.
 #[derive(Clone, Copy, Debug)]

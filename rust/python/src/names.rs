@@ -8,7 +8,9 @@ use std::time::{Duration, Instant};
 
 use flagcx_p2p::internals::config::Hidden;
 use flagcx_p2p::{Config, Connection, Engine};
-use flagcx_p2p_directory::{Directory, EngineDirectory, Error, Lease, Name, Record, nearby, open};
+use flagcx_p2p_directory::{
+    Directory, EngineDirectory, Error, FILE_SERVER, Lease, Name, Record, nearby, open,
+};
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 
@@ -208,7 +210,7 @@ fn reserve(held: &Mutex<Held>, name: &Name) -> PyResult<bool> {
 }
 
 fn is_file_server(directory: &dyn Directory, name: &Name, deadline: Instant) -> bool {
-    matches!(directory.look_up(name, deadline), Ok(Some(record)) if record.kind == "serve")
+    matches!(directory.look_up(name, deadline), Ok(Some(record)) if record.kind == FILE_SERVER)
 }
 
 fn lock(held: &Mutex<Held>) -> MutexGuard<'_, Held> {

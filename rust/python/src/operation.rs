@@ -7,8 +7,8 @@ use flagcx_p2p::{Connection, Iov, Opcode, Outcome, Request, Status, SubmitError,
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 
-use crate::engine::Shared;
 use crate::errors::{of_outcome, queue_full, refused, timed_out};
+use crate::shared::Shared;
 use crate::waiting;
 
 /// What a call that starts a transfer does when there is no room for it.

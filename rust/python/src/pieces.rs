@@ -10,10 +10,10 @@ use pyo3::types::PyTuple;
 
 use crate::asking;
 use crate::column::Column;
-use crate::engine::Shared;
 use crate::errors::refused;
 use crate::local::Local;
 use crate::number::Number;
+use crate::shared::Shared;
 
 /// Finds the peer's keys: neighbours most often lie in the same region.
 #[derive(Debug)]

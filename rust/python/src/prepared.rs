@@ -5,8 +5,8 @@ use std::sync::Arc;
 use flagcx_p2p::{Connection as CoreConnection, Iov, Opcode};
 use pyo3::prelude::*;
 
-use crate::engine::Shared;
 use crate::note::Note;
+use crate::shared::Shared;
 use crate::transfer::{self, Transfer};
 use crate::{number, operation, single};
 

@@ -5,7 +5,7 @@ use std::thread::{self, ThreadId};
 
 use pyo3::prelude::*;
 
-use crate::engine::Shared;
+use crate::shared::Shared;
 
 /// The engines that may still be open. Locked with the interpreter's lock held, and for moments: a forked child finds it
 /// unlocked.

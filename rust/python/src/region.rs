@@ -14,10 +14,10 @@ use pyo3::exceptions::{PyBufferError, PyIndexError, PyTypeError, PyValueError};
 use pyo3::prelude::*;
 use pyo3::types::{PyMapping, PySlice};
 
-use crate::engine::Shared;
 use crate::errors::refused;
 use crate::exported::Exported;
 use crate::kept::{Key, Owner};
+use crate::shared::Shared;
 use crate::single;
 use crate::waiting::TURN;
 

@@ -13,9 +13,9 @@ use pyo3::ffi;
 use pyo3::prelude::*;
 use pyo3::types::{PyInt, PyMemoryView};
 
-use crate::engine::Shared;
 use crate::errors::refused;
 use crate::region::Region;
+use crate::shared::Shared;
 
 /// Registered memory of :meth:`Engine.allocate`: a :class:`Region`, and the bytes themselves.
 ///

@@ -9,11 +9,11 @@ use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
 use pyo3::types::PyTuple;
 
-use crate::engine::Shared;
 use crate::errors::{of_outcome, refused};
 use crate::note::Note;
 use crate::notifier::{self, Fate};
 use crate::reactor::{LoopQueue, Waiters};
+use crate::shared::Shared;
 use crate::{number, operation, single, waiting};
 
 /// How long a thread that drives an event loop may take to cancel: most transfers end in less.
