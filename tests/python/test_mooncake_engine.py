@@ -65,6 +65,25 @@ class Calls(Two):
         self.assertEqual(wrong, [])
         self.assertEqual(self.near.raw, self.far.raw)
 
+    def test_threads_that_initialize_at_once_leave_one_engine(self) -> None:
+        opened: "list[Engine]" = []
+
+        def open_engine(*arguments: str) -> Engine:
+            opened.append(real(*arguments))
+            return opened[-1]
+
+        real, shared = _opening.open_engine, TransferEngine()
+        self.addCleanup(shared.close)
+        with unittest.mock.patch("flagcx_p2p.mooncake._base.open_engine", open_engine):
+            work = [threading.Thread(target=shared.initialize, args=("127.0.0.1", "P2PHANDSHAKE", "tcp", "")) for _ in range(4)]
+            for thread in work:
+                thread.start()
+            for thread in work:
+                thread.join()
+        self.assertEqual([engine for engine in opened if not engine.closed], [shared.get_engine()])
+        shared.close()
+        self.assertTrue(all(engine.closed for engine in opened))
+
     def test_a_closed_engine_fails_every_call(self) -> None:
         number = self.client.transfer_submit_write(self.peer, self.here, self.there, 64)
         self.assertEqual(self.client.get_batch_transfer_status([number]), 0)
@@ -123,6 +142,8 @@ class Calls(Two):
                 self.assertEqual(self.client.transfer_sync_write(self.peer, address, self.there, 4096), 0)
                 self.assertEqual(self.far.raw[:4096], b"x" * 4096)
                 self.assertEqual(self.client.transfer_sync_read(self.peer, address, self.there, 4096), -1)
+                self.assertEqual(self.client.write_bytes_to_buffer(address, b"y", 1), -1)
+                self.assertEqual(self.client.read_bytes_from_buffer(address, 4096), b"x" * 4096)
                 self.assertEqual(self.client.unregister_memory(address), 0)
 
     def test_a_notification_of_an_engine_is_a_message(self) -> None:

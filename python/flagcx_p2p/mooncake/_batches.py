@@ -49,7 +49,8 @@ class Batch:
                 self._transfer.wait(max(0.0, self._deadline - time.monotonic()) if block else 0.0)
             return _DONE
         except TimeoutError:
-            if time.monotonic() < self._deadline or self._transfer is None:
+            # One that was waited for is over time, however early the wait came back.
+            if self._transfer is None or (not block and time.monotonic() < self._deadline):
                 return _RUNNING
             return self._stop(self._transfer)
         except (P2pError, Refused, ValueError) as error:
@@ -57,12 +58,15 @@ class Batch:
             return TIMED_OUT if isinstance(error, TransferTimedOut) else FAILED
 
     def _stop(self, transfer: Transfer) -> int:
-        transfer.cancel()
         try:
+            transfer.cancel()
             transfer.wait(0.0)
         except TransferFailed as error:
             LOG.error("transfer: not over at its deadline: %s", error)
             return TIMED_OUT
+        except P2pError as error:
+            LOG.error("transfer: %s", error)
+            return FAILED
         return _DONE  # it ended before it could be stopped
 
 

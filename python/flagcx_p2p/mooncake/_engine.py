@@ -12,6 +12,7 @@ from ._batches import Batch
 from ._codes import FAILED, LOG, NO_ADDRESS, UNREACHABLE, status
 from ._lending import with_memory
 from ._numbers import Numbers, number, right_kinds, same_length
+from ._opened import Opened
 from ._types import TransferNotify, TransferOpcode
 
 _Opcode = TransferOpcode
@@ -96,13 +97,14 @@ class TransferEngine(Base):
         notify: "TransferNotify | None" = None,
     ) -> None:
         right_kinds(opcode, notify)
-        connection = self._connect(peer)
+        opened = self._open()
+        connection = opened.connect(peer)
         same_length(local, remote, lengths)
         message = None if notify is None else notify.encoded()  # before a byte is moved
         move = connection.write_many if opcode is _Opcode.Write else connection.read_many
         seconds = self._time(lengths)
         with contextlib.ExitStack() as until:
-            self._with_memory((local, remote, lengths), lambda: move(local, remote, lengths, timeout=seconds), until)
+            _with_memory(opened, (local, remote, lengths), lambda: move(local, remote, lengths, timeout=seconds), until)
         if message is not None:
             connection.notify(*message)
 
@@ -140,27 +142,33 @@ class TransferEngine(Base):
 
     def transfer_check_status(self, batch_id: int) -> int:
         """0: it runs. 1: it is done. -1: it failed. -2: its time has passed. After 1, -1 and -2 the number means nothing: -1."""
-        return self._batches.check(number(batch_id))
+        return self._check([number(batch_id)], block=False)[0]
 
     def get_batch_transfer_status(self, batch_ids: Numbers) -> int:
         """Waits for the ends of all. 0: all are done. -1: one or more failed. The numbers mean nothing afterwards."""
-        batches = self._batches
-        numbers = [number(one) for one in batch_ids]
-        codes = [batches.check(one, block=True) for one in numbers]
+        codes = self._check([number(one) for one in batch_ids], block=True)
         return 0 if all(code == 1 for code in codes) else FAILED
+
+    def _check(self, numbers: "list[int]", block: bool) -> "list[int]":
+        opened = self._opened
+        if opened is None:
+            LOG.error("transfers %s: the engine is not open: they ended with it", numbers)
+            return [FAILED] * len(numbers)
+        return [opened.batches.check(one, block) for one in numbers]
 
     def _start(self, peer: str, local: Numbers, remote: Numbers, lengths: Numbers, opcode: _Opcode) -> int:
         right_kinds(opcode, None)
 
         def start() -> int:
-            connection = self._connect(peer)
+            opened = self._open()
+            connection = opened.connect(peer)
             same_length(local, remote, lengths)
-            return self._batches.add(self._started(connection, local, remote, lengths, opcode))
+            return opened.batches.add(self._started(opened, connection, local, remote, lengths, opcode))
 
         return self._or_zero("transfer", start)
 
     def _started(
-        self, connection: Connection, local: Numbers, remote: Numbers, lengths: Numbers, opcode: _Opcode
+        self, opened: Opened, connection: Connection, local: Numbers, remote: Numbers, lengths: Numbers, opcode: _Opcode
     ) -> Batch:
         if len(lengths) == 0:
             return Batch()
@@ -168,7 +176,7 @@ class TransferEngine(Base):
         seconds = self._time(lengths)
         until = contextlib.ExitStack()
         try:
-            transfer = self._with_memory((local, remote, lengths), lambda: start(local, remote, lengths), until)
+            transfer = _with_memory(opened, (local, remote, lengths), lambda: start(local, remote, lengths), until)
         except (P2pError, ValueError) as error:
             until.close()
             return Batch(error=error)  # its status says so, as Mooncake's does
@@ -181,18 +189,20 @@ class TransferEngine(Base):
 
     def get_notifies(self) -> "list[TransferNotify]":
         """The messages that have arrived since the last call. Raises P2pError before `initialize`."""
-        found = self._open().notifications()
+        found = self._open().engine.notifications()
         return [TransferNotify(one.name.decode(errors="replace"), one.content.decode(errors="replace")) for one in found]
 
     def send_probe(self, peer_server_name: str) -> int:
         """Whether the peer answers: 0, -102 if it does not, -101 for what cannot be a peer's name, -1 before `initialize`."""
+        opened = self._opened
+        if opened is None:
+            LOG.error("send_probe: the engine is not open: call initialize() first, and look at what it answers")
+            return FAILED
         try:
-            self._connect(peer_server_name)
+            opened.connect(peer_server_name)
         except (P2pError, ValueError) as error:
             LOG.error("send_probe: %s", error)
-            if self.get_engine() is None:
-                return FAILED
-            may_be_one = _address.is_session(peer_server_name) if self._peers is None else isinstance(error, P2pError)
+            may_be_one = _address.is_session(peer_server_name) if opened.peers is None else isinstance(error, P2pError)
             return UNREACHABLE if may_be_one else NO_ADDRESS
         return 0
 
@@ -206,15 +216,16 @@ class TransferEngine(Base):
         """How long a transfer may take."""
         return self._seconds + int(sum(lengths)) / 1e9
 
-    def _with_memory(
-        self, columns: "tuple[Numbers, Numbers, Numbers]", call: "Callable[[], _Answer]", until: contextlib.ExitStack
-    ) -> "_Answer":
-        local, _, lengths = columns
-        ranges = ((int(address), int(size)) for address, size in zip(local, lengths, strict=True))
-        try:
-            return with_memory(self._memory, self._open(), ranges, call, until)
-        except ValueError:
-            for column in columns:
-                for value in column:
-                    number(value)  # raises TypeError for what is out of range
-            raise
+
+def _with_memory(
+    opened: Opened, columns: "tuple[Numbers, Numbers, Numbers]", call: "Callable[[], _Answer]", until: contextlib.ExitStack
+) -> "_Answer":
+    local, _, lengths = columns
+    ranges = ((int(address), int(size)) for address, size in zip(local, lengths, strict=True))
+    try:
+        return with_memory(opened.memory, opened.engine, ranges, call, until)
+    except ValueError:
+        for column in columns:
+            for value in column:
+                number(value)  # raises TypeError for what is out of range
+        raise

@@ -1,6 +1,7 @@
 """The memory of one engine: registered by the program, or given to it."""
 
 import bisect
+import contextlib
 import threading
 from collections.abc import Iterable
 
@@ -33,7 +34,9 @@ class Memory:
                 done.append(address)
         except BaseException:
             for address in done:
-                self.unregister(address)
+                # Another thread may have done it, and one that fails must not keep the others.
+                with contextlib.suppress(P2pError, Refused):
+                    self.unregister(address)
             raise
 
     def unregister(self, address: int) -> None:
