@@ -24,6 +24,8 @@ find_program(FLAGCX_P2P_SHLIBDEPS dpkg-shlibdeps)
 mark_as_advanced(FLAGCX_P2P_SHLIBDEPS)
 if(FLAGCX_P2P_SHLIBDEPS)
   set(CPACK_DEBIAN_PACKAGE_SHLIBDEPS ON)
+else()
+  message(STATUS "flagcx-p2p: dpkg-shlibdeps not found (package dpkg-dev): a .deb will not say what it depends on")
 endif()
 # Found at run time; without a NIC they are not used.
 set(CPACK_DEBIAN_PACKAGE_RECOMMENDS "ibverbs-providers")

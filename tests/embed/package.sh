@@ -59,6 +59,8 @@ done
 [ "$(dpkg-deb -f "$deb" Package)" = flagcx-p2p ] || fail "$deb is another package"
 if command -v dpkg-shlibdeps >/dev/null; then
   dpkg-deb -f "$deb" Depends | grep -q libc6 || fail "$deb depends on no libc"
+else
+  echo "not run: what the package depends on: dpkg-shlibdeps is missing (package dpkg-dev)"
 fi
 dpkg-deb --ctrl-tarfile "$deb" | tar -xO ./shlibs | grep -q '^libflagcx_p2p 0 ' || fail "$deb tells no other package its SONAME"
 dpkg -x "$deb" "$work/deb"
