@@ -9,9 +9,10 @@ use crate::pool::{EndState, OwnedDriveGuard};
 /// Told once of the end of a transfer.
 pub(crate) trait AtEnd: Debug + Send + Sync {
     /// The transfer has ended like that; `None` if it was asked about before, and how it ended is not remembered any more. Its
-    /// record may be another transfer's already: nothing is to be read from it. The calling thread may hold a worker's lock: nothing here may wait, run code of the program,
-    /// or drop what may be the last reference to a connection. What must do so goes to
-    /// [`Worker::run_soon`](crate::pool::Worker::run_soon).
+    /// record may be another transfer's already: nothing is to be read from it.
+    ///
+    /// The calling thread may hold a worker's lock: nothing here may wait, run code of the program, or drop what may be the last
+    /// reference to a connection. What must do so goes to [`Worker::run_soon`](crate::pool::Worker::run_soon).
     fn ended(self: Arc<Self>, state: Option<EndState>);
 
     /// Whether it is told of the end even if another one takes its place.
