@@ -20,8 +20,9 @@ use crate::error::{CliError, Problem, Result, While};
 use crate::output::units;
 use crate::settings;
 
-/// How long a client may take to open its session and to prove the key.
-const OPEN_TIMEOUT: Duration = Duration::from_secs(2);
+/// How long a client may take to open its session and to prove the key: 5 s, as at the engine's listeners; 2 s are too short on a busy
+/// host.
+const OPEN_TIMEOUT: Duration = Duration::from_secs(5);
 /// Time without a request after which a client counts as lost.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(120);
 /// How often the client's stream is looked at while this side transfers.

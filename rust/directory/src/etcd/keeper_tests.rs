@@ -111,7 +111,7 @@ fn publish(etcd: &Etcd, name: &str, milliseconds: u64) -> Result<Lease, Error> {
 }
 
 #[test]
-fn names_whose_publication_takes_longer_than_the_lease_come_back_all() {
+fn names_that_take_longer_to_publish_than_the_lease_lasts_come_back_all() {
     let (kept, server) = play();
     let etcd = open(&server);
     let leases: Vec<_> = (0..30).map(|n| publish(&etcd, &format!("n{n}"), 5000).unwrap()).collect();
