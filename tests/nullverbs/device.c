@@ -138,6 +138,7 @@ int ibv_query_device(struct ibv_context *context, struct ibv_device_attr *out) {
       .max_qp_rd_atom = 16,
       .max_qp_init_rd_atom = 16,
       .max_res_rd_atom = 1 << 20,
+      .atomic_cap = settings.atomics ? IBV_ATOMIC_HCA : IBV_ATOMIC_NONE,
       .max_pkeys = 1,
       .local_ca_ack_delay = 15,
       .phys_port_cnt = 1,

@@ -44,11 +44,16 @@ struct settings {
   uint64_t address;        // IPv4 address of the mapped GID, host order; 0: the host's own
   uint64_t fork_status;    // enum ibv_fork_status
   uint64_t fork_errno;     // answer of ibv_fork_init
+  uint64_t atomics;        // 0: no atomics, and a queue pair that offers them to peers is refused
+  uint64_t true_max_message; // bytes of one request where max_message, which the port reports, is 0
 };
 extern struct settings settings;
 
 // Sets one of the above by its name; 0, or EINVAL. At load time the environment sets it: NULLVERBS_<NAME>.
 int nullverbs_set(const char *name, uint64_t value);
+// Applies the settings of profiles, a list of names with commas between; 0, or EINVAL for a name that does not exist. At
+// load time the environment does: NULLVERBS_PROFILE, before the single settings.
+int nullverbs_profile(const char *names);
 
 // The objects that exist now. Exported for tests that look for leaks.
 struct nullverbs_live {

@@ -86,7 +86,7 @@ static inline int execute(struct queue_pair *pair, const struct ibv_send_wr *wr,
   int right = reading ? IBV_ACCESS_REMOTE_READ : IBV_ACCESS_REMOTE_WRITE;
   if (!reading && wr->opcode != IBV_WR_RDMA_WRITE)
     return IBV_WC_LOC_QP_OP_ERR;
-  if (length > settings.max_message)
+  if (length > (settings.max_message ? settings.max_message : settings.true_max_message))
     return IBV_WC_LOC_LEN_ERR;
 
   struct slot *peer = slot_of(atomic_load_explicit(&slots[pair->slot].peer, memory_order_relaxed));

@@ -174,6 +174,8 @@ int ibv_modify_qp(struct ibv_qp *verbs, struct ibv_qp_attr *in, int mask) {
     TRACE("qp 0x%x: %d -> %d refused (mask 0x%x)\n", verbs->qp_num, from, to, mask);
     return EINVAL;
   }
+  if (!settings.atomics && (mask & IBV_QP_ACCESS_FLAGS) && (in->qp_access_flags & IBV_ACCESS_REMOTE_ATOMIC))
+    return EOPNOTSUPP;
   take_fields(&pair->attributes, in, mask);
   if (mask & IBV_QP_DEST_QPN)
     atomic_store(&slot->peer, in->dest_qp_num);

@@ -19,6 +19,7 @@ struct settings settings = {
     .link_layer = IBV_LINK_LAYER_ETHERNET,
     .locked_bytes = UINT64_MAX,
     .fork_status = IBV_FORK_UNNEEDED,
+    .atomics = 1,
 };
 struct counters counters;
 
@@ -46,6 +47,8 @@ static const struct {
     {"address", offsetof(struct settings, address)},
     {"fork_status", offsetof(struct settings, fork_status)},
     {"fork_errno", offsetof(struct settings, fork_errno)},
+    {"atomics", offsetof(struct settings, atomics)},
+    {"true_maxmsg", offsetof(struct settings, true_max_message)},
 };
 static const size_t table_length = sizeof table / sizeof *table;
 
@@ -79,6 +82,11 @@ static void print_counters(void) {
 }
 
 __attribute__((constructor)) static void read_environment(void) {
+  const char *profile = getenv("NULLVERBS_PROFILE");
+  if (profile && nullverbs_profile(profile)) {
+    fprintf(stderr, "nullverbs: NULLVERBS_PROFILE=%s names a profile that does not exist\n", profile);
+    abort();
+  }
   for (size_t i = 0; i < table_length; i++) {
     char name[64];
     snprintf(name, sizeof name, "NULLVERBS_%s", table[i].name);

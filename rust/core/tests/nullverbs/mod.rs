@@ -71,6 +71,25 @@ impl Standin {
         standin
     }
 
+    /// Loads a copy that plays the devices of `profile`: a name, or several with commas between, of the stand-in's
+    /// README.
+    pub(crate) fn playing(profile: &str, settings: &[(&str, u64)]) -> Self {
+        let standin = Self::new(&[]);
+        let names = std::ffi::CString::new(profile).unwrap();
+        // SAFETY: the prototype is that of nullverbs.h.
+        let code = unsafe {
+            let apply = standin
+                .library
+                .get::<unsafe extern "C" fn(*const libc::c_char) -> libc::c_int>(b"nullverbs_profile");
+            apply.unwrap()(names.as_ptr())
+        };
+        assert_eq!(code, 0, "the stand-in has no profile {profile:?}");
+        for (name, value) in settings {
+            standin.set(name, *value);
+        }
+        standin
+    }
+
     /// Options that open this copy.
     pub(crate) fn options(&self) -> VerbsOptions {
         VerbsOptions { library: Some(self.file.to_str().unwrap().to_owned()), ..VerbsOptions::default() }
