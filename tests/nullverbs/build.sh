@@ -15,8 +15,8 @@ build() {
     mv -f "$target.$$" "$target"
 }
 
-build "$out/lib/libibverbs.so.1" "$here"/settings.c "$here"/profile.c "$here"/device.c "$here"/memory.c \
-    "$here"/completion.c "$here"/queue_pair.c "$here"/post.c "$here"/unsupported.c -fPIC -shared -pthread \
+build "$out/lib/libibverbs.so.1" "$here"/settings.c "$here"/profile.c "$here"/device.c "$here"/addresses.c \
+    "$here"/memory.c "$here"/completion.c "$here"/queue_pair.c "$here"/post.c "$here"/unsupported.c -fPIC -shared -pthread \
     -Wl,-soname,libibverbs.so.1 -Wl,--version-script="$here/nullverbs.map"
 ln -sfn libibverbs.so.1 "$out/lib/libibverbs.so"
 build "$out/raw_bench" "$here/raw_bench.c" -L"$out/lib" -libverbs

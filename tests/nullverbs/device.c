@@ -2,40 +2,17 @@
 #define _GNU_SOURCE
 #include "nullverbs.h"
 
-#include <arpa/inet.h>
 #include <errno.h>
 #include <fcntl.h>
-#include <ifaddrs.h>
-#include <net/if.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
 static struct ibv_device devices[MAX_DEVICES];
-static uint32_t host_address; // IPv4, network order
 static struct context *contexts;
 static struct lock contexts_lock;
 
-// The host's first address that is up and not loopback, so that engines can match it with their own.
-static uint32_t find_host_address(void) {
-  uint32_t address = htonl(INADDR_LOOPBACK);
-  struct ifaddrs *list;
-  if (getifaddrs(&list))
-    return address;
-  for (struct ifaddrs *item = list; item; item = item->ifa_next) {
-    if (!item->ifa_addr || item->ifa_addr->sa_family != AF_INET)
-      continue;
-    if ((item->ifa_flags & IFF_LOOPBACK) || !(item->ifa_flags & IFF_UP))
-      continue;
-    address = ((struct sockaddr_in *)item->ifa_addr)->sin_addr.s_addr;
-    break;
-  }
-  freeifaddrs(list);
-  return address;
-}
-
 __attribute__((constructor)) static void name_devices(void) {
-  host_address = find_host_address();
   for (int i = 0; i < MAX_DEVICES; i++) {
     struct ibv_device *device = &devices[i];
     device->node_type = IBV_NODE_CA;
@@ -47,9 +24,6 @@ __attribute__((constructor)) static void name_devices(void) {
   }
 }
 
-static uint64_t guid_of(long index) {
-  return htobe64(0x0200000000abcd00ull | (uint64_t)index);
-}
 static int index_of(struct ibv_context *context) {
   return ((struct context *)context)->index;
 }
@@ -150,39 +124,19 @@ int ibv_query_port(struct ibv_context *context, uint8_t port, struct _compat_ibv
   struct ibv_port_attr *attributes = (struct ibv_port_attr *)out;
   if (port != 1)
     return EINVAL;
-  int infiniband = settings.link_layer == IBV_LINK_LAYER_INFINIBAND;
   attributes->state = (enum ibv_port_state)settings.port_state;
   attributes->max_mtu = attributes->active_mtu = IBV_MTU_4096;
   attributes->gid_tbl_len = (int)settings.gids;
   attributes->port_cap_flags = IBV_PORT_CM_SUP;
   attributes->max_msg_sz = (uint32_t)settings.max_message;
   attributes->pkey_tbl_len = 1;
-  attributes->lid = infiniband ? (uint16_t)(index_of(context) + 1) : 0;
+  attributes->lid = lid_of(index_of(context));
   attributes->max_vl_num = 1;
   attributes->active_width = 2; // 4 lanes
   attributes->active_speed = 32;
   attributes->phys_state = 5;
-  attributes->link_layer = (uint8_t)settings.link_layer;
-  return 0;
-}
-
-int ibv_query_gid(struct ibv_context *context, uint8_t port, int index, union ibv_gid *out) {
-  if (port != 1 || index < 0 || (uint64_t)index >= settings.gids) {
-    errno = EINVAL;
-    return -1;
-  }
-  memset(out, 0, sizeof *out);
-  int mapped = settings.gids > 1;
-  if (mapped && index == 0) {
-    uint64_t guid = guid_of(index_of(context));
-    out->raw[0] = 0xfe;
-    out->raw[1] = 0x80;
-    memcpy(out->raw + 8, &guid, sizeof guid);
-  } else if (index == mapped) {
-    out->raw[10] = out->raw[11] = 0xff;
-    uint32_t address = settings.address ? htonl((uint32_t)settings.address) : host_address;
-    memcpy(out->raw + 12, &address, sizeof address);
-  }
+  attributes->link_layer = settings.hide_link_layer ? IBV_LINK_LAYER_UNSPECIFIED : (uint8_t)settings.link_layer;
+  attributes->flags = settings.grh_required ? IBV_QPF_GRH_REQUIRED : 0;
   return 0;
 }
 

@@ -63,6 +63,10 @@ struct ibv_mr *ibv_reg_mr_iova2(struct ibv_pd *domain, void *address, size_t len
     errno = EINVAL;
     return NULL;
   }
+  if (!settings.atomics && (access & IBV_ACCESS_REMOTE_ATOMIC)) {
+    errno = EOPNOTSUPP;
+    return NULL;
+  }
   if (length &&
       (!is_mapped(address, length) || ((access & IBV_ACCESS_LOCAL_WRITE) && !is_writable(address, length)))) {
     errno = EFAULT;

@@ -46,6 +46,14 @@ struct settings {
   uint64_t fork_errno;     // answer of ibv_fork_init
   uint64_t atomics;        // 0: no atomics, and a queue pair that offers them to peers is refused
   uint64_t true_max_message; // bytes of one request where max_message, which the port reports, is 0
+  uint64_t grh_required;     // 1: the port wants a global route header with every address (InfiniBand)
+  uint64_t subnet_prefix;    // of GID [0] of the first device, host order
+  uint64_t subnet_step;      // added to it for each further device
+  uint64_t stale_gids;       // entries of an interface that is gone, between [0] and the host's address
+  uint64_t refused_gids;     // bits of the GID indices from which no address can be reached
+  uint64_t traffic_class;    // not 0: queue pairs with another one are refused
+  uint64_t gid_calls;        // 2: ibv_query_gid_table and ibv_query_gid_ex, 1: the latter, 0: neither
+  uint64_t hide_link_layer;  // 1: the port reports no link layer
 };
 extern struct settings settings;
 
@@ -196,6 +204,11 @@ static inline struct slot *slot_of(uint32_t number) {
 
 // ---- between the files ----------------------------------------------------------------------------------------------
 
+// addresses.c: of the device of an index; the GUID in network order, and 0 for the LID of an Ethernet port.
+uint64_t guid_of(long index);
+uint16_t lid_of(long index);
+// addresses.c: whether packets to `address` reach queue pair `peer`.
+int is_good_address(struct ibv_context *context, const struct ibv_ah_attr *address, uint32_t peer);
 // device.c: queues an asynchronous event about queue pair `number`, or about the whole device if that is 0.
 void raise_event(struct ibv_context *context, enum ibv_event_type type, uint32_t number);
 // completion.c: appends, and wakes the channel if armed.

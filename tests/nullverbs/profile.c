@@ -8,6 +8,9 @@
 
 #define MOST_SETTINGS 8
 
+#define INFINIBAND \
+  { "link_layer", IBV_LINK_LAYER_INFINIBAND }
+
 static const struct {
   const char *name;
   struct {
@@ -15,6 +18,14 @@ static const struct {
     uint64_t value;
   } settings[MOST_SETTINGS]; // ends at the first without a name
 } profiles[] = {
+    {"grh_required", {INFINIBAND, {"grh_required", 1}}},
+    {"foreign_prefix", {INFINIBAND, {"subnet_prefix", 0xfec0000000000001}, {"subnet_step", 1}}},
+    {"foreign_prefix_flid", {INFINIBAND, {"subnet_prefix", 0xfec0000001230001}, {"subnet_step", 0x10001}}},
+    {"link_layer_0", {INFINIBAND, {"hide_link_layer", 1}}},
+    {"link_layer_0_ethernet", {{"hide_link_layer", 1}}},
+    {"stale_gids", {{"gids", 8}, {"stale_gids", 2}}},
+    {"refused_gids", {{"gids", 8}, {"stale_gids", 1}, {"refused_gids", 1 << 2}}},
+    {"old_gid_library", {{"gid_calls", 0}}},
     {"no_atomics", {{"atomics", 0}}},
     {"max_msg_0", {{"maxmsg", 0}, {"true_maxmsg", 1u << 30}}},
 };

@@ -127,18 +127,9 @@ static int required_fields(int from, int to) {
   }
 }
 
-// Ethernet is addressed by GID with a global route header, InfiniBand by LID.
-static int is_good_address(const struct ibv_ah_attr *address) {
-  if (address->port_num != 1 || address->sl > 15)
-    return 0;
-  if (settings.link_layer == IBV_LINK_LAYER_ETHERNET)
-    return address->is_global && address->grh.sgid_index < settings.gids;
-  return !address->is_global && address->dlid;
-}
-
-static int are_good(const struct ibv_qp_attr *in, int mask) {
-  return !(((mask & IBV_QP_AV) && !is_good_address(&in->ah_attr)) || ((mask & IBV_QP_PORT) && in->port_num != 1) ||
-           ((mask & IBV_QP_PKEY_INDEX) && in->pkey_index) ||
+static int are_good(const struct queue_pair *pair, const struct ibv_qp_attr *in, int mask) {
+  return !(((mask & IBV_QP_AV) && !is_good_address(pair->verbs.context, &in->ah_attr, in->dest_qp_num)) ||
+           ((mask & IBV_QP_PORT) && in->port_num != 1) || ((mask & IBV_QP_PKEY_INDEX) && in->pkey_index) ||
            ((mask & IBV_QP_PATH_MTU) && (in->path_mtu < IBV_MTU_256 || in->path_mtu > IBV_MTU_4096)) ||
            ((mask & IBV_QP_TIMEOUT) && in->timeout > 31) || ((mask & IBV_QP_RETRY_CNT) && in->retry_cnt > 7) ||
            ((mask & IBV_QP_RNR_RETRY) && in->rnr_retry > 7) ||
@@ -170,7 +161,7 @@ int ibv_modify_qp(struct ibv_qp *verbs, struct ibv_qp_attr *in, int mask) {
   struct slot *slot = &slots[pair->slot];
   int from = slot->state, to = mask & IBV_QP_STATE ? (int)in->qp_state : from;
   int required = mask & IBV_QP_STATE ? required_fields(from, to) : 0;
-  if (required < 0 || (mask & required) != required || !are_good(in, mask)) {
+  if (required < 0 || (mask & required) != required || !are_good(pair, in, mask)) {
     TRACE("qp 0x%x: %d -> %d refused (mask 0x%x)\n", verbs->qp_num, from, to, mask);
     return EINVAL;
   }

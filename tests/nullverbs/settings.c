@@ -20,6 +20,8 @@ struct settings settings = {
     .locked_bytes = UINT64_MAX,
     .fork_status = IBV_FORK_UNNEEDED,
     .atomics = 1,
+    .subnet_prefix = 0xfe80000000000000,
+    .gid_calls = 2,
 };
 struct counters counters;
 
@@ -49,6 +51,14 @@ static const struct {
     {"fork_errno", offsetof(struct settings, fork_errno)},
     {"atomics", offsetof(struct settings, atomics)},
     {"true_maxmsg", offsetof(struct settings, true_max_message)},
+    {"grh_required", offsetof(struct settings, grh_required)},
+    {"subnet_prefix", offsetof(struct settings, subnet_prefix)},
+    {"subnet_step", offsetof(struct settings, subnet_step)},
+    {"stale_gids", offsetof(struct settings, stale_gids)},
+    {"refused_gids", offsetof(struct settings, refused_gids)},
+    {"traffic_class", offsetof(struct settings, traffic_class)},
+    {"gid_calls", offsetof(struct settings, gid_calls)},
+    {"hide_link_layer", offsetof(struct settings, hide_link_layer)},
 };
 static const size_t table_length = sizeof table / sizeof *table;
 

@@ -30,17 +30,6 @@ int ibv_destroy_srq(struct ibv_srq *srq) {
   return ENOSYS;
 }
 
-struct ibv_ah *ibv_create_ah(struct ibv_pd *pd, struct ibv_ah_attr *attributes) {
-  (void)pd, (void)attributes;
-  errno = ENOSYS;
-  return NULL;
-}
-
-int ibv_destroy_ah(struct ibv_ah *ah) {
-  (void)ah;
-  return ENOSYS;
-}
-
 int ibv_query_ece(struct ibv_qp *qp, struct ibv_ece *ece) {
   (void)qp, (void)ece;
   return EOPNOTSUPP;

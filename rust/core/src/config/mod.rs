@@ -81,8 +81,8 @@ pub struct Config {
     pub ib_addr_range: String,
     /// `FLAGCX_P2P_MTU`, bytes.
     pub mtu: u32,
-    /// `FLAGCX_P2P_IB_TC`, else `FLAGCX_IB_TC`.
-    pub traffic_class: u8,
+    /// `FLAGCX_P2P_IB_TC`, else `FLAGCX_IB_TC`; `None` if neither is set: the device's default.
+    pub traffic_class: Option<u8>,
     /// `FLAGCX_P2P_IB_TC` alone, -1 if unset: what the C++ configuration struct shows.
     pub p2p_traffic_class: i32,
     /// `FLAGCX_P2P_RETRY_CNT`, else `FLAGCX_IB_RETRY_CNT`.
@@ -310,6 +310,7 @@ impl Config {
             port: self.ib_port,
             relaxed_ordering: self.relaxed_ordering,
             library: self.ibverbs.clone(),
+            ..VerbsOptions::default()
         }
     }
 }

@@ -32,7 +32,7 @@ pub(super) fn config(source: &dyn Fn(&str) -> Option<String>) -> Config {
     let gid_index = read.set_integer(&rdma::GID_INDEX);
     let ib_gid_index = read.integer(&rdma::IB_GID_INDEX);
     let traffic_class = read.set_integer(&rdma::TRAFFIC_CLASS);
-    let ib_traffic_class: u8 = read.number(&rdma::IB_TC);
+    let ib_traffic_class = read.set_integer(&rdma::IB_TC);
     let retry_count = read.set_integer(&rdma::RETRY_CNT);
     let ib_retry_count = read.integer(&rdma::IB_RETRY_CNT);
 
@@ -64,7 +64,9 @@ pub(super) fn config(source: &dyn Fn(&str) -> Option<String>) -> Config {
         prefer_ipv6: read.word(&rdma::IB_ADDR_FAMILY) == "AF_INET6",
         ib_addr_range: read.parsed(&rdma::IB_ADDR_RANGE, parse_range).unwrap_or_default(),
         mtu: read.number(&rdma::MTU),
-        traffic_class: traffic_class.and_then(|class| u8::try_from(class).ok()).unwrap_or(ib_traffic_class),
+        traffic_class: [traffic_class, ib_traffic_class]
+            .into_iter()
+            .find_map(|class| u8::try_from(class?).ok()),
         p2p_traffic_class: traffic_class.and_then(|class| i32::try_from(class).ok()).unwrap_or(-1),
         retry_count: u8::try_from(retry_count.unwrap_or(ib_retry_count)).unwrap_or(7),
         ib_timeout: read.number(&rdma::IB_TIMEOUT),

@@ -26,6 +26,7 @@
 use std::fmt::Debug;
 use std::net::IpAddr;
 use std::os::fd::BorrowedFd;
+use std::path::PathBuf;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -282,8 +283,8 @@ pub struct VerbsOptions {
     pub pkey_index: u16,
     /// Service level, 0..=15.
     pub service_level: u8,
-    /// GRH traffic class.
-    pub traffic_class: u8,
+    /// Traffic class of packets with a global route header; `None` for the device's default, and 0 where it has none.
+    pub traffic_class: Option<u8>,
     /// Largest path MTU in bytes.
     pub max_mtu: u32,
     /// Port to use; `None` takes every active port.
@@ -292,6 +293,8 @@ pub struct VerbsOptions {
     pub relaxed_ordering: bool,
     /// libibverbs to load instead of `libibverbs.so.1`.
     pub library: Option<String>,
+    /// The kernel's files: `/sys`, or a copy of a machine's.
+    pub sysfs: PathBuf,
 }
 
 impl Default for VerbsOptions {
@@ -306,11 +309,12 @@ impl Default for VerbsOptions {
             retry_count: 7,
             pkey_index: 0,
             service_level: 0,
-            traffic_class: 0,
+            traffic_class: None,
             max_mtu: 4096,
             port: None,
             relaxed_ordering: true,
             library: None,
+            sysfs: PathBuf::from("/sys"),
         }
     }
 }

@@ -93,7 +93,7 @@ fn defaults_are_those_of_the_original_engine() {
     assert_eq!((config.cq_depth, config.max_wr_per_post, config.max_requests), (4096, 256, 256));
     assert_eq!((config.batch_poll_size, config.slice_size, config.fragment_limit), (64, 1 << 30, 4096));
     assert_eq!((config.max_sge, config.max_inline, config.mtu), (4, 64, 4096));
-    assert_eq!((config.gid_index, config.traffic_class, config.retry_count), (None, 0, 7));
+    assert_eq!((config.gid_index, config.traffic_class, config.retry_count), (None, None, 7));
     assert_eq!((config.p2p_gid_index, config.p2p_traffic_class, config.notif_max_peers), (-1, -1, 64));
     assert!(!config.dest_dev_affinity && config.warnings().is_empty() && config.check().is_ok());
 }
@@ -107,9 +107,9 @@ fn an_explicit_setting_wins_even_if_it_is_the_default() {
     assert_eq!(config_of(&both).retry_count, 7);
     assert_eq!(config_of(&both[1..]).retry_count, 2);
     let both = [("FLAGCX_P2P_IB_TC", "8"), ("FLAGCX_IB_TC", "106")];
-    assert_eq!(config_of(&both).traffic_class, 8);
-    assert_eq!(config_of(&both[1..]).traffic_class, 106);
-    assert_eq!(config_of(&[("FLAGCX_P2P_IB_TC", "-1"), both[1]]).traffic_class, 106);
+    assert_eq!(config_of(&both).traffic_class, Some(8));
+    assert_eq!(config_of(&both[1..]).traffic_class, Some(106));
+    assert_eq!(config_of(&[("FLAGCX_P2P_IB_TC", "-1"), both[1]]).traffic_class, Some(106));
     assert_eq!(config_of(&[("FLAGCX_P2P_RETRY_CNT", "9"), ("FLAGCX_IB_RETRY_CNT", "2")]).retry_count, 2);
     assert_eq!(config_of(&[]).ib_port, None);
     assert_eq!(config_of(&[("FLAGCX_P2P_IB_PORT", "1")]).ib_port, Some(1));

@@ -62,12 +62,12 @@ variables! {
     TRAFFIC_CLASS = Variable::integer("FLAGCX_P2P_IB_TC", -1, -1, 255)
         .falls_back_to("FLAGCX_IB_TC")
         .read_by("fabric::verbs")
-        .changes("Traffic class of the packets; -1 takes `FLAGCX_IB_TC`.")
+        .changes("Traffic class of the packets; -1 takes `FLAGCX_IB_TC`, and where that is unset too the class that the NIC was given.")
         .when("The fabric's lossless class is not class 0.")
         .example("106");
     IB_TC = Variable::integer("FLAGCX_IB_TC", 0, 0, 255)
         .read_by("fabric::verbs")
-        .changes("As `FLAGCX_P2P_IB_TC`, for the collectives as well.")
+        .changes("As `FLAGCX_P2P_IB_TC`, for the collectives as well; unset, the class that the NIC was given, else 0.")
         .when("As `FLAGCX_P2P_IB_TC`.")
         .example("106");
     RETRY_CNT = Variable::integer("FLAGCX_P2P_RETRY_CNT", 7, 0, 7)

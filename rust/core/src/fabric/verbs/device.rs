@@ -9,9 +9,9 @@ use super::gid::GidPreference;
 use super::memory::VerbsMemoryRegion;
 use super::port::{LocalPort, gid_table};
 use super::queue_pair::VerbsQueuePair;
-use super::sys::ibv_device_attr;
+use super::sys::{ibv_atomic_cap, ibv_device_attr};
 use super::sysfs::DeviceFiles;
-use super::transitions::QueuePairSettings;
+use super::transitions::{DeviceLimits, QueuePairSettings};
 use crate::fabric::{
     Capabilities, CompletionQueue, Device, DeviceAttributes, DeviceEvent, FabricError, GidEntry, MAX_SGE,
     MemoryRange, MemoryRegion, PortAttributes, Provider, QueueHandle, QueuePair, QueuePairCaps, VerbsOptions,
@@ -43,11 +43,13 @@ impl VerbsDevice {
     ) -> Result<Self, FabricError> {
         let limits = context.query_device()?;
         let attributes = attributes(&context, &files, port.number, &limits);
-        let settings = QueuePairSettings::new(
-            options,
-            attributes.max_rd_atomic_initiator,
-            attributes.max_rd_atomic_responder,
-        );
+        let device = DeviceLimits {
+            max_initiator: attributes.max_rd_atomic_initiator,
+            max_responder: attributes.max_rd_atomic_responder,
+            atomics: limits.atomic_cap != ibv_atomic_cap::IBV_ATOMIC_NONE,
+            traffic_class: files.traffic_class(port.number),
+        };
+        let settings = QueuePairSettings::new(options, device);
         let relaxed_ordering = options.relaxed_ordering && context.library.ibv_reg_mr_iova2.is_some();
         let port = Mutex::new(port);
         Ok(Self { context, files, attributes, settings, preference, max_mtu, relaxed_ordering, port })
@@ -112,13 +114,18 @@ impl Device for VerbsDevice {
 
     fn gids(&self) -> Result<Vec<GidEntry>, FabricError> {
         let number = self.attributes.port;
-        Ok(gid_table(&self.context, &self.files, number, &self.context.query_port(number)?))
+        let (attributes, link_layer) = (self.context.query_port(number)?, self.local_port().link_layer);
+        let table = gid_table(&self.context, &self.files, number, link_layer, &attributes);
+        Ok(table.into_iter().map(|candidate| candidate.entry).collect())
     }
 
     fn register(&self, range: &MemoryRange) -> Result<Arc<dyn MemoryRegion>, FabricError> {
         let context = Arc::clone(&self.context);
+        // A device without atomics may refuse memory that offers them, as it refuses a queue pair that does.
+        let mut range = *range;
+        range.access.remote_atomic &= self.settings.atomics;
         let region =
-            VerbsMemoryRegion::register(context, range, self.attributes.max_region, self.relaxed_ordering)?;
+            VerbsMemoryRegion::register(context, &range, self.attributes.max_region, self.relaxed_ordering)?;
         Ok(Arc::new(region))
     }
 

@@ -7,7 +7,7 @@ fn preference(options: &VerbsOptions) -> GidPreference {
     GidPreference::from_options(options).unwrap()
 }
 
-fn table(entries: &[(u8, &str, Option<u8>)]) -> Vec<GidEntry> {
+fn table(entries: &[(u8, &str, Option<u8>)]) -> Vec<Candidate> {
     entries
         .iter()
         .map(|&(index, address, roce_version)| GidEntry {
@@ -16,11 +16,25 @@ fn table(entries: &[(u8, &str, Option<u8>)]) -> Vec<GidEntry> {
             roce_version,
             netdev: Some("eth0".to_owned()),
         })
+        .map(|entry| Candidate { entry, standing: Standing::Here })
         .collect()
 }
 
-fn choose(options: &VerbsOptions, table: &[GidEntry]) -> Result<GidChoice, FabricError> {
-    preference(options).choose("mlx5_0 port 1", LINK_ETHERNET, 16, table)
+fn choose(options: &VerbsOptions, table: &[Candidate]) -> Result<GidChoice, FabricError> {
+    preference(options).choose("mlx5_0 port 1", LINK_ETHERNET, 16, table, |_| Trial::Unknown)
+}
+
+/// [`USUAL`] with the standing of each entry, chosen from with a device that makes addresses from `passing` only.
+fn choose_among(standings: [Standing; 4], passing: &[u8]) -> GidChoice {
+    let mut table = table(USUAL);
+    for (candidate, standing) in table.iter_mut().zip(standings) {
+        candidate.standing = standing;
+    }
+    let trial = |entry: &GidEntry| match passing.contains(&entry.index) {
+        true => Trial::Passed,
+        false => Trial::Refused(libc::EINVAL),
+    };
+    preference(&VerbsOptions::default()).choose("mlx5_0 port 1", LINK_ETHERNET, 16, &table, trial).unwrap()
 }
 
 fn index(options: &VerbsOptions, entries: &[(u8, &str, Option<u8>)]) -> u8 {
@@ -145,9 +159,43 @@ fn a_set_index_must_exist() {
 #[test]
 fn infiniband_takes_the_first() {
     let entries = table(&[(0, "fe80::2:c903:0:1", Some(1)), (1, "fe80::2:c903:0:2", Some(1))]);
-    let choice =
-        preference(&VerbsOptions::default()).choose("mlx5_0 port 1", LINK_INFINIBAND, 8, &entries).unwrap();
+    let choice = infiniband(&entries);
     assert_eq!(choice.index, 0);
+}
+
+fn infiniband(table: &[Candidate]) -> GidChoice {
+    let preference = preference(&VerbsOptions::default());
+    preference.choose("mlx5_0 port 1", LINK_INFINIBAND, 8, table, |_| Trial::Unknown).unwrap()
+}
+
+#[test]
+fn infiniband_prefers_the_gid_that_other_subnets_can_route_to() {
+    let entries = table(&[(0, "fe80::2:c903:0:1", None), (1, "fec0:0:123:1:2:c903:0:1", None)]);
+    assert_eq!(infiniband(&entries).index, 1);
+}
+
+#[test]
+fn addresses_of_this_host_come_before_all_others() {
+    use Standing::{Elsewhere, Gone, Here};
+    let all = [0, 1, 2, 3];
+    assert_eq!(choose_among([Here; 4], &all).index, 3);
+    assert_eq!(choose_among([Here, Here, Here, Gone], &all).index, 2, "RoCE v1, but it exists");
+    let choice = choose_among([Here, Here, Elsewhere, Elsewhere], &all);
+    assert_eq!(choice.index, 1);
+    // In a container that sees the host's device all are elsewhere: the usual order holds, and the reason says it.
+    let choice = choose_among([Elsewhere; 4], &all);
+    assert!(choice.index == 3 && choice.reason.contains("no interface of this host"), "{choice:?}");
+    let choice = choose_among([Gone; 4], &all);
+    assert!(choice.index == 3 && choice.reason.contains("is gone"), "{choice:?}");
+}
+
+#[test]
+fn the_device_decides_among_the_candidates() {
+    let choice = choose_among([Standing::Here; 4], &[0, 1, 2]);
+    assert_eq!(choice.index, 2);
+    assert!(choice.reason.contains("makes no address from [3]: Invalid argument"), "{}", choice.reason);
+    let none = choose_among([Standing::Here; 4], &[]);
+    assert_eq!(none.index, 3, "if it makes none, the ranking holds");
 }
 
 #[test]

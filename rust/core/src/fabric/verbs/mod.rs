@@ -3,13 +3,12 @@
 //! ```text
 //!   mod ─▶ device ─▶ queue_pair ─▶ send_list, transitions
 //!            │   └─▶ completion_queue, memory
-//!            └─▶ port ─▶ gid, sysfs            context, events ─▶ sys ─▶ libibverbs.so.1
+//!            └─▶ port ─▶ gid, gid_table, sysfs, routes            context, events ─▶ sys ─▶ libibverbs.so.1
 //! ```
 //!
 //! `sys` alone names `rdma-sys`; the files that call the library say so in their first lines. Every object keeps what
 //! it was made from alive, so they may be dropped in any order.
 
-use std::path::Path;
 use std::sync::Arc;
 
 use super::registry::Opened;
@@ -26,16 +25,15 @@ mod context;
 mod device;
 mod events;
 mod gid;
+mod gid_table;
 mod memory;
 mod port;
 mod queue_pair;
+mod routes;
 mod send_list;
 mod sys;
 mod sysfs;
 mod transitions;
-
-/// Where the kernel's files are.
-const SYSFS: &str = "/sys";
 
 /// Opens every active port that the options allow, one [`Device`] each.
 ///
@@ -109,7 +107,7 @@ impl<'a> Opener<'a> {
     /// Each port gets a context of its own, so that its events come to it alone.
     fn open_port(&self, name: &str, number: u8) -> Result<VerbsDevice, FabricError> {
         let context = self.context(name)?;
-        let files = DeviceFiles::new(Path::new(SYSFS), name);
+        let files = DeviceFiles::new(&self.options.sysfs, name);
         let Some(port) = LocalPort::read(&context, &files, number, &self.preference, self.max_mtu)? else {
             let state = port::state_name(&context.query_port(number)?);
             return Err(FabricError::Unsupported(format!("{name} port {number} is {state}, not ACTIVE")));

@@ -2,9 +2,15 @@
 
 use super::context::VerbsContext;
 use super::gid::{GidChoice, GidPreference};
+use super::gid_table::{self, Candidate};
 use super::sys::{ibv_port_attr, ibv_port_state};
 use super::sysfs::DeviceFiles;
-use crate::fabric::{FabricError, GidEntry, LINK_INFINIBAND, PortAttributes};
+use crate::fabric::{FabricError, LINK_ETHERNET, LINK_INFINIBAND, PortAttributes};
+
+/// `IBV_QPF_GRH_REQUIRED`, a flag of the port.
+const GRH_REQUIRED: u8 = 1;
+/// Largest message where the driver reports none, as `mana` does: what other NICs report.
+const USUAL_MAX_MESSAGE: u32 = 1 << 30;
 
 /// The local port as connecting needs it. Queue pairs keep a copy from their creation, so that the address announced
 /// to the peer and the one in use stay the same.
@@ -16,6 +22,8 @@ pub(super) struct LocalPort {
     /// Path MTU in the verbs enumeration, already limited by the options.
     pub(super) mtu: u8,
     pub(super) gid: GidChoice,
+    /// Packets need a global route header even within the subnet (InfiniBand).
+    pub(super) grh_required: bool,
 }
 
 impl LocalPort {
@@ -31,24 +39,27 @@ impl LocalPort {
         if !is_active(&attributes) {
             return Ok(None);
         }
-        let link_layer = link_layer(&attributes);
+        let link_layer = link_layer(&attributes, files.link_layer(number));
         let name = format!("{} port {number}", context.name);
-        let table = gid_table(context, files, number, &attributes);
-        let gid = preference.choose(&name, link_layer, gid_table_length(&attributes), &table)?;
+        let table = gid_table(context, files, number, link_layer, &attributes);
+        let gid = preference.choose(&name, link_layer, gid_table_length(&attributes), &table, |entry| {
+            gid_table::try_address(context, number, entry)
+        })?;
         let mtu = u8::try_from(attributes.active_mtu).unwrap_or(u8::MAX).min(max_mtu);
         if mtu_bytes(mtu) == 0 {
             return Err(FabricError::Unsupported(format!("{name} reports an invalid MTU: check its link")));
         }
-        Ok(Some(Self { number, link_layer, lid: attributes.lid, mtu, gid }))
+        let grh_required = attributes.flags & GRH_REQUIRED != 0;
+        Ok(Some(Self { number, link_layer, lid: attributes.lid, mtu, gid, grh_required }))
     }
 
     /// The port's public description, from its current attributes.
     pub(super) fn describe(&self, attributes: &ibv_port_attr) -> PortAttributes {
         PortAttributes {
             active: is_active(attributes),
-            link_layer: link_layer(attributes),
+            link_layer: self.link_layer,
             mtu: mtu_bytes(self.mtu),
-            max_message: attributes.max_msg_sz,
+            max_message: max_message(attributes),
             speed_mbps: speed_mbps(attributes.active_width, attributes.active_speed),
             lid: u32::from(attributes.lid),
             gid: self.gid.gid,
@@ -63,18 +74,10 @@ pub(super) fn gid_table(
     context: &VerbsContext,
     files: &DeviceFiles,
     port: u8,
+    link_layer: u8,
     attributes: &ibv_port_attr,
-) -> Vec<GidEntry> {
-    // An index is one byte in an address, so places beyond 255 cannot be used.
-    let places = gid_table_length(attributes).min(256);
-    (0..places)
-        .filter_map(|place| {
-            let gid = context.query_gid(port, place).filter(|gid| *gid != [0; 16])?;
-            let index = u8::try_from(place).ok()?;
-            let (roce_version, netdev) = (files.roce_version(port, index), files.netdev(port, index));
-            Some(GidEntry { index, gid, roce_version, netdev })
-        })
-        .collect()
+) -> Vec<Candidate> {
+    gid_table::read(context, files, port, link_layer, gid_table_length(attributes))
 }
 
 /// Whether traffic can flow.
@@ -94,11 +97,22 @@ pub(super) fn state_name(attributes: &ibv_port_attr) -> &'static str {
     }
 }
 
-/// Link layer byte of the wire. Old drivers leave it unspecified, which means InfiniBand.
-pub(super) fn link_layer(attributes: &ibv_port_attr) -> u8 {
-    match attributes.link_layer {
-        0 => LINK_INFINIBAND,
-        layer => layer,
+/// Link layer byte of the wire. Old drivers leave it unspecified: then the kernel's file says it, else that only a port of
+/// InfiniBand has a LID.
+pub(super) fn link_layer(attributes: &ibv_port_attr, of_files: Option<u8>) -> u8 {
+    match (attributes.link_layer, of_files) {
+        (0, Some(layer)) => layer,
+        (0, None) if attributes.lid == 0 => LINK_ETHERNET,
+        (0, None) => LINK_INFINIBAND,
+        (layer, _) => layer,
+    }
+}
+
+/// Bytes of the largest message. Zero is a driver that reports none, not a port that takes none.
+fn max_message(attributes: &ibv_port_attr) -> u32 {
+    match attributes.max_msg_sz {
+        0 => USUAL_MAX_MESSAGE,
+        bytes => bytes,
     }
 }
 

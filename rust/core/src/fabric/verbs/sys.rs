@@ -13,11 +13,11 @@ use std::mem::{offset_of, size_of};
 use std::sync::{Mutex, PoisonError};
 
 pub(super) use rdma_sys::{
-    ibv_access_flags, ibv_ah_attr, ibv_async_event, ibv_comp_channel, ibv_context, ibv_cq, ibv_device,
-    ibv_device_attr, ibv_event_type, ibv_gid, ibv_global_route, ibv_mr, ibv_pd, ibv_port_attr,
-    ibv_port_state, ibv_qp, ibv_qp_attr, ibv_qp_attr_mask, ibv_qp_cap, ibv_qp_init_attr, ibv_qp_state,
-    ibv_qp_type, ibv_send_flags, ibv_send_wr, ibv_sge, ibv_wc, ibv_wc_status, ibv_wr_opcode, rdma_t,
-    verbs_context,
+    ibv_access_flags, ibv_ah, ibv_ah_attr, ibv_async_event, ibv_atomic_cap, ibv_comp_channel, ibv_context,
+    ibv_cq, ibv_device, ibv_device_attr, ibv_event_type, ibv_gid, ibv_global_route, ibv_mr, ibv_pd,
+    ibv_port_attr, ibv_port_state, ibv_qp, ibv_qp_attr, ibv_qp_attr_mask, ibv_qp_cap, ibv_qp_init_attr,
+    ibv_qp_state, ibv_qp_type, ibv_send_flags, ibv_send_wr, ibv_sge, ibv_wc, ibv_wc_status, ibv_wr_opcode,
+    rdma_t, verbs_context,
 };
 
 use crate::fabric::{FabricError, Sge};
@@ -48,6 +48,21 @@ const _: () = assert!(offset_of!(Sge, lkey) == offset_of!(ibv_sge, lkey));
 const _: () = assert!(size_of::<ibv_send_wr>() == 128 && offset_of!(ibv_send_wr, wr) == 40);
 const _: () = assert!(size_of::<ibv_wc>() == 48 && offset_of!(ibv_wc, qp_num) == 28);
 const _: () = assert!(size_of::<ibv_ah_attr>() == 32 && offset_of!(ibv_ah_attr, dlid) == 24);
+
+/// `struct ibv_gid_entry`, written out so that headers without it will do.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct GidTableEntry {
+    /// Network order.
+    pub(super) gid: [u8; 16],
+    pub(super) gid_index: u32,
+    pub(super) port_num: u32,
+    /// `enum ibv_gid_type`: 0 InfiniBand, 1 RoCE v1, 2 RoCE v2.
+    pub(super) gid_type: u32,
+    /// Network interface; 0 if there is none.
+    pub(super) ndev_ifindex: u32,
+}
+const _: () = assert!(size_of::<GidTableEntry>() == 32 && offset_of!(GidTableEntry, ndev_ifindex) == 28);
 
 /// Declares [`Library`] and its loader from one list, so that a field and its symbol cannot drift apart.
 macro_rules! library {
@@ -115,6 +130,12 @@ library! {
         // IBVERBS_1.1, where it is; its answer is an `enum ibv_fork_status`, IBVERBS_1.13.
         ibv_fork_init: fn() -> c_int;
         ibv_is_fork_initialized: fn() -> c_uint;
+        // IBVERBS_1.1: drivers may refuse.
+        ibv_create_ah: fn(*mut ibv_pd, *mut ibv_ah_attr) -> *mut ibv_ah;
+        ibv_destroy_ah: fn(*mut ibv_ah) -> c_int;
+        // IBVERBS_1.11; the C header's inline functions without the underscore add the size of an entry.
+        _ibv_query_gid_ex: fn(*mut ibv_context, u32, u32, *mut GidTableEntry, u32, usize) -> c_int;
+        _ibv_query_gid_table: fn(*mut ibv_context, *mut GidTableEntry, usize, u32, usize) -> isize;
         // IBVERBS_1.12.
         ibv_reg_dmabuf_mr: fn(*mut ibv_pd, u64, usize, u64, c_int, c_int) -> *mut ibv_mr;
     }

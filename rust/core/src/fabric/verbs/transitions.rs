@@ -3,20 +3,20 @@
 #![allow(unsafe_code, reason = "a zeroed C structure")]
 
 use super::port::LocalPort;
+use super::routes::Route;
 use super::sys::{
     ibv_access_flags as access, ibv_ah_attr, ibv_gid, ibv_global_route, ibv_qp_attr,
     ibv_qp_attr_mask as mask, ibv_qp_state as state,
 };
-use crate::fabric::{FabricError, LINK_ETHERNET, PathOptions, QpAddress, VerbsOptions};
+use crate::fabric::{FabricError, PathOptions, QpAddress, VerbsOptions};
 
 /// Rights of peers at a queue pair: what a region allows is checked on top.
-const REMOTE_ACCESS: u32 =
-    access::IBV_ACCESS_REMOTE_WRITE.0 | access::IBV_ACCESS_REMOTE_READ.0 | access::IBV_ACCESS_REMOTE_ATOMIC.0;
+const REMOTE_ACCESS: u32 = access::IBV_ACCESS_REMOTE_WRITE.0 | access::IBV_ACCESS_REMOTE_READ.0;
 /// 0.64 ms: how long a peer waits after a receiver-not-ready answer. READ and WRITE never cause one.
 const MIN_RNR_TIMER: u8 = 12;
 /// Retry a receiver-not-ready answer for ever.
 const RNR_RETRY: u8 = 7;
-/// Routers a RoCE packet may pass.
+/// Routers a packet with a global route header may pass.
 const HOP_LIMIT: u8 = 255;
 
 /// Attributes and the mask of those that are set.
@@ -34,19 +34,32 @@ pub(super) struct QueuePairSettings {
     pub(super) max_initiator: u8,
     /// READs and atomics accepted as responder, at most.
     pub(super) max_responder: u8,
+    /// Peers may do atomics; a device without them refuses a queue pair that allows it.
+    pub(super) atomics: bool,
+}
+
+/// What the settings take from the device and its port.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct DeviceLimits {
+    pub(super) max_initiator: u8,
+    pub(super) max_responder: u8,
+    pub(super) atomics: bool,
+    /// Traffic class that the operator gave the port.
+    pub(super) traffic_class: Option<u8>,
 }
 
 impl QueuePairSettings {
     /// The settings of the provider's options.
-    pub(super) fn new(options: &VerbsOptions, max_initiator: u8, max_responder: u8) -> Self {
+    pub(super) fn new(options: &VerbsOptions, device: DeviceLimits) -> Self {
         Self {
             timeout: options.timeout,
             retry_count: options.retry_count,
             pkey_index: options.pkey_index,
             service_level: options.service_level,
-            traffic_class: options.traffic_class,
-            max_initiator,
-            max_responder,
+            traffic_class: options.traffic_class.or(device.traffic_class).unwrap_or(0),
+            max_initiator: device.max_initiator,
+            max_responder: device.max_responder,
+            atomics: device.atomics,
         }
     }
 
@@ -56,7 +69,8 @@ impl QueuePairSettings {
         attributes.qp_state = state::IBV_QPS_INIT;
         attributes.pkey_index = self.pkey_index;
         attributes.port_num = port.number;
-        attributes.qp_access_flags = REMOTE_ACCESS;
+        let atomics = if self.atomics { access::IBV_ACCESS_REMOTE_ATOMIC.0 } else { 0 };
+        attributes.qp_access_flags = REMOTE_ACCESS | atomics;
         (
             attributes,
             mask::IBV_QP_STATE | mask::IBV_QP_PKEY_INDEX | mask::IBV_QP_PORT | mask::IBV_QP_ACCESS_FLAGS,
@@ -106,28 +120,22 @@ impl QueuePairSettings {
         (attributes, fields)
     }
 
-    /// The address handle to the peer. The local port and its link layer decide, not the link layer that the peer
-    /// announces.
+    /// The address handle to the peer.
     fn address_handle(&self, port: &LocalPort, peer: &QpAddress) -> Result<ibv_ah_attr, FabricError> {
-        let routed = port.link_layer == LINK_ETHERNET;
-        let dlid = if routed { Ok(0) } else { u16::try_from(peer.lid) };
-        let dlid = dlid.map_err(|_| FabricError::Peer {
-            peer: peer.ip().to_string(),
-            reason: format!("its LID {} does not fit 16 bits", peer.lid),
-        })?;
+        let Route { global, dlid } = Route::to(port, peer)?;
         Ok(ibv_ah_attr {
             grh: ibv_global_route {
-                dgid: ibv_gid { raw: if routed { peer.gid } else { [0; 16] } },
+                dgid: ibv_gid { raw: if global { peer.gid } else { [0; 16] } },
                 flow_label: 0,
-                sgid_index: if routed { port.gid.index } else { 0 },
-                hop_limit: if routed { HOP_LIMIT } else { 0 },
-                traffic_class: if routed { self.traffic_class } else { 0 },
+                sgid_index: if global { port.gid.index } else { 0 },
+                hop_limit: if global { HOP_LIMIT } else { 0 },
+                traffic_class: if global { self.traffic_class } else { 0 },
             },
             dlid,
             sl: self.service_level,
             src_path_bits: 0,
             static_rate: 0,
-            is_global: u8::from(routed),
+            is_global: u8::from(global),
             port_num: port.number,
         })
     }
@@ -157,21 +165,29 @@ mod tests {
 
     use super::super::gid::GidChoice;
     use super::*;
-    use crate::fabric::LINK_INFINIBAND;
+    use crate::fabric::{LINK_ETHERNET, LINK_INFINIBAND};
 
     fn settings() -> QueuePairSettings {
-        let options =
-            VerbsOptions { service_level: 3, traffic_class: 106, pkey_index: 2, ..VerbsOptions::default() };
-        QueuePairSettings::new(&options, 16, 8)
+        QueuePairSettings::new(&verbs_options(Some(106)), device())
+    }
+
+    fn verbs_options(traffic_class: Option<u8>) -> VerbsOptions {
+        VerbsOptions { service_level: 3, traffic_class, pkey_index: 2, ..VerbsOptions::default() }
+    }
+
+    fn device() -> DeviceLimits {
+        DeviceLimits { max_initiator: 16, max_responder: 8, atomics: true, traffic_class: Some(8) }
     }
 
     fn port(link_layer: u8) -> LocalPort {
         let gid = GidChoice { index: 3, gid: [1; 16], reason: String::new() };
-        LocalPort { number: 2, link_layer, lid: 5, mtu: 4, gid }
+        LocalPort { number: 2, link_layer, lid: 5, mtu: 4, gid, grh_required: false }
     }
 
     fn peer(link_layer: u8) -> QpAddress {
-        QpAddress { qpn: 77, gid: [9; 16], port: 1, link_layer, lid: 6, mtu: 5 }
+        // In the subnet of `port`.
+        let gid = [1, 1, 1, 1, 1, 1, 1, 1, 9, 9, 9, 9, 9, 9, 9, 9];
+        QpAddress { qpn: 77, gid, port: 1, link_layer, lid: 6, mtu: 5 }
     }
 
     fn options() -> PathOptions {
@@ -186,7 +202,7 @@ mod tests {
         assert_eq!((address.is_global, address.port_num, address.dlid, address.sl), (1, 2, 0, 3));
         assert_eq!((address.grh.sgid_index, address.grh.hop_limit, address.grh.traffic_class), (3, 255, 106));
         // SAFETY: bytes.
-        assert_eq!(unsafe { address.grh.dgid.raw }, [9; 16]);
+        assert_eq!(unsafe { address.grh.dgid.raw }, peer(LINK_ETHERNET).gid);
         assert_eq!((attributes.path_mtu, attributes.dest_qp_num, attributes.max_dest_rd_atomic), (4, 77, 8));
     }
 
@@ -199,6 +215,31 @@ mod tests {
         let far = QpAddress { lid: 70_000, ..peer(LINK_INFINIBAND) };
         let error = settings().to_rtr(&port(LINK_INFINIBAND), &far, &options()).err().unwrap().to_string();
         assert!(error.contains("70000"), "{error}");
+    }
+
+    #[test]
+    fn infiniband_has_a_global_route_where_the_port_asks() {
+        let port = LocalPort { grh_required: true, ..port(LINK_INFINIBAND) };
+        let (attributes, _) = settings().to_rtr(&port, &peer(LINK_INFINIBAND), &options()).unwrap();
+        let address = attributes.ah_attr;
+        assert_eq!((address.is_global, address.dlid, address.grh.hop_limit), (1, 6, 255));
+        assert_eq!((address.grh.sgid_index, address.grh.traffic_class), (3, 106));
+    }
+
+    #[test]
+    fn the_traffic_class_is_the_variables_then_the_ports_then_zero() {
+        let class = |set, of_port| {
+            let limits = DeviceLimits { traffic_class: of_port, ..device() };
+            QueuePairSettings::new(&verbs_options(set), limits).traffic_class
+        };
+        assert_eq!([class(Some(106), Some(8)), class(None, Some(8)), class(None, None)], [106, 8, 0]);
+        assert_eq!(class(Some(0), Some(8)), 0, "zero, when set, is meant");
+    }
+
+    #[test]
+    fn peers_have_no_atomics_at_a_device_without_them() {
+        let without = QueuePairSettings { atomics: false, ..settings() };
+        assert_eq!(without.to_init(&port(LINK_ETHERNET)).0.qp_access_flags, 0x6);
     }
 
     #[test]
