@@ -17,21 +17,30 @@ use std::fs;
 use std::path::Path;
 use std::sync::Arc;
 
-use conformance::{LocalPeer, Rig, run_posting};
+use conformance::initiator::{request, writes};
+use conformance::{Initiator, LocalPeer, Rig, Window};
 use flagcx_p2p::internals::fabric::*;
 use nullverbs::{Live, Standin};
 
-/// The suite of posting and completions between two devices of the profile; then nothing may be left of them.
+/// A WRITE each way between two devices of the profile; then nothing may be left of them.
 fn transfers_work(standin: &Standin, options: &VerbsOptions) {
     let devices = verbs::open(options).unwrap();
-    let [from, to] = &devices[..] else { panic!("two devices, not {}", devices.len()) };
-    run_posting(|| Rig {
-        device: Arc::clone(from),
-        peer: Box::new(LocalPeer::new(Arc::clone(to))),
-        path: PathKind::Rdma,
-    });
+    let [one, other] = &devices[..] else { panic!("two devices, not {}", devices.len()) };
+    write(one, other);
+    write(other, one);
     drop(devices);
     assert_eq!(standin.live(), Live::default());
+}
+
+fn write(from: &Arc<dyn Device>, to: &Arc<dyn Device>) {
+    let peer = Box::new(LocalPeer::new(Arc::clone(to)));
+    let mut rig = Rig { device: Arc::clone(from), peer, path: PathKind::Rdma };
+    let local = Window::patterned(from, 4096);
+    let remote = rig.peer.buffer(4096, 0, Access::FULL);
+    let mut side = Initiator::new(&mut rig);
+    side.post_all(&writes(7, &[request(remote.address, remote.rkey, 0)], &[local.sge(0, 4096)]));
+    assert_eq!(side.wait(1)[0].id, 7);
+    assert_eq!(rig.peer.bytes(remote.index), local.bytes());
 }
 
 fn playing(profile: &str) -> Standin {
