@@ -189,7 +189,7 @@ impl VerbsQueuePair {
     }
 
     fn refuse_unlike(&self, peer: &QpAddress) -> Result<(), FabricError> {
-        // 0 comes from a port whose driver does not say its link layer: the address decides.
+        // 0 comes from a port that does not know its link layer: the address decides.
         let reason = if peer.link_layer != 0 && peer.link_layer != self.port.link_layer {
             let (theirs, ours) = (link_name(peer.link_layer), link_name(self.port.link_layer));
             format!("it offers {theirs}, {} port {} is {ours}", self.context().name, self.port.number)
