@@ -50,6 +50,10 @@ impl VerbsDevice {
             traffic_class: files.traffic_class(port.number),
         };
         let settings = QueuePairSettings::new(options, device);
+        if options.traffic_class.is_none() && device.traffic_class.is_some() {
+            let (name, class) = (&attributes.name, settings.traffic_class);
+            tracing::info!(device = %name, "traffic class {class}, as the NIC was given; FLAGCX_P2P_IB_TC sets another");
+        }
         let relaxed_ordering = options.relaxed_ordering && context.library.ibv_reg_mr_iova2.is_some();
         let port = Mutex::new(port);
         Ok(Self { context, files, attributes, settings, preference, max_mtu, relaxed_ordering, port })
