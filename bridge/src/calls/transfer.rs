@@ -353,11 +353,15 @@ fn result_of(status: Status) -> XferResult {
         result.iov = failure.iov as u64;
         result.status = failure.status as u32;
         result.vendor_error = failure.vendor_error;
-        result.peer = failure.peer;
-        result.reason = match failure.reason.as_str() {
-            "" => failure.status.to_string(),
-            reason => format!("{}: {reason}", failure.status),
+        let status = match failure.last_iov > failure.iov {
+            true => format!("{} at {}", failure.status, failure.pieces()),
+            false => failure.status.to_string(),
         };
+        result.reason = match failure.reason.as_str() {
+            "" => status,
+            reason => format!("{status}: {reason}"),
+        };
+        result.peer = failure.peer;
     }
     result
 }
