@@ -25,7 +25,12 @@ pub struct Server {
 
 /// Whether etcd is there. Where it is not, prints so; on a build server that is a failure.
 pub fn is_installed() -> bool {
-    if Command::new("etcd").arg("--version").envs(ARCHITECTURE).output().is_ok_and(|shown| shown.status.success()) {
+    if Command::new("etcd")
+        .arg("--version")
+        .envs(ARCHITECTURE)
+        .output()
+        .is_ok_and(|shown| shown.status.success())
+    {
         return true;
     }
     assert!(std::env::var_os("CI").is_none(), "etcd is not installed; the package is etcd-server");
