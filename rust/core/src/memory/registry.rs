@@ -4,12 +4,14 @@
 #[cfg(all(test, not(flagcx_p2p_loom)))]
 mod concurrency_tests;
 mod error;
+mod pieces;
 mod registration;
 mod snapshot;
 #[cfg(all(test, not(flagcx_p2p_loom)))]
 mod tests;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Range;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -56,8 +58,8 @@ struct Entry {
     asked: Access,
     /// How often the range was registered; the last deregistration counts.
     owners: usize,
-    /// The id under which peers know it.
-    announced: Option<u64>,
+    /// The ids under which peers know its segments; none if they do not.
+    announced: Range<u64>,
 }
 
 impl Registry {
@@ -155,20 +157,22 @@ impl Registry {
     }
 
     /// Tells the peers of a new region, if they are to know it.
-    fn announce(&self, region: &Region) -> Option<u64> {
-        let rkey = region.rkey();
+    fn announce(&self, region: &Region) -> Range<u64> {
+        let keys_in_use =
+            || region.segments().for_each(|segment| self.announced.key_in_use(segment.rkey));
         if !region.announced {
-            self.announced.key_in_use(rkey);
-            return None;
+            keys_in_use();
+            return 0..0;
         }
-        let announced = self.announced.add(RemoteRegion {
-            base: region.address,
-            size: region.length,
-            rkey,
+        let segments = region.segments().map(|segment| RemoteRegion {
+            base: segment.address,
+            size: segment.length,
+            rkey: segment.rkey,
             read_only: !region.access.remote_write,
         });
-        if announced.is_none() {
-            self.announced.key_in_use(rkey);
+        let announced = self.announced.add(&segments.collect::<Vec<_>>());
+        if announced.is_empty() {
+            keys_in_use();
             tracing::warn!(
                 region = region.id.0,
                 "too many regions: peers are not told of it and need descriptors"
@@ -240,8 +244,8 @@ impl Registry {
     fn withdraw(&self, entry: &Entry) {
         entry.region.revoke();
         process_counts().deregistered(entry.region.length);
-        if let Some(id) = entry.announced {
-            self.announced.remove(id);
+        if !entry.announced.is_empty() {
+            self.announced.remove(entry.announced.clone());
         }
     }
 

@@ -135,7 +135,7 @@ proptest! {
             for (index, piece) in pieces.iter().enumerate().filter(|(_, piece)| piece.length > 0) {
                 let snapshot = scene.registry.snapshot();
                 let region = find_local(piece, index, opcode, &snapshot).unwrap();
-                cutter.push(&chunk(piece, index as u32, &LocalRange::of(region))).unwrap();
+                cutter.push(&chunk(piece, index as u32, &LocalRange::within(region, piece.local, piece.length).unwrap())).unwrap();
             }
             prop_assert_eq!(list.contents(), plain.contents());
             for region in [0, 1] {

@@ -4,7 +4,7 @@ use super::*;
 use crate::memory::RemoteCheck;
 
 fn entry(id: u32) -> RegionEntry {
-    RegionEntry { base: u64::from(id) << 12, size: 1 << 12, rkey: id, id, read_only: false }
+    RegionEntry { base: u64::from(id) << 12, size: 1 << 12, rkey: id, id, read_only: false, continues: false }
 }
 
 fn named(id: u64) -> AnnouncedRegion {
@@ -18,7 +18,7 @@ fn changes(version: u64, change: Change, entries: &[AnnouncedRegion]) -> RegionC
 #[test]
 fn checks_by_key_in_64_bits() {
     let region = RemoteRegion { base: 0x1000, size: 0x1000, rkey: 7, read_only: false };
-    let of = |base| RegionEntry { base, size: 0x1000, rkey: 7, id: 0, read_only: false };
+    let of = |base| RegionEntry { base, size: 0x1000, rkey: 7, id: 0, read_only: false, continues: false };
     let table = RemoteRegions::new(&[of(0x1000), of(0x9000)]).table();
     assert_eq!(table.check(7, 0x1800, 0x800), RemoteCheck::Inside(region));
     assert_eq!(table.check(7, 0x1800, 0x801), RemoteCheck::Outside);
@@ -164,7 +164,7 @@ proptest! {
         let place = |id: u64| (id * 37 % 300, id * 11 % 70);
         let of = |id: u64| AnnouncedRegion { id, base: place(id).0, size: place(id).1, flags: 0, rkey: Some((id % 50) as u32) };
         let table: Vec<_> = (1..=first)
-            .map(|id| RegionEntry { base: of(id).base, size: of(id).size, rkey: of(id).rkey.unwrap(), id: id as u32 , read_only: false})
+            .map(|id| RegionEntry { base: of(id).base, size: of(id).size, rkey: of(id).rkey.unwrap(), id: id as u32, read_only: false, continues: false })
             .collect();
         let regions = RemoteRegions::new(&table);
         let (mut live, mut next): (Vec<u64>, u64) = ((1..=first).collect(), first);
