@@ -189,7 +189,9 @@ impl History {
                 return Some(RegionChanges { version, change, entries });
             }
             let taken = match next {
-                Change::Add => added.next().map(|(id, segment)| (*id, announced(*id, segment.region, segment.flags()))),
+                Change::Add => {
+                    added.next().map(|(id, segment)| (*id, announced(*id, segment.region, segment.flags())))
+                }
                 _ => removed.next().map(|(at, gone)| (*at, announced(gone.id, gone.region, gone.flags))),
             };
             let Some((at, entry)) = taken else { break };

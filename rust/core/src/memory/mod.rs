@@ -7,6 +7,8 @@ mod history;
 mod host_inspection;
 mod inspect;
 mod last_region;
+#[cfg(all(test, not(flagcx_p2p_loom)))]
+pub(crate) mod limited_device;
 mod process_regions;
 mod published;
 mod range_index;

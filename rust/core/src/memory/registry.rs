@@ -158,8 +158,7 @@ impl Registry {
 
     /// Tells the peers of a new region, if they are to know it.
     fn announce(&self, region: &Region) -> Range<u64> {
-        let keys_in_use =
-            || region.segments().for_each(|segment| self.announced.key_in_use(segment.rkey));
+        let keys_in_use = || region.segments().for_each(|segment| self.announced.key_in_use(segment.rkey));
         if !region.announced {
             keys_in_use();
             return 0..0;

@@ -51,12 +51,7 @@ impl Level {
     }
 
     /// The entry with the highest base that holds the range whole, then the newest, of those that `counts`.
-    pub(super) fn find(
-        &self,
-        address: u64,
-        length: u64,
-        counts: impl Fn(&Entry) -> bool,
-    ) -> Option<&Entry> {
+    pub(super) fn find(&self, address: u64, length: u64, counts: impl Fn(&Entry) -> bool) -> Option<&Entry> {
         let counts = |at: usize| self.entries.get(at).is_some_and(&counts);
         let position = self.by_address.find_where(address, length, counts)?;
         self.entries.get(position)

@@ -48,6 +48,7 @@ impl Scene {
             rkey: 7 + n as u32,
             id: 0,
             read_only: n == 1 && read_only,
+            continues: false,
         };
         Self { memory, regions, registry, remote: RemoteRegions::new(&[remote(0), remote(1)]) }
     }

@@ -75,12 +75,7 @@ impl<'a> RegionResolver<'a> {
 
     /// The chunk of an iov, valid on both sides.
     #[inline(always)]
-    pub(super) fn check(
-        &mut self,
-        iov: &Iov,
-        index: usize,
-        opcode: Opcode,
-    ) -> Result<CheckedIov, Unfit> {
+    pub(super) fn check(&mut self, iov: &Iov, index: usize, opcode: Opcode) -> Result<CheckedIov, Unfit> {
         if !self.local.holds(iov.region, iov.local, iov.length) {
             std::mem::swap(&mut self.local, &mut self.other_local);
             if !self.local.holds(iov.region, iov.local, iov.length) {
@@ -210,9 +205,7 @@ impl<'a> RegionResolver<'a> {
                 Ok(())
             }
             RemoteCheck::UnknownKey if iov.remote.address.checked_add(iov.length).is_some() => Ok(()),
-            RemoteCheck::UnknownKey => {
-                Err(remote_error(iov, index, "wraps around the address space").into())
-            }
+            RemoteCheck::UnknownKey => Err(remote_error(iov, index, "wraps around the address space").into()),
             RemoteCheck::Outside => {
                 Err(remote_error(iov, index, "is outside the peer's region of that key").into())
             }
@@ -328,11 +321,11 @@ const READ_ONLY_HERE: &str = "is in a region that is registered for reading only
 pub(crate) const READ_ONLY_THERE: &str = "is in a region that the peer has registered for reading only";
 
 #[cold]
-fn local_error(iov: &Iov, index: usize, problem: &'static str) -> SubmitError {
+pub(super) fn local_error(iov: &Iov, index: usize, problem: &'static str) -> SubmitError {
     SubmitError::Local { iov: index, address: iov.local, length: iov.length, problem }
 }
 
 #[cold]
-fn remote_error(iov: &Iov, index: usize, problem: &'static str) -> SubmitError {
+pub(super) fn remote_error(iov: &Iov, index: usize, problem: &'static str) -> SubmitError {
     SubmitError::Remote { iov: index, address: iov.remote.address, length: iov.length, problem }
 }

@@ -2,7 +2,7 @@
 //! its segments.
 
 use super::cutter::{CheckedIov, Cutter, TooManyRequests};
-use super::region_resolver::RegionResolver;
+use super::region_resolver::{RegionResolver, local_error, remote_error};
 use super::{Iov, SubmitError};
 use crate::memory::RemoteTable;
 
@@ -53,8 +53,13 @@ pub(super) fn cut_at_segments(
     let (mut at, end) = (offset, offset + length);
     while at < end {
         let (near, far) = (iov.local + at, iov.remote.address + at);
-        // Each byte has keys: both regions hold the iov.
-        let (Some(segment), Some((rkey, behind))) = (local.segment_at(near), remote.at(far)) else { break };
+        // Both regions hold the iov, so each byte has keys; if one had none, the transfer must not be taken for a shorter one.
+        let Some(segment) = local.segment_at(near) else {
+            return Err(local_error(iov, index, "internal error: has a part without a key"));
+        };
+        let Some((rkey, behind)) = remote.at(far) else {
+            return Err(remote_error(iov, index, "internal error: has a part without a key"));
+        };
         let length = (end - at).min(segment.end() - near).min(behind);
         let lkey = segment.lkey;
         let readable = local.readable;

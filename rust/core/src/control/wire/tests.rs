@@ -177,14 +177,8 @@ fn region_bytes() {
 
 #[test]
 fn region_ids_travel_in_the_pad() {
-    let region = RegionEntry {
-        base: 0x1000,
-        size: 0x2000,
-        rkey: 3,
-        id: 0x0102,
-        read_only: false,
-        continues: false,
-    };
+    let region =
+        RegionEntry { base: 0x1000, size: 0x2000, rkey: 3, id: 0x0102, read_only: false, continues: false };
     let bytes = hex("00 10 00 00 00 00 00 00 00 20 00 00 00 00 00 00 03 00 00 00 02 01 00 00");
     assert_eq!(encode_regions(&[region]), bytes);
     assert_eq!(decode_regions(&bytes), Ok(vec![region]));

@@ -49,6 +49,29 @@ fn a_peer_gets_the_changes_that_are_new_to_it() {
     assert!(told[0].entries.is_empty() && told[0].version == 7);
 }
 
+/// The segments of a region have ids in a row, wherever a table or a frame ends between them.
+#[test]
+fn segments_are_told_one_by_one() {
+    let limits = Limits { announced: 6, table: 2, removed: 10, entries: 2 };
+    let mut history = History::new(limits);
+    let segments: Vec<_> = (1..=5).map(region).collect();
+    assert_eq!(history.add(&segments), 1..6);
+    assert!(history.add(&segments[..2]).is_empty(), "there is no room for both");
+    assert_eq!(history.version(), 5);
+    let (table, mut cursor) = history.table();
+    assert_eq!(
+        table.iter().map(|entry| (entry.id, entry.continues)).collect::<Vec<_>>(),
+        [(1, false), (2, true)]
+    );
+    let told = tell(&history, &mut cursor);
+    let flags: Vec<_> =
+        told.iter().flat_map(|changes| &changes.entries).map(|entry| (entry.id, entry.flags)).collect();
+    assert_eq!(flags, [3, 4, 5].map(|id| (id, AnnouncedRegion::CONTINUES)));
+    (1..6).for_each(|id| history.remove(id));
+    let gone: Vec<_> = tell(&history, &mut cursor).iter().flat_map(ids).collect();
+    assert_eq!(gone, [1, 2, 3, 4, 5]);
+}
+
 #[test]
 fn regions_beyond_the_table_are_announced_afterwards() {
     let mut history = History::new(Limits { table: 2, ..Limits::default() });

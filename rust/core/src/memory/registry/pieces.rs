@@ -90,7 +90,13 @@ fn piece(range: &MemoryRange, offset: u64, length: u64) -> MemoryRange {
 
 /// Registers the pieces by up to [`THREADS`] threads. After a failure the others that were registered are ended again.
 fn register_by_threads(device: &dyn Device, pieces: &[MemoryRange]) -> Result<Vec<Segment>, FabricError> {
-    let work = Work { device, pieces, next: AtomicUsize::new(0), failed: AtomicBool::new(false), ended: Mutex::default() };
+    let work = Work {
+        device,
+        pieces,
+        next: AtomicUsize::new(0),
+        failed: AtomicBool::new(false),
+        ended: Mutex::default(),
+    };
     std::thread::scope(|scope| {
         for _ in 1..THREADS.min(pieces.len()) {
             let named = std::thread::Builder::new().name("p2p-register".to_owned());
@@ -154,3 +160,7 @@ fn report(segments: &[Segment], device: &str, time: Duration) {
         bytes as f64 / 1e9 / time.as_secs_f64()
     );
 }
+
+#[cfg(all(test, not(flagcx_p2p_loom)))]
+#[path = "pieces_tests.rs"]
+mod tests;

@@ -109,11 +109,7 @@ impl Registration {
 /// Registers what may be GPU memory, in the ways there are: by a dma-buf, by a mapping that the GPU runtime
 /// makes for it, by its own address, which the kernel may know. A runtime without IPC handles cannot recognise GPU
 /// memory, so it is asked for the mapping of anything that the caller has not declared to be host memory.
-fn register_for_nic(
-    device: &dyn Device,
-    range: &MemoryRange,
-    on_gpu: bool,
-) -> Result<Segments, FabricError> {
+fn register_for_nic(device: &dyn Device, range: &MemoryRange, on_gpu: bool) -> Result<Segments, FabricError> {
     if on_gpu
         && device.attributes().dma_buf
         && let Some((dma_buf, _open)) = export(range.address, range.length)
