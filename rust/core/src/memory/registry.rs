@@ -19,7 +19,7 @@ use super::announced::Announced;
 use super::published::Published;
 use super::region::{MemoryKind, Region, RegionId};
 use super::remote_table::RemoteRegion;
-use crate::fabric::{Access, Device, DmaBuf, SharedFile};
+use crate::fabric::{Access, Device, DmaBuf, FabricError, SharedFile};
 use crate::observe::process_counts;
 use crate::sync::{Condvar, MutexGuard, SwapGuard, wait};
 pub use error::RegistryError;
@@ -118,7 +118,8 @@ impl Registry {
         Ok(self.keep(&mut state, region, access))
     }
 
-    /// Registers a range for one owner, whatever is registered already: each call gives an id and keys of its own.
+    /// Registers a range for one owner, whatever is registered already: each call gives an id and keys of its own, which the owner
+    /// gives to peers. They are one lkey and one rkey, so a range that the device cannot register at once is refused.
     pub fn register_apart(
         &self,
         range: (u64, u64),
@@ -132,6 +133,7 @@ impl Registry {
         registration.check()?;
         drop(self.lock_open(range)?);
         let region = registration.make_counted(&*self.device)?;
+        require_one_segment(&region, &*self.device)?;
         let mut state = self.lock_for(&region)?;
         Ok(self.keep(&mut state, region, access))
     }
@@ -254,6 +256,21 @@ impl Registry {
         self.regions
             .view(|state| RegionSnapshot::of(state.by_id.values().map(|entry| Arc::clone(&entry.region))))
     }
+}
+
+/// Ends a registration of several segments.
+fn require_one_segment(region: &Region, device: &dyn Device) -> Result<(), RegistryError> {
+    let segments = region.segment_count();
+    if segments == 1 {
+        return Ok(());
+    }
+    region.discard();
+    let (attributes, length) = (device.attributes(), region.length);
+    Err(RegistryError::Fabric(FabricError::Unsupported(format!(
+        "a region of {length} bytes needs {segments} registrations on {}, which registers {} bytes (max_mr_size) at once, and \
+         here peers get one key: register it in parts",
+        attributes.name, attributes.max_region
+    ))))
 }
 
 impl State {

@@ -179,3 +179,19 @@ fn a_list_of_ranges_becomes_one_region() {
     assert!(register_all(&device, &[]).is_err());
     drop(memory);
 }
+
+/// Its owner gives one key to peers.
+#[test]
+fn a_range_apart_is_of_one_segment_or_refused() {
+    let (memory, start) = memory(5);
+    let device = Arc::new(LimitedDevice::new(4 * PAGE));
+    let state = device.state();
+    let registry = Registry::new(device);
+    let apart =
+        |length| registry.register_apart((start, length), MemoryKind::Host, Access::FULL, false, None, None);
+    assert!(apart(4 * PAGE).is_ok());
+    let error = apart(4 * PAGE + 1).unwrap_err().to_string();
+    assert!(error.contains("needs 2 registrations"), "{error}");
+    assert_eq!(state.lock().unwrap().registered.len(), 1);
+    drop(memory);
+}
