@@ -135,7 +135,7 @@ impl RemoteTable {
 
     fn find_where(&self, address: u64, length: u64, counts: impl Fn(&Entry) -> bool) -> Option<&Entry> {
         let counts = |entry: &Entry| !self.is_gone(entry) && counts(entry);
-        let found = self.levels.iter().filter_map(|level| level.find(address, length, &counts));
+        let found = self.levels.iter().filter_map(|level| level.find(address, length, counts));
         // The last of equal ones, which is the newest.
         found.max_by_key(|entry| entry.region.base)
     }

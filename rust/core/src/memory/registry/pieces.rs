@@ -124,6 +124,9 @@ fn register_by_threads(device: &dyn Device, pieces: &[MemoryRange]) -> Result<Ve
     Err(error)
 }
 
+/// What became of a piece.
+type Registered = Result<Arc<dyn MemoryRegion>, FabricError>;
+
 /// Pieces that several threads register.
 struct Work<'a> {
     device: &'a dyn Device,
@@ -133,7 +136,7 @@ struct Work<'a> {
     /// A piece has failed: no more are begun. Relaxed: one piece more is ended again like the others.
     failed: AtomicBool,
     /// By index.
-    ended: Mutex<Vec<(usize, Result<Arc<dyn MemoryRegion>, FabricError>)>>,
+    ended: Mutex<Vec<(usize, Registered)>>,
 }
 
 impl Work<'_> {
