@@ -27,6 +27,7 @@ static const struct {
     {"refused_gids", {{"gids", 8}, {"stale_gids", 1}, {"refused_gids", 1 << 2}}},
     {"old_gid_library", {{"gid_calls", 0}}},
     {"no_atomics", {{"atomics", 0}}},
+    {"small_regions", {{"max_region", 64u << 10}}},
     {"max_msg_0", {{"maxmsg", 0}, {"true_maxmsg", 1u << 30}}},
     {"efa", {{"no_rc", UINT64_MAX}, {"vendor", 0x1d0f}, {"part", 0xefa1}}},
     {"bnxt", {{"oldest_errors", 1}, {"vendor", 0x14e4}, {"part", 0x1750}}},

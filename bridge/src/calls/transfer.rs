@@ -311,9 +311,7 @@ fn describe_piece(
     pieces: &mut Vec<Iov>,
 ) -> Result<(), String> {
     connection.here().map_err(|forked| forked.to_string())?;
-    let rkey = connection
-        .remote_key(remote, size)
-        .ok_or_else(|| format!("the peer announced no region that holds {remote:#x}+{size}"))?;
+    let rkey = connection.remote_key(remote, size).ok_or_else(|| connection.not_announced(remote, size))?;
     if local.checked_add(size).is_none() {
         return Err(format!("the local range {local:#x}+{size} reaches beyond the address space"));
     }

@@ -7,6 +7,8 @@ mod history;
 mod host_inspection;
 mod inspect;
 mod last_region;
+#[cfg(all(test, not(flagcx_p2p_loom)))]
+pub(crate) mod limited_device;
 mod process_regions;
 mod published;
 mod range_index;
@@ -17,6 +19,7 @@ mod registry;
 mod remote_level;
 mod remote_regions;
 mod remote_table;
+mod segment;
 mod unreachable;
 
 pub use allocation::{Allocation, AllocationError, SharedFileError, check_mapped_file, is_allocated};
@@ -31,4 +34,5 @@ pub use region::{Hold, MemoryKind, Region, RegionId};
 pub use registry::{RegionSnapshot, Registry, RegistryError};
 pub use remote_regions::RemoteRegions;
 pub use remote_table::{RemoteCheck, RemoteRegion, RemoteTable};
+pub use segment::Segment;
 pub use unreachable::NO_KEY;

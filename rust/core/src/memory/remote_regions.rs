@@ -45,6 +45,8 @@ struct Known {
     region: RemoteRegion,
     /// The reset after which it was last named.
     generation: u64,
+    /// See [`Entry::first`].
+    first: u64,
 }
 
 /// What changes do to the table.
@@ -72,14 +74,16 @@ impl RemoteRegions {
             rkey: entry.rkey,
             read_only: entry.read_only,
         };
-        let entry = |entry: &RegionEntry| Entry { id: entry.id.into(), region: region(entry), gone: false };
-        let named = regions.iter().filter(|entry| entry.id != 0);
-        let by_id: HashMap<_, _> =
-            named.map(|entry| (entry.id.into(), Known { region: region(entry), generation: 0 })).collect();
-        let table = RemoteTable {
-            levels: vec![Arc::new(Level::new(regions.iter().map(entry).collect()))],
-            gone: Vec::new(),
-        };
+        let (mut entries, mut by_id) = (Vec::with_capacity(regions.len()), HashMap::new());
+        for entry in regions {
+            let (id, region) = (entry.id.into(), region(entry));
+            let first = first_of(&by_id, id, &region, entry.continues);
+            entries.push(Entry { id, first, region, gone: false });
+            if id != 0 {
+                by_id.insert(id, Known { region, generation: 0, first });
+            }
+        }
+        let table = RemoteTable { levels: vec![Arc::new(Level::new(entries))], gone: Vec::new() };
         let version = by_id.keys().copied().max().unwrap_or(0);
         let state = State {
             limit,
@@ -168,14 +172,16 @@ impl State {
         // What a later version announces without a key cannot be reached by one.
         let Some(rkey) = entry.rkey else { return Ok(()) };
         let region = region_of(entry, rkey);
-        let known = Known { region, generation: self.generation };
+        let continues = entry.flags & AnnouncedRegion::CONTINUES != 0;
+        let first = first_of(&self.by_id, entry.id, &region, continues);
+        let known = Known { region, generation: self.generation, first };
         let before = self.by_id.insert(entry.id, known);
         match before {
-            Some(before) => effect.replaced |= before.region != region,
+            Some(before) => effect.replaced |= (before.region, before.first) != (region, first),
             None if self.by_id.len() > self.limit * self.generations() => {
                 return Err(error(format!("more than {} regions", self.limit)));
             }
-            None => effect.added.push(Entry { id: entry.id, region, gone: false }),
+            None => effect.added.push(Entry { id: entry.id, first, region, gone: false }),
         }
         Ok(())
     }
@@ -223,7 +229,7 @@ impl State {
         let mut entries: Vec<_> = entries
             .filter(|entry| !forgotten.contains(&entry.id))
             .map(|entry| match self.by_id.get(&entry.id) {
-                Some(known) => Entry { region: known.region, ..*entry },
+                Some(known) => Entry { region: known.region, first: known.first, ..*entry },
                 None => Entry { gone: entry.id != 0, ..*entry },
             })
             .collect();
@@ -249,6 +255,16 @@ fn join_like_sizes(levels: &mut Vec<Arc<Level>>) {
         levels.truncate(levels.len() - 2);
         levels.push(Arc::new(joined));
     }
+}
+
+/// See [`Entry::first`]. What says that it continues another region, and does not lie behind it, is a region of its own.
+fn first_of(by_id: &HashMap<u64, Known>, id: u64, region: &RemoteRegion, continues: bool) -> u64 {
+    let before = id.checked_sub(1).filter(|_| continues).and_then(|before| by_id.get(&before));
+    let is_behind = |before: &&Known| {
+        before.region.read_only == region.read_only
+            && before.region.base.checked_add(before.region.size) == Some(region.base)
+    };
+    before.filter(is_behind).map_or(id, |before| before.first)
 }
 
 fn region_of(entry: &AnnouncedRegion, rkey: u32) -> RemoteRegion {

@@ -4,7 +4,8 @@ use std::ops::Range;
 
 use super::cutter::{CheckedIov, Cutter, Placed, TooManyRequests, set_only};
 use super::plan::stripe;
-use super::region_resolver::{RegionResolver, chunk, holds_remote};
+use super::region_resolver::{RegionResolver, Unfit, chunk, holds_remote};
+use super::segments::cut_at_segments;
 use super::slice_policy::SlicePolicy;
 use super::{Iov, IovSource, Scope, Share, SubmitError};
 use crate::fabric::Opcode;
@@ -70,7 +71,14 @@ fn cut_range<S: IovSource + ?Sized>(
 ) -> Result<(), SubmitError> {
     while at < end {
         let Some(iov) = source.iov(at) else { break };
-        let chunk = resolver.check(&iov, at, cutter.opcode())?;
+        let chunk = match resolver.check(&iov, at, cutter.opcode()) {
+            Ok(chunk) => chunk,
+            Err(unfit) => {
+                cut_unfit(&iov, at, (0, iov.length), unfit, resolver, cutter)?;
+                at += 1;
+                continue;
+            }
+        };
         at += 1;
         let placed = if chunk.length == 0 { Placed::Joined } else { push(cutter, &chunk)? };
         // Behind one that was gathered comes another such, most often.
@@ -90,8 +98,14 @@ fn cut_stripes<S: IovSource + ?Sized>(
     cutter: &mut Cutter<'_>,
 ) -> Result<(), SubmitError> {
     for (index, iov) in source.iovs(0..source.len()).enumerate() {
-        let chunk = resolver.check(&iov, index, cutter.opcode())?;
         let (offset, length) = stripe(iov.length, index, part, of);
+        let chunk = match resolver.check(&iov, index, cutter.opcode()) {
+            Ok(chunk) => chunk,
+            Err(unfit) => {
+                cut_unfit(&iov, index, (offset, length), unfit, resolver, cutter)?;
+                continue;
+            }
+        };
         if length > 0 {
             let stripe =
                 CheckedIov { local: chunk.local + offset, remote: chunk.remote + offset, length, ..chunk };
@@ -99,6 +113,22 @@ fn cut_stripes<S: IovSource + ?Sized>(
         }
     }
     Ok(())
+}
+
+/// Cuts a part of an iov that is in several segments; else says what is wrong with the iov.
+#[cold]
+fn cut_unfit(
+    iov: &Iov,
+    index: usize,
+    part: (u64, u64),
+    unfit: Unfit,
+    resolver: &mut RegionResolver<'_>,
+    cutter: &mut Cutter<'_>,
+) -> Result<(), SubmitError> {
+    match unfit {
+        Unfit::Refused(error) => Err(error),
+        Unfit::InSegments => cut_at_segments(iov, index, part, resolver, cutter),
+    }
 }
 
 #[inline]

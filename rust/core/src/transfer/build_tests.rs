@@ -48,6 +48,7 @@ impl Scene {
             rkey: 7 + n as u32,
             id: 0,
             read_only: n == 1 && read_only,
+            continues: false,
         };
         Self { memory, regions, registry, remote: RemoteRegions::new(&[remote(0), remote(1)]) }
     }
@@ -135,7 +136,7 @@ proptest! {
             for (index, piece) in pieces.iter().enumerate().filter(|(_, piece)| piece.length > 0) {
                 let snapshot = scene.registry.snapshot();
                 let region = find_local(piece, index, opcode, &snapshot).unwrap();
-                cutter.push(&chunk(piece, index as u32, &LocalRange::of(region))).unwrap();
+                cutter.push(&chunk(piece, index as u32, &LocalRange::within(region, piece.local, piece.length).unwrap())).unwrap();
             }
             prop_assert_eq!(list.contents(), plain.contents());
             for region in [0, 1] {

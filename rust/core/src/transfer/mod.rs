@@ -20,6 +20,9 @@ mod plan;
 mod record;
 mod region_resolver;
 mod remote_range;
+mod segments;
+#[cfg(all(test, not(flagcx_p2p_loom)))]
+mod segments_tests;
 mod slice_policy;
 mod slice_sizes;
 mod slots;

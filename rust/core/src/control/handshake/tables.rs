@@ -99,6 +99,6 @@ pub(super) async fn exchange_regions(
 
 fn take_extras_off(regions: &mut [RegionEntry]) {
     for region in regions {
-        (region.id, region.read_only) = (0, false);
+        (region.id, region.read_only, region.continues) = (0, false, false);
     }
 }

@@ -4,13 +4,14 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
-use super::RegistryError;
-use crate::fabric::{Access, Backing, Device, DmaBuf, FabricError, MemoryRange, MemoryRegion, SharedFile};
+use super::{RegistryError, pieces};
+use crate::fabric::{Access, Backing, Device, DmaBuf, FabricError, MemoryRange, SharedFile};
 use crate::memory::allocation::{AllocationUse, BeingFreed};
 use crate::memory::gpu_memory::{CpuMapping, export, probe};
 use crate::memory::host_inspection::HostInspection;
 use crate::memory::process_regions;
 use crate::memory::region::{MemoryKind, Region, RegionId};
+use crate::memory::segment::{Segment, Segments};
 use crate::memory::unreachable::UnreachableMemory;
 use crate::observe::{EventKind, event_log, process_counts};
 
@@ -88,18 +89,18 @@ impl Registration {
         let registered = match (kind, declared) {
             // No CPU may touch it: only the GPU runtime moves it.
             (MemoryKind::Gpu, _) if !registers_gpu_memory => {
-                Ok(Arc::new(UnreachableMemory) as Arc<dyn MemoryRegion>)
+                Ok(Segments::of_one(Segment::new(address, length, Arc::new(UnreachableMemory))))
             }
-            (_, MemoryKind::Host) => device.register(&range),
-            _ if !registers_gpu_memory || dma_buf.is_some() => device.register(&range),
+            (_, MemoryKind::Host) => pieces::register(device, &range),
+            _ if !registers_gpu_memory || dma_buf.is_some() => pieces::register(device, &range),
             _ => register_for_nic(device, &range, kind == MemoryKind::Gpu),
         };
-        let memory = registered.map_err(|error| look.explain(error))?;
+        let segments = registered.map_err(|error| look.explain(error))?;
         // Memory that is not anonymous may be gone when the CPU comes to copy a payload out of it.
         let readable = kind == MemoryKind::Host
             && look.backing == Backing::Anonymous
             && (declared == MemoryKind::Host || of_host && look.is_readable(address, length));
-        let region = Region::new(next_id(), &range, kind, readable, announced, memory).within(allocation);
+        let region = Region::new(next_id(), &range, kind, readable, announced, segments).within(allocation);
         process_regions::add(&region);
         Ok(Arc::new(region))
     }
@@ -108,24 +109,21 @@ impl Registration {
 /// Registers what may be GPU memory, in the ways there are: by a dma-buf, by a mapping that the GPU runtime
 /// makes for it, by its own address, which the kernel may know. A runtime without IPC handles cannot recognise GPU
 /// memory, so it is asked for the mapping of anything that the caller has not declared to be host memory.
-fn register_for_nic(
-    device: &dyn Device,
-    range: &MemoryRange,
-    on_gpu: bool,
-) -> Result<Arc<dyn MemoryRegion>, FabricError> {
+fn register_for_nic(device: &dyn Device, range: &MemoryRange, on_gpu: bool) -> Result<Segments, FabricError> {
     if on_gpu
         && device.attributes().dma_buf
         && let Some((dma_buf, _open)) = export(range.address, range.length)
     {
-        match device.register(&MemoryRange { dma_buf: Some(dma_buf), ..*range }) {
-            Ok(memory) => return Ok(memory),
+        match pieces::register(device, &MemoryRange { dma_buf: Some(dma_buf), ..*range }) {
+            Ok(segments) => return Ok(segments),
             Err(error) => tracing::info!(
                 "cannot register GPU memory by dma-buf: {error}; registered by its address instead"
             ),
         }
     }
     let mapping = CpuMapping::of(range.address, range.length);
-    device.register(&MemoryRange { cpu_address: mapping.as_ref().map(CpuMapping::address), ..*range })
+    let cpu_address = mapping.as_ref().map(CpuMapping::address);
+    pieces::register(device, &MemoryRange { cpu_address, ..*range })
 }
 
 /// Whether a region has the rights that its range would be registered with now.

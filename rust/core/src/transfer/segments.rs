@@ -1,0 +1,71 @@
+//! Iovs that are not inside one segment on each side: cut where one segment ends and the next begins, each piece with the keys of
+//! its segments.
+
+use super::cutter::{CheckedIov, Cutter, TooManyRequests};
+use super::region_resolver::{RegionResolver, local_error, remote_error};
+use super::{Iov, SubmitError};
+use crate::memory::RemoteTable;
+
+/// The keys of the peer's end of an iov.
+#[derive(Debug)]
+pub(super) enum RemoteSegments {
+    /// One for all of it.
+    One(u32),
+    /// Where each segment ends, and its key, from the segment with the first byte on.
+    Many(Vec<(u64, u32)>),
+}
+
+impl RemoteSegments {
+    /// Those of the region that the iov's key is of; `None` if that region does not hold the iov.
+    pub(super) fn of(table: &RemoteTable, iov: &Iov) -> Option<Self> {
+        let mut at = iov.remote.address;
+        let (end, mut segments) = (at.checked_add(iov.length)?, Vec::new());
+        while at < end {
+            let segment = table.segment(iov.remote.rkey, at)?;
+            at = segment.base.checked_add(segment.size)?;
+            segments.push((at, segment.rkey));
+        }
+        Some(Self::Many(segments))
+    }
+
+    /// The key for this address, and how many bytes from there on have it.
+    fn at(&self, address: u64) -> Option<(u32, u64)> {
+        match self {
+            Self::One(rkey) => Some((*rkey, u64::MAX)),
+            Self::Many(segments) => {
+                let (end, rkey) = segments.get(segments.partition_point(|(end, _)| *end <= address))?;
+                Some((*rkey, end - address))
+            }
+        }
+    }
+}
+
+/// Appends the `length` bytes of iov `index` that begin `offset` bytes behind its start. The iov is checked as a whole before.
+#[cold]
+pub(super) fn cut_at_segments(
+    iov: &Iov,
+    index: usize,
+    (offset, length): (u64, u64),
+    resolver: &mut RegionResolver<'_>,
+    cutter: &mut Cutter<'_>,
+) -> Result<(), SubmitError> {
+    let (local, remote) = resolver.find_segments(iov, index, cutter.opcode())?;
+    let (mut at, end) = (offset, offset + length);
+    while at < end {
+        let (near, far) = (iov.local + at, iov.remote.address + at);
+        // Both regions hold the iov, so each byte has keys; if one had none, the transfer must not be taken for a shorter one.
+        let Some(segment) = local.segment_at(near) else {
+            return Err(local_error(iov, index, "internal error: has a part without a key"));
+        };
+        let Some((rkey, behind)) = remote.at(far) else {
+            return Err(remote_error(iov, index, "internal error: has a part without a key"));
+        };
+        let length = (end - at).min(segment.end() - near).min(behind);
+        let lkey = segment.lkey;
+        let readable = local.readable;
+        let chunk = CheckedIov { local: near, remote: far, length, lkey, rkey, readable, iov: index as u32 };
+        cutter.push(&chunk).map_err(|TooManyRequests| SubmitError::TooLong { iov: index })?;
+        at += length;
+    }
+    Ok(())
+}
