@@ -4,9 +4,9 @@
 use std::ptr;
 use std::sync::Arc;
 
+use flagcx_p2p::internals::config;
 use flagcx_p2p::internals::engine::{Engine as CoreEngine, EngineError, EngineOptions};
 use flagcx_p2p::internals::fork::Forked;
-use flagcx_p2p::internals::config;
 
 use super::text;
 use crate::handles::{Conn, Engine};

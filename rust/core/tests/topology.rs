@@ -187,6 +187,15 @@ fn a_port_is_no_faster_than_its_slot() {
 }
 
 #[test]
+fn a_nic_that_is_farther_than_another_is_told_apart() {
+    let machine = machine(&["1a:00.0"], &[("mlx5_0", 100_000), ("mlx5_2", 200_000)]);
+    assert_eq!(machine.nearer(0, 0), None);
+    let (used, best) = machine.nearer(0, 1).unwrap();
+    assert_eq!((used.distance, best.nic, best.distance), (Distance::System, 0, Distance::Switch));
+    assert_eq!((machine.nearer(1, 1), machine.nearer(0, 2)), (None, None), "no such GPU, no such NIC");
+}
+
+#[test]
 fn equals_are_spread_over_gpus() {
     let mut machine = machine(&["1a:00.0"], &[("mlx5_0", 200_000); 4]);
     for (port, nic) in (1..).zip(&mut machine.nics) {

@@ -40,6 +40,8 @@ use closing::{Closing, Turn};
 pub use error::EngineError;
 pub use memory::RegisterOptions;
 use nic::{EngineNic, Need};
+#[doc(hidden)]
+pub use nic::{choose_nic, operators_map};
 pub use open::EngineOptions;
 pub use process_devices::devices;
 use sessions::Sessions;

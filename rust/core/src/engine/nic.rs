@@ -13,8 +13,7 @@ use crate::fabric::{Device, Provider};
 use crate::gpu::{self, GpuRuntime, PointerKind};
 use crate::memory::MemoryKind;
 use crate::topology::{
-    Candidate, Choice, Machine, MemoryPlace, Nic, NicMap, NicPort, Reason, Sysfs, current_affinity,
-    natural_order, read_topology_file,
+    Choice, Machine, MemoryPlace, Nic, NicMap, NicPort, Sysfs, current_affinity, read_topology_file,
 };
 
 /// The NIC of an engine.
@@ -48,6 +47,8 @@ pub(super) enum Need {
     Opening,
     /// Memory of a GPU is registered.
     GpuMemory(i32),
+    /// Memory of a GPU is registered, and the runtime does not say of which.
+    UnnamedGpuMemory,
     /// Host memory is registered.
     HostMemory,
     /// A peer connects, or is connected to.
@@ -67,7 +68,12 @@ impl EngineNic {
     ) -> Result<Self, EngineError> {
         let list = devices.as_deref().unwrap_or_default();
         let is_hardware = list.iter().any(|device| device.attributes().provider == Provider::Verbs);
-        let map = if is_hardware { operators_map(config, list)? } else { NicMap::default() };
+        let named_only = |device: &Arc<dyn Device>| {
+            let attributes = device.attributes();
+            Nic { name: attributes.name.clone(), port: attributes.port, ..Nic::default() }
+        };
+        let nics: Vec<_> = list.iter().map(named_only).collect();
+        let map = if is_hardware { operators_map(config, &nics)? } else { NicMap::default() };
         let is_clear = named.is_some() || !is_hardware || list.len() == 1;
         let current = gpu::runtime().current_gpu().ok();
         let (chosen, told) = (OnceCell::new(), AtomicBool::new(false));
@@ -114,13 +120,16 @@ impl EngineNic {
         if !several || kind == MemoryKind::Host || !runtime.has_memory() {
             return Need::HostMemory;
         }
+        if self.chosen.get().is_some() {
+            // Only for the log: a runtime that has to try out what an address is need not do so twice.
+            return runtime.gpu_of(address).map_or(Need::HostMemory, Need::GpuMemory);
+        }
         let gpu = match runtime.pointer_kind(address) {
-            Ok(PointerKind::Gpu(Some(gpu))) => Some(gpu),
-            Ok(PointerKind::Gpu(None)) => runtime.gpu_of(address).or_else(|| self.assumed(&*runtime)),
-            _ if kind == MemoryKind::Gpu => self.assumed(&*runtime),
-            _ => None,
+            Ok(PointerKind::Gpu(gpu)) => gpu.or_else(|| runtime.gpu_of(address)),
+            _ if kind == MemoryKind::Gpu => None,
+            _ => return Need::HostMemory,
         };
-        gpu.map_or(Need::HostMemory, Need::GpuMemory)
+        gpu.map_or(Need::UnnamedGpuMemory, Need::GpuMemory)
     }
 
     fn devices(&self) -> Result<&[Arc<dyn Device>], EngineError> {
@@ -144,19 +153,17 @@ impl EngineNic {
         let (gpu, why) = match (self.named, need) {
             (Some(named), _) => (Some(named), "which the program has named".to_owned()),
             (None, Need::GpuMemory(gpu)) => (Some(gpu), "whose memory is registered first".to_owned()),
-            (None, _) => {
-                (self.assumed(&*runtime), format!("which is assumed: it is current, {}", before(need)))
-            }
+            (None, _) => (
+                self.assumed(&*runtime),
+                format!("which is assumed because it is current: {}", occasion(need)),
+            ),
         };
         let machine = machine(&*runtime, gpu, devices);
         let place = match gpu {
             Some(gpu) => MemoryPlace::Gpu(gpu),
             None => MemoryPlace::Host(current_affinity().ok().and_then(|cpus| machine.node_of(&cpus))),
         };
-        let choice = match self.map_names(gpu) || !config.dest_dev_affinity {
-            true => machine.choose(place, &self.map),
-            false => on_rail(&machine, gpu.unwrap_or(0)),
-        };
+        let choice = choose_nic(config, &machine, &self.map, place);
         let none =
             || EngineError::Unavailable("this engine has no device: its list of devices is empty".to_owned());
         let Choice { nic, reason } = choice.ok_or_else(none)?;
@@ -170,8 +177,8 @@ impl EngineNic {
             None => tracing::info!(
                 device = name,
                 port,
-                "NIC chosen for host memory, because no GPU is current, {}: {reason}",
-                before(need)
+                "NIC chosen for host memory, because no GPU is current and {}: {reason}",
+                occasion(need)
             ),
         }
         Ok(Chosen { context, machine, nic })
@@ -181,16 +188,11 @@ impl EngineNic {
         gpu.is_some_and(|gpu| self.map.of_gpu(gpu).is_some())
     }
 
-    /// Says once that memory is on a GPU for which another NIC is better.
+    /// Says once that memory is on a GPU for which another NIC is nearer.
     fn tell_if_far(&self, chosen: &Chosen, gpu: i32) {
         let Chosen { machine, nic, .. } = chosen;
-        let ranked = machine.rank(MemoryPlace::Gpu(gpu));
-        let is_used = |candidate: &&Candidate| candidate.nic == *nic;
-        let (Some(best), Some(used)) = (ranked.first(), ranked.iter().find(is_used)) else { return };
-        if best.distance >= used.distance
-            || self.map_names(Some(gpu))
-            || self.told.swap(true, Ordering::Relaxed)
-        {
+        let Some((used, best)) = machine.nearer(gpu, *nic) else { return };
+        if self.map_names(Some(gpu)) || self.told.swap(true, Ordering::Relaxed) {
             return;
         }
         let name = |at: usize| machine.nics.get(at).map_or("?", |nic| nic.name.as_str());
@@ -203,29 +205,38 @@ impl EngineNic {
     }
 }
 
-/// What the need comes before.
-fn before(need: Need) -> &'static str {
+/// What happens that needs the NIC, before it is known which GPU it is for.
+fn occasion(need: Need) -> &'static str {
     match need {
-        Need::Opening => "as the engine opens",
-        Need::Peer => "and a peer connects before any GPU memory is registered",
-        Need::HostMemory | Need::GpuMemory(_) => "and host memory is registered before any GPU memory",
+        Need::Opening => "the engine opens",
+        Need::Peer => "a peer connects before any GPU memory is registered",
+        Need::HostMemory => "host memory is registered before any GPU memory",
+        Need::UnnamedGpuMemory | Need::GpuMemory(_) => {
+            "memory is registered of which the runtime does not say on which GPU it is"
+        }
     }
 }
 
-/// `FLAGCX_P2P_NIC_MAP`, then what FlagCX's topology file says of further GPUs.
-fn operators_map(config: &Config, devices: &[Arc<dyn Device>]) -> Result<NicMap, EngineError> {
-    let nics: Vec<_> = devices
-        .iter()
-        .map(|device| {
-            let attributes = device.attributes();
-            Nic { name: attributes.name.clone(), port: attributes.port, ..Nic::default() }
-        })
-        .collect();
+/// The NIC for memory at a place, as the settings have it: what the map names, else the one on the GPU's rail if that is asked for,
+/// else the best.
+pub fn choose_nic(config: &Config, machine: &Machine, map: &NicMap, place: MemoryPlace) -> Option<Choice> {
+    let is_named = place.gpu().is_some_and(|gpu| map.of_gpu(gpu).is_some());
+    match is_named || !config.dest_dev_affinity {
+        true => machine.choose(place, map),
+        false => machine.on_rail(place.gpu().unwrap_or(0)),
+    }
+}
+
+/// `FLAGCX_P2P_NIC_MAP`, then what FlagCX's topology file says of further GPUs, for the NICs that are there.
+///
+/// # Errors
+/// [`EngineError::Config`] for a map that names another one. The same in the file is a warning.
+pub fn operators_map(config: &Config, nics: &[Nic]) -> Result<NicMap, EngineError> {
     let there = || {
         let names: Vec<_> = nics.iter().map(|nic| format!("{}:{}", nic.name, nic.port)).collect();
         format!("there are {}; see FLAGCX_IB_HCA and `flagcx-p2p doctor topology`", names.join(", "))
     };
-    if let Some(absent) = config.nic_map.absent(&nics) {
+    if let Some(absent) = config.nic_map.absent(nics) {
         let text = format!("FLAGCX_P2P_NIC_MAP: {absent} names no NIC that this process uses: {}", there());
         return Err(ConfigError { variable: "FLAGCX_P2P_NIC_MAP", text }.into());
     }
@@ -238,7 +249,7 @@ fn operators_map(config: &Config, devices: &[Arc<dyn Device>]) -> Result<NicMap,
             return Ok(config.nic_map.clone());
         }
     };
-    if let Some(absent) = of_file.absent(&nics) {
+    if let Some(absent) = of_file.absent(nics) {
         tracing::warn!("FLAGCX_TOPO_FILE={}: {absent} names no NIC: {}", path.display(), there());
     }
     Ok(config.nic_map.clone().or(of_file))
@@ -262,14 +273,6 @@ fn machine(runtime: &dyn GpuRuntime, gpu: Option<i32>, devices: &[Arc<dyn Device
         }
     };
     Machine::read(&Sysfs::default(), &gpus, devices.iter().map(nic).collect())
-}
-
-/// The NIC with the number of the GPU: the same one, so the same rail of the fabric, on every host.
-fn on_rail(machine: &Machine, gpu: i32) -> Option<Choice> {
-    let mut by_name: Vec<_> = machine.nics.iter().enumerate().collect();
-    by_name.sort_by(|(_, a), (_, b)| natural_order(&a.name, &b.name).then(a.port.cmp(&b.port)));
-    let number = usize::try_from(gpu).unwrap_or(0).checked_rem(by_name.len())?;
-    by_name.get(number).map(|(nic, _)| Choice { nic: *nic, reason: Reason::Rail })
 }
 
 /// GPUs that are looked at; hosts have a tenth of it.

@@ -97,6 +97,22 @@ impl Machine {
         Some(Choice { nic: chosen.nic, reason })
     }
 
+    /// The NIC with the number of the GPU: the same one, so the same rail of the fabric, on every host.
+    pub fn on_rail(&self, gpu: i32) -> Option<Choice> {
+        let mut by_name: Vec<_> = self.nics.iter().enumerate().collect();
+        by_name.sort_by(|(_, a), (_, b)| natural_order(&a.name, &b.name).then(a.port.cmp(&b.port)));
+        let number = usize::try_from(gpu).unwrap_or(0).checked_rem(by_name.len())?;
+        by_name.get(number).map(|(nic, _)| Choice { nic: *nic, reason: Reason::Rail })
+    }
+
+    /// The path from a GPU to a NIC, and that to the best one, if that is nearer.
+    pub fn nearer(&self, gpu: i32, nic: usize) -> Option<(Candidate, Candidate)> {
+        let ranked = self.rank(MemoryPlace::Gpu(gpu));
+        let used = *ranked.iter().find(|candidate| candidate.nic == nic)?;
+        let best = *ranked.first()?;
+        (best.distance < used.distance).then_some((used, best))
+    }
+
     fn candidate(&self, place: MemoryPlace, at: usize, nic: &Nic) -> Candidate {
         let (distance, mbps) = match place {
             MemoryPlace::Gpu(index) => match self.gpu(index) {

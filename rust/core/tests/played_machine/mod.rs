@@ -5,6 +5,13 @@
 //! `path GPU NIC CLASS MBPS`, or a device of the tree, indented by two below the one that it is on: its name, then `link=GTSxLANES` (the
 //! largest; `?` if it does not say), `now=` (the current one), `node=`, `gpu`, `nic=NAME`, `rate=GBITS`, `ports=N`, `physfn`.
 
+#![allow(
+    dead_code,
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    reason = "a module of each test that includes it, which uses its share; a panic is how a test fails"
+)]
+
 use std::fs;
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
@@ -12,20 +19,20 @@ use std::path::{Path, PathBuf};
 use tempfile::TempDir;
 
 /// A machine that was laid out.
-pub struct PlayedMachine {
+pub(crate) struct PlayedMachine {
     /// What it is.
-    pub title: String,
+    pub(crate) title: String,
     /// Its HCA filter.
-    pub filter: String,
+    pub(crate) filter: String,
     /// Which NIC is right: the place (`gpu 0`, `host 1`), and `mlx5_0:1 PIX 400000` or `none`.
-    pub expected: Vec<(String, String)>,
+    pub(crate) expected: Vec<(String, String)>,
     /// Paths: the GPU's number, the NIC's name, and `PIX 400000`.
-    pub paths: Vec<(i32, String, String)>,
+    pub(crate) paths: Vec<(i32, String, String)>,
     root: TempDir,
 }
 
 /// The names of all machines.
-pub fn machines() -> Vec<String> {
+pub(crate) fn machines() -> Vec<String> {
     let files = fs::read_dir(folder()).unwrap().map(|file| file.unwrap().path());
     let mut names: Vec<_> =
         files.map(|path| path.file_stem().unwrap().to_str().unwrap().to_owned()).collect();
@@ -34,7 +41,7 @@ pub fn machines() -> Vec<String> {
 }
 
 impl PlayedMachine {
-    pub fn new(name: &str) -> Self {
+    pub(crate) fn new(name: &str) -> Self {
         let text = fs::read_to_string(folder().join(format!("{name}.machine"))).unwrap();
         let root = tempfile::tempdir().unwrap();
         let (title, filter) = (String::new(), String::new());
@@ -71,12 +78,12 @@ impl PlayedMachine {
     }
 
     /// The directory that has `sys`.
-    pub fn root(&self) -> &Path {
+    pub(crate) fn root(&self) -> &Path {
         self.root.path()
     }
 
     /// Its /sys.
-    pub fn sys(&self) -> PathBuf {
+    pub(crate) fn sys(&self) -> PathBuf {
         self.root.path().join("sys")
     }
 
