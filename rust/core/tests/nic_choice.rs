@@ -28,7 +28,7 @@ static CURRENT: AtomicI32 = AtomicI32::new(-1);
 /// The addresses that are GPU memory.
 static ON_GPU: Mutex<Range<usize>> = Mutex::new(0..0);
 
-/// Four NICs, GPUs whose runtime does not say whose memory is where, and memory of one.
+/// Four NICs, GPUs of a runtime that does not say on which of them memory is, and memory of one.
 struct Played {
     devices: Arc<DeviceList>,
     gpu_memory: Vec<u8>,

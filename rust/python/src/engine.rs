@@ -27,8 +27,8 @@ use crate::{logging, process, settings, single};
 /// Registers memory and connects to peers. Close it, or use it in a `with` statement; one that is dropped is closed, and one that lives
 /// when the interpreter ends as well.
 ///
-/// `gpu`: the index of the GPU that holds the memory it moves, which also chooses the NIC next to it; without it, the GPU whose memory is
-/// registered first chooses the NIC. `settings`: configuration variables
+/// `gpu`: the index of the GPU that holds the memory it moves, which also chooses the NIC next to it; without it, the GPU of the GPU memory that
+/// is registered first chooses the NIC. `settings`: configuration variables
 /// (`FLAGCX_P2P_...`) with their texts, which go before those of the environment, and these before the configuration files. Without
 /// them, environment and files as they were when the first engine of the process was made. What chooses or sets up devices
 /// (FLAGCX_P2P_FABRIC, FLAGCX_P2P_PATH, FLAGCX_P2P_FAULTS, FLAGCX_IB_...) counts with the first engine of a process, or with

@@ -152,7 +152,7 @@ impl EngineNic {
         let runtime = gpu::runtime();
         let (gpu, why) = match (self.named, need) {
             (Some(named), _) => (Some(named), "which the program has named".to_owned()),
-            (None, Need::GpuMemory(gpu)) => (Some(gpu), "whose memory is registered first".to_owned()),
+            (None, Need::GpuMemory(gpu)) => (Some(gpu), "because its memory is registered first".to_owned()),
             (None, _) => (
                 self.assumed(&*runtime),
                 format!("which is assumed because it is current: {}", occasion(need)),

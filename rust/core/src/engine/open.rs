@@ -24,7 +24,7 @@ pub struct EngineOptions {
     /// The number of the GPU near which a NIC is chosen at once, and that peers are told.
     ///
     /// -1 names none. Peers are then told the GPU that is current for the calling thread, or 0. Among several NICs the one near the
-    /// GPU whose memory is registered first is chosen. If host memory is registered before that, or a peer connects, it is the
+    /// GPU of the GPU memory that is registered first is chosen. If host memory is registered before that, or a peer connects, it is the
     /// one near the GPU that is current; without one, the one near this process's processors. The log says which, and why.
     pub gpu_index: i32,
     /// Devices to choose from; `None` takes the process-wide list.
