@@ -1,5 +1,10 @@
 //! `flagcx-p2p doctor topology` on described machines.
-#![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "a panic is how a test fails")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    reason = "a panic is how a test fails"
+)]
 
 mod common;
 #[path = "../../core/tests/played_machine/mod.rs"]

@@ -68,8 +68,10 @@ impl PlayedMachine {
                 }
                 _ => {
                     above.truncate((line.len() - line.trim_start().len()) / 2);
-                    let parent =
-                        above.last().cloned().unwrap_or((machine.sys().join("devices"), "-1".to_owned()));
+                    let parent = above
+                        .last()
+                        .cloned()
+                        .unwrap_or_else(|| (machine.sys().join("devices"), "-1".to_owned()));
                     above.push(machine.device(&parent, &words));
                 }
             }
