@@ -2,7 +2,7 @@
 //! callbacks. GPU `g` then has the NIC that the bits of `g`, mirrored, number: GPU 1 has nv2, GPU 2 has nv1.
 #![cfg(feature = "verbs")]
 #![allow(unsafe_code, reason = "plays the C side")]
-#![allow(clippy::unwrap_used, clippy::panic, reason = "a panic is how a test fails")]
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a panic is how a test fails")]
 
 #[allow(dead_code, reason = "it is used by other tests as well")]
 mod captured_log;

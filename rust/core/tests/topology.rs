@@ -1,6 +1,7 @@
 //! The topology rules on recorded and on described machines.
 #![allow(
     clippy::unwrap_used,
+    clippy::panic,
     clippy::indexing_slicing,
     reason = "helpers of tests, outside #[test] functions"
 )]
