@@ -13,7 +13,7 @@ use std::path::{Path, PathBuf};
 
 use flagcx_p2p::internals::fabric::HcaFilter;
 use flagcx_p2p::internals::topology::{
-    Choice, Distance, Machine, MemoryPlace, NicMap, NicPort, Reason, Sysfs, natural_order,
+    Choice, Distance, HostTopology, MemoryPlace, NicMap, NicPort, Reason, Sysfs, natural_order,
 };
 use played_machine::PlayedMachine;
 use proptest::prelude::*;
@@ -29,7 +29,7 @@ fn path(name: &str) -> PathBuf {
 }
 
 /// The machine with NICs of so many Mbit/s.
-fn machine(gpus: &[&str], nics: &[(&str, u32)]) -> Machine {
+fn machine(gpus: &[&str], nics: &[(&str, u32)]) -> HostTopology {
     let gpus: Vec<_> = (0..).zip(gpus).map(|(index, id)| (index, (*id).to_owned())).collect();
     let nic = |&(name, speed_mbps): &(&str, u32)| NicPort {
         name: name.to_owned(),
@@ -37,20 +37,20 @@ fn machine(gpus: &[&str], nics: &[(&str, u32)]) -> Machine {
         speed_mbps,
         path: Some(path(name)),
     };
-    Machine::read(&two_sockets(), &gpus, nics.iter().map(nic).collect())
+    HostTopology::read(&two_sockets(), &gpus, nics.iter().map(nic).collect())
 }
 
-fn choose(machine: &Machine, gpu: i32) -> Option<usize> {
+fn choose(machine: &HostTopology, gpu: i32) -> Option<usize> {
     machine.choose(MemoryPlace::Gpu(gpu), &NicMap::default()).map(|choice| choice.nic)
 }
 
 /// What `flagcx-p2p doctor topology` and an engine see of a described machine.
-fn seen(played: &PlayedMachine) -> Machine {
+fn seen(played: &PlayedMachine) -> HostTopology {
     let sysfs = Sysfs::at(played.sys());
     let filter = HcaFilter::parse(&played.filter).unwrap();
     let ports = sysfs.nic_ports().into_iter().filter(|nic| filter.allows(&nic.name, nic.port)).collect();
     let gpus: Vec<_> = (0..).zip(sysfs.gpus()).collect();
-    Machine::read(&sysfs, &gpus, ports)
+    HostTopology::read(&sysfs, &gpus, ports)
 }
 
 fn place(text: &str) -> MemoryPlace {
@@ -61,7 +61,7 @@ fn place(text: &str) -> MemoryPlace {
     }
 }
 
-fn described(machine: &Machine, place: MemoryPlace, choice: Option<Choice>) -> String {
+fn described(machine: &HostTopology, place: MemoryPlace, choice: Option<Choice>) -> String {
     let Some(Choice { nic, reason }) = choice else { return "none".to_owned() };
     let candidate = machine.rank(place).into_iter().find(|candidate| candidate.nic == nic).unwrap();
     assert_ne!(reason, Reason::Map);
@@ -215,13 +215,13 @@ fn equals_are_spread_over_gpus() {
 #[test]
 fn odd_input_still_gets_a_nic_if_there_is_one() {
     let bare = NicPort { name: "sw0".to_owned(), port: 1, speed_mbps: 10_000, path: None };
-    let machine = Machine::read(&Sysfs::at("/nonexistent"), &[(0, "1a:00.0".to_owned())], vec![bare]);
+    let machine = HostTopology::read(&Sysfs::at("/nonexistent"), &[(0, "1a:00.0".to_owned())], vec![bare]);
     for gpu in [-1, 0, 5, i32::MAX] {
         assert_eq!(choose(&machine, gpu), Some(0));
     }
     let host = machine.choose(MemoryPlace::Host(None), &NicMap::default());
     assert_eq!(host.map(|choice| choice.nic), Some(0));
-    assert_eq!(choose(&Machine::default(), 0), None);
+    assert_eq!(choose(&HostTopology::default(), 0), None);
 }
 
 proptest! {
@@ -234,16 +234,16 @@ proptest! {
             let nics = Just(machine.nics.clone()).prop_shuffle();
             let gpus = Just(machine.gpus.clone()).prop_shuffle();
             let other = machine.clone();
-            (Just(machine), (nics, gpus).prop_map(move |(nics, gpus)| Machine { nics, gpus, ..other.clone() }))
+            (Just(machine), (nics, gpus).prop_map(move |(nics, gpus)| HostTopology { nics, gpus, ..other.clone() }))
         }),
         gpu in 0..9_i32,
     ) {
-        let names = |machine: &Machine, place| -> Vec<_> {
+        let names = |machine: &HostTopology, place| -> Vec<_> {
             machine.rank(place).into_iter().map(|one| machine.nics[one.nic].clone()).collect()
         };
         for place in [MemoryPlace::Gpu(gpu), MemoryPlace::Host(Some(0)), MemoryPlace::Host(None)] {
             prop_assert_eq!(names(&machine, place), names(&shuffled, place));
-            let nic = |machine: &Machine| {
+            let nic = |machine: &HostTopology| {
                 machine.choose(place, &NicMap::default()).map(|choice| machine.nics[choice.nic].clone())
             };
             prop_assert_eq!(nic(&machine), nic(&shuffled));
@@ -295,7 +295,7 @@ proptest! {
 }
 
 /// One of the described machines, with and without its filter.
-fn any_machine() -> impl Strategy<Value = Machine> {
+fn any_machine() -> impl Strategy<Value = HostTopology> {
     let all: Vec<_> = played_machine::machines()
         .iter()
         .flat_map(|name| {

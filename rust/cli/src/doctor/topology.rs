@@ -7,7 +7,7 @@ use flagcx_p2p::internals::config::{self, Config};
 use flagcx_p2p::internals::engine::{choose_nic, operators_map};
 use flagcx_p2p::internals::fabric::HcaFilter;
 use flagcx_p2p::internals::gpu;
-use flagcx_p2p::internals::topology::{Distance, Gpu, Machine, MemoryPlace, Nic, NicMap, Sysfs};
+use flagcx_p2p::internals::topology::{Distance, Gpu, HostTopology, MemoryPlace, Nic, NicMap, Sysfs};
 use serde::Serialize;
 
 use super::system::SystemRoot;
@@ -95,7 +95,7 @@ impl Topology {
         let filter = HcaFilter::parse(&config.ib_hca).map_err(|error| CliError::other(error.to_string()))?;
         let is_used =
             |name: &str, port| filter.allows(name, port) && config.ib_port.is_none_or(|one| one == port);
-        let all = Machine::read(sysfs, &gpus(sysfs), sysfs.nic_ports());
+        let all = HostTopology::read(sysfs, &gpus(sysfs), sysfs.nic_ports());
         let mut machine = all.clone();
         machine.nics.retain(|nic| is_used(&nic.name, nic.port));
         let map = if machine.nics.is_empty() {
@@ -236,7 +236,7 @@ fn gpus(sysfs: &Sysfs) -> Vec<(i32, String)> {
     if of_runtime.is_empty() { ids } else { of_runtime }
 }
 
-fn path(machine: &Machine, gpu: &Gpu, nic: &Nic) -> Path {
+fn path(machine: &HostTopology, gpu: &Gpu, nic: &Nic) -> Path {
     Path { nic: name(nic), class: machine.distance(gpu, nic).short(), mbps: machine.path_mbps(gpu, nic) }
 }
 

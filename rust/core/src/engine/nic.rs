@@ -13,7 +13,7 @@ use crate::fabric::{Device, Provider};
 use crate::gpu::{self, GpuRuntime, PointerKind};
 use crate::memory::MemoryKind;
 use crate::topology::{
-    Choice, Machine, MemoryPlace, Nic, NicMap, NicPort, Sysfs, current_affinity, read_topology_file,
+    Choice, HostTopology, MemoryPlace, Nic, NicMap, NicPort, Sysfs, current_affinity, read_topology_file,
 };
 
 /// The NIC of an engine.
@@ -36,7 +36,7 @@ pub(super) struct EngineNic {
 #[derive(Debug)]
 struct Chosen {
     context: Arc<Context>,
-    machine: Machine,
+    machine: HostTopology,
     nic: usize,
 }
 
@@ -219,7 +219,12 @@ fn occasion(need: Need) -> &'static str {
 
 /// The NIC for memory at a place, as the settings have it: what the map names, else the one on the GPU's rail if that is asked for,
 /// else the best.
-pub fn choose_nic(config: &Config, machine: &Machine, map: &NicMap, place: MemoryPlace) -> Option<Choice> {
+pub fn choose_nic(
+    config: &Config,
+    machine: &HostTopology,
+    map: &NicMap,
+    place: MemoryPlace,
+) -> Option<Choice> {
     let is_named = place.gpu().is_some_and(|gpu| map.of_gpu(gpu).is_some());
     match is_named || !config.dest_dev_affinity {
         true => machine.choose(place, map),
@@ -256,7 +261,7 @@ pub fn operators_map(config: &Config, nics: &[Nic]) -> Result<NicMap, EngineErro
 }
 
 /// The GPUs of the runtime, and the NICs behind the devices, in their order.
-fn machine(runtime: &dyn GpuRuntime, gpu: Option<i32>, devices: &[Arc<dyn Device>]) -> Machine {
+fn machine(runtime: &dyn GpuRuntime, gpu: Option<i32>, devices: &[Arc<dyn Device>]) -> HostTopology {
     let count = runtime.gpu_count().unwrap_or(0).min(MOST_GPUS);
     let mut numbers: Vec<_> = (0..count).filter_map(|number| i32::try_from(number).ok()).collect();
     numbers.extend(gpu.filter(|gpu| !numbers.contains(gpu)));
@@ -272,7 +277,7 @@ fn machine(runtime: &dyn GpuRuntime, gpu: Option<i32>, devices: &[Arc<dyn Device
             path: attributes.pci_path.as_deref().map(PathBuf::from),
         }
     };
-    Machine::read(&Sysfs::default(), &gpus, devices.iter().map(nic).collect())
+    HostTopology::read(&Sysfs::default(), &gpus, devices.iter().map(nic).collect())
 }
 
 /// GPUs that are looked at; hosts have a tenth of it.

@@ -6,7 +6,7 @@ mod affinity;
 mod cpu_set;
 mod distance;
 mod gid_type;
-mod machine;
+mod host_topology;
 mod natural_order;
 mod nic_map;
 mod place;
@@ -18,7 +18,7 @@ pub use affinity::{cpus_near, current_affinity, pin_current_thread, worker_cpus}
 pub use cpu_set::{CpuSet, CpuSetError};
 pub use distance::{Distance, distance};
 pub use gid_type::{gid_interface, roce_version};
-pub use machine::{Gpu, Machine, Nic, NicPort, NumaNode};
+pub use host_topology::{Gpu, HostTopology, Nic, NicPort, NumaNode};
 pub use natural_order::natural_order;
 pub use nic_map::{NicMap, NicOfGpu};
 pub use place::{PciPlace, PciStep};

@@ -4,7 +4,7 @@ use std::cmp::Reverse;
 use std::fmt;
 
 use super::distance::between_nodes;
-use super::{Distance, Machine, Nic, NicMap, natural_order};
+use super::{Distance, HostTopology, Nic, NicMap, natural_order};
 
 /// Where the memory is that a NIC is to move.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -18,7 +18,7 @@ pub enum MemoryPlace {
 /// A NIC with its path to the memory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Candidate {
-    /// Its place in [`Machine::nics`].
+    /// Its place in [`HostTopology::nics`].
     pub nic: usize,
     /// The class of the path.
     pub distance: Distance,
@@ -29,7 +29,7 @@ pub struct Candidate {
 /// The chosen NIC.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Choice {
-    /// Its place in [`Machine::nics`].
+    /// Its place in [`HostTopology::nics`].
     pub nic: usize,
     /// Why it is this one.
     pub reason: Reason,
@@ -58,7 +58,7 @@ impl MemoryPlace {
     }
 }
 
-impl Machine {
+impl HostTopology {
     /// The NICs for memory at `place`, best first: by class, then by what the path carries, physical functions before virtual ones,
     /// then in the order of their names. It does not depend on the order in which the machine lists them.
     pub fn rank(&self, place: MemoryPlace) -> Vec<Candidate> {
@@ -75,9 +75,9 @@ impl Machine {
 
     /// The NIC for memory at `place`; `None` only without NICs.
     ///
-    /// `map` wins. Else it is the best of [`Machine::rank`]; among equals the GPUs of a machine are spread: entry GPU number modulo
+    /// `map` wins. Else it is the best of [`HostTopology::rank`]; among equals the GPUs of a machine are spread: entry GPU number modulo
     /// their number, with the bits of the number mirrored when that is a power of two, so that neighbouring GPUs use NICs far
-    /// from each other, as the original engine does. On a flat machine ([`Machine::is_flat`]) GPUs have the equals in order.
+    /// from each other, as the original engine does. On a flat machine ([`HostTopology::is_flat`]) GPUs have the equals in order.
     pub fn choose(&self, place: MemoryPlace, map: &NicMap) -> Option<Choice> {
         let ranked = self.rank(place);
         if let Some(entry) = place.gpu().and_then(|gpu| map.of_gpu(gpu)) {

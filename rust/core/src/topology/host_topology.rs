@@ -6,7 +6,7 @@ use super::{CpuSet, Distance, PciPlace, Sysfs, distance};
 
 /// GPUs, NICs and NUMA nodes of a machine.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Machine {
+pub struct HostTopology {
     /// The GPUs.
     pub gpus: Vec<Gpu>,
     /// The NICs to choose from.
@@ -65,7 +65,7 @@ pub struct NicPort {
     pub path: Option<PathBuf>,
 }
 
-impl Machine {
+impl HostTopology {
     /// Reads the places of GPUs (number and bus id) and of NICs, in any order.
     pub fn read(sysfs: &Sysfs, gpus: &[(i32, String)], nics: Vec<NicPort>) -> Self {
         let gpu = |(index, bus_id): &(i32, String)| Gpu {
@@ -167,7 +167,7 @@ mod tests {
     #[test]
     fn cpus_of_one_node_or_of_several() {
         let node = |id, cpus| NumaNode { id, cpus: CpuSet::parse_list(cpus).unwrap() };
-        let machine = Machine { numa: vec![node(0, "0-3"), node(1, "4-7")], ..Machine::default() };
+        let machine = HostTopology { numa: vec![node(0, "0-3"), node(1, "4-7")], ..HostTopology::default() };
         let of = |cpus| machine.node_of(&CpuSet::parse_list(cpus).unwrap());
         assert_eq!([of("1-2"), of("6"), of("3-4"), of(""), of("9")], [Some(0), Some(1), None, None, None]);
     }
