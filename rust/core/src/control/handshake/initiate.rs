@@ -70,8 +70,8 @@ async fn initiate_with(
             .await
         }
     };
-    let named = local.announces_changes(entry.features.as_ref());
-    let regions = tables::exchange_regions(&dialogue, local, named).await?;
+    let extras = local.region_extras(entry.features.as_ref());
+    let regions = tables::exchange_regions(&dialogue, local, extras).await?;
 
     Ok(super::finish(
         Peer {

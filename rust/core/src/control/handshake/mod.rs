@@ -104,10 +104,11 @@ pub struct LocalSide<'a> {
 }
 
 impl LocalSide<'_> {
-    /// Whether both sides announce changes of their regions.
-    fn announces_changes(&self, peer: Option<&Features>) -> bool {
-        let bits = Features::CHANNEL | Features::REGIONS;
-        self.features.has(bits) && peer.is_some_and(|peer| peer.has(bits))
+    /// What entries of the region tables say beyond those of the original, on both sides.
+    fn region_extras(&self, peer: Option<&Features>) -> tables::RegionExtras {
+        let both = |bits| self.features.has(bits) && peer.is_some_and(|peer| peer.has(bits));
+        let changes = Features::CHANNEL | Features::REGIONS;
+        tables::RegionExtras { named: both(changes), segments: both(changes | Features::SEGMENTS) }
     }
 }
 

@@ -56,26 +56,35 @@ pub(super) async fn exchange_metas(
     Ok(PeerMeta { gpu_index: theirs.gpu_index, notify_port: theirs.notify_port, local, same_process })
 }
 
-/// Exchanges region tables. Regions have ids only if both sides announce changes: `named`.
+/// What entries of region tables say beyond those of the original.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct RegionExtras {
+    /// The ids of regions, and which are for reading only: both sides announce changes.
+    pub(super) named: bool,
+    /// Which entries are further segments of the region before.
+    pub(super) segments: bool,
+}
+
+/// Exchanges region tables.
 pub(super) async fn exchange_regions(
     dialogue: &Dialogue<'_>,
     local: &LocalSide<'_>,
-    named: bool,
+    extras: RegionExtras,
 ) -> Result<Vec<RegionEntry>, HandshakeError> {
     let step = Step::Regions;
     let mut ours = (local.regions)();
     if ours.len() > MAX_REGIONS {
-        if !named {
+        if !extras.named {
             let count = ours.len();
             tracing::warn!("{count} regions, of which {MAX_REGIONS} are announced to {}", dialogue.peer);
         }
         ours.truncate(MAX_REGIONS);
     }
-    match named {
+    if extras.named {
         // A region without an id could not be removed later: it is announced afterwards, with its long id.
-        true => ours.retain(|entry| entry.id != 0),
-        false => take_extras_off(&mut ours),
+        ours.retain(|entry| entry.id != 0);
     }
+    extras.restrict(&mut ours);
     let count = (ours.len() as u32).to_le_bytes();
     let count = dialogue.exchange_frames(step, Tag::RegionCount, count.len(), |_| count.to_vec()).await?;
     let count = <[u8; 4]>::try_from(count)
@@ -91,14 +100,18 @@ pub(super) async fn exchange_regions(
         .saturating_mul(REGION_SIZE);
     let table = dialogue.exchange_frames(step, Tag::Regions, size, |_| encode_regions(&ours)).await?;
     let mut theirs = decode_regions(&table).map_err(|error| dialogue.fail(step, error))?;
-    if !named {
-        take_extras_off(&mut theirs);
-    }
+    extras.restrict(&mut theirs);
     Ok(theirs)
 }
 
-fn take_extras_off(regions: &mut [RegionEntry]) {
-    for region in regions {
-        (region.id, region.read_only, region.continues) = (0, false, false);
+impl RegionExtras {
+    /// Takes off what is not of both sides.
+    fn restrict(self, regions: &mut [RegionEntry]) {
+        for region in regions {
+            if !self.named {
+                (region.id, region.read_only) = (0, false);
+            }
+            region.continues &= self.segments;
+        }
     }
 }

@@ -231,3 +231,30 @@ fn an_abort_ends_both_roles() {
     let error = initiating.join().unwrap();
     assert!(error.is_aborted(), "{error}");
 }
+
+/// An engine that knows no segments takes their flag for a bit of the id, and could not remove the region later.
+#[test]
+fn only_a_peer_that_knows_segments_is_told_which_entries_continue() {
+    let changes = Features::CHANNEL | Features::REGIONS;
+    let segments = 128;
+    for (ours, theirs, continues) in [
+        (changes | segments, changes | segments, true),
+        (changes | segments, changes, false),
+        (changes, changes | segments, false),
+    ] {
+        let of_bits = |bits, index| {
+            let features = Features { bits, ..side(index, &Vec::new).features };
+            LocalSide { features, ..side(index, &|| regions_of_ours(3)) }
+        };
+        let listener = listener();
+        let target = listener.local();
+        let accepting = thread::spawn(move || {
+            let stream = listener.accept_by(Some(soon())).unwrap();
+            respond(stream, &of_bits(theirs, 2), &mut FakeLanes::new(200), &limits()).unwrap()
+        });
+        let peer = initiate(target, &of_bits(ours, 1), &mut FakeLanes::new(100), &limits()).unwrap();
+        let expected: Vec<_> =
+            regions_of_ours(3).into_iter().map(|entry| RegionEntry { continues, ..entry }).collect();
+        assert_eq!((peer.regions, accepting.join().unwrap().regions), (expected.clone(), expected));
+    }
+}
