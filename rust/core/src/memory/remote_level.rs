@@ -22,6 +22,8 @@ pub(super) struct Level {
     by_address: RangeIndex,
     /// (key, position), sorted. An original peer may announce two regions under one key.
     by_key: Vec<(u32, u32)>,
+    /// Positions, sorted by region and then by place: see [`Level::segment`].
+    by_first: Vec<u32>,
     /// Whether any entry is a further segment of a region.
     has_segments: bool,
 }
@@ -38,7 +40,10 @@ impl Level {
         let mut by_key: Vec<_> = (0..).zip(&entries).map(|(at, entry)| (entry.region.rkey, at)).collect();
         by_key.sort_unstable();
         let has_segments = entries.iter().any(|entry| entry.first != entry.id);
-        Self { entries, by_address, by_key, has_segments }
+        let mut by_first: Vec<_> = (0..).zip(&entries).map(|(at, entry)| (entry.order(), at)).collect();
+        by_first.sort_unstable();
+        let by_first = by_first.into_iter().map(|(_, at)| at).collect();
+        Self { entries, by_address, by_key, by_first, has_segments }
     }
 
     pub(super) fn entries(&self) -> &[Entry] {
@@ -57,6 +62,16 @@ impl Level {
         self.entries.get(position)
     }
 
+    /// The last of those segments of the region with this first one that begin at `address` or before it. Ids may be used again
+    /// by peers that err: of equal ones the newest.
+    pub(super) fn segment(&self, first: u64, address: u64) -> Option<&Entry> {
+        let entry = |at: &u32| self.entries.get(*at as usize);
+        let is_before = |at: &u32| entry(at).is_some_and(|entry| entry.order() <= (first, address, u64::MAX));
+        let behind = self.by_first.partition_point(is_before);
+        let found = entry(self.by_first.get(behind.checked_sub(1)?)?)?;
+        (found.first == first).then_some(found)
+    }
+
     /// The regions that have had this key.
     pub(super) fn of_key(&self, rkey: u32) -> impl Iterator<Item = &Entry> {
         let first = self.by_key.partition_point(|(key, _)| *key < rkey);
@@ -66,6 +81,11 @@ impl Level {
 }
 
 impl Entry {
+    /// What [`Level::segment`] sorts by: the region, where the segment begins, and its length.
+    fn order(&self) -> (u64, u64, u64) {
+        (self.first, self.region.base, self.region.size)
+    }
+
     /// Where it ends.
     pub(super) fn end(&self) -> Option<u64> {
         self.region.base.checked_add(self.region.size)

@@ -1,5 +1,6 @@
 //! What is known of a peer's memory at one moment.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use super::range_index::holds;
@@ -40,7 +41,7 @@ pub struct RemoteTable {
 pub enum RemoteCheck {
     /// Inside this region, or this segment.
     Inside(RemoteRegion),
-    /// Inside the region of that key, but not inside the segment of that key: see [`RemoteTable::segment`]. Is the region for
+    /// Inside the region of that key, but not inside the segment of that key: see [`RemoteTable::segments`]. Is the region for
     /// reading only?
     InSegments {
         /// See [`RemoteRegion::read_only`].
@@ -58,7 +59,8 @@ impl RemoteTable {
     /// A region that holds the range whole; of one that holds it in several segments the first of these.
     pub fn find(&self, address: u64, length: u64) -> Option<&RemoteRegion> {
         let in_segments = || {
-            let holds = |entry: &Entry| self.region_holds(entry.first, address, length);
+            let holds =
+                |entry: &Entry| entry.id != 0 && self.segments_of(entry.first, address, length).is_some();
             self.has_segments().then(|| self.find_where(address, 1, holds)).flatten()
         };
         self.find_where(address, length, |_| true).or_else(in_segments).map(|entry| &entry.region)
@@ -87,9 +89,14 @@ impl RemoteTable {
         }
     }
 
-    /// The segment with this byte, of the region that `rkey` is the key of a segment of. `None` if the region does not hold it.
-    pub fn segment(&self, rkey: u32, address: u64) -> Option<&RemoteRegion> {
-        self.firsts_of(rkey).find_map(|first| self.segment_of(first, address))
+    /// The segments of a range that is inside the region which `rkey` is the key of a segment of, in the order of their addresses;
+    /// one of an empty range. `None` if that region does not hold it.
+    pub fn segments(&self, rkey: u32, address: u64, length: u64) -> Option<Vec<RemoteRegion>> {
+        // Each region once, however many segments have the key: peers choose keys.
+        let entries = self.levels.iter().flat_map(|level| level.of_key(rkey));
+        let entries = entries.filter(|entry| entry.id != 0 && !self.is_gone(entry));
+        let firsts: BTreeSet<_> = entries.map(|entry| entry.first).collect();
+        firsts.into_iter().find_map(|first| self.segments_of(first, address, length))
     }
 
     /// Where the region, or segment, with the first byte of a range ends, and another one begins: the reason why none holds the
@@ -103,34 +110,33 @@ impl RemoteTable {
     /// [`RemoteTable::check`] of a range that is not in the segments of that key.
     #[cold]
     fn check_segments(&self, rkey: u32, address: u64, length: u64) -> RemoteCheck {
-        let holding = self.firsts_of(rkey).find(|first| self.region_holds(*first, address, length));
-        match holding.and_then(|first| self.segment_of(first, address)) {
-            Some(segment) => RemoteCheck::InSegments { read_only: segment.read_only },
-            None => RemoteCheck::Outside,
+        let segments = self.segments(rkey, address, length).unwrap_or_default();
+        // All have the same rights.
+        segments
+            .first()
+            .map_or(RemoteCheck::Outside, |segment| RemoteCheck::InSegments { read_only: segment.read_only })
+    }
+
+    /// The segments of a range, of the region with this first one. `None` if that does not hold it.
+    fn segments_of(&self, first: u64, address: u64, length: u64) -> Option<Vec<RemoteRegion>> {
+        let (mut at, end, mut segments) = (address, address.checked_add(length)?, Vec::new());
+        if at == end {
+            return self.segment(first, at, 0).map(|segment| vec![*segment]);
         }
-    }
-
-    /// The first segments of the regions with a segment of this key, by id.
-    fn firsts_of(&self, rkey: u32) -> impl Iterator<Item = u64> {
-        let entries = self.levels.iter().flat_map(move |level| level.of_key(rkey));
-        entries.filter(|entry| entry.id != 0 && !self.is_gone(entry)).map(|entry| entry.first)
-    }
-
-    /// Whether the region with this first segment holds the range.
-    fn region_holds(&self, first: u64, address: u64, length: u64) -> bool {
-        let Some(end) = address.checked_add(length) else { return false };
-        let mut at = address;
         while at < end {
-            let Some(segment) = self.segment_of(first, at) else { return false };
+            let segment = self.segment(first, at, 1)?;
             // Behind `at`, for the segment has that byte.
-            at = segment.base.saturating_add(segment.size);
+            at = segment.base.checked_add(segment.size)?;
+            segments.push(*segment);
         }
-        true
+        Some(segments)
     }
 
-    /// The segment with this byte, of the region with this first segment.
-    fn segment_of(&self, first: u64, address: u64) -> Option<&RemoteRegion> {
-        self.find_where(address, 1, |entry| entry.first == first).map(|entry| &entry.region)
+    /// The segment with these bytes, of the region with this first one.
+    fn segment(&self, first: u64, address: u64, length: u64) -> Option<&RemoteRegion> {
+        let found = self.levels.iter().filter_map(|level| level.segment(first, address));
+        let mut found = found.filter(|entry| !self.is_gone(entry) && entry.holds(address, length));
+        found.next().map(|entry| &entry.region)
     }
 
     fn find_where(&self, address: u64, length: u64, counts: impl Fn(&Entry) -> bool) -> Option<&Entry> {

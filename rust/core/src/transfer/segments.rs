@@ -18,14 +18,13 @@ pub(super) enum RemoteSegments {
 impl RemoteSegments {
     /// Those of the region that the iov's key is of; `None` if that region does not hold the iov.
     pub(super) fn of(table: &RemoteTable, iov: &Iov) -> Option<Self> {
-        let mut at = iov.remote.address;
-        let (end, mut segments) = (at.checked_add(iov.length)?, Vec::new());
-        while at < end {
-            let segment = table.segment(iov.remote.rkey, at)?;
-            at = segment.base.checked_add(segment.size)?;
-            segments.push((at, segment.rkey));
-        }
-        Some(Self::Many(segments))
+        let segments = table.segments(iov.remote.rkey, iov.remote.address, iov.length)?;
+        Some(Self::Many(
+            segments
+                .iter()
+                .map(|segment| (segment.base.saturating_add(segment.size), segment.rkey))
+                .collect(),
+        ))
     }
 
     /// The key for this address, and how many bytes from there on have it.

@@ -177,7 +177,12 @@ fn segments_of_a_region_hold_what_none_of_them_holds() {
     let across = RemoteCheck::InSegments { read_only: false };
     for rkey in 1..=4 {
         assert_eq!(table.check(rkey, 0x1800, 0x2000), across, "the key of any of them");
-        assert_eq!(table.segment(rkey, 0x3001).map(|region| region.rkey), Some(3));
+        let keys = |address, length| {
+            let segments = table.segments(rkey, address, length)?;
+            Some(segments.iter().map(|region| region.rkey).collect::<Vec<_>>())
+        };
+        assert_eq!(keys(0x2fff, 0x1002), Some(vec![2, 3, 4]));
+        assert_eq!((keys(0x3001, 1), keys(0x3001, 0), keys(0x4fff, 2)), (Some(vec![3]), Some(vec![3]), None));
         assert_eq!(table.check(rkey, 0x1800, 0x4000), RemoteCheck::Outside);
     }
     assert_eq!(table.check(5, 0x4fff, 2), RemoteCheck::Outside);
@@ -191,6 +196,44 @@ fn segments_of_a_region_hold_what_none_of_them_holds() {
         (key(&table, 0x2fff, 2), key(&table, 0x2000, 1), key(&table, 0x5000, 1)),
         (None, None, Some(5))
     );
+}
+
+/// As in a region of one segment, an empty piece may stand at the end.
+#[test]
+fn an_empty_piece_is_inside_a_region_of_segments() {
+    let regions = RemoteRegions::new(&[entry(1), RegionEntry { continues: true, ..entry(2) }]);
+    let table = regions.table();
+    for (address, inside) in [(0x1000, true), (0x2fff, true), (0x3000, true), (0x3001, false), (0xfff, false)]
+    {
+        let answer = table.check(1, address, 0);
+        let accepted = matches!(answer, RemoteCheck::Inside(_) | RemoteCheck::InSegments { .. });
+        assert_eq!(accepted, inside, "{address:#x}: {answer:?}");
+    }
+}
+
+/// Regions without an id are none of them a part of another one, though they touch, and others have segments.
+#[test]
+fn regions_without_an_id_are_no_segments() {
+    let unnamed = |id| RegionEntry { id: 0, ..entry(id) };
+    let regions =
+        RemoteRegions::new(&[entry(1), RegionEntry { continues: true, ..entry(2) }, unnamed(8), unnamed(9)]);
+    assert_eq!(regions.table().find(0x8000, 0x2000), None);
+}
+
+/// A peer chooses ranges and keys: many with one key, many over one address. No look-up takes time by the square of their number.
+#[test]
+fn many_segments_with_one_key_are_looked_up_quickly() {
+    let count = 8192_u32;
+    let one_key = |id| RegionEntry { rkey: 7, continues: id > 1, ..entry(id) };
+    let over_all = |id| RegionEntry { base: 0x1000, size: 0x1800, ..entry(id) };
+    let entries: Vec<_> = (1..=count).map(one_key).chain((2 * count..3 * count).map(over_all)).collect();
+    let regions = RemoteRegions::new(&entries);
+    let begun = std::time::Instant::now();
+    let length = u64::from(count) * 0x1000;
+    assert_eq!(regions.table().check(7, 0x1001, length), RemoteCheck::Outside);
+    assert_eq!(regions.table().check(7, 0x1000, length), RemoteCheck::InSegments { read_only: false });
+    assert!(regions.table().find(0x1000, length).is_some());
+    assert!(begun.elapsed() < std::time::Duration::from_secs(1), "{:?}", begun.elapsed());
 }
 
 /// A peer that lies about what continues what gets regions of their own.
