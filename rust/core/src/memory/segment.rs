@@ -32,6 +32,10 @@ impl Segment {
         self.address.saturating_add(self.length)
     }
 
+    fn holds(&self, address: u64, length: u64) -> bool {
+        holds(self.address, self.length, address, length)
+    }
+
     /// See [`MemoryRegion::close`].
     pub(crate) fn close(&self) {
         self.memory.close();
@@ -77,21 +81,21 @@ impl Segments {
 
     /// The segment that holds the range whole; `None` if it crosses a boundary, or is not in the region.
     pub(super) fn holding(&self, address: u64, length: u64) -> Option<&Segment> {
-        let of = |segment: &Segment| holds(segment.address, segment.length, address, length);
-        if of(&self.first) {
+        if self.first.holds(address, length) {
             return Some(&self.first);
         }
-        self.at(address).filter(|segment| of(segment))
+        self.last_before(address).filter(|segment| segment.holds(address, length))
     }
 
     /// The segment with this byte.
     pub(super) fn at(&self, address: u64) -> Option<&Segment> {
+        self.last_before(address).filter(|segment| segment.holds(address, 1))
+    }
+
+    /// The last of those that begin at `address` or before it.
+    fn last_before(&self, address: u64) -> Option<&Segment> {
         let behind = self.further.partition_point(|segment| segment.address <= address);
-        let found = match behind.checked_sub(1) {
-            Some(at) => self.further.get(at)?,
-            None => &self.first,
-        };
-        holds(found.address, found.length, address, 1).then_some(found)
+        behind.checked_sub(1).map_or(Some(&self.first), |at| self.further.get(at))
     }
 }
 
@@ -117,6 +121,7 @@ mod tests {
         assert_eq!(start(109, 3), None);
         assert_eq!(start(111, 89), Some(111));
         assert_eq!((start(111, 90), start(99, 1), start(u64::MAX, 2)), (None, None, None));
+        assert_eq!((start(200, 0), start(201, 0)), (Some(111), None), "an empty piece at the end");
         for address in 100..200 {
             let at = all.at(address).unwrap();
             assert!(at.address <= address && address < at.end());
