@@ -57,7 +57,8 @@ fn cut(
         return Ok(());
     }
     let align = if largest >= 2 * HUGE_PAGE { HUGE_PAGE } else { page };
-    if range.length / (largest - largest % align) >= MOST_PIECES {
+    let present = pieces.len() as u64;
+    if present.saturating_add(range.length / (largest - largest % align)) >= MOST_PIECES {
         return Err(FabricError::Unsupported(format!(
             "a region of {} bytes needs more than {MOST_PIECES} pieces of the {largest} bytes (max_mr_size) that {device} can \
              register; register it in parts",

@@ -63,6 +63,12 @@ fn a_range_of_too_many_pieces_is_refused() {
     let mut pieces = Vec::new();
     let error = cut(&range(PAGE, MOST_PIECES * PAGE), PAGE, "test0", &mut pieces).unwrap_err().to_string();
     assert!(error.contains("65536 pieces") && error.contains("test0"), "{error}");
+    // Together, too.
+    let device = LimitedDevice::new(PAGE);
+    let half = MOST_PIECES / 2 + 1;
+    let ranges = [range(PAGE, half * PAGE), range((1 + half) * PAGE, half * PAGE)];
+    let error = register_all(&device, &ranges).unwrap_err().to_string();
+    assert!(error.contains("65536 pieces"), "{error}");
     // A limit below a page is no limit to cut at: the device decides.
     assert_eq!(pieces_of(&range(PAGE, 1 << 40), 0).len(), 1);
 }
