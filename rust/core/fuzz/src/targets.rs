@@ -4,13 +4,14 @@ use flagcx_p2p::internals::auth::{AuthKey, Initiator, Nonces, PROOF_SIZE, Purpos
 use flagcx_p2p::internals::config::{Config, Files, NameList, parse_integer};
 use flagcx_p2p::internals::control::wire::notification::{Header, decode_message};
 use flagcx_p2p::internals::control::wire::{
-    ControlMeta, Features, FrameHeader, Handle, Hello, LaneRecord, RegionChanges, SliceSettings, SocketKind,
-    Tag, decode_address, decode_regions, encode_address, encode_regions,
+    ControlMeta, Features, FrameHeader, Handle, Hello, LaneRecord, RegionChanges, RegionEntry, SliceSettings,
+    SocketKind, Tag, decode_address, decode_regions, encode_address, encode_regions,
 };
 use flagcx_p2p::internals::control::{Metadata, Received, numeric, parse_address, split_session};
 use flagcx_p2p::internals::endpoint::{MAX_HEAD, Parsed, parse};
 use flagcx_p2p::internals::fabric::HcaFilter;
 use flagcx_p2p::internals::fabric::software::replies_to;
+use flagcx_p2p::internals::memory::{RemoteCheck, RemoteRegions};
 use flagcx_p2p::internals::notify::{Decoder, SenderPolicy};
 use flagcx_p2p::internals::topology::{CpuSet, gid_interface, roce_version};
 
@@ -112,14 +113,54 @@ pub fn meta(data: &[u8]) {
 /// The region table.
 pub fn regions(data: &[u8]) {
     if let Ok(regions) = decode_regions(data) {
-        assert_eq!(decode_regions(&encode_regions(&regions)), Ok(regions));
+        assert_eq!(decode_regions(&encode_regions(&regions)), Ok(regions.clone()));
+        look_up(
+            &RemoteRegions::new(&regions),
+            regions.iter().map(|entry| (entry.rkey, entry.base, entry.size)),
+        );
+    }
+}
+
+/// What a peer's table says of its ranges, and of those that reach into the next: a range in segments is all of them, each byte once.
+fn look_up(regions: &RemoteRegions, ranges: impl Iterator<Item = (u32, u64, u64)>) {
+    let table = regions.table();
+    for (rkey, base, size) in ranges.take(64) {
+        for (address, length) in
+            [(base, size), (base, size.wrapping_add(1)), (base.wrapping_add(size), 0), (base, 0)]
+        {
+            let _ = (table.find(address, length), table.boundary_in(address, length));
+            let is_across = matches!(table.check(rkey, address, length), RemoteCheck::InSegments { .. });
+            let segments = table.segments(rkey, address, length);
+            assert!(!is_across || segments.is_some());
+            let mut at = address;
+            for segment in segments.into_iter().flatten().filter(|_| length > 0) {
+                assert!(segment.base <= at && at - segment.base < segment.size, "{at:#x} {segment:?}");
+                at = segment.base + segment.size;
+            }
+            assert!(!is_across || length == 0 || at >= address + length);
+        }
     }
 }
 
 /// Changes of regions, and a peer's table that takes them.
 pub fn region_changes(data: &[u8]) {
     if let Ok(changes) = RegionChanges::decode(data) {
-        assert_eq!(RegionChanges::decode(&changes.encode()), Ok(changes));
+        assert_eq!(RegionChanges::decode(&changes.encode()), Ok(changes.clone()));
+        // Beside regions that the handshake has told, which the changes may continue.
+        let told = |id: u32| RegionEntry {
+            base: u64::from(id) << 12,
+            size: 1 << 12,
+            rkey: id,
+            id,
+            read_only: false,
+            continues: id > 1,
+        };
+        let regions = RemoteRegions::new(&[1, 2, 3].map(told));
+        if regions.apply(&changes).is_ok() {
+            let ranges =
+                changes.entries.iter().filter_map(|entry| Some((entry.rkey?, entry.base, entry.size)));
+            look_up(&regions, ranges);
+        }
     }
 }
 
