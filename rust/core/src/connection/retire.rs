@@ -1,12 +1,13 @@
 //! Deregistration: all regions of one call together, within one time limit.
 
+use std::collections::BTreeSet;
 use std::fmt::Write;
 use std::sync::{Arc, mpsc};
 use std::time::{Duration, Instant};
 
 use super::Context;
 use crate::fabric::FabricError;
-use crate::memory::{Region, Segment};
+use crate::memory::{Region, RegionId, Segment};
 
 /// How long deregistering waits for transfers that have no time-out.
 const NO_TIMEOUT_LIMIT: Duration = Duration::from_secs(30);
@@ -40,7 +41,7 @@ impl Context {
             return true;
         }
         let limit = self.limit(begun);
-        regions.iter().for_each(|region| self.forget(region));
+        self.forget(regions.iter().map(|region| region.id).collect());
         let allocated: Vec<_> = regions.iter().filter(|region| region.is_allocated()).cloned().collect();
         let mut left = self.end_registrations(regions, limit, |_| self.drive_all());
         if !left.is_empty() {
@@ -80,7 +81,7 @@ impl Context {
                 return false;
             }
             // A lane that used it last counts as a user.
-            self.forget(region);
+            self.forget([region.id].into());
             self.drive_all();
             std::thread::sleep(pause);
             pause = (pause * 2).min(LAST_PAUSE);
@@ -88,8 +89,8 @@ impl Context {
         true
     }
 
-    fn forget(&self, region: &Region) {
-        self.pool.all_workers().for_each(|worker| worker.with_state(|state| state.forget_region(region.id)));
+    fn forget(&self, regions: BTreeSet<RegionId>) {
+        self.pool.all_workers().for_each(|worker| worker.with_state(|state| state.forget_regions(&regions)));
     }
 
     /// Deregisters what can be by `deadline`; returns the rest. `help` is called with the regions in use while this

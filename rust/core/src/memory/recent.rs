@@ -1,5 +1,6 @@
 //! The regions that the last transfer of a lane used, on both sides: the next one mostly uses them again.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use super::range_index::holds;
@@ -103,9 +104,9 @@ impl Recent {
         self.lease.clone()
     }
 
-    /// No part that begins from now on uses `region` by way of this.
-    pub fn forget(&mut self, region: RegionId) {
-        if self.local.id == region.0 {
+    /// No part that begins from now on uses one of `regions` by way of this.
+    pub fn forget(&mut self, regions: &BTreeSet<RegionId>) {
+        if regions.contains(&RegionId(self.local.id)) {
             (self.local, self.lease) = (LocalRange::default(), None);
         }
     }
@@ -143,9 +144,9 @@ mod tests {
         let lease = |recent: &Recent| recent.lease(Some(region.id), region.address, 1);
         assert!(lease(&recent).is_none() && replace(&mut recent, &region).is_some());
         assert!(lease(&recent).is_some() && region.in_use());
-        recent.forget(RegionId(region.id.0 + 1));
+        recent.forget(&[RegionId(region.id.0 + 1)].into());
         assert!(lease(&recent).is_some());
-        recent.forget(region.id);
+        recent.forget(&[region.id].into());
         assert!(!region.in_use() && lease(&recent).is_none());
     }
 
@@ -155,7 +156,7 @@ mod tests {
         let mut recent = Recent::default();
         let first = replace(&mut recent, &region);
         let second = recent.lease(None, region.address, 1);
-        recent.forget(region.id);
+        recent.forget(&[region.id].into());
         assert!(recent.lease(None, region.address, 1).is_none(), "no new use");
         drop(first);
         assert!(region.in_use());
@@ -172,7 +173,7 @@ mod tests {
         assert!(first.in_use(), "a part has it");
         drop(in_use);
         assert!(!first.in_use());
-        recent.forget(first.id);
+        recent.forget(&[first.id].into());
         assert!(recent.lease(Some(second.id), second.address, 4096).is_some());
         assert!(recent.lease(Some(first.id), second.address, 4096).is_none());
         assert!(recent.lease(None, second.address, 4097).is_none());

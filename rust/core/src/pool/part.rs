@@ -1,5 +1,7 @@
 //! The share of a transfer that one lane moves.
 
+use std::collections::BTreeSet;
+
 use super::part_list::{AGE, Links, NONE};
 use super::part_owner::PartOwner;
 use super::request_list::RequestList;
@@ -129,11 +131,12 @@ impl Parts {
         owner
     }
 
-    /// No part that is free keeps a lease on this region.
-    pub(super) fn forget(&mut self, region: RegionId) {
+    /// No part that is free keeps a lease on these regions.
+    pub(super) fn forget(&mut self, regions: &BTreeSet<RegionId>) {
         for index in &self.free {
-            if let Some(part) = self.all.get_mut(*index as usize).filter(|part| part.list.uses(region)) {
-                part.list.lease = None;
+            if let Some(part) = self.all.get_mut(*index as usize) {
+                // Its list has no other holds.
+                part.list.lease.take_if(|lease| regions.contains(&lease.region().id));
             }
         }
     }

@@ -1,5 +1,7 @@
 //! Lanes as their connection handles them: added, broken, rebuilt, closed.
 
+use std::collections::BTreeSet;
+
 use super::{EndState, WorkerState};
 use crate::fabric::{Paths, WorkQueue};
 use crate::memory::{RegionId, RemoteRegion};
@@ -128,14 +130,14 @@ impl WorkerState {
         self.end_all(left, &lane.counts, state, &reason);
     }
 
-    /// No part that begins later uses a region that is being deregistered.
-    pub fn forget_region(&mut self, region: RegionId) {
+    /// No part that begins later uses regions that are being deregistered. All of them in one look at each lane and each free part.
+    pub fn forget_regions(&mut self, regions: &BTreeSet<RegionId>) {
         for index in self.lanes.indices() {
             if let Some(lane) = self.lanes.at(index) {
-                lane.recent.forget(region);
+                lane.recent.forget(regions);
             }
         }
-        self.parts.forget(region);
+        self.parts.forget(regions);
     }
 
     /// Regions of the lane's peer are gone: none of them is taken for granted any more.

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use super::fake_nic::FakeNic;
 use super::*;
 use crate::fabric::{Access, CompletionStatus, Opcode, QueuePairCaps, SoftwareOptions, software};
-use crate::memory::{LocalRange, MemoryKind, Region, Registry};
+use crate::memory::{LocalRange, MemoryKind, Region, RegionId, Registry};
 use crate::observe::{Amount, TransferSource, TransferTotals, WorkerCounters};
 use crate::pool::{LaneHealth, LaneSetup, LaneStatus};
 use crate::transfer::{CheckedIov, Cutter, SlicePolicy, TimeLimit, TransferRecord};
@@ -326,7 +326,7 @@ fn a_lease_ends_with_its_part() {
     let (part, list, recent) = bench.state.acquire_part(bench.lane).unwrap();
     list.lease = recent.replace(&region, local);
     assert!(list.lease.is_some());
-    bench.state.forget_region(region.id);
+    bench.state.forget_regions(&[region.id].into());
     assert!(region.in_use(), "the part has it");
     bench.state.release_unstarted(part);
     assert!(!region.in_use());
@@ -340,7 +340,7 @@ fn a_lease_ends_with_its_part() {
         fill(list, region.address);
         list.lease = lease;
     });
-    bench.state.forget_region(region.id);
+    bench.state.forget_regions(&[region.id].into());
     assert!(region.in_use());
     bench.state.abort_users(region.id);
     bench.step(1);
@@ -378,12 +378,18 @@ fn a_free_part_keeps_the_lease_of_its_lane_and_no_other() {
     let lease = recent(&mut bench, &region);
     run(&mut bench, lease, &|_| {});
     assert!(region.in_use(), "the lane and the part have it");
-    bench.state.forget_region(region.id);
+    bench.state.forget_regions(&[region.id].into());
     assert!(!region.in_use(), "the free part has let go of it");
 
     let lease = recent(&mut bench, &region);
-    run(&mut bench, lease, &|bench| bench.state.forget_region(region.id));
+    run(&mut bench, lease, &|bench| bench.state.forget_regions(&[region.id].into()));
     assert!(!region.in_use(), "forgotten before the part ended");
+
+    let lease = recent(&mut bench, &region);
+    run(&mut bench, lease, &|_| {});
+    let ids = [RegionId(region.id.0 + 1000), other.id].into();
+    bench.state.forget_regions(&ids);
+    assert!(region.in_use(), "none of those that are forgotten");
 
     let lease = recent(&mut bench, &region);
     run(&mut bench, lease, &|bench| drop(recent(bench, &other)));
