@@ -99,7 +99,7 @@ pub(crate) fn conn_describe_remote(conn: &Conn, address: u64, size: u32, out: &m
         return REFUSED;
     }
     conn.connection()
-        .describe_remote(address, size)
+        .describe_remote_segment(address, size)
         .ok_or_else(|| conn.connection().not_announced(address, u64::from(size)))
         .status("flagcxP2pEngineMakeDesc", |desc| *out = Desc(desc.into()))
 }

@@ -169,6 +169,12 @@ fn a_descriptor_across_a_boundary_is_refused_with_the_boundary() {
     let before = engine.describe(region, boundary - 1, 1).unwrap();
     let behind = engine.describe(region, boundary, 1).unwrap();
     assert_ne!(before.rkey, behind.rkey);
+    // What the peer makes of it may go to another process, too.
+    assert_eq!(pair.here.describe_remote_segment(boundary - 1, 2), None);
+    let text = pair.here.not_announced(boundary - 1, 2);
+    assert!(text.contains(&format!("ends at {boundary:#x}")) && text.contains("apart"), "{text}");
+    assert_eq!(pair.here.describe_remote_segment(boundary - 1, 1), Some(before));
+    assert_eq!(pair.here.describe_remote_segment(boundary, 1), Some(behind));
     let error = engine.describe(region, start, LENGTH + 1).unwrap_err().to_string();
     assert!(error.contains("not inside the region"), "{error}");
 }

@@ -53,7 +53,7 @@ use crate::control::{Channel, ConnectedHost, PeerCapabilities};
 use crate::events::{EventLoop, Task, Wakeup};
 use crate::fabric::Paths;
 use crate::fork::{Forked, OfProcess};
-use crate::memory::{Cursor, RemoteRegions};
+use crate::memory::{Cursor, RemoteRegions, holds};
 use crate::notify::Sender;
 use crate::observe::{self, PathNames, SharedCounts};
 use crate::pool::{LaneHealth, PoolError};
@@ -305,13 +305,23 @@ impl Connection {
 
     /// A descriptor for `size` bytes at `address` in the peer's memory; `None` if no region that the peer has announced holds
     /// them. A region may be in several segments with keys of their own; the descriptor has the key of the first of them, and
-    /// transfers on this connection find the others.
+    /// transfers on this connection find the others. In another process they may fail: there use what the peer's
+    /// [`Engine::describe`](crate::Engine::describe) gives.
     ///
     /// If none does, this asks the peer whether there are more, and waits for its answer for at most a second: whatever the
     /// peer registered before the call is found. A peer that runs the original engine is not asked.
     pub fn describe_remote(&self, address: u64, size: u32) -> Option<RemoteRange> {
         let rkey = self.remote_key(address, u64::from(size))?;
         Some(RemoteRange { address, size, rkey })
+    }
+
+    /// As [`Connection::describe_remote`], for a descriptor that may go anywhere: `None`, too, if the range is in several segments of
+    /// the peer's region. Another process has one key then, and may not know that it is good for the first segment only.
+    #[doc(hidden)]
+    pub fn describe_remote_segment(&self, address: u64, size: u32) -> Option<RemoteRange> {
+        let segment = self.remote_region(address, u64::from(size))?;
+        let remote = RemoteRange { address, size, rkey: segment.rkey };
+        holds(segment.base, segment.size, address, u64::from(size)).then_some(remote)
     }
 
     /// Whether the peer is on this host.

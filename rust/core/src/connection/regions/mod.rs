@@ -42,7 +42,7 @@ impl Connection {
         })
     }
 
-    /// Why no region of the peer holds the range: none does, or it runs from one into the next.
+    /// Why no region of the peer, or no segment of one, holds the range: none does, or it runs from one into the next.
     #[doc(hidden)]
     pub fn not_announced(&self, address: u64, length: u64) -> String {
         let boundary = self.here().ok().and_then(|()| self.remote.table().boundary_in(address, length));
