@@ -258,14 +258,21 @@ fn join_like_sizes(levels: &mut Vec<Arc<Level>>) {
 }
 
 /// See [`Entry::first`]. What says that it continues another region, and does not lie behind it, is a region of its own.
+///
+/// So is what lies behind a short segment that is not the first: a registration is cut at pages. A transfer has a work request for each
+/// segment that it crosses, and a peer must not make them as many as its bytes.
 fn first_of(by_id: &HashMap<u64, Known>, id: u64, region: &RemoteRegion, continues: bool) -> u64 {
     let before = id.checked_sub(1).filter(|_| continues).and_then(|before| by_id.get(&before));
     let is_behind = |before: &&Known| {
         before.region.read_only == region.read_only
             && before.region.base.checked_add(before.region.size) == Some(region.base)
+            && (id - 1 == before.first || before.region.size >= SHORTEST_WITHIN)
     };
     before.filter(is_behind).map_or(id, |before| before.first)
 }
+
+/// Bytes of the segments between the first and the last of a region, at least: the smallest page there is.
+const SHORTEST_WITHIN: u64 = 4096;
 
 fn region_of(entry: &AnnouncedRegion, rkey: u32) -> RemoteRegion {
     let read_only = entry.flags & AnnouncedRegion::READ_ONLY != 0;

@@ -41,7 +41,10 @@ impl Scene {
         let address = memory.as_ptr().expose_provenance() as u64;
         let registry = Registry::new(Arc::new(LimitedDevice::new(pages * PAGE)));
         let register = registry.register((address, LENGTH), MemoryKind::Host, Access::FULL, true, None, None);
-        let mut bounds: Vec<_> = cuts.iter().copied().chain([0, LENGTH]).collect();
+        // Behind the first segment they are pages apart, as those of a peer are.
+        let shift = cuts.first().map_or(0, |cut| cut % PAGE);
+        let cuts = cuts.iter().map(|cut| cut - cut % PAGE + shift).filter(|cut| *cut < LENGTH);
+        let mut bounds: Vec<_> = cuts.chain([0, LENGTH]).collect();
         bounds.sort_unstable();
         bounds.dedup();
         let entry = |at: usize| RegionEntry {

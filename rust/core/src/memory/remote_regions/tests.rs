@@ -198,6 +198,21 @@ fn segments_of_a_region_hold_what_none_of_them_holds() {
     );
 }
 
+/// The first and the last segment may be of any length. Those between are pages at least, so that a transfer has not as many work
+/// requests as bytes, whatever the peer says.
+#[test]
+fn segments_between_the_first_and_the_last_are_not_short() {
+    let further = |id: u32, base, size| RegionEntry { base, size, continues: true, ..entry(id) };
+    let first = RegionEntry { base: 0x1fff, size: 1, ..entry(1) };
+    let of = |within| {
+        RemoteRegions::new(&[first, further(2, 0x2000, within), further(3, 0x2000 + within, 1)])
+            .table()
+            .check(1, 0x1fff, within + 2)
+    };
+    assert_eq!(of(0x1000), RemoteCheck::InSegments { read_only: false });
+    assert_eq!((of(0xfff), of(0)), (RemoteCheck::Outside, RemoteCheck::Outside));
+}
+
 /// As in a region of one segment, an empty piece may stand at the end.
 #[test]
 fn an_empty_piece_is_inside_a_region_of_segments() {
