@@ -245,9 +245,9 @@ int flagcxP2pEnginePrepareDesc(FlagcxP2pEngine *engine, FlagcxP2pMr mr, const vo
 int flagcxP2pEngineUpdateDesc(FlagcxP2pRdmaDesc &desc, uint64_t remoteAddr, uint32_t size);
 
 // Makes a descriptor for `size` bytes at the peer's address `remoteVa` from the regions that the peer announces.
-// Refused when none of them contains the whole range, or the range crosses from one segment of a region to the next, each of which
-// has a key of its own: the reason names the address. Before that, it queries a peer that runs this engine for regions
-// registered since, and waits at most a second for the answer; an original engine announces none after the connect.
+// Refused when none of them contains the whole range, or the range crosses from one segment of a region to the next, each
+// of which has a key of its own: the reason names the address. Before that, it queries a peer that runs this engine for
+// regions registered since, and waits at most a second for the answer; an original engine announces none after the connect.
 int flagcxP2pEngineMakeDesc(FlagcxP2pConn *conn, uint64_t remoteVa, uint32_t size, FlagcxP2pRdmaDesc *desc);
 
 // -------------------------------------------------------------------------------------------------------------------
