@@ -178,7 +178,9 @@ fn old_libraries_and_new_ones_give_the_same_table() {
 fn the_traffic_class_that_the_nic_was_given_is_used() {
     let root = sysfs(&[("tc/1/traffic_class", "Global tclass=106\n")]);
     let standin = Standin::new(&[("devs", 2), ("traffic_class", 106)]);
-    transfers_work(&standin, &with_files(&standin, root.path()));
+    let given = with_files(&standin, root.path());
+    assert_eq!(first(&given).port().unwrap().traffic_class, 106, "before it is opened");
+    transfers_work(&standin, &given);
     standin.set("traffic_class", 96);
     let set = VerbsOptions { traffic_class: Some(96), ..with_files(&standin, root.path()) };
     transfers_work(&standin, &set);

@@ -5,7 +5,8 @@ use std::net::Ipv6Addr;
 use flagcx_p2p::Config;
 use flagcx_p2p::internals::engine;
 use flagcx_p2p::internals::fabric::{
-    Device, FabricError, GidEntry, LINK_ETHERNET, LINK_INFINIBAND, PortAttributes, Provider, Selection,
+    Device, FabricError, GidEntry, LINK_ETHERNET, LINK_INFINIBAND, LINK_SOFTWARE, PortAttributes, Provider,
+    Selection,
 };
 
 use super::finding::Report;
@@ -114,7 +115,10 @@ fn one(index: usize, device: &dyn Device, report: &mut Report) {
         LINK_ETHERNET => "Ethernet",
         _ => "software",
     };
-    let found = format!("{link}, {} Mbit/s, path MTU {}", port.speed_mbps, port.mtu);
+    let mut found = format!("{link}, {} Mbit/s, path MTU {}", port.speed_mbps, port.mtu);
+    if port.link_layer != LINK_SOFTWARE {
+        found.push_str(&format!(", traffic class {}", port.traffic_class));
+    }
     if port.active {
         report.ok("port", &name, format!("active, {found}"));
     } else {

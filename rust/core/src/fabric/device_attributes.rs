@@ -70,6 +70,8 @@ pub struct PortAttributes {
     pub speed_mbps: u32,
     /// Local identifier (InfiniBand), 0 otherwise.
     pub lid: u32,
+    /// Traffic class of packets with a global route header, 0 to 255: the DSCP in the upper six bits.
+    pub traffic_class: u8,
     /// GID in use.
     pub gid: [u8; 16],
     /// Its index in the port's table.

@@ -186,6 +186,8 @@ pub(super) struct Lane {
     pub(super) signal_every: u32,
     /// What `next` was when the queue pair had last refused a list behind its first requests.
     pub(super) cut_short_at: Option<u32>,
+    /// The same for every list that was cut short and of which something is outstanding.
+    cuts: Vec<u32>,
     /// Interrupted parts may go on once the lane is rebuilt.
     pub(super) heals: bool,
     /// Moving it to ERROR, or destroying it, ends what is outstanding.
@@ -219,6 +221,7 @@ impl Lane {
             // A quarter: completions come early enough to refill the queue before it runs dry.
             signal_every: (depth / 4).max(1),
             cut_short_at: None,
+            cuts: Vec::new(),
             heals: setup.heals,
             can_stop,
             orphaned: None,
@@ -275,6 +278,36 @@ impl Lane {
     /// of something posted behind them tells that they are done.
     pub(super) fn is_cut_short(&self) -> bool {
         self.cut_short_at == Some(self.next)
+    }
+
+    /// The queue pair has just refused a list behind its first requests.
+    #[cold]
+    pub(super) fn note_cut(&mut self) {
+        self.cut_short_at = Some(self.next);
+        let (next, outstanding) = (self.next, self.outstanding);
+        self.cuts.retain(|cut| next.wrapping_sub(*cut) < outstanding);
+        self.cuts.push(next);
+    }
+
+    /// How many requests a failure may be of that the device reports for the first one outstanding, when it does not name the
+    /// one that failed: those up to the next signaled end of a list. The success of each such end before it came already.
+    #[cold]
+    pub(super) fn suspects(&self) -> u32 {
+        let mut suspects = 0;
+        for group in self.groups.iter() {
+            suspects += group.count;
+            if !self.cuts.contains(&group.first.wrapping_add(group.count)) {
+                break;
+            }
+        }
+        suspects
+    }
+
+    /// Whether the part that was cut short goes on before others do: what is behind it then fails as one of its own, where the device
+    /// does not name the request that failed.
+    #[inline]
+    pub(super) fn keeps_turn(&self) -> bool {
+        self.is_cut_short() && !self.queue_pair.names_failed_request()
     }
 
     /// Whether it takes parts: posts them, or lets them wait for its rebuild.

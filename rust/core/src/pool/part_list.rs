@@ -68,6 +68,18 @@ impl<const WHICH: usize> PartList<WHICH> {
         Links { before: last, behind: NONE }
     }
 
+    /// Puts a part that is in no list of this kind before all others.
+    pub(super) fn push_front(&mut self, parts: &mut Parts, index: u32) {
+        let first = std::mem::replace(&mut self.first, index);
+        match parts.links_mut::<WHICH>(first) {
+            Some(links) => links.before = index,
+            None => self.last = index,
+        }
+        if let Some(links) = parts.links_mut::<WHICH>(index) {
+            *links = Links { before: NONE, behind: first };
+        }
+    }
+
     /// Takes out a part that is in this list.
     #[inline(always)]
     pub(super) fn remove(&mut self, parts: &mut Parts, index: u32) {
@@ -110,7 +122,7 @@ mod tests {
     proptest! {
         /// Two lists of the same parts do what two vectors do, whatever is taken out of them and where.
         #[test]
-        fn are_lists(steps in prop::collection::vec((0u8..8, any::<prop::sample::Index>()), 0..200)) {
+        fn are_lists(steps in prop::collection::vec((0u8..10, any::<prop::sample::Index>()), 0..200)) {
             let mut parts = Parts::default();
             let mut lists = [PartList::<AGE>::default(), PartList::default()];
             let mut models: [Vec<u32>; 2] = Default::default();
@@ -127,6 +139,11 @@ mod tests {
                         let index = model.remove(at.index(model.len()));
                         list.remove(&mut parts, index);
                         parts.release(index, None);
+                    }
+                    2 => {
+                        let index = parts.acquire();
+                        list.push_front(&mut parts, index);
+                        model.insert(0, index);
                     }
                     _ => {
                         let index = parts.acquire();

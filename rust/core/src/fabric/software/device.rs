@@ -88,6 +88,7 @@ impl Device for SoftwareDevice {
             max_message: MAX_MESSAGE,
             speed_mbps: 10_000,
             lid: 0,
+            traffic_class: 0,
             gid: gid_of(self.core.ip()),
             gid_index: 0,
             gid_reason: "address of the software fabric's data listener".to_owned(),

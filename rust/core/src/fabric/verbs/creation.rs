@@ -40,7 +40,7 @@ impl Granted {
         };
         loop {
             let errno = match attempt(&asked) {
-                Ok(made) => return Ok((made, asked)),
+                Ok(made) => return Ok(self.remember_depth(wanted, (made, asked))),
                 Err(errno) => errno,
             };
             if !matches!(errno, libc::EINVAL | libc::ENOMEM) {
@@ -50,14 +50,22 @@ impl Granted {
             if asked.max_inline > 0
                 && let Ok(made) = attempt(&without)
             {
-                return Ok(self.widen(asked, (made, without), attempt));
+                return Ok(self.remember_depth(wanted, self.widen(asked, (made, without), attempt)));
             }
             if asked.send_depth / 2 < LEAST_DEPTH {
                 return Err(errno);
             }
             asked.send_depth /= 2;
-            self.depth.store(asked.send_depth, Ordering::Relaxed);
         }
+    }
+
+    /// Later queue pairs begin with the depth that this one was lowered to. Nothing is learned where none was made: the device may have run out of
+    /// queue pairs or of memory for now.
+    fn remember_depth<T>(&self, wanted: &QueuePairCaps, made: (T, QueuePairCaps)) -> (T, QueuePairCaps) {
+        if made.1.send_depth < wanted.send_depth {
+            self.depth.fetch_min(made.1.send_depth, Ordering::Relaxed);
+        }
+        made
     }
 
     /// The most inline room below `refused` that the device grants; `made` has none.
@@ -114,6 +122,13 @@ mod tests {
         let granted = Granted::default();
         assert!(search(&granted, 130, 20).1 > 1);
         assert_eq!(search(&granted, 130, 20), (Ok((128, 16)), 1));
+    }
+
+    #[test]
+    fn a_device_that_has_run_out_is_asked_for_all_again() {
+        let granted = Granted::default();
+        assert_eq!(search(&granted, 0, 0).0, Err(libc::EINVAL));
+        assert_eq!(search(&granted, 512, 64), (Ok((512, 64)), 1), "what it had run out of was given back");
     }
 
     #[test]

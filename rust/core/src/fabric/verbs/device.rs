@@ -9,6 +9,7 @@ use super::completion_queue::RawCompletionQueue;
 use super::context::VerbsContext;
 use super::gid::GidPreference;
 use super::memory::VerbsMemoryRegion;
+use super::mlx5::is_mlx5;
 use super::opened::{OpenDevice, open_context};
 use super::port::{LocalPort, gid_table, mtu_bytes};
 use super::queue_pair::VerbsQueuePair;
@@ -68,13 +69,13 @@ impl VerbsDevice {
         Ok(Self {
             library,
             files,
-            settings,
             preference,
             max_mtu,
             relaxed_ordering: options.relaxed_ordering && library.ibv_reg_mr_iova2.is_some(),
             names_failed_request: is_mlx5(&limits),
-            listed: port.describe(&context.query_port(attributes.port)?),
+            listed: port.describe(&context.query_port(attributes.port)?, settings.traffic_class),
             port: Mutex::new(port),
+            settings,
             attributes,
             opened: OnceCell::new(),
         })
@@ -158,7 +159,10 @@ impl Device for VerbsDevice {
 
     fn port(&self) -> Result<PortAttributes, FabricError> {
         match self.opened.get() {
-            Some(opened) => Ok(self.local_port().describe(&opened.context.query_port(self.attributes.port)?)),
+            Some(opened) => {
+                let attributes = opened.context.query_port(self.attributes.port)?;
+                Ok(self.local_port().describe(&attributes, self.settings.traffic_class))
+            }
             None => Ok(self.listed.clone()),
         }
     }
@@ -237,16 +241,6 @@ impl Device for VerbsDevice {
     fn event_fd(&self) -> Option<BorrowedFd<'_>> {
         self.opened().ok().map(|opened| opened.context.async_fd())
     }
-}
-
-/// Whether this is the driver that names, in the completion of a failure, the request that failed. Others, such as bnxt_re and irdma,
-/// name the oldest that is outstanding.
-fn is_mlx5(limits: &ibv_device_attr) -> bool {
-    /// The vendor's number in the attributes that the driver fills in, and the number of its first device; devices of
-    /// mlx4 have smaller ones.
-    const VENDOR: u32 = 0x02c9;
-    const FIRST_PART: u32 = 4113;
-    limits.vendor_id == VENDOR && limits.vendor_part_id >= FIRST_PART
 }
 
 fn attributes(

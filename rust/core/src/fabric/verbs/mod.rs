@@ -30,6 +30,7 @@ mod events;
 mod gid;
 mod gid_table;
 mod memory;
+mod mlx5;
 mod opened;
 mod port;
 mod queue_pair;

@@ -53,8 +53,8 @@ impl LocalPort {
         Ok(Some(Self { number, link_layer, lid: attributes.lid, mtu, gid, grh_required }))
     }
 
-    /// The port's public description, from its current attributes.
-    pub(super) fn describe(&self, attributes: &ibv_port_attr) -> PortAttributes {
+    /// The port's public description, from its current attributes and the traffic class of its queue pairs.
+    pub(super) fn describe(&self, attributes: &ibv_port_attr, traffic_class: u8) -> PortAttributes {
         PortAttributes {
             active: is_active(attributes),
             link_layer: self.link_layer,
@@ -62,6 +62,7 @@ impl LocalPort {
             max_message: max_message(attributes),
             speed_mbps: speed_mbps(attributes.active_width, attributes.active_speed),
             lid: u32::from(attributes.lid),
+            traffic_class,
             gid: self.gid.gid,
             gid_index: self.gid.index,
             gid_reason: self.gid.reason.clone(),

@@ -51,14 +51,13 @@ impl WorkerState {
     #[cold]
     fn fail_request(&mut self, index: u16, sequence: u32, completion: &Completion) {
         let Some(lane) = self.lanes.at(index) else { return };
+        let suspects = if lane.queue_pair.names_failed_request() { 1 } else { lane.suspects() as usize };
         let Some(group) = lane.groups.front_mut().filter(|group| group.first == sequence) else { return };
         let Some(part) = self.parts.get(group.part) else { return };
         let part_index = group.part;
         let at = group.start as usize;
-        // A device that reports the oldest request instead of the one that failed has carried out all lists before this one: the
-        // last request of each is signaled, and its success came first.
-        let others = if lane.queue_pair.names_failed_request() { 1 } else { group.count as usize };
-        let last = (at + others).saturating_sub(1);
+        // All of one part: it goes on before others do after a list that was cut short.
+        let last = (at + suspects).saturating_sub(1);
         group.retire(1);
         if group.count == 0 {
             lane.groups.pop_front();

@@ -29,6 +29,8 @@ pub(super) struct Nic {
     pub(super) chore: bool,
     /// A queue pair in error says nothing by itself: its flushes too are completions that the test makes.
     pub(super) silent: bool,
+    /// A failure is reported on the oldest request of which nothing was polled, not on the one that failed.
+    pub(super) inexact: bool,
     pub(super) cq_overrun: bool,
     pub(super) sq_overrun: bool,
 }
@@ -91,9 +93,23 @@ impl Nic {
         }
     }
 
+    /// Carries out the next requests of a pair, up to one with the note `note` or a higher one.
+    pub(super) fn run_before(&mut self, pair: usize, note: u32) {
+        while self.pairs[pair].waiting.front().is_some_and(|(_, next, _)| *next < note) {
+            self.run(pair, 1);
+        }
+    }
+
     /// The next request of a pair fails, and the others are flushed.
     pub(super) fn fail(&mut self, pair: usize, status: CompletionStatus) {
         let mut status = status;
+        if self.inexact {
+            let pair = &mut self.pairs[pair];
+            let known: HashSet<u64> = pair.waiting.iter().map(|(id, ..)| *id).collect();
+            let carried_out = pair.used.iter().filter(|id| !known.contains(id));
+            let before: Vec<_> = carried_out.map(|id| (*id, 0, false)).collect();
+            before.into_iter().rev().for_each(|request| pair.waiting.push_front(request));
+        }
         while let Some((id, ..)) = self.pairs[pair].waiting.pop_front() {
             self.complete(id, status);
             status = CompletionStatus::Flushed;
@@ -180,6 +196,9 @@ impl WorkQueue for Pair {
             nic.fail(self.index, CompletionStatus::Flushed);
         }
         Ok(())
+    }
+    fn names_failed_request(&self) -> bool {
+        !self.nic.state().inexact
     }
     fn is_broken(&self) -> bool {
         self.nic.state().pairs[self.index].error

@@ -81,6 +81,14 @@ impl WorkerState {
         make_ready(lane, &mut self.ready, self.limits.left(self.posted));
     }
 
+    /// Queues a part that was served and has more to post: behind the others, or as the first.
+    fn queue_again(&mut self, index: u16, part_index: u32) {
+        self.queue_part(index, part_index);
+        let Some(lane) = self.lanes.at(index).filter(|lane| lane.keeps_turn()) else { return };
+        lane.turns.remove(&mut self.parts, part_index);
+        lane.turns.push_front(&mut self.parts, part_index);
+    }
+
     /// Posts lists, one lane after the other, until credits or work run out. Answers the requests posted.
     #[inline]
     pub(super) fn post_ready(&mut self) -> u32 {
@@ -129,7 +137,7 @@ impl WorkerState {
         if failed && part.outstanding == 0 {
             self.end_part(part_index);
         } else if !part.is_posted() && (!failed || lane.is_cut_short()) {
-            self.queue_part(index, part_index);
+            self.queue_again(index, part_index);
         }
         if let Some(lane) = self.lanes.at(index) {
             make_ready(lane, &mut self.ready, self.limits.left(self.posted));
@@ -223,7 +231,7 @@ fn post_list(
     }
     let Some(errno) = answer.errno.map(NonZeroI32::get) else { return ListEnd::Posted(accepted) };
     if accepted > 0 {
-        lane.cut_short_at = Some(lane.next);
+        lane.note_cut();
     }
     if errno == libc::ENOMEM {
         counters.refused();

@@ -430,3 +430,56 @@ fn the_queue_is_polled_while_parts_wait_for_a_rebuild() {
     assert_eq!(bench.state.queue().arm().ok(), Some(true), "the worker's thread would spin for it");
     assert!(!record.is_ended());
 }
+
+/// Six requests, numbered from `first` on.
+fn fill_six(list: &mut RequestList, first: u32) {
+    let policy = SlicePolicy::new(1 << 20, 0, 1 << 30, 4, 0);
+    let mut cutter = Cutter::new(list, policy, Opcode::Write, 1);
+    for iov in first..first + 6 {
+        let local = 4096 * u64::from(iov + 1);
+        let remote = 8192 * u64::from(iov + 1);
+        let chunk = CheckedIov { local, remote, length: 64, lkey: 1, rkey: 1, readable: true, iov };
+        cutter.push(&chunk).unwrap();
+    }
+}
+
+/// Two transfers of six requests each, on a device that reports failures on the oldest request: the first one's list was cut
+/// short behind two, and the second one waited then.
+fn cut_short() -> (Bench, [&'static TransferRecord; 2]) {
+    let mut bench = Bench::new();
+    bench.nic.state().inexact = true;
+    let records = [0, 6].map(|first| {
+        let record = TransferRecord::lasting();
+        record.start(1, TimeLimit::NEVER);
+        let accepted = if first == 0 { 0 } else { 2 };
+        bench.nic.state().refuse(0, Some((accepted, libc::ENOMEM)));
+        bench.start(record, |list| fill_six(list, first));
+        record
+    });
+    bench.step(1);
+    (bench, records)
+}
+
+#[test]
+fn a_failure_behind_a_list_that_was_cut_short_is_one_of_its_transfer() {
+    let (mut bench, [first, second]) = cut_short();
+    bench.nic.state().run(0, 3);
+    bench.nic.state().fail(0, CompletionStatus::RemoteAccess);
+    bench.step(1);
+    let failure = first.failure().unwrap();
+    assert!((failure.iov..=failure.last_iov).contains(&3), "{failure:?}");
+    assert!(failure.last_iov < 6, "{failure:?}");
+    assert!(second.failure().is_none());
+}
+
+#[test]
+fn a_transfer_that_was_cut_short_is_not_named_for_another() {
+    let (mut bench, [first, second]) = cut_short();
+    bench.nic.state().run_before(0, 6);
+    bench.step(1);
+    bench.nic.state().fail(0, CompletionStatus::RemoteAccess);
+    bench.step(1);
+    assert_eq!(first.failure(), None);
+    assert_eq!((first.is_ended(), first.end_state()), (true, EndState::Done));
+    assert_eq!(second.failure().unwrap().iov, 6);
+}
