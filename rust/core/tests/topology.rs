@@ -119,6 +119,13 @@ fn devices_are_found_by_every_spelling() {
     for nonsense in ["", "..", "0000:ff:00.0", "../../../etc", "\0"] {
         assert_eq!(sysfs.pci_path(nonsense), None, "{nonsense:?}");
     }
+    // A domain of more than four digits, as of volume management devices.
+    let tree = tempfile::tempdir().unwrap();
+    let nvme = tree.path().join("bus/pci/devices/10000:e1:00.0");
+    fs::create_dir_all(&nvme).unwrap();
+    for spelling in ["10000:e1:00.0", "00010000:E1:00.0"] {
+        assert_eq!(Sysfs::at(tree.path()).pci_path(spelling), nvme.canonicalize().ok(), "{spelling:?}");
+    }
     assert_eq!(sysfs.rdma_device_path("mlx5_9"), None);
     assert_eq!(sysfs.interface_path("lo"), None);
 }

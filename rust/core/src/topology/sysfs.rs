@@ -42,9 +42,10 @@ impl Sysfs {
     pub fn pci_path(&self, bus_id: &str) -> Option<PathBuf> {
         let lower = bus_id.trim_end_matches('\0').to_ascii_lowercase();
         let full = if lower.matches(':').count() == 1 { format!("0000:{lower}") } else { lower };
-        // Some runtimes write the domain with eight digits.
-        let short = full.strip_prefix("0000").filter(|rest| rest.find(':') == Some(4)).unwrap_or(&full);
-        self.below("bus/pci/devices", short)?.canonicalize().ok()
+        // Some runtimes write the domain with eight digits; the kernel with four, or as many as it needs.
+        let (domain, rest) = full.split_once(':')?;
+        let digits = domain.trim_start_matches('0');
+        self.below("bus/pci/devices", &format!("{digits:0>4}:{rest}"))?.canonicalize().ok()
     }
 
     /// The NUMA node of the device at `path`; `None` when the machine has none or does not report it.
