@@ -85,6 +85,7 @@ fn settings_count_as_for_an_engine() {
     );
     let rail = text(&topology(&machine, &[], &[("FLAGCX_P2P_DEST_DEV_AFFINITY", "1")]));
     assert!(rail.contains("GPU 1 (0000:1c:00.0): mlx5_1:1, it has the number of the GPU"), "{rail}");
+    assert!(rail.contains("host memory of NUMA node 0: mlx5_2:1, the best path"), "{rail}");
     let nothing = text(&topology(&PlayedMachine::new("no_nic"), &[], &[]));
     assert!(nothing.contains("GPU 0 (0000:18:00.0): no NIC"), "{nothing}");
 }

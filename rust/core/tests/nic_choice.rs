@@ -11,10 +11,12 @@ mod support;
 
 use std::ffi::{c_int, c_void};
 use std::io::Write;
+use std::net::TcpStream;
 use std::ops::Range;
 use std::sync::atomic::{AtomicI32, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Barrier, Mutex, MutexGuard, PoisonError};
 use std::thread;
+use std::time::{Duration, Instant};
 
 use captured_log::Captured;
 use flagcx_p2p::internals::engine::{Engine, EngineError, EngineOptions, RegisterOptions};
@@ -25,6 +27,8 @@ use nullverbs::Standin;
 
 /// The GPU that is current for every thread; -1 for none.
 static CURRENT: AtomicI32 = AtomicI32::new(-1);
+/// The next thread that counts GPUs, as the one does that chooses, waits here twice for another one.
+static HELD: Mutex<Option<Arc<Barrier>>> = Mutex::new(None);
 /// The addresses that are GPU memory.
 static ON_GPU: Mutex<Range<usize>> = Mutex::new(0..0);
 
@@ -40,8 +44,12 @@ struct Played {
 
 impl Played {
     fn new(current: i32) -> Self {
+        Self::with(current, &[])
+    }
+
+    fn with(current: i32, settings: &[(&str, u64)]) -> Self {
         let (alone, log) = Captured::alone();
-        let standin = Standin::new(&[("devs", 4)]);
+        let standin = Standin::new(&[&[("devs", 4)], settings].concat());
         let devices = Arc::new(DeviceList::of(verbs::open(&standin.options()).unwrap()));
         let (gpu_memory, host_memory) = (vec![0; 1 << 16], vec![0; 1 << 16]);
         let start = gpu_memory.as_ptr().expose_provenance();
@@ -218,6 +226,91 @@ fn flagcx_s_topology_file_names_nics_that_the_map_does_not() {
     assert!(played.line(before, "FLAGCX_TOPO_FILE is not used").contains("/nonexistent"));
 }
 
+#[test]
+fn the_topology_file_says_nothing_by_a_nic_that_is_not_there() {
+    let played = Played::new(-1);
+    let mut file = tempfile::NamedTempFile::new().unwrap();
+    file.write_all(br#"<system><gpu dev="1" net="gone"/></system>"#).unwrap();
+    let settings =
+        [("FLAGCX_TOPO_FILE", file.path().to_str().unwrap()), ("FLAGCX_P2P_DEST_DEV_AFFINITY", "1")];
+    assert_eq!(nic(&played.try_open(1, &settings).unwrap()).as_deref(), Some("nv1"), "its rail");
+}
+
+#[test]
+fn a_nic_of_the_map_that_cannot_be_used_is_named_in_the_log() {
+    let played = Played::with(-1, &[("no_rc", 1)]);
+    let before = played.log.lines().len();
+    let engine = played.try_open(0, &[("FLAGCX_P2P_NIC_MAP", "0=nv0")]).unwrap();
+    assert_eq!(nic(&engine).as_deref(), Some("nv1"));
+    let line = played.line(before, "not used, although FLAGCX_P2P_NIC_MAP");
+    assert!(line.contains("names it for GPU 0: "), "{line}");
+}
+
+#[test]
+fn host_memory_has_no_rail() {
+    let played = Played::new(-1);
+    let before = played.log.lines().len();
+    let unnamed = EngineOptions::default().gpu_index;
+    let engine = played.try_open(unnamed, &[("FLAGCX_P2P_DEST_DEV_AFFINITY", "1")]).unwrap();
+    register(&engine, &played.host_memory);
+    let line = played.line(before, "NIC chosen for host memory");
+    assert!(!line.contains("number of the GPU"), "{line}");
+}
+
+#[test]
+fn for_a_peer_counts_the_gpu_that_was_current_when_the_engine_opened() {
+    let played = Played::new(2);
+    let server = played.open();
+    server.start_rpc_server().unwrap();
+    // What a thread of the engine's own is told by a runtime that has a current GPU for every thread.
+    CURRENT.store(0, Ordering::Relaxed);
+    let client = played.open();
+    let connection = client.session(&format!("127.0.0.1:{}", server.rpc_port().unwrap())).unwrap();
+    assert_eq!((nic(&client).as_deref(), nic(&server).as_deref()), (Some("nv0"), Some("nv1")));
+    drop(connection);
+}
+
+#[test]
+fn a_client_that_is_no_peer_decides_nothing() {
+    let played = Played::new(1);
+    let (server, before) = (played.open(), played.log.lines().len());
+    server.start_rpc_server().unwrap();
+    let connect = || TcpStream::connect(("127.0.0.1", server.rpc_port().unwrap())).unwrap();
+    drop(connect());
+    let mut scan = connect();
+    scan.write_all(b"GET / HTTP/1.1\r\n\r\n").unwrap();
+    let refused = || {
+        let lines = played.log.lines();
+        lines.iter().skip(before).filter(|line| line.message.contains("is no peer")).count()
+    };
+    let begun = Instant::now();
+    while refused() < 2 {
+        assert!(begun.elapsed() < Duration::from_secs(20), "{} were refused", refused());
+        thread::sleep(Duration::from_millis(5));
+    }
+    assert_eq!(nic(&server), None);
+}
+
+#[test]
+fn an_engine_that_is_closed_while_its_nic_is_chosen_registers_nothing() {
+    let played = Played::new(1);
+    let engine = played.open();
+    let barrier = Arc::new(Barrier::new(2));
+    *HELD.lock().unwrap_or_else(PoisonError::into_inner) = Some(Arc::clone(&barrier));
+    let (address, length) = (played.host_memory.as_ptr().expose_provenance() as u64, 4096);
+    thread::scope(|scope| {
+        // SAFETY: the memory outlives the engine, and nothing else uses it.
+        let registered =
+            scope.spawn(|| unsafe { engine.register(address, length, RegisterOptions::default()) });
+        barrier.wait();
+        engine.close();
+        barrier.wait();
+        let error = registered.join().unwrap().unwrap_err();
+        assert!(matches!(error, EngineError::Closed { .. }), "{error}");
+    });
+    assert!(engine.find_region(address, length).is_none());
+}
+
 fn table() -> GpuTable {
     GpuTable {
         get_device: Some(get_device),
@@ -242,6 +335,11 @@ unsafe extern "C" fn set_device(_: c_int) -> c_int {
     0
 }
 unsafe extern "C" fn get_device_count(count: *mut c_int) -> c_int {
+    let held = HELD.lock().unwrap_or_else(PoisonError::into_inner).take();
+    if let Some(barrier) = held {
+        barrier.wait();
+        barrier.wait();
+    }
     // SAFETY: the engine gives a valid out parameter.
     unsafe { *count = 4 };
     0

@@ -13,6 +13,7 @@ use scopeguard::ScopeGuard;
 use super::{Accepted, Engine, EngineError};
 use crate::admission;
 use crate::connection::{Connection, LaneBuilder};
+use crate::control::wire::MAGIC;
 use crate::control::{Abort, Listener, Peer, Stream};
 use crate::events::{EventLoop, EventLoopHandle, Interest, Task, Waiter, Wakeup, first, off_loop};
 use crate::memory::Cursor;
@@ -299,8 +300,18 @@ async fn handshake(under_way: UnderWay, engine: Weak<Engine>, stream: Stream, ha
         report!(info, ClientRefused, peer = peer, "{peer} is no peer: it said nothing for {seconds} s");
         return;
     }
-    let owner = Weak::clone(&engine);
-    let Some(responding) = handle.blocking(move || Some(owner.upgrade()?.responding())).await else { return };
+    let (owner, source) = (Weak::clone(&engine), stream.peer());
+    let begins_as_peer = stream.begins_with(&MAGIC.to_le_bytes());
+    let responding = move || {
+        let engine = owner.upgrade()?;
+        // Neither a health check nor a scan decides which NIC the engine uses.
+        if !begins_as_peer && matches!(engine.chosen(), Ok(None)) {
+            report!(info, ClientRefused, peer = source, "{source} is no peer: it does not begin as one");
+            return None;
+        }
+        Some(engine.responding())
+    };
+    let Some(responding) = handle.blocking(responding).await else { return };
     let outcome = match responding {
         Ok(responding) => {
             let mut lanes = off_loop(&handle, responding.lanes());

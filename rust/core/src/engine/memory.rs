@@ -57,6 +57,8 @@ impl Engine {
         self.require_open("register memory")?;
         let RegisterOptions { kind, access, announced, dma_buf, file } = options;
         let registry = &self.context_for(self.nic.need_of(address, kind))?.registry;
+        // It may have been closed while the NIC was chosen; the close then knew of no registry to end.
+        self.require_open("register memory")?;
         if let Some(file) = &file
             && !is_allocated(address, length)
         {

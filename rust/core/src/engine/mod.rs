@@ -17,6 +17,7 @@ mod error;
 mod ipc;
 mod memory;
 mod nic;
+mod nic_rules;
 mod open;
 mod process_devices;
 mod sessions;
@@ -41,7 +42,7 @@ pub use error::EngineError;
 pub use memory::RegisterOptions;
 use nic::{EngineNic, Need};
 #[doc(hidden)]
-pub use nic::{choose_nic, operators_map};
+pub use nic_rules::{choose_nic, operators_map};
 pub use open::EngineOptions;
 pub use process_devices::devices;
 use sessions::Sessions;

@@ -7,13 +7,14 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use once_cell::sync::OnceCell;
 
 use super::EngineError;
-use crate::config::{Config, ConfigError};
+use super::nic_rules::{choose_nic, operators_map};
+use crate::config::Config;
 use crate::connection::Context;
 use crate::fabric::{Device, Provider};
 use crate::gpu::{self, GpuRuntime, PointerKind};
 use crate::memory::MemoryKind;
 use crate::topology::{
-    Choice, HostTopology, MemoryPlace, Nic, NicMap, NicPort, Sysfs, current_affinity, read_topology_file,
+    Choice, HostTopology, MemoryPlace, Nic, NicMap, NicPort, Reason, Sysfs, current_affinity,
 };
 
 /// The NIC of an engine.
@@ -23,7 +24,7 @@ pub(super) struct EngineNic {
     devices: Result<Vec<Arc<dyn Device>>, String>,
     /// The GPU that the program has named.
     named: Option<i32>,
-    /// The GPU that was current for the thread that opened the engine.
+    /// The GPU that was current for the thread that opened the engine, if none is named.
     current: Option<i32>,
     /// What the operator has said.
     map: NicMap,
@@ -75,7 +76,8 @@ impl EngineNic {
         let nics: Vec<_> = list.iter().map(named_only).collect();
         let map = if is_hardware { operators_map(config, &nics)? } else { NicMap::default() };
         let is_clear = named.is_some() || !is_hardware || list.len() == 1;
-        let current = gpu::runtime().current_gpu().ok();
+        // Not asked without need: it initialises the driver.
+        let current = if named.is_none() { gpu::runtime().current_gpu().ok() } else { None };
         let (chosen, told) = (OnceCell::new(), AtomicBool::new(false));
         let nic = Self { devices, named, current, map, chosen, told };
         if is_clear && nic.devices.is_ok() {
@@ -140,9 +142,14 @@ impl EngineNic {
         self.devices.as_deref().map_err(|reason| NotChosen::NoDevice(reason.clone()).into())
     }
 
-    /// The GPU to go by where nothing names one.
-    fn assumed(&self, runtime: &dyn GpuRuntime) -> Option<i32> {
-        self.named.or_else(|| runtime.current_gpu().ok()).or(self.current)
+    /// The GPU to go by where nothing names one. The thread that needs the NIC for a peer may be one of the engine's own, for which a
+    /// GPU runtime answers its first GPU: there the GPU counts that was current when the engine opened.
+    fn assumed(&self, runtime: &dyn GpuRuntime, need: Need) -> Option<i32> {
+        let of_thread = || runtime.current_gpu().ok();
+        match need {
+            Need::Peer => self.current.or_else(of_thread),
+            _ => of_thread().or(self.current),
+        }
     }
 
     fn choose(&self, config: &Config, devices: &[Arc<dyn Device>], need: Need) -> Result<Chosen, NotChosen> {
@@ -151,7 +158,7 @@ impl EngineNic {
             (Some(named), _) => (Some(named), "which the program has named".to_owned()),
             (None, Need::GpuMemory(gpu)) => (Some(gpu), "because its memory is registered first".to_owned()),
             (None, _) => (
-                self.assumed(&*runtime),
+                self.assumed(&*runtime, need),
                 format!("which is assumed because it is current: {}", occasion(need)),
             ),
         };
@@ -169,7 +176,11 @@ impl EngineNic {
             match device.check_use() {
                 Ok(()) => break (machine, nic, reason, device),
                 Err(error) => {
-                    tracing::warn!(device = device.attributes().name, "not used: {error}");
+                    let gpu = gpu.filter(|_| reason == Reason::Map);
+                    let named = gpu.map_or_else(String::new, |gpu| {
+                        format!(", although FLAGCX_P2P_NIC_MAP or FLAGCX_TOPO_FILE names it for GPU {gpu}")
+                    });
+                    tracing::warn!(device = device.attributes().name, "not used{named}: {error}");
                     refusals.push(error.to_string());
                     left.remove(nic);
                 }
@@ -253,49 +264,6 @@ fn occasion(need: Need) -> &'static str {
             "memory is registered of which the runtime does not say on which GPU it is"
         }
     }
-}
-
-/// The NIC for memory at a place, as the settings have it: what the map names, else the one on the GPU's rail if that is asked for,
-/// else the best.
-pub fn choose_nic(
-    config: &Config,
-    machine: &HostTopology,
-    map: &NicMap,
-    place: MemoryPlace,
-) -> Option<Choice> {
-    let is_named = place.gpu().is_some_and(|gpu| map.of_gpu(gpu).is_some());
-    match is_named || !config.dest_dev_affinity {
-        true => machine.choose(place, map),
-        false => machine.on_rail(place.gpu().unwrap_or(0)),
-    }
-}
-
-/// `FLAGCX_P2P_NIC_MAP`, then what FlagCX's topology file says of further GPUs, for the NICs that are there.
-///
-/// # Errors
-/// [`EngineError::Config`] for a map that names another one. The same in the file is a warning.
-pub fn operators_map(config: &Config, nics: &[Nic]) -> Result<NicMap, EngineError> {
-    let there = || {
-        let names: Vec<_> = nics.iter().map(|nic| format!("{}:{}", nic.name, nic.port)).collect();
-        format!("there are {}; see FLAGCX_IB_HCA and `flagcx-p2p doctor topology`", names.join(", "))
-    };
-    if let Some(absent) = config.nic_map.absent(nics) {
-        let text = format!("FLAGCX_P2P_NIC_MAP: {absent} names no NIC that this process uses: {}", there());
-        return Err(ConfigError { variable: "FLAGCX_P2P_NIC_MAP", text }.into());
-    }
-    let Some(path) = &config.topology_file else { return Ok(config.nic_map.clone()) };
-    // The file is the collectives' as well: what it says of other NICs does not stop this engine.
-    let of_file = match read_topology_file(path) {
-        Ok(map) => map,
-        Err(error) => {
-            tracing::warn!("FLAGCX_TOPO_FILE is not used: {error}");
-            return Ok(config.nic_map.clone());
-        }
-    };
-    if let Some(absent) = of_file.absent(nics) {
-        tracing::warn!("FLAGCX_TOPO_FILE={}: {absent} names no NIC: {}", path.display(), there());
-    }
-    Ok(config.nic_map.clone().or(of_file))
 }
 
 /// The GPUs of the runtime, and the NICs behind the devices, in their order.

@@ -24,8 +24,9 @@ pub struct EngineOptions {
     /// The number of the GPU near which a NIC is chosen at once, and that peers are told.
     ///
     /// -1 names none. Peers are then told the GPU that is current for the calling thread, or 0. Among several NICs the one near the
-    /// GPU of the GPU memory that is registered first is chosen. If host memory is registered before that, or a peer connects, it is the
-    /// one near the GPU that is current; without one, the one near this process's processors. The log says which, and why.
+    /// GPU of the GPU memory that is registered first is chosen. If host memory is registered before that, it is the one near the GPU
+    /// that is current; if a peer connects, near the one that was current for the thread that opened the engine; without one, the one
+    /// near this process's processors. The log says which, and why.
     pub gpu_index: i32,
     /// Devices to choose from; `None` takes the process-wide list.
     #[doc(hidden)]

@@ -50,6 +50,13 @@ impl NicMap {
         self
     }
 
+    /// The entries that name one of `nics`.
+    #[must_use]
+    pub fn only(mut self, nics: &[Nic]) -> Self {
+        self.0.retain(|entry| nics.iter().any(|nic| entry.names(nic)));
+        self
+    }
+
     /// The entry of a GPU.
     pub fn of_gpu(&self, gpu: i32) -> Option<&NicOfGpu> {
         self.0.iter().find(|entry| entry.gpu == gpu)

@@ -131,6 +131,13 @@ impl Stream {
         matches!(self.peek(), Ok(1..))
     }
 
+    /// Whether some bytes wait to be read, and are those of `beginning` as far as they have arrived. Consumes nothing.
+    pub fn begins_with<const N: usize>(&self, beginning: &[u8; N]) -> bool {
+        let mut arrived = [0; N];
+        let count = uninterrupted(|| self.socket.peek(&mut arrived)).unwrap_or(0);
+        count > 0 && arrived.iter().zip(beginning).take(count).all(|(byte, expected)| byte == expected)
+    }
+
     fn peek(&self) -> io::Result<usize> {
         uninterrupted(|| self.socket.peek(&mut [0]))
     }
