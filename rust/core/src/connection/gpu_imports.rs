@@ -97,7 +97,7 @@ impl Import {
         info: &IpcInfo,
         keep: bool,
     ) -> Result<(Arc<Region>, Self), GpuError> {
-        let _entered = CurrentGpu::ensure(&**runtime, gpu);
+        let _entered = CurrentGpu::ensure(&**runtime, gpu)?;
         let address = runtime.ipc_open(&info.handle)?;
         let opened = Opened { runtime: Arc::clone(runtime), gpu, address };
         let region = Region::imported(address, info.size.max(1), Arc::new(opened));
@@ -176,5 +176,15 @@ mod tests {
         assert_eq!(played.open(), 0);
         drop(imports.open(&runtime, 0, &info(0)).unwrap());
         assert_eq!(played.open(), 0, "nothing is kept after the close");
+    }
+
+    /// The played runtime has GPU 0 only.
+    #[test]
+    fn nothing_is_opened_on_a_gpu_that_cannot_be_made_current() {
+        let played = Arc::new(PlayedRuntime::default());
+        let runtime = Arc::clone(&played) as Arc<dyn GpuRuntime>;
+        let error = Imports::default().open(&runtime, 1, &info(0)).unwrap_err();
+        assert!(matches!(error, GpuError::Unsupported { .. }), "{error}");
+        assert_eq!(played.opens(), 0);
     }
 }
