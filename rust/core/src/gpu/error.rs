@@ -45,6 +45,12 @@ pub enum GpuError {
         /// What it answered.
         answer: String,
     },
+    /// GPU memory that another process cannot open, or that cannot be opened here.
+    #[error("the GPU memory cannot be shared between processes: {reason}")]
+    NotShared {
+        /// What is missing, and what to try.
+        reason: String,
+    },
     /// The runtime's library is not there, or lacks a function.
     #[error("GPU runtime not available: {0}")]
     NotAvailable(String),
@@ -57,6 +63,11 @@ impl GpuError {
             Self::Call { code, .. } | Self::Lost { code, .. } => *code,
             _ => 0,
         }
+    }
+
+    /// Whether the runtime has no such function.
+    pub(super) fn is_unsupported(&self) -> bool {
+        matches!(self, Self::Unsupported { .. })
     }
 
     /// The same failure as [`GpuError::Lost`] if its code is one that `proves` a lost GPU or context.

@@ -1,5 +1,7 @@
 //! The CUDA driver, found at run time: nothing links it, and a process without it is a process without GPU.
 
+mod file_symbols;
+mod files;
 mod runtime;
 mod stream;
 mod symbols;

@@ -10,7 +10,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 use once_cell::sync::OnceCell;
 
 use super::super::{
-    CopyStream, DmaBufExport, GpuError, GpuRuntime, IPC_HANDLE_BYTES, IpcExport, PointerKind, SavedGpu,
+    CopyStream, DmaBufExport, GpuError, GpuRuntime, IPC_HANDLE_BYTES, IpcExport, MappedFiles, MemoryFiles,
+    PointerKind, SavedGpu,
 };
 use super::stream::CudaStream;
 use super::symbols::{IpcMemHandle, Symbols};
@@ -24,6 +25,7 @@ const ERROR_DEINITIALIZED: c_int = 4;
 const ATTRIBUTE_MEMORY_TYPE: c_int = 2;
 const ATTRIBUTE_IS_MANAGED: c_int = 8;
 const ATTRIBUTE_DEVICE_ORDINAL: c_int = 9;
+const ATTRIBUTE_HAS_IPC_HANDLE: c_int = 10;
 const MEMORY_TYPE_HOST: u32 = 1;
 const IPC_LAZY_PEER_ACCESS: u32 = 1;
 const RANGE_HANDLE_DMA_BUF: c_int = 1;
@@ -53,7 +55,7 @@ impl CudaRuntime {
     }
 
     /// The functions, after the driver has been initialised.
-    fn driver(&self) -> Result<&Symbols, GpuError> {
+    pub(super) fn driver(&self) -> Result<&Symbols, GpuError> {
         let initialise = || {
             // SAFETY: takes no pointer, and may be called again after the program itself has.
             let code = unsafe { (self.symbols.init)(0) };
@@ -61,6 +63,11 @@ impl CudaRuntime {
         };
         self.initialised.get_or_try_init(initialise)?;
         Ok(&self.symbols)
+    }
+
+    /// The functions, for what outlives this call.
+    pub(super) fn shared_driver(&self) -> Result<Arc<Symbols>, GpuError> {
+        self.driver().map(|_| Arc::clone(&self.symbols))
     }
 
     fn device(&self, ordinal: i32) -> Result<c_int, GpuError> {
@@ -177,6 +184,11 @@ impl GpuRuntime for CudaRuntime {
 
     fn ipc_export(&self, address: u64) -> Result<IpcExport, GpuError> {
         let (driver, mut handle) = (self.driver()?, IpcMemHandle([0; IPC_HANDLE_BYTES]));
+        // Memory of `cuMemCreate` and of pools has none. Drivers before 11.0 do not know the attribute, nor such memory.
+        if self.attribute(ATTRIBUTE_HAS_IPC_HANDLE, address)?.is_some_and(|has| has & 0xFF == 0) {
+            let operation = "make an IPC handle of memory of cuMemCreate or of a pool";
+            return Err(GpuError::Unsupported { runtime: NAME, operation });
+        }
         let (mut base, mut length) = (0, 0);
         // SAFETY: the out parameters are valid; the address is only looked up.
         let code = unsafe { (driver.address_range)(&raw mut base, &raw mut length, address) };
@@ -199,6 +211,14 @@ impl GpuRuntime for CudaRuntime {
         let driver = self.driver()?;
         // SAFETY: the caller promises that the mapping is unused; the driver refuses what is no mapping.
         driver.check("cuIpcCloseMemHandle", unsafe { (driver.ipc_close)(address) })
+    }
+
+    fn memory_files(&self, address: u64, length: u64) -> Result<MemoryFiles, GpuError> {
+        self.files_of(address, length)
+    }
+
+    fn map_files(&self, files: &MemoryFiles) -> Result<Box<dyn MappedFiles>, GpuError> {
+        self.map_taken(files)
     }
 
     fn dma_buf(&self, address: u64, length: u64) -> Result<DmaBufExport, GpuError> {
