@@ -27,8 +27,8 @@ enum { DEVICES = 2 };
 
 typedef uint64_t Pointer;
 
-// What cuMemCreate makes comes in multiples of this.
-enum { GRANULARITY = 2 << 20 };
+// What cuMemCreate makes comes in multiples of this; of 2 MiB on GPUs.
+enum { GRANULARITY = 64 << 10 };
 
 // CUmemLocation, CUmemAllocationProp and CUmemAccessDesc.
 typedef struct {

@@ -15,7 +15,7 @@
 mod gpu_suite;
 mod support;
 
-use gpu_suite::{bandwidth, entry_points, group, memory, parent, pointers, threads, two_processes};
+use gpu_suite::{bandwidth, by_files, entry_points, group, memory, parent, pointers, threads, two_processes};
 
 /// A group: its name, the seconds that it may take, and its checks.
 type Entry = (&'static str, u64, fn(&mut group::Group));
@@ -26,11 +26,12 @@ const GROUPS: &[Entry] = &[
     ("threads", 40, threads::run),
     ("entry points", 60, entry_points::run),
     ("two processes", 60, two_processes::run),
+    ("two processes, by files", 60, by_files::run),
     ("bandwidth", 90, bandwidth::run),
 ];
 
 fn main() {
-    if two_processes::play_if_asked() {
+    if two_processes::play_if_asked() || by_files::play_if_asked() {
         return;
     }
     let Some(wanted) = std::env::var(group::ROLE).ok() else {

@@ -21,7 +21,9 @@ impl Engine {
             let _entered = CurrentGpu::ensure(&*runtime, self.gpu_index);
             Share::new(&runtime, region.address, region.length).inspect_err(|error| {
                 let (address, length) = (region.address, region.length);
-                tracing::info!("GPU memory {address:#x}+{length} cannot be opened by other processes: {error}");
+                tracing::info!(
+                    "GPU memory {address:#x}+{length} cannot be opened by other processes: {error}"
+                );
             })
         });
         Some(share.and_then(|share| {

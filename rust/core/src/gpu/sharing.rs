@@ -49,10 +49,7 @@ pub struct OpenedShare {
 
 impl OpenedShare {
     /// Opens what a handle names, for the current GPU.
-    pub fn open(
-        runtime: &Arc<dyn GpuRuntime>,
-        handle: &[u8; IPC_HANDLE_BYTES],
-    ) -> Result<Self, GpuError> {
+    pub fn open(runtime: &Arc<dyn GpuRuntime>, handle: &[u8; IPC_HANDLE_BYTES]) -> Result<Self, GpuError> {
         let runtime = Arc::clone(runtime);
         let Some(reference) = FileReference::decode(handle) else {
             let address = runtime.ipc_open(handle)?;

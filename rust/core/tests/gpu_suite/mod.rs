@@ -2,6 +2,7 @@
 #![allow(unreachable_pub, reason = "a module of one test program")]
 
 pub mod bandwidth;
+pub mod by_files;
 pub mod calls;
 pub mod cuda;
 pub mod entry_points;
@@ -11,3 +12,4 @@ pub mod parent;
 pub mod pointers;
 pub mod threads;
 pub mod two_processes;
+pub mod vmm;

@@ -48,9 +48,8 @@ impl CudaRuntime {
 fn pool_of(driver: &Symbols, address: u64) -> Option<*mut c_void> {
     let mut pool = ptr::null_mut::<c_void>();
     // SAFETY: this attribute is a pointer; the address is only looked up.
-    let code = unsafe {
-        (driver.pointer_attribute)((&raw mut pool).cast::<c_void>(), ATTRIBUTE_POOL, address)
-    };
+    let code =
+        unsafe { (driver.pointer_attribute)((&raw mut pool).cast::<c_void>(), ATTRIBUTE_POOL, address) };
     (code == 0 && !pool.is_null()).then_some(pool)
 }
 
@@ -60,7 +59,8 @@ fn mapping_at(driver: &Symbols, address: u64) -> Result<(u64, u64), GpuError> {
     // SAFETY: these attributes are an address and a size; the address is only looked up.
     let known = unsafe {
         (driver.pointer_attribute)((&raw mut start).cast::<c_void>(), ATTRIBUTE_MAPPING_BASE, address) == 0
-            && (driver.pointer_attribute)((&raw mut bytes).cast::<c_void>(), ATTRIBUTE_MAPPING_SIZE, address) == 0
+            && (driver.pointer_attribute)((&raw mut bytes).cast::<c_void>(), ATTRIBUTE_MAPPING_SIZE, address)
+                == 0
     };
     if !known {
         // SAFETY: the out parameters are valid; the address is only looked up.
@@ -192,7 +192,11 @@ struct Mapping {
 }
 
 impl Mapping {
-    fn import(driver: Arc<Symbols>, files: &MemoryFiles, access: &AccessDescription) -> Result<Self, GpuError> {
+    fn import(
+        driver: Arc<Symbols>,
+        files: &MemoryFiles,
+        access: &AccessDescription,
+    ) -> Result<Self, GpuError> {
         let Some(mappings) = &driver.mappings else { return no_files(NAME) };
         let bytes = files.length().and_then(|bytes| usize::try_from(bytes).ok());
         let bytes = bytes.ok_or_else(|| not_shared("it ends beyond the address space"))?;
@@ -200,8 +204,7 @@ impl Mapping {
         // SAFETY: the out parameter is valid.
         let code = unsafe { (mappings.reserve)(&raw mut start, bytes, 0, 0, 0) };
         driver.check("cuMemAddressReserve", code)?;
-        let mut mapping =
-            Self { driver: Arc::clone(&driver), reserved: (start, bytes), mapped: Vec::new() };
+        let mut mapping = Self { driver: Arc::clone(&driver), reserved: (start, bytes), mapped: Vec::new() };
         let mut at = start;
         for file in &files.files {
             let allocation = Allocation::import(&driver, mappings, &file.file)?;

@@ -43,18 +43,22 @@ pub(in crate::gpu) fn take(reference: &FileReference) -> Result<(Owner, MemoryFi
     let process = PeerProcess::of_identity(reference.owner).ok_or_else(|| refuse(reference, ENDED))?;
     let take = |number: u32| {
         let taken = i32::try_from(number).map_err(|_| Errno::BADF.into());
-        taken.and_then(|number| process.take_descriptor(number)).map_err(|error| refuse(reference, &said(&error)))
+        taken
+            .and_then(|number| process.take_descriptor(number))
+            .map_err(|error| refuse(reference, &said(&error)))
     };
     let list = take(reference.list)?;
     // A descriptor that has got the number since may be of anything: only a file is read.
-    let is_file = fstat(&list).is_ok_and(|stat| FileType::from_raw_mode(stat.st_mode) == FileType::RegularFile);
+    let is_file =
+        fstat(&list).is_ok_and(|stat| FileType::from_raw_mode(stat.st_mode) == FileType::RegularFile);
     let owner = Owner { process: Arc::clone(&process), list, reference: *reference };
     if !is_file {
         return Err(owner.refuse(DEREGISTERED));
     }
     owner.check()?;
     let listed = read_list(&owner.list).ok_or_else(|| owner.refuse("its list is malformed"))?;
-    let files = listed.files.into_iter().map(|(number, length)| Ok(MemoryFile { file: take(number)?, length }));
+    let files =
+        listed.files.into_iter().map(|(number, length)| Ok(MemoryFile { file: take(number)?, length }));
     let files = files.collect::<Result<Vec<_>, GpuError>>()?;
     // The token is there still: so no file was closed before it was taken.
     owner.check()?;
@@ -111,7 +115,9 @@ fn said(error: &io::Error) -> String {
             "pidfd_getfd is refused ({error}): run both processes as the same user, allow it in the container's seccomp \
              profile, and see kernel.yama.ptrace_scope"
         ),
-        Some(Errno::NOSYS) => format!("pidfd_getfd: {error}: it needs Linux 5.6, and a seccomp profile that allows it"),
+        Some(Errno::NOSYS) => {
+            format!("pidfd_getfd: {error}: it needs Linux 5.6, and a seccomp profile that allows it")
+        }
         _ => format!("pidfd_getfd: {error}"),
     }
 }
