@@ -15,7 +15,10 @@
 mod gpu_suite;
 mod support;
 
-use gpu_suite::{bandwidth, by_files, entry_points, group, memory, parent, pointers, threads, two_processes};
+use gpu_suite::{
+    bandwidth, by_files, chaos, dma_buf, entry_points, group, memory, nic, parent, pointers, threads,
+    two_processes,
+};
 
 /// A group: its name, the seconds that it may take, and its checks.
 type Entry = (&'static str, u64, fn(&mut group::Group));
@@ -27,6 +30,9 @@ const GROUPS: &[Entry] = &[
     ("entry points", 60, entry_points::run),
     ("two processes", 60, two_processes::run),
     ("two processes, by files", 60, by_files::run),
+    ("dma-buf", 30, dma_buf::run),
+    ("chaos", 60, chaos::run),
+    ("a NIC", 60, nic::run),
     ("bandwidth", 90, bandwidth::run),
 ];
 

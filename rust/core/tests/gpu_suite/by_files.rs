@@ -16,6 +16,7 @@ use super::calls::finish;
 use super::cuda::{self, cuda};
 use super::group::{Group, ROLE};
 use super::memory::{Kind, Registered, in_context, keeps};
+use super::two_processes::sum;
 use super::vmm::{OfPool, Segments, Shareable};
 use crate::support::{self, pattern};
 
@@ -282,12 +283,6 @@ impl Drop for Owner {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
-}
-
-/// FNV-1a, so that one number says whether all bytes are as expected.
-fn sum(bytes: &[u8]) -> u64 {
-    let step = |sum: u64, byte: &u8| (sum ^ u64::from(*byte)).wrapping_mul(0x100_0000_01b3);
-    bytes.iter().fold(0xcbf2_9ce4_8422_2325, step)
 }
 
 /// Plays the owner, if this process is to.

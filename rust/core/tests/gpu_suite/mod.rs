@@ -4,10 +4,14 @@
 pub mod bandwidth;
 pub mod by_files;
 pub mod calls;
+pub mod chaos;
 pub mod cuda;
+pub mod dma_buf;
 pub mod entry_points;
+pub mod failing;
 pub mod group;
 pub mod memory;
+pub mod nic;
 pub mod parent;
 pub mod pointers;
 pub mod threads;
