@@ -28,6 +28,10 @@ const SEGMENTS: usize = 3;
 const POOL_LENGTH: usize = (256 << 10) + 77;
 
 pub fn run(group: &mut Group) {
+    group.check(
+        "what is freed while it is registered, or in part: there is no IPC information",
+        expect_no_record,
+    );
     let mut bench = Bench::new();
     for kind in [Kind::Gpu, Kind::Host] {
         group.check(&format!("WRITE and READ {} <-> memory of cuMemCreate", kind.name()), || {
@@ -283,6 +287,23 @@ impl Drop for Owner {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
+}
+
+/// Nothing there, or a hole at the end of the range, when the record is asked for.
+fn expect_no_record() -> String {
+    let engine = support::engine(&[]);
+    let make = || {
+        let segments = Segments::new(SEGMENTS, Shareable::Yes);
+        let place = (segments.address, segments.length());
+        (segments, place, register(&engine, place))
+    };
+    let ((freed, nothing, first), (mut cut, hole, second)) = (make(), make());
+    drop(freed);
+    assert_eq!(keeps("ipc_info", || engine.ipc_info(nothing.0)), Some(None), "nothing");
+    cut.drop_last();
+    assert_eq!(keeps("ipc_info", || engine.ipc_info(hole.0)), Some(None), "a hole");
+    assert!(engine.deregister(first) && engine.deregister(second));
+    String::new()
 }
 
 /// Plays the owner, if this process is to.

@@ -104,6 +104,7 @@ pub struct Segments {
     /// Of one segment.
     pub each: usize,
     pub count: usize,
+    reserved: usize,
 }
 
 impl Segments {
@@ -114,7 +115,7 @@ impl Segments {
             check("granularity", (vmm().granularity)(&raw mut each, &properties(shareable), 0));
             check("reserve", (vmm().reserve)(&raw mut address, each * count, 0, 0, 0));
         }
-        let segments = Self { address, each, count };
+        let segments = Self { address, each, count, reserved: each * count };
         segments.map(shareable);
         segments
     }
@@ -146,6 +147,14 @@ impl Segments {
         }
     }
 
+    /// Leaves a hole where the last one was; its addresses stay reserved.
+    pub fn drop_last(&mut self) {
+        self.count -= 1;
+        // SAFETY: mapped by `map`.
+        let code = unsafe { (vmm().unmap)(self.address + self.length() as u64, self.each) };
+        check("unmap", code);
+    }
+
     /// Other memory at the same addresses.
     pub fn renew(&self) {
         self.unmap();
@@ -157,7 +166,7 @@ impl Drop for Segments {
     fn drop(&mut self) {
         self.unmap();
         // SAFETY: reserved in `new`, nothing is mapped there.
-        check("free", unsafe { (vmm().free)(self.address, self.length()) });
+        check("free", unsafe { (vmm().free)(self.address, self.reserved) });
     }
 }
 
