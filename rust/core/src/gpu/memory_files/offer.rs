@@ -83,3 +83,37 @@ fn write_list(token: &Token, files: &MemoryFiles) -> io::Result<OwnedFd> {
 
 /// As `/proc/PID/fd` shows it.
 const NAME: &str = "flagcx-p2p-gpu-memory";
+
+#[cfg(test)]
+mod tests {
+    use rustix::io::pread;
+
+    use super::super::MemoryFile;
+    use super::*;
+
+    /// A list as a peer has taken it, and what happens to its token when the offer ends.
+    fn token_after(change: impl FnOnce(&mut Offer)) -> (Token, Token) {
+        let file = std::fs::File::open("/dev/null").unwrap().into();
+        let files = vec![MemoryFile { file, length: 4096 }];
+        let mut offer = Offer::new(MemoryFiles { base: 0, files, pool_pointer: None }).unwrap();
+        let (list, token) = (offer.list.try_clone().unwrap(), offer.reference.token);
+        change(&mut offer);
+        drop(offer);
+        let mut read = Token::default();
+        assert_eq!(pread(&list, &mut read, 0), Ok(read.len()));
+        (token, read)
+    }
+
+    #[test]
+    fn peers_that_have_the_list_see_the_offer_end() {
+        let (token, after) = token_after(|_| {});
+        assert_eq!(after, Token::default());
+        assert_ne!(token, after);
+    }
+
+    #[test]
+    fn a_forked_child_does_not_end_the_offer_of_its_parent() {
+        let (token, after) = token_after(|offer| offer.reference.owner.pid += 1);
+        assert_eq!(token, after);
+    }
+}
