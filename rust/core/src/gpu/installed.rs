@@ -23,14 +23,14 @@ pub fn runtime() -> Arc<dyn GpuRuntime> {
     if let Some(installed) = &*INSTALLED.load() {
         return Arc::clone(installed);
     }
-    match cuda_of_process() {
+    match cuda() {
         Some(cuda) => cuda,
         None => Arc::new(HostRuntime),
     }
 }
 
 /// CUDA, when this process has the driver loaded already, whatever runtime is in use.
-pub(super) fn cuda_of_process() -> Option<Arc<CudaRuntime>> {
+pub(super) fn cuda() -> Option<Arc<CudaRuntime>> {
     static CUDA: PerProcess<OnceCell<Arc<CudaRuntime>>> = PerProcess::new(OnceCell::new);
     CUDA.get().get_or_try_init(|| CudaRuntime::of_process().map(Arc::new)).ok().map(Arc::clone)
 }

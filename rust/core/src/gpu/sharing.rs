@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::installed::cuda_of_process;
+use super::installed::cuda;
 use super::memory_files::{FileReference, Offer, Owner, take};
 use super::{GpuError, GpuRuntime, IPC_HANDLE_BYTES};
 
@@ -99,7 +99,7 @@ fn first_that_can<T>(
     ask: impl Fn(&dyn GpuRuntime) -> Result<T, GpuError>,
 ) -> Result<T, GpuError> {
     match ask(&**runtime) {
-        Err(error) if error.is_unsupported() => cuda_of_process().map_or(Err(error), |cuda| ask(&*cuda)),
+        Err(error) if error.is_unsupported() => cuda().map_or(Err(error), |cuda| ask(&*cuda)),
         answer => answer,
     }
 }

@@ -8,12 +8,13 @@ use std::sync::Arc;
 use flagcx_p2p::internals::connection::{Connection, Remote, Request, WhenFull};
 use flagcx_p2p::internals::engine::{Engine, RegisterOptions};
 use flagcx_p2p::internals::fabric::Opcode;
-use flagcx_p2p::internals::gpu::IpcInfo;
+use flagcx_p2p::internals::gpu::{self, IpcInfo};
 use flagcx_p2p::internals::memory::RegionId;
 use flagcx_p2p::internals::transfer::{Iov, Outcome, RemoteRange, SubmitError};
 
 use super::calls::finish;
 use super::cuda::{self, cuda};
+use super::failing::Failing;
 use super::group::{Group, ROLE};
 use super::memory::{Kind, Registered, in_context, keeps};
 use super::two_processes::sum;
@@ -43,6 +44,9 @@ pub fn run(group: &mut Group) {
     }
     group.check("a piece across two allocations", || bench.expect_across());
     group.check("what its owner registers anew is not taken for what was there", || bench.expect_renewed());
+    group.check("below a runtime that has no files, as FlagCX's adaptor, the CUDA driver has them", || {
+        bench.expect_below_an_adaptor()
+    });
     for place in [Place::PrivateSegments, Place::PrivatePool] {
         group.check(&format!("{}: the owner has no IPC information", place.name()), || {
             assert!(bench.owner.record(place).is_none());
@@ -168,6 +172,16 @@ impl Bench {
         assert_eq!((after.base, after.size), (before.base, before.size));
         self.expect_bytes(Kind::Host, Place::Segments);
         error
+    }
+
+    /// At both ends another runtime is installed, which knows of no files.
+    fn expect_below_an_adaptor(&mut self) -> String {
+        assert_eq!(self.owner.ask("adaptor"), "installed");
+        assert_eq!(self.owner.ask("renew"), "renewed");
+        install_adaptor();
+        let said = self.expect_bytes(Kind::Gpu, Place::Segments);
+        gpu::install(None);
+        said
     }
 
     fn expect_refusal(&self, record: &IpcInfo, says: &str) -> String {
@@ -346,6 +360,10 @@ pub fn play_if_asked() -> bool {
                 in_context(|| unsafe { cuda().copy(bytes.as_mut_ptr() as u64, address, length) });
                 println!("{}", sum(&bytes));
             }
+            "adaptor" => {
+                install_adaptor();
+                println!("installed");
+            }
             "renew" => {
                 engine.deregister(regions[0]);
                 segments[0].renew();
@@ -359,6 +377,11 @@ pub fn play_if_asked() -> bool {
         }
     }
     true
+}
+
+fn install_adaptor() {
+    let driver = gpu::runtime();
+    gpu::install(Some(Arc::new(Failing { driver, faults: Arc::default() })));
 }
 
 fn register(engine: &Engine, (address, length): (u64, usize)) -> RegionId {
