@@ -11,7 +11,7 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
-enum Kind { FREE, DEVICE, PINNED, MANAGED, OPENED };
+enum Kind { FREE, DEVICE, PINNED, MANAGED, OPENED, OF_POOL };
 
 typedef struct {
   enum Kind kind;
@@ -20,8 +20,11 @@ typedef struct {
   // Where the CPU reaches it.
   char *cpu;
   int fd, device;
-  // In which it was allocated.
+  // In which it was allocated; NULL of kind OF_POOL.
   Context *context;
+  // Of kind OF_POOL, and where it is in the pool's file.
+  Pool *pool;
+  long offset;
 } Allocation;
 
 enum { MOST = 4096 };
@@ -57,8 +60,15 @@ void *behind(Pointer address, size_t length) {
   const Allocation *a = holding(address, length == 0 ? 1 : length);
   if (a != NULL)
     return a->cpu + (address - a->start);
+  if (is_reserved(address))
+    return behind_mappings(address, length == 0 ? 1 : length, -1);
   // Part of an allocation, or of none: the latter is any memory of the host.
   return holding(address, 1) != NULL ? NULL : (void *)address; // NOLINT
+}
+
+void check_access(Pointer address, size_t length) {
+  if (is_reserved(address))
+    behind_mappings(address, length, current_context()->device);
 }
 
 int copy_now(Pointer to, Pointer from, size_t length) {
@@ -69,26 +79,51 @@ int copy_now(Pointer to, Pointer from, size_t length) {
   return OK;
 }
 
-static void *map(size_t length, int protection, int flags, int fd) {
-  void *start = mmap(NULL, length, protection, flags | MAP_NORESERVE, fd, 0);
+static void *map(size_t length, int protection, int flags, int fd, long offset) {
+  void *start = mmap(NULL, length, protection, flags | MAP_NORESERVE, fd, offset);
   return start == MAP_FAILED ? NULL : start;
 }
 
 // Acquires an entry for memory of this kind. Under the mutex.
-static int allocate(Pointer *address, size_t length, enum Kind kind, int fd, int device) {
+static int allocate_at(Pointer *address, size_t length, enum Kind kind, int fd, long offset, int device) {
   Allocation *place = allocations;
   while (place < allocations + MOST && place->kind != FREE) ++place;
   if (place == allocations + MOST)
     return OUT_OF_MEMORY;
-  const bool on_gpu = kind == DEVICE || kind == OPENED;
-  char *cpu = fd >= 0 ? map(length, PROT_READ | PROT_WRITE, MAP_SHARED, fd)
-                      : map(length, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1);
-  char *shown = on_gpu ? map(length, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1) : cpu;
+  const bool on_gpu = kind == DEVICE || kind == OPENED || kind == OF_POOL;
+  char *cpu = fd >= 0 ? map(length, PROT_READ | PROT_WRITE, MAP_SHARED, fd, offset)
+                      : map(length, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+  char *shown = on_gpu ? map(length, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0) : cpu;
   if (cpu == NULL || shown == NULL)
     return OUT_OF_MEMORY;
-  *place = (Allocation){kind, (Pointer)shown, length, cpu, fd, device, current_context()};
+  *place = (Allocation){kind, (Pointer)shown, length, cpu, fd, device, current_context(), NULL, offset};
   *address = (Pointer)shown;
   return OK;
+}
+
+static int allocate(Pointer *address, size_t length, enum Kind kind, int fd, int device) {
+  return allocate_at(address, length, kind, fd, 0, device);
+}
+
+// The file stays the pool's.
+int allocate_of_pool(Pointer *address, size_t length, Pool *pool, int fd, long offset, int device) {
+  const int code = allocate_at(address, length, OF_POOL, fd, offset, device);
+  if (code == OK) {
+    Allocation *a = starting_at(*address, OF_POOL);
+    a->pool = pool;
+    a->context = NULL;
+    a->fd = -1;
+  }
+  return code;
+}
+
+bool find_of_pool(Pointer address, uint64_t *offset, uint64_t *length) {
+  const Allocation *a = starting_at(address, OF_POOL);
+  if (a == NULL)
+    return false;
+  *offset = (uint64_t)a->offset;
+  *length = a->length;
+  return true;
 }
 
 static int make(Pointer *address, size_t length, enum Kind kind) {
@@ -138,11 +173,23 @@ static int release(Pointer address, enum Kind kind, enum Kind other) {
   return a != NULL ? OK : INVALID_VALUE;
 }
 
+static bool is_of_pool(Pointer address) {
+  pthread_mutex_lock(&nullcuda_mutex);
+  const bool is = starting_at(address, OF_POOL) != NULL;
+  pthread_mutex_unlock(&nullcuda_mutex);
+  return is;
+}
+
 EXPORT int cuMemAlloc_v2(Pointer *address, size_t length) {
   return make(address, length, DEVICE);
 }
 EXPORT int cuMemFree_v2(Pointer address) {
-  return release(address, DEVICE, MANAGED);
+  const bool of_pool = is_of_pool(address);
+  return release(address, of_pool ? OF_POOL : DEVICE, MANAGED);
+}
+EXPORT int cuMemFreeAsync(Pointer address, void *stream) {
+  (void)stream;
+  return cuMemFree_v2(address);
 }
 EXPORT int cuMemAllocHost_v2(void **address, size_t length) {
   return make((Pointer *)address, length, PINNED);
@@ -154,23 +201,54 @@ EXPORT int cuMemAllocManaged(Pointer *address, size_t length, unsigned flags) {
   return flags == 1 ? make(address, length, MANAGED) : INVALID_VALUE;
 }
 
+// Everything that is asked about an address.
+typedef struct {
+  Pointer start;
+  size_t length;
+  int device;
+  enum Kind kind;
+  bool mapped, exportable;
+  Pool *pool;
+  Context *context;
+} Known;
+
+static bool know(Pointer address, Known *known) {
+  const Allocation *a = holding(address, 1);
+  memset(known, 0, sizeof(*known));
+  if (a != NULL) {
+    *known = (Known){a->start, a->length, a->device, a->kind, false, false, a->pool, a->context};
+    return true;
+  }
+  known->kind = DEVICE;
+  known->mapped = find_mapping(address, &known->start, &known->length, &known->device, &known->exportable);
+  return known->mapped;
+}
+
 EXPORT int cuPointerGetAttribute(void *value, int attribute, Pointer address) {
   if (!is_initialised())
     return NOT_INITIALIZED;
   pthread_mutex_lock(&nullcuda_mutex);
-  const Allocation *a = holding(address, 1);
-  int code = a == NULL ? INVALID_VALUE : OK;
-  if (a != NULL) {
+  Known known;
+  int code = know(address, &known) ? OK : INVALID_VALUE;
+  if (code == OK) {
     if (attribute == 1)
-      *(Context **)value = a->context;
+      *(Context **)value = known.context;
     else if (attribute == 2)
-      *(unsigned *)value = a->kind == PINNED ? 1 : 2;
+      *(unsigned *)value = known.kind == PINNED ? 1 : 2;
     else if (attribute == 8)
-      *(char *)value = a->kind == MANAGED;
+      *(char *)value = known.kind == MANAGED;
     else if (attribute == 9)
-      *(int *)value = a->device;
+      *(int *)value = known.device;
     else if (attribute == 10)
-      *(char *)value = a->kind == DEVICE;
+      *(char *)value = known.kind == DEVICE && !known.mapped;
+    else if (attribute == 14)
+      *(unsigned *)value = known.exportable;
+    else if (attribute == 17)
+      *(Pool **)value = known.pool;
+    else if (attribute == 18)
+      *(size_t *)value = known.length;
+    else if (attribute == 19)
+      *(Pointer *)value = known.start;
     else
       code = INVALID_VALUE;
   }
@@ -179,8 +257,8 @@ EXPORT int cuPointerGetAttribute(void *value, int attribute, Pointer address) {
 }
 
 // Whether the current context is one of the device that has the memory.
-static bool is_here(const Allocation *a) {
-  return a != NULL && a->device == current_context()->device;
+static bool is_here(int device) {
+  return device == current_context()->device;
 }
 
 EXPORT int cuMemGetAddressRange_v2(Pointer *start, size_t *length, Pointer address) {
@@ -188,11 +266,11 @@ EXPORT int cuMemGetAddressRange_v2(Pointer *start, size_t *length, Pointer addre
   if (code != OK)
     return code;
   pthread_mutex_lock(&nullcuda_mutex);
-  const Allocation *a = holding(address, 1);
-  const bool found = is_here(a);
+  Known known;
+  const bool found = know(address, &known) && is_here(known.device);
   if (found) {
-    *start = a->start;
-    *length = a->length;
+    *start = known.start;
+    *length = known.length;
   }
   pthread_mutex_unlock(&nullcuda_mutex);
   return found ? OK : INVALID_VALUE;
@@ -204,7 +282,7 @@ EXPORT int cuIpcGetMemHandle(IpcMemHandle *handle, Pointer address) {
     return code;
   pthread_mutex_lock(&nullcuda_mutex);
   const Allocation *a = starting_at(address, DEVICE);
-  const bool found = is_here(a);
+  const bool found = a != NULL && is_here(a->device);
   if (found) {
     const Named named = {MAGIC, getpid(), a->fd, a->device, a->length};
     memset(handle, 0, sizeof(*handle));

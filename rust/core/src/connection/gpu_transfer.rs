@@ -192,19 +192,23 @@ impl Connection {
         moves: &mut [Move],
         holds: &mut Vec<Hold>,
     ) -> Result<(), SubmitError> {
-        let mut last: Option<(&IpcInfo, u64)> = None;
+        let mut last: Option<(&IpcInfo, u64, Option<u64>)> = None;
         for (piece, info) in moves.iter_mut().zip(infos.iter().flatten()) {
             let refuse = |reason: String| SubmitError::Gpu { iov: piece.index, reason };
-            let start = match last {
-                Some((known, start)) if known.handle == info.handle => start,
+            let (start, length) = match last {
+                Some((known, start, length)) if known.handle == info.handle => (start, length),
                 _ => {
                     let opened = self.gpu.imports().open(runtime, gpu, info);
-                    let (start, hold) = opened.map_err(|error| refuse(error.to_string()))?;
-                    holds.push(hold);
-                    start
+                    let opened = opened.map_err(|error| refuse(error.to_string()))?;
+                    holds.push(opened.hold);
+                    (opened.start, opened.length)
                 }
             };
-            last = Some((info, start));
+            last = Some((info, start, length));
+            let end = info.offset.checked_add(info.size);
+            if length.is_some_and(|length| end.is_none_or(|end| end > length)) {
+                return Err(refuse("its IPC information reaches beyond the peer's memory".to_owned()));
+            }
             let address = start.checked_add(info.offset);
             let Some(address) = address.filter(|address| address.checked_add(info.size).is_some()) else {
                 return Err(refuse("its IPC information reaches beyond the address space".to_owned()));

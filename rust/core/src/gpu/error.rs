@@ -73,6 +73,12 @@ pub enum GpuError {
         /// Where that begins.
         at: u64,
     },
+    /// GPU memory that another process cannot open, or that cannot be opened here.
+    #[error("the GPU memory cannot be shared between processes: {reason}")]
+    NotShared {
+        /// What is missing, and what to try.
+        reason: String,
+    },
     /// The runtime's library is not there, or lacks a function.
     #[error("GPU runtime not available: {0}")]
     NotAvailable(String),
@@ -85,6 +91,11 @@ impl GpuError {
             Self::Call { code, .. } | Self::Lost { code, .. } => *code,
             _ => 0,
         }
+    }
+
+    /// Whether the runtime has no such function.
+    pub(super) fn is_unsupported(&self) -> bool {
+        matches!(self, Self::Unsupported { .. })
     }
 
     /// The same failure as [`GpuError::Lost`] if its code is one that `proves` a lost GPU or context.

@@ -3,6 +3,7 @@
 //! Three runtimes answer: [`HostRuntime`] (no GPU), [`TableRuntime`] (C callbacks that the host program supplies) and
 //! [`CudaRuntime`] (the CUDA driver, when the process has it loaded). [`runtime`] is the one in use.
 
+mod allocations;
 mod cuda;
 mod error;
 #[cfg(test)]
@@ -12,9 +13,11 @@ mod host;
 mod host_call;
 mod installed;
 mod ipc_info;
+mod memory_files;
 mod pages;
 #[cfg(all(test, not(flagcx_p2p_loom)))]
 mod played_runtime;
+mod sharing;
 mod table;
 
 use std::fmt::Debug;
@@ -23,14 +26,17 @@ use std::sync::Arc;
 
 use crate::events::Notifier;
 
+pub use allocations::{Allocation, allocations};
 pub use cuda::CudaRuntime;
 pub use error::GpuError;
 pub use guard::CurrentGpu;
 pub use host::HostRuntime;
 pub use installed::{install, runtime};
 pub use ipc_info::{IPC_INFO_BYTES, IpcInfo};
+pub use memory_files::{FileReference, MemoryFile, MemoryFiles, Owner, POOL_POINTER_BYTES};
 #[cfg(all(test, not(flagcx_p2p_loom)))]
 pub(crate) use played_runtime::{PlayedRuntime, PlayedStreams};
+pub use sharing::{MappedFiles, OpenedShare, Share};
 pub use table::{GpuTable, TableRuntime};
 
 /// Bytes of an IPC handle, as it travels between processes.
@@ -99,6 +105,17 @@ pub trait GpuRuntime: Send + Sync + Debug {
 
     /// Ends a mapping that [`GpuRuntime::ipc_open`] made. Nothing may use it any more.
     fn ipc_close(&self, address: u64) -> Result<(), GpuError>;
+
+    /// The files of the allocations behind a range of GPU memory, by which another process of this host maps it: for memory
+    /// that has no IPC handle, of `cuMemCreate` or of a pool.
+    fn memory_files(&self, _address: u64, _length: u64) -> Result<MemoryFiles, GpuError> {
+        sharing::no_files(self.name())
+    }
+
+    /// Maps another process's allocations one behind the other, for the current GPU.
+    fn map_files(&self, _files: &MemoryFiles) -> Result<Box<dyn MappedFiles>, GpuError> {
+        sharing::no_files(self.name())
+    }
 
     /// The dma-buf behind a range of GPU memory, for registering it with a NIC.
     fn dma_buf(&self, address: u64, length: u64) -> Result<DmaBufExport, GpuError>;

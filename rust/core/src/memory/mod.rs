@@ -17,6 +17,7 @@ mod registry;
 mod remote_level;
 mod remote_regions;
 mod remote_table;
+mod sharing;
 mod unreachable;
 
 pub use allocation::{Allocation, AllocationError, SharedFileError, check_mapped_file, is_allocated};

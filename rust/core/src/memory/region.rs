@@ -6,6 +6,7 @@ use std::time::Instant;
 use super::allocation::AllocationUse;
 use super::process_regions;
 use super::registry::next_id;
+use super::sharing::Sharing;
 use crate::fabric::{Access, Backing, MemoryRange, MemoryRegion};
 use crate::sync::{AtomicBool, AtomicU64, Ordering};
 
@@ -48,6 +49,8 @@ pub struct Region {
     /// Local key, here for the hot path.
     pub lkey: u32,
     memory: Arc<dyn MemoryRegion>,
+    /// With other processes, by the GPU's runtime.
+    pub(crate) sharing: Sharing,
     /// Keeps memory mapped that the engine has allocated.
     allocation: Option<AllocationUse>,
     /// Transfers (parts of them) that use it. Incremented by submitters, decremented by the thread that ends the part, read
@@ -79,6 +82,7 @@ impl Region {
             announced,
             lkey,
             memory,
+            sharing: Sharing::new(),
             allocation: None,
             users: AtomicU64::new(0),
             revoked: AtomicBool::new(false),
@@ -127,6 +131,7 @@ impl Region {
     /// Allows no new use.
     pub(super) fn revoke(&self) {
         process_regions::remove(self);
+        self.sharing.end();
         self.revoked.store(true, Ordering::SeqCst);
     }
 

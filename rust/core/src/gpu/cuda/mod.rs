@@ -2,6 +2,8 @@
 
 mod allocations;
 mod context;
+mod file_symbols;
+mod files;
 mod runtime;
 mod stream;
 mod symbols;

@@ -11,7 +11,8 @@ use once_cell::sync::OnceCell;
 
 use super::super::pages::Pages;
 use super::super::{
-    CopyStream, DmaBufExport, GpuError, GpuRuntime, IPC_HANDLE_BYTES, IpcExport, PointerKind, SavedGpu,
+    CopyStream, DmaBufExport, GpuError, GpuRuntime, IPC_HANDLE_BYTES, IpcExport, MappedFiles, MemoryFiles,
+    PointerKind, SavedGpu,
 };
 use super::context::{Entered, restore};
 use super::stream::CudaStream;
@@ -68,6 +69,11 @@ impl CudaRuntime {
         };
         self.initialised.get_or_try_init(initialise)?;
         Ok(&self.symbols)
+    }
+
+    /// The functions, for what outlives this call.
+    pub(super) fn shared_driver(&self) -> Result<Arc<Symbols>, GpuError> {
+        self.driver().map(|_| Arc::clone(&self.symbols))
     }
 
     fn device(&self, ordinal: i32) -> Result<c_int, GpuError> {
@@ -219,8 +225,13 @@ impl GpuRuntime for CudaRuntime {
 
     fn ipc_export(&self, address: u64) -> Result<IpcExport, GpuError> {
         let (driver, mut handle) = (self.driver()?, IpcMemHandle([0; IPC_HANDLE_BYTES]));
+        // Memory of `cuMemCreate` and of pools has none. Drivers before 11.0 do not know the attribute, nor such memory.
+        if !self.has_ipc_handle(address)? {
+            let operation = "make an IPC handle of memory of cuMemCreate or of a pool";
+            return Err(GpuError::Unsupported { runtime: NAME, operation });
+        }
         let _entered = self.enter_context_of("export memory to other processes", address)?;
-        let (base, _) = self.allocation_in_context(address)?;
+        let (base, _) = self.allocation_at(address)?;
         // SAFETY: as above.
         driver.check("cuIpcGetMemHandle", unsafe { (driver.ipc_get)(&raw mut handle, base) })?;
         Ok(IpcExport { handle: handle.0, base: Some(base) })
@@ -239,6 +250,14 @@ impl GpuRuntime for CudaRuntime {
         let driver = self.driver()?;
         // SAFETY: the caller promises that the mapping is unused; the driver refuses what is no mapping.
         driver.check("cuIpcCloseMemHandle", unsafe { (driver.ipc_close)(address) })
+    }
+
+    fn memory_files(&self, address: u64, length: u64) -> Result<MemoryFiles, GpuError> {
+        self.files_of(address, length)
+    }
+
+    fn map_files(&self, files: &MemoryFiles) -> Result<Box<dyn MappedFiles>, GpuError> {
+        self.map_taken(files)
     }
 
     fn dma_buf(&self, address: u64, length: u64) -> Result<DmaBufExport, GpuError> {

@@ -226,6 +226,8 @@ fn played() -> CudaRuntime {
         ipc_close,
         handle_for_range: Some(handle_for_range),
         launch_host: Some(launch_host),
+        mappings: None,
+        pools: None,
         _library: None,
     })
 }
