@@ -24,6 +24,7 @@ typedef struct {
 
 enum { MOST = 4096 };
 static Allocation allocations[MOST];
+static uint64_t synchronous;
 
 // The content of a handle of 64 bytes.
 typedef struct {
@@ -157,6 +158,49 @@ EXPORT int cuPointerGetAttribute(void *value, int attribute, Pointer address) {
       *(int *)value = a->device;
     else
       code = INVALID_VALUE;
+  }
+  pthread_mutex_unlock(&nullcuda_mutex);
+  return code;
+}
+
+EXPORT int cuPointerSetAttribute(const void *value, int attribute, Pointer address) {
+  int code = need_context();
+  if (code != OK)
+    return code;
+  if (attribute != 6 || *(const unsigned *)value != 1)
+    return INVALID_VALUE;
+  pthread_mutex_lock(&nullcuda_mutex);
+  const Allocation *a = holding(address, 1);
+  code = a == NULL || (a->kind != DEVICE && a->kind != OPENED) ? INVALID_VALUE : OK;
+  synchronous += code == OK;
+  pthread_mutex_unlock(&nullcuda_mutex);
+  return code;
+}
+
+// How often copies of an allocation were made synchronous. For tests.
+EXPORT uint64_t nullcuda_synchronous(void) {
+  pthread_mutex_lock(&nullcuda_mutex);
+  const uint64_t count = synchronous;
+  pthread_mutex_unlock(&nullcuda_mutex);
+  return count;
+}
+
+// The dma-buf is the memfd of the allocation, opened anew, and begins at its file position: nullverbs maps it from there. As the
+// driver, it refuses ranges that are not whole pages of the host, or that reach into another allocation.
+EXPORT int cuMemGetHandleForAddressRange(int *handle, Pointer address, size_t length, int type, unsigned long long flags) {
+  int code = need_context();
+  if (code != OK)
+    return code;
+  if (type != 1 || flags != 0 || address % 4096 != 0 || length == 0 || length % 4096 != 0)
+    return INVALID_VALUE;
+  pthread_mutex_lock(&nullcuda_mutex);
+  const Allocation *a = holding(address, 1);
+  code = INVALID_VALUE;
+  if (a != NULL && a->kind == DEVICE && length <= ((a->length + 4095) & ~(size_t)4095) - (address - a->start)) {
+    char path[64];
+    snprintf(path, sizeof(path), "/proc/self/fd/%d", a->fd);
+    *handle = open(path, O_RDWR | O_CLOEXEC);
+    code = *handle < 0 || lseek(*handle, (off_t)(address - a->start), SEEK_SET) < 0 ? OUT_OF_MEMORY : OK;
   }
   pthread_mutex_unlock(&nullcuda_mutex);
   return code;

@@ -2,12 +2,13 @@
 
 use std::os::fd::AsRawFd;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use rustix::param::page_size;
 
 use super::MemoryKind;
 use crate::fabric::DmaBuf;
-use crate::gpu::{self, DmaBufExport, GpuRuntime, PointerKind};
+use crate::gpu::{self, CurrentGpu, DmaBufExport, GpuError, GpuRuntime, PointerKind};
 
 /// The kind of memory at `address`.
 pub(super) fn probe(address: u64) -> MemoryKind {
@@ -23,10 +24,84 @@ pub(super) fn probe(address: u64) -> MemoryKind {
     }
 }
 
-/// The dma-buf of a range of GPU memory, and the export that keeps it open; `None` if the runtime offers none.
-pub(super) fn export(address: u64, length: u64) -> Option<(DmaBuf, DmaBufExport)> {
-    let export = gpu::runtime().dma_buf(address, length).ok()?;
-    Some((DmaBuf { fd: export.fd.as_raw_fd(), offset: export.offset }, export))
+/// Makes the copies of the GPU's own runtime end before its calls return, for each allocation in a range that a NIC accesses.
+/// A failure is logged once: without it a program that copies to the memory and lets it be read at once must synchronise itself.
+pub(super) fn synchronise_copies(address: u64, length: u64) {
+    /// Set by the first failure. Relaxed: it stands alone.
+    static SAID: AtomicBool = AtomicBool::new(false);
+    let runtime = gpu::runtime();
+    let _current = runtime.gpu_of(address).map(|gpu| CurrentGpu::ensure(&*runtime, gpu));
+    for (start, _) in allocations((address, length), |address| runtime.allocation(address).ok()) {
+        if let Err(error) = runtime.synchronise_copies(start)
+            && !SAID.swap(true, Ordering::Relaxed)
+        {
+            tracing::info!(
+                "GPU memory at {start:#x} keeps asynchronous copies: {error}; a program that copies to memory which peers read \
+                 synchronises the stream itself (said once)"
+            );
+        }
+    }
+}
+
+/// A piece of GPU memory with a dma-buf of its own, which is closed when this is dropped. NICs that register the piece at
+/// about the same time share it; one that comes later exports again.
+#[derive(Debug)]
+pub(super) struct ExportedPiece {
+    /// Start.
+    pub(super) address: u64,
+    /// Bytes.
+    pub(super) length: u64,
+    export: DmaBufExport,
+}
+
+impl ExportedPiece {
+    /// The dma-buf, for a registration.
+    pub(super) fn dma_buf(&self) -> DmaBuf {
+        DmaBuf { fd: self.export.fd.as_raw_fd(), offset: self.export.offset }
+    }
+}
+
+/// Exports a range of GPU memory: as one piece, or, where the runtime refuses because the range was mapped from several allocations, as
+/// one for each of them, in the order of their addresses.
+pub(super) fn export(address: u64, length: u64) -> Result<Vec<ExportedPiece>, GpuError> {
+    let runtime = gpu::runtime();
+    let _current = runtime.gpu_of(address).map(|gpu| CurrentGpu::ensure(&*runtime, gpu));
+    let export = |address, length| {
+        runtime.dma_buf(address, length).map(|export| ExportedPiece { address, length, export })
+    };
+    in_pieces((address, length), export, |address| runtime.allocation(address).ok())
+}
+
+/// What `export` makes of a range, or of each of its allocations if it refuses the whole.
+fn in_pieces<E>(
+    (address, length): (u64, u64),
+    export: impl Fn(u64, u64) -> Result<E, GpuError>,
+    allocation: impl Fn(u64) -> Option<(u64, u64)>,
+) -> Result<Vec<E>, GpuError> {
+    let error = match export(address, length) {
+        Ok(whole) => return Ok(vec![whole]),
+        Err(error) => error,
+    };
+    match allocations((address, length), allocation).as_slice() {
+        [] | [_] => Err(error),
+        several => several.iter().map(|(start, length)| export(*start, *length)).collect(),
+    }
+}
+
+/// The parts of a range that are of one allocation each; the rest as one, as far as the runtime does not say.
+fn allocations(
+    (address, length): (u64, u64),
+    allocation: impl Fn(u64) -> Option<(u64, u64)>,
+) -> Vec<(u64, u64)> {
+    let end = address.saturating_add(length);
+    let (mut at, mut parts) = (address, Vec::new());
+    while at < end {
+        let known = allocation(at).and_then(|(base, length)| base.checked_add(length));
+        let next = known.filter(|next| *next > at).map_or(end, |next| next.min(end));
+        parts.push((at, next - at));
+        at = next;
+    }
+    parts
 }
 
 /// A CPU mapping of a range of GPU memory, for its registration; unmapped when dropped.
@@ -70,5 +145,45 @@ impl Drop for CpuMapping {
         if let Err(error) = self.runtime.unmap_for_cpu(mapped, length) {
             tracing::warn!("cannot unmap {mapped:#x}+{length} of GPU memory, which leaks: {error}");
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Memory that was mapped from an allocation of 4 MiB, and one of 2 MiB right behind it.
+    const FIRST: (u64, u64) = (1 << 40, 4 << 20);
+    const SECOND: (u64, u64) = (FIRST.0 + FIRST.1, 2 << 20);
+
+    fn allocation(address: u64) -> Option<(u64, u64)> {
+        [FIRST, SECOND].into_iter().find(|(base, length)| (*base..base + length).contains(&address))
+    }
+
+    fn export(address: u64, length: u64) -> Result<(u64, u64), GpuError> {
+        let fits = allocation(address).is_some_and(|(base, bytes)| address + length <= base + bytes);
+        let operation = "export a dma-buf";
+        if fits { Ok((address, length)) } else { Err(GpuError::Unsupported { runtime: "played", operation }) }
+    }
+
+    fn pieces(address: u64, length: u64) -> Option<Vec<(u64, u64)>> {
+        in_pieces((address, length), export, allocation).ok()
+    }
+
+    #[test]
+    fn a_range_is_exported_as_far_as_it_goes() {
+        let inside = (FIRST.0 + 100, 5000);
+        assert_eq!(pieces(inside.0, inside.1), Some(vec![inside]), "not the whole allocation");
+        let (start, length) = (SECOND.0 - 300, 1000);
+        assert_eq!(pieces(start, length), Some(vec![(start, 300), (SECOND.0, 700)]));
+        assert_eq!(pieces(FIRST.0, FIRST.1 + SECOND.1), Some(vec![FIRST, SECOND]));
+        assert_eq!(pieces(SECOND.0, SECOND.1 + 1), None, "nothing is there");
+        assert_eq!(pieces(1, 2), None);
+    }
+
+    #[test]
+    fn a_runtime_that_knows_no_allocations_has_one() {
+        assert_eq!(allocations((10, 20), |_| None), [(10, 20)]);
+        assert_eq!(allocations((10, 20), |_| Some((0, 5))), [(10, 20)], "an answer that is none");
     }
 }

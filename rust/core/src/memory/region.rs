@@ -46,6 +46,8 @@ pub struct Region {
     pub anonymous: bool,
     /// Whether peers are told of it.
     pub announced: bool,
+    /// Whether peers read a byte behind what they write to it, see [`super::RemoteRegion::flush`].
+    pub flush: bool,
     segments: Segments,
     /// Keeps memory mapped that the engine has allocated.
     allocation: Option<AllocationUse>,
@@ -75,6 +77,7 @@ impl Region {
             readable,
             anonymous: range.backing == Backing::Anonymous,
             announced,
+            flush: false,
             segments,
             allocation: None,
             users: AtomicU64::new(0),
@@ -85,6 +88,12 @@ impl Region {
     /// This region of a range that the engine has allocated.
     pub(super) fn within(mut self, allocation: Option<AllocationUse>) -> Self {
         self.allocation = allocation;
+        self
+    }
+
+    /// This region, with [`Region::flush`].
+    pub(super) fn flushed(mut self, flush: bool) -> Self {
+        self.flush = flush;
         self
     }
 

@@ -16,6 +16,9 @@ pub struct RequestList {
     /// Their scatter/gather entries.
     entries: Vec<Sge>,
     entry_count: usize,
+    /// How many of the requests, the last ones, are READs behind WRITEs, see [`RequestList::append_flush`]. Such a list has one
+    /// entry more than requests need, and a hold: so the usual list costs no look at this.
+    flushes: usize,
     /// Bytes of all requests.
     pub(crate) bytes: u64,
     /// Keeps the lane's recent region registered until the part has ended, if the part uses it.
@@ -58,6 +61,7 @@ impl RequestList {
         self.lease = None;
         if !self.holds.is_empty() {
             self.holds.clear();
+            self.flushes = 0;
         }
         if self.requests.len() > Self::KEEP || self.entries.len() > Self::KEEP {
             self.shrink();
@@ -147,20 +151,61 @@ impl RequestList {
         self.entry_count = (self.entry_count + entries).min(self.entries.len());
     }
 
+    /// Appends a READ of the byte at `remote_address` behind WRITEs, into `landing`, which `hold` keeps registered. It is
+    /// posted after all WRITEs of the list; `iov` is the one that it is for. Nothing else is appended after it. False, and
+    /// nothing is done, if the list is full.
+    pub(crate) fn append_flush(
+        &mut self,
+        (remote_address, rkey): (u64, u32),
+        iov: u32,
+        landing: Sge,
+        hold: Hold,
+    ) -> bool {
+        if self.len >= Self::LONGEST {
+            return false;
+        }
+        self.reserve(1, 2);
+        // The place that the first one has left free is the entry of the next one.
+        let first_sge = self.entry_count.saturating_sub(usize::from(self.flushes > 0));
+        if let (Some(request), Some(entry)) =
+            (self.requests.get_mut(self.len), self.entries.get_mut(first_sge))
+        {
+            let first_sge = first_sge as u32;
+            *request =
+                WorkRequest { remote_address, rkey, first_sge, origin: iov, sge_count: 1, inline: false };
+            *entry = landing;
+        }
+        self.len += 1;
+        self.entry_count = first_sge + 2;
+        self.flushes += 1;
+        self.holds.push(hold);
+        true
+    }
+
     /// At most `most` requests from index `start` on, to be posted under ids from `first_id` on. Every `signal_every`-th
     /// is signaled, and the last one.
     #[inline(always)]
     pub(crate) fn batch(&self, start: usize, most: usize, first_id: u64, signal_every: u32) -> Batch<'_> {
         let end = self.len.min(start.saturating_add(most));
+        // No request is without an entry.
+        let one_each = self.entry_count == self.len;
+        let (opcode, end) =
+            if one_each || self.flushes == 0 { (self.opcode, end) } else { self.opcode_from(start, end) };
         Batch {
-            opcode: self.opcode,
+            opcode,
             first_id,
             signal_every,
             requests: self.requests.get(start..end).unwrap_or_default(),
             entries: self.entries.get(..self.entry_count).unwrap_or_default(),
-            // No request is without an entry.
-            one_each: self.entry_count == self.len,
+            one_each,
         }
+    }
+
+    /// What the requests from `start` on do, and where the last one ends, at most `end`, that does the same.
+    #[cold]
+    fn opcode_from(&self, start: usize, end: usize) -> (Opcode, usize) {
+        let first_flush = self.len - self.flushes;
+        if start < first_flush { (self.opcode, end.min(first_flush)) } else { (Opcode::Read, end) }
     }
 
     /// The caller's iov that request `index` came from (the first one, if several were joined).

@@ -1,5 +1,6 @@
 //! The CUDA driver, found at run time: nothing links it, and a process without it is a process without GPU.
 
+mod registration;
 mod runtime;
 mod stream;
 mod symbols;

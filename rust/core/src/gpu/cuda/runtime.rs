@@ -23,7 +23,7 @@ const ERROR_NOT_INITIALIZED: c_int = 3;
 const ERROR_DEINITIALIZED: c_int = 4;
 const ATTRIBUTE_MEMORY_TYPE: c_int = 2;
 const ATTRIBUTE_IS_MANAGED: c_int = 8;
-const ATTRIBUTE_DEVICE_ORDINAL: c_int = 9;
+pub(super) const ATTRIBUTE_DEVICE_ORDINAL: c_int = 9;
 const MEMORY_TYPE_HOST: u32 = 1;
 const IPC_LAZY_PEER_ACCESS: u32 = 1;
 const RANGE_HANDLE_DMA_BUF: c_int = 1;
@@ -53,7 +53,7 @@ impl CudaRuntime {
     }
 
     /// The functions, after the driver has been initialised.
-    fn driver(&self) -> Result<&Symbols, GpuError> {
+    pub(super) fn driver(&self) -> Result<&Symbols, GpuError> {
         let initialise = || {
             // SAFETY: takes no pointer, and may be called again after the program itself has.
             let code = unsafe { (self.symbols.init)(0) };
@@ -63,7 +63,7 @@ impl CudaRuntime {
         Ok(&self.symbols)
     }
 
-    fn device(&self, ordinal: i32) -> Result<c_int, GpuError> {
+    pub(super) fn device(&self, ordinal: i32) -> Result<c_int, GpuError> {
         let (driver, mut device) = (self.driver()?, 0);
         // SAFETY: the out parameter is valid.
         driver.check("cuDeviceGet", unsafe { (driver.device_get)(&raw mut device, ordinal) })?;
@@ -84,7 +84,7 @@ impl CudaRuntime {
     }
 
     /// An integer attribute of a pointer; `None` when the driver does not know the pointer.
-    fn attribute(&self, attribute: c_int, address: u64) -> Result<Option<u32>, GpuError> {
+    pub(super) fn attribute(&self, attribute: c_int, address: u64) -> Result<Option<u32>, GpuError> {
         let mut value = 0_u32;
         // SAFETY: every attribute asked for here is a 32-bit integer (or a bool); the address is only looked up.
         let code = unsafe {
@@ -204,6 +204,7 @@ impl GpuRuntime for CudaRuntime {
     fn dma_buf(&self, address: u64, length: u64) -> Result<DmaBufExport, GpuError> {
         let driver = self.driver()?;
         let operation = "export a dma-buf";
+        self.require_dma_bufs(address)?;
         let export = driver.handle_for_range.ok_or(GpuError::Unsupported { runtime: NAME, operation })?;
         // The driver wants whole pages of the host.
         let page = u64::try_from(rustix::param::page_size()).unwrap_or(4096);
@@ -226,5 +227,17 @@ impl GpuRuntime for CudaRuntime {
         }
         // SAFETY: the driver has just made this descriptor for us, and nothing else knows it.
         Ok(DmaBufExport { fd: unsafe { OwnedFd::from_raw_fd(fd) }, offset })
+    }
+
+    fn allocation(&self, address: u64) -> Result<(u64, u64), GpuError> {
+        self.allocation_around(address)
+    }
+
+    fn synchronise_copies(&self, address: u64) -> Result<(), GpuError> {
+        self.set_sync_memops(address)
+    }
+
+    fn writes_need_flush(&self, address: u64) -> bool {
+        self.is_before_hopper(address)
     }
 }

@@ -10,6 +10,7 @@ use super::super::{
 };
 use super::GpuTable;
 use super::stream::TableStream;
+use crate::gpu::installed::cuda;
 
 /// Name in errors.
 pub(super) const NAME: &str = "callback";
@@ -91,6 +92,11 @@ impl TableRuntime {
 impl GpuRuntime for TableRuntime {
     fn name(&self) -> &'static str {
         NAME
+    }
+
+    /// The table does not say. The driver does, where the table stands on it; other GPUs may need it.
+    fn writes_need_flush(&self, address: u64) -> bool {
+        cuda().is_none_or(|cuda| cuda.writes_need_flush(address))
     }
 
     fn pointer_kind(&self, address: u64) -> Result<PointerKind, GpuError> {
