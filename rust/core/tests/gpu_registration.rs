@@ -63,6 +63,15 @@ impl Bench {
         Self { standin, client, server, _alone: alone }
     }
 
+    /// Not said to be in one process: there the GPU's copy engine would carry what is in GPU memory.
+    fn connect(&self) -> (Arc<Connection>, Arc<Connection>) {
+        let server = Arc::clone(&self.server);
+        let accepting = std::thread::spawn(move || server.accept().unwrap().connection);
+        let (host, port) = (self.server.address().to_string(), self.server.rpc_port().unwrap());
+        let here = self.client.connect(&host, port, 0, false).unwrap();
+        (here, accepting.join().unwrap())
+    }
+
     fn register(&self, address: u64, length: usize) -> Result<RegionId, String> {
         self.register_with(address, length, RegisterOptions::default())
     }
@@ -140,7 +149,7 @@ fn synchronous() -> u64 {
 fn unaligned_gpu_memory_is_registered_by_dma_buf() {
     let bench = Bench::new(&[], &[]);
     let memory = GpuMemory::new(64 * PAGE);
-    let (here, _there) = support::connect(&bench.client, &bench.server);
+    let (here, _there) = bench.connect();
     let before = synchronous();
     // The tail of an allocation, as a part of an expandable segment is: neither begins nor ends on a page.
     let (offset, length) = (17 * PAGE + 100, 40 * PAGE + 11);
@@ -222,7 +231,7 @@ fn written_and_seen(flush: &str) -> [bool; 4] {
     let bench = Bench::new(&nic, &settings);
     let memory = GpuMemory::new(8 << 20);
     let early = bench.register(memory.address, 2 << 20).unwrap();
-    let (here, _there) = support::connect(&bench.client, &bench.server);
+    let (here, _there) = bench.connect();
     let late = bench.register(memory.address + (2 << 20), 2 << 20).unwrap();
     let unannounced = RegisterOptions { announced: false, ..RegisterOptions::default() };
     let hidden = bench.register_with(memory.address + (4 << 20), 4096, unannounced).unwrap();
