@@ -159,7 +159,7 @@ struct ibv_mr *ibv_reg_dmabuf_mr(struct ibv_pd *domain, uint64_t offset, size_t 
   return verbs;
 }
 
-// As memory of a GPU whose reads do not wait for what a NIC has on the way to it, where a read by the NIC does.
+// As memory of a GPU that does not wait for what a NIC has on the way to it, where a read by the NIC does.
 char *late_memory(struct region *region, char *memory, int reading) {
   char *late = dma_bufs[region - regions].late;
   if (!late)
