@@ -4,7 +4,7 @@ use std::ops::Range;
 
 use super::cutter::{CheckedIov, Cutter, Placed, TooManyRequests, set_only};
 use super::plan::stripe;
-use super::region_resolver::{Flush, RegionResolver, Unfit, chunk, holds_remote};
+use super::region_resolver::{FlushRead, RegionResolver, Unfit, chunk, holds_remote};
 use super::segments::cut_at_segments;
 use super::slice_policy::SlicePolicy;
 use super::{Iov, IovSource, Scope, Share, SubmitError};
@@ -49,7 +49,7 @@ pub fn build<S: IovSource + ?Sized>(
 #[cold]
 fn append_flushes<S: IovSource + ?Sized>(
     source: &S,
-    flushes: &[Flush],
+    flushes: &[FlushRead],
     local: &Registry,
     list: &mut RequestList,
 ) -> Result<(), SubmitError> {

@@ -297,7 +297,6 @@ fn writes_to_regions_that_ask_for_it_are_flushed() {
     // What is in no announced region may be such memory too, where the peer has any.
     let unknown = Iov { remote: RemoteRange { rkey: 99, ..first.remote }, ..first };
     assert_eq!(posted(&[unknown], Opcode::Write, 9).last().unwrap().0, Opcode::Read);
-    drop(posted);
     assert!(scene.is_held(0) && list.holds.len() == 1, "and the byte that is read to");
 }
 

@@ -54,11 +54,11 @@ pub(super) struct RegionResolver<'a> {
 }
 
 /// READs of a byte each, behind the WRITEs of a part: one for each region of the peer that is to be flushed.
-type Flushes = Vec<Flush>;
+type Flushes = Vec<FlushRead>;
 
 /// A byte to be read.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Flush {
+pub(super) struct FlushRead {
     pub(super) address: u64,
     pub(super) rkey: u32,
     /// The first iov that is written there.
@@ -248,7 +248,7 @@ impl<'a> RegionResolver<'a> {
     pub(super) fn flush(&mut self, address: u64, rkey: u32, iov: usize) {
         let flushes = self.flushes.get_or_insert_default();
         if !flushes.iter().any(|flush| flush.rkey == rkey) {
-            flushes.push(Flush { address, rkey, iov });
+            flushes.push(FlushRead { address, rkey, iov });
         }
     }
 }
