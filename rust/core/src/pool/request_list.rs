@@ -18,7 +18,7 @@ pub struct RequestList {
     entry_count: usize,
     /// How many of the requests, the last ones, are READs behind WRITEs, see [`RequestList::append_flush`]. Such a list has one
     /// entry more than requests need, and a hold: so the usual list costs no look at this.
-    flushes: usize,
+    flushes: u32,
     /// Bytes of all requests.
     pub(crate) bytes: u64,
     /// Keeps the lane's recent region registered until the part has ended, if the part uses it.
@@ -204,7 +204,7 @@ impl RequestList {
     /// What the requests from `start` on do, and where the last one ends, at most `end`, that does the same.
     #[cold]
     fn opcode_from(&self, start: usize, end: usize) -> (Opcode, usize) {
-        let first_flush = self.len - self.flushes;
+        let first_flush = self.len - self.flushes as usize;
         if start < first_flush { (self.opcode, end.min(first_flush)) } else { (Opcode::Read, end) }
     }
 
