@@ -235,7 +235,8 @@ int flagcxP2pEngineReg(FlagcxP2pEngine *engine, uintptr_t data, size_t size, Fla
 void flagcxP2pEngineMrDestroy(FlagcxP2pEngine *engine, FlagcxP2pMr mr);
 
 // Writes a descriptor for `size` bytes at `data` within region `mr` to the 64 bytes at `descBuf`, for a peer to use.
-// Refused when the range is not inside the region or is longer than 4 GiB - 1. `size` 0 is allowed.
+// Refused when the range is not inside the region or is longer than 4 GiB - 1, or, of a region that is larger than the NIC can
+// register at once, crosses from one of its segments to the next: the log names the address between them. `size` 0 is allowed.
 int flagcxP2pEnginePrepareDesc(FlagcxP2pEngine *engine, FlagcxP2pMr mr, const void *data, size_t size, char *descBuf);
 
 // Narrows `desc` to a range inside the one that it names: sets its address and size, keeps the key. Refused, with

@@ -3,8 +3,12 @@
 `./x check` compares the manifests with the schemas: tests/packaging/manifests.py."""
 
 import os
+import pathlib
 import re
+import shutil
 import subprocess
+import sys
+import tempfile
 import unittest
 from typing import Any, Dict, List
 
@@ -151,6 +155,50 @@ class Compose(unittest.TestCase):
         self.assertEqual(len({service["image"] for service in services.values()}), 1)
         for name in services["serve"]["environment"]:
             self.assertIn(f'"{name}"', TABLE)
+
+
+class Crates(unittest.TestCase):
+    """tests/packaging/publish.py with a cargo that cannot reach crates.io."""
+
+    def run_with(self, publishes: str) -> "subprocess.CompletedProcess[str]":
+        cargo = shutil.which("cargo", path=f"{os.environ['PATH']}:{os.path.expanduser('~/.cargo/bin')}")
+        if cargo is None:
+            self.skipTest("cargo is not installed")
+        program = f"""#!/bin/sh
+case $1 in
+metadata) exec {cargo} "$@" ;;
+publish) {publishes} ;;
+package) echo packed "$@" >&2 ;;
+esac
+"""
+        with tempfile.TemporaryDirectory() as folder:
+            stand_in = pathlib.Path(folder) / "cargo"
+            stand_in.write_text(program, encoding="utf-8")
+            stand_in.chmod(0o755)
+            environment = {**os.environ, "PATH": f"{folder}:{os.environ['PATH']}"}
+            environment.pop("CARGO_NET_OFFLINE", None)
+            command = [sys.executable, str(ROOT / "tests" / "packaging" / "publish.py")]
+            return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120)
+
+    def test_without_crates_io_they_are_packed_and_that_is_said(self) -> None:
+        for said in (
+            "error: failed to download from `https://index.crates.io/config.json`",
+            "[6] Could not resolve hostname (Could not resolve host: index.crates.io)",
+            "spurious network error (3 tries remaining): [7] Could not connect to server",
+            "[28] Timeout was reached (Operation too slow)",
+        ):
+            ended = self.run_with(f'echo "{said}" >&2; exit 101')
+            self.assertEqual(ended.returncode, 0, ended.stdout + ended.stderr)
+            self.assertIn("not run: `cargo publish --dry-run`, because crates.io does not answer", ended.stdout)
+            self.assertIn(said[:20], ended.stderr)
+            self.assertIn("packed package --offline", ended.stderr)
+
+    def test_what_else_fails_is_a_failure(self) -> None:
+        ended = self.run_with('echo "error: the lock file needs to be updated" >&2; exit 101')
+        self.assertEqual(ended.returncode, 101)
+        self.assertIn("the lock file", ended.stderr)
+        self.assertNotIn("packed", ended.stderr)
+        self.assertEqual(self.run_with("exit 0").returncode, 0)
 
 
 def load(test: unittest.TestCase, text: str) -> Any:

@@ -12,12 +12,17 @@ import sys
 import tempfile
 import unittest
 
+from lines import Lines  # tests/python, where run.py is
+
 ROOT = pathlib.Path(__file__).parent.parent.parent
 SIDE = pathlib.Path(__file__).parent / "side.py"
 RELEASE = "1.1.0"
 PACKAGES = [f"nixl=={RELEASE}", f"nixl-cu12=={RELEASE}", "numpy"]
 PLUGIN = "libplugin_FLAGCX.so"
+#: For a line of a process, which may import NIXL first.
 PATIENCE_S = 60
+#: For packages of 90 MB from PyPI.
+INSTALLING_S = 300
 
 #: What FlagCX's plugin for NIXL 1.1.0 calls, as its symbols are mangled.
 CALLED = [
@@ -90,7 +95,9 @@ class Nixl(unittest.TestCase):
             return f"NIXL_PLUGIN_DIR is {folder}, which does not contain {PLUGIN}"
         # NIXL says only "unsupported backend"; the loader knows the library or the symbol.
         program = f"import ctypes; ctypes.CDLL({str(plugin)!r}, mode=2)"
-        loaded = subprocess.run([self.python, "-c", program], env=self.environment, capture_output=True, text=True)
+        loaded = subprocess.run(
+            [self.python, "-c", program], env=self.environment, capture_output=True, text=True, timeout=PATIENCE_S
+        )
         reason = loaded.stderr.strip().splitlines()[-1:] or ["it can be loaded by itself, but NIXL refuses it: another version?"]
         return f"{plugin}: {reason[0]}"
 
@@ -100,25 +107,27 @@ class Nixl(unittest.TestCase):
             [self.python, SIDE, backend, "target"], env=environment, stdout=subprocess.PIPE, text=True, bufsize=1
         )
         self.addCleanup(end, target)
-        assert target.stdout
-        line = target.stdout.readline().strip()
-        self.assertTrue(line, "the target says where its memory is")
+        said_there = Lines(target, f"the target over {backend}")
+        line = said_there.next(PATIENCE_S, "where its memory is")
         initiator = subprocess.Popen(
             [self.python, SIDE, backend, "initiator", line],
             env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, bufsize=1,
         )
         self.addCleanup(end, initiator)
-        assert initiator.stdout and initiator.stdin
-        self.assertEqual([initiator.stdout.readline().strip() for _ in range(3)], ["write: DONE", "read: DONE", "bytes: equal"])
-        self.assertEqual([target.stdout.readline().strip() for _ in range(2)], ["notified written", "notified read"])
+        said_here = Lines(initiator, f"the initiator over {backend}")
+        for expected in ("write: DONE", "read: DONE", "bytes: equal"):
+            self.assertEqual(said_here.next(PATIENCE_S, repr(expected)), expected)
+        for expected in ("notified written", "notified read"):
+            self.assertEqual(said_there.next(PATIENCE_S, repr(expected)), expected)
 
         if backend != "FLAGCX":
             return
         target.kill()
         target.wait()
+        assert initiator.stdin
         initiator.stdin.write("\n")
         initiator.stdin.flush()
-        last = initiator.stdout.readline().strip()
+        last = said_here.next(PATIENCE_S, "how a transfer to a killed peer ends")
         print(f"{backend}: {last}", flush=True)
         self.assertTrue(last.startswith("to a killed peer: "), last)
         self.assertNotIn("DONE", last)
@@ -126,7 +135,10 @@ class Nixl(unittest.TestCase):
 
     def run_side(self, environment: "dict[str, str]", *arguments: str) -> str:
         command = [self.python, str(SIDE), *arguments]
-        ended = subprocess.run(command, env=environment, stdout=subprocess.PIPE, text=True, timeout=PATIENCE_S)
+        try:
+            ended = subprocess.run(command, env=environment, stdout=subprocess.PIPE, text=True, timeout=PATIENCE_S)
+        except subprocess.TimeoutExpired as error:
+            self.fail(f"{' '.join(command)} has not ended within {PATIENCE_S} s; it has printed: {error.stdout!r}")
         self.assertEqual(ended.returncode, 0, ended.stdout)
         return ended.stdout
 
@@ -137,26 +149,29 @@ def install() -> str:
     python = folder / "bin" / "python"
     if (folder / "installed").is_file():
         return str(python)
-    subprocess.run([sys.executable, "-m", "venv", "--clear", folder], check=True)
+    subprocess.run([sys.executable, "-m", "venv", "--clear", folder], check=True, timeout=PATIENCE_S)
     # Without what they depend on: torch, and UCX is inside.
     command = [str(python), "-m", "pip", "install", "-q", "--disable-pip-version-check", "--no-deps", *PACKAGES]
-    ended = subprocess.run(command, capture_output=True, text=True)
+    cannot = f"{' '.join(PACKAGES)} cannot be installed"
+    try:
+        ended = subprocess.run(command, capture_output=True, text=True, timeout=INSTALLING_S)
+    except subprocess.TimeoutExpired:
+        raise unittest.SkipTest(f"{cannot}: PyPI has not sent them within {INSTALLING_S} s") from None
     if ended.returncode != 0:
-        raise unittest.SkipTest(f"{' '.join(PACKAGES)} cannot be installed: {ended.stderr.strip().splitlines()[-1]}")
+        raise unittest.SkipTest(f"{cannot}: {(ended.stderr.strip() or 'pip does not say why').splitlines()[-1]}")
     (folder / "installed").write_text(" ".join(PACKAGES))
     return str(python)
 
 
 def importable(python: str, module: str) -> bool:
-    return subprocess.run([python, "-c", f"import {module}"], capture_output=True).returncode == 0
+    return subprocess.run([python, "-c", f"import {module}"], capture_output=True, timeout=PATIENCE_S).returncode == 0
 
 
 def end(process: "subprocess.Popen[str]") -> None:
     process.kill()
     process.wait()
-    for stream in (process.stdin, process.stdout):
-        if stream:
-            stream.close()
+    if process.stdin:
+        process.stdin.close()
 
 
 if __name__ == "__main__":

@@ -80,6 +80,25 @@ EXPORT int cuDeviceGetName(char *text, int room, int device) {
   return OK;
 }
 
+static int setting(const char *name, int otherwise) {
+  const char *text = getenv(name);
+  return text != NULL ? atoi(text) : otherwise;
+}
+
+EXPORT int cuDeviceGetAttribute(int *value, int attribute, int device) {
+  if (!is_initialised())
+    return NOT_INITIALIZED;
+  if (device < 0 || device >= DEVICES)
+    return INVALID_DEVICE;
+  if (attribute == 75)
+    *value = setting("NULLCUDA_COMPUTE_CAPABILITY", 9);
+  else if (attribute == 124)
+    *value = setting("NULLCUDA_DMA_BUF", 1);
+  else
+    return INVALID_VALUE;
+  return OK;
+}
+
 EXPORT int cuDeviceGetPCIBusId(char *text, int room, int device) {
   snprintf(text, (size_t)room, "0000:%02X:00.0", device + 1);
   return OK;

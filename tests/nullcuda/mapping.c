@@ -89,7 +89,7 @@ void *behind_mappings(Pointer address, size_t length, int device) {
   return r->cpu + (address - r->start);
 }
 
-bool find_mapping(Pointer address, Pointer *start, size_t *length, int *device, bool *exportable) {
+bool find_mapping(Pointer address, Pointer *start, size_t *length, int *device, bool *exportable, int *fd) {
   const Mapping *m = mapping_at(address);
   if (m == NULL)
     return false;
@@ -97,6 +97,7 @@ bool find_mapping(Pointer address, Pointer *start, size_t *length, int *device, 
   *length = m->length;
   *device = m->allocation->device;
   *exportable = m->allocation->exportable;
+  *fd = m->allocation->fd;
   return true;
 }
 

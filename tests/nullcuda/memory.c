@@ -29,6 +29,7 @@ typedef struct {
 
 enum { MOST = 4096 };
 static Allocation allocations[MOST];
+static uint64_t synchronous;
 
 // The content of a handle of 64 bytes.
 typedef struct {
@@ -210,17 +211,18 @@ typedef struct {
   bool mapped, exportable;
   Pool *pool;
   Context *context;
+  int fd;
 } Known;
 
 static bool know(Pointer address, Known *known) {
   const Allocation *a = holding(address, 1);
   memset(known, 0, sizeof(*known));
   if (a != NULL) {
-    *known = (Known){a->start, a->length, a->device, a->kind, false, false, a->pool, a->context};
+    *known = (Known){a->start, a->length, a->device, a->kind, false, false, a->pool, a->context, a->fd};
     return true;
   }
   known->kind = DEVICE;
-  known->mapped = find_mapping(address, &known->start, &known->length, &known->device, &known->exportable);
+  known->mapped = find_mapping(address, &known->start, &known->length, &known->device, &known->exportable, &known->fd);
   return known->mapped;
 }
 
@@ -259,6 +261,51 @@ EXPORT int cuPointerGetAttribute(void *value, int attribute, Pointer address) {
 // Whether the current context is one of the device that has the memory.
 static bool is_here(int device) {
   return device == current_context()->device;
+}
+
+EXPORT int cuPointerSetAttribute(const void *value, int attribute, Pointer address) {
+  int code = need_context();
+  if (code != OK)
+    return code;
+  if (attribute != 6 || *(const unsigned *)value != 1)
+    return INVALID_VALUE;
+  pthread_mutex_lock(&nullcuda_mutex);
+  Known known;
+  const bool on_gpu = know(address, &known) && known.kind != PINNED && known.kind != MANAGED;
+  code = on_gpu && is_here(known.device) ? OK : INVALID_VALUE;
+  synchronous += code == OK;
+  pthread_mutex_unlock(&nullcuda_mutex);
+  return code;
+}
+
+// How often copies of an allocation were made synchronous. For tests.
+EXPORT uint64_t nullcuda_synchronous(void) {
+  pthread_mutex_lock(&nullcuda_mutex);
+  const uint64_t count = synchronous;
+  pthread_mutex_unlock(&nullcuda_mutex);
+  return count;
+}
+
+// The dma-buf is the memfd of the allocation, opened anew, and begins at its file position: nullverbs maps it from there. As the
+// driver, it refuses ranges that are not whole pages of the host, or that reach into another allocation.
+EXPORT int cuMemGetHandleForAddressRange(int *handle, Pointer address, size_t length, int type, unsigned long long flags) {
+  int code = need_context();
+  if (code != OK)
+    return code;
+  if (type != 1 || flags != 0 || address % 4096 != 0 || length == 0 || length % 4096 != 0)
+    return INVALID_VALUE;
+  pthread_mutex_lock(&nullcuda_mutex);
+  Known known;
+  code = INVALID_VALUE;
+  if (know(address, &known) && known.kind == DEVICE && is_here(known.device) &&
+      length <= ((known.length + 4095) & ~(size_t)4095) - (address - known.start)) {
+    char path[64];
+    snprintf(path, sizeof(path), "/proc/self/fd/%d", known.fd);
+    *handle = open(path, O_RDWR | O_CLOEXEC);
+    code = *handle < 0 || lseek(*handle, (off_t)(address - known.start), SEEK_SET) < 0 ? OUT_OF_MEMORY : OK;
+  }
+  pthread_mutex_unlock(&nullcuda_mutex);
+  return code;
 }
 
 EXPORT int cuMemGetAddressRange_v2(Pointer *start, size_t *length, Pointer address) {

@@ -77,8 +77,8 @@ void free_memory_of(const Context *context);
 bool is_reserved(Pointer address);
 // Where the CPU finds memory of cuMemCreate for a copy of this device, or of any by -1; NULL if a byte of it is not mapped. Under the mutex.
 void *behind_mappings(Pointer address, size_t length, int device);
-// The mapping that holds an address, its device, and whether its allocation may be exported. Under the mutex.
-bool find_mapping(Pointer address, Pointer *start, size_t *length, int *device, bool *exportable);
+// The mapping that holds an address, and of its allocation the device, whether it may be exported, and the file. Under the mutex.
+bool find_mapping(Pointer address, Pointer *start, size_t *length, int *device, bool *exportable, int *fd);
 // Memory that is part of a pool's file. Under the mutex.
 int allocate_of_pool(Pointer *address, size_t length, Pool *pool, int fd, long offset, int device);
 // Where the allocation of a pool that starts at an address is in the pool's file. Under the mutex.

@@ -31,9 +31,16 @@ int ibv_destroy_comp_channel(struct ibv_comp_channel *channel) {
   return 0;
 }
 
+static _Atomic uint64_t queues_on[MAX_VECTORS];
+
+uint64_t nullverbs_queues_on(uint64_t vector) {
+  return vector < MAX_VECTORS ? queues_on[vector] : 0;
+}
+
 struct ibv_cq *ibv_create_cq(struct ibv_context *context, int entries, void *user, struct ibv_comp_channel *channel,
                              int vector) {
-  struct completion_queue *queue = entries > 0 && !vector ? aligned_alloc(64, sizeof *queue) : NULL;
+  int is_possible = entries > 0 && vector >= 0 && (uint64_t)vector < settings.vectors && vector < MAX_VECTORS;
+  struct completion_queue *queue = is_possible ? aligned_alloc(64, sizeof *queue) : NULL;
   if (!queue) {
     errno = EINVAL;
     return NULL;
@@ -48,6 +55,8 @@ struct ibv_cq *ibv_create_cq(struct ibv_context *context, int entries, void *use
   queue->verbs.cqe = (int)queue->capacity;
   pthread_mutex_init(&queue->verbs.mutex, NULL);
   pthread_cond_init(&queue->verbs.cond, NULL);
+  queue->vector = (uint32_t)vector;
+  queues_on[vector]++;
   counters.completion_queues++;
   return &queue->verbs;
 }
@@ -57,6 +66,7 @@ int ibv_destroy_cq(struct ibv_cq *verbs) {
   // A real library waits here for the missing acknowledgements, that is for ever.
   if (queue->users || queue->events != verbs->comp_events_completed)
     return EBUSY;
+  queues_on[queue->vector]--;
   free(queue->ring);
   free(queue);
   counters.completion_queues--;

@@ -65,12 +65,12 @@ struct ibv_context *ibv_open_device(struct ibv_device *device) {
   verbs->device = device;
   verbs->async_fd = ends[0];
   verbs->cmd_fd = -1;
-  verbs->num_comp_vectors = 1;
+  verbs->num_comp_vectors = (int)settings.vectors;
   verbs->abi_compat = NULL; // not extended: ibv_query_port comes through the plain symbol
   pthread_mutex_init(&verbs->mutex, NULL);
   verbs->ops.poll_cq = poll_completions;
   verbs->ops.req_notify_cq = arm_completions;
-  verbs->ops.post_send = post_send;
+  verbs->ops.post_send = settings.oldest_errors ? post_send_oldest_errors : post_send;
   lock(&contexts_lock);
   context->next = contexts;
   contexts = context;
@@ -99,8 +99,8 @@ int ibv_query_device(struct ibv_context *context, struct ibv_device_attr *out) {
       .sys_image_guid = guid_of(index_of(context)),
       .max_mr_size = settings.max_region,
       .page_size_cap = 0xfffff000,
-      .vendor_id = 0x15b3,
-      .vendor_part_id = 4129,
+      .vendor_id = (uint32_t)settings.vendor,
+      .vendor_part_id = (uint32_t)settings.part,
       .max_qp = MAX_QUEUE_PAIRS - 1,
       .max_qp_wr = (int)settings.max_depth,
       .max_sge = MAX_SGE,

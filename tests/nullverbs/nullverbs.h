@@ -19,6 +19,8 @@
 #define MAX_QUEUE_PAIRS 65536 // a power of two: a number is generation << 16 | slot
 #define MAX_SGE 30
 #define MAX_INLINE 1024
+#define MAX_VECTORS 64
+#define SILENT 100 // state of a slot: its queue pair is in RTS and does not answer
 #define CACHE_LINE __attribute__((aligned(64)))
 
 // ---- settings (settings.c) ------------------------------------------------------------------------------------------
@@ -54,6 +56,17 @@ struct settings {
   uint64_t traffic_class;    // not 0: queue pairs with another one are refused
   uint64_t gid_calls;        // 2: ibv_query_gid_table and ibv_query_gid_ex, 1: the latter, 0: neither
   uint64_t hide_link_layer;  // 1: the port reports no link layer
+  uint64_t no_rc;            // a bit for each device: its reliable connected queue pairs are EOPNOTSUPP
+  uint64_t max_inline;       // a queue pair with more inline room is EINVAL
+  uint64_t queue_bytes;      // a send queue that takes more of them is EINVAL; 0: any
+  uint64_t grant_depth, grant_sge,
+      grant_inline;       // a queue pair gets at most so much of each, whatever is asked; 0: all
+  uint64_t oldest_errors; // 1: the first failure of a queue pair is reported on its oldest request
+  uint64_t silent_device; // number of a device, from 1: its queue pairs never answer; 0: none
+  uint64_t vectors;       // completion vectors
+  uint64_t vendor, part;  // of the attributes
+  uint64_t dma_buf;        // 0: no dma-buf can be registered
+  uint64_t late_writes;    // WRITEs are in the memory of a dma-buf only once a READ of its region has followed
 };
 extern struct settings settings;
 
@@ -71,6 +84,9 @@ void nullverbs_live(struct nullverbs_live *out);
 
 // How often ibv_fork_init was called; a call with a context open counts 1000.
 uint64_t nullverbs_fork_inits(void);
+
+// Completion queues that exist on a vector.
+uint64_t nullverbs_queues_on(uint64_t vector);
 
 // Raises an asynchronous event on each context of a device: of its port, of the device, or of every queue pair (which goes to
 // ERROR). `device` is its index; -1 stands for all, and their port state then follows.
@@ -148,6 +164,14 @@ struct region {
 } CACHE_LINE;
 extern struct region regions[MAX_REGIONS];
 
+// What a region has that is one of a dma-buf; by the region's slot.
+struct dma_buf {
+  char *pages; // mapped for the region
+  size_t bytes;
+  char *late; // what was written to the region, of which its memory has what was there before the last READ; NULL if none is
+};
+extern struct dma_buf dma_bufs[MAX_REGIONS];
+
 struct queue_pair;
 
 struct completion {
@@ -169,6 +193,7 @@ struct completion_queue {
   _Atomic int users;
   uint32_t events; // delivered by ibv_get_cq_event
   uint64_t poll_calls, empty_polls, completions;
+  uint32_t vector;
 };
 
 struct queue_pair {
@@ -181,6 +206,10 @@ struct queue_pair {
   struct ibv_qp_init_attr init;
   struct ibv_qp_attr attributes;
   uint64_t post_calls, requests, refused, bytes;
+  // Ids of requests that have no completion yet: of those that a silent peer does not answer, or since the last completion where
+  // errors are reported on the oldest. NULL if neither is played.
+  uint64_t *open_ids;
+  uint32_t open_count;
 };
 
 // What a peer's post may read of a queue pair, without a lock and even after its end.
@@ -222,8 +251,12 @@ void fold_live_counters(void);
 void fail_queue_pair(struct slot *slot, const char *why);
 // queue_pair.c: moves every queue pair of a context to ERROR, with an event of that type.
 void fail_queue_pairs_of(struct ibv_context *context, enum ibv_event_type type);
+// memory.c: where a request finds the memory of such a region.
+char *late_memory(struct region *region, char *memory, int reading);
 // post.c
 int post_send(struct ibv_qp *qp, struct ibv_send_wr *list, struct ibv_send_wr **refused);
+int post_send_oldest_errors(struct ibv_qp *qp, struct ibv_send_wr *list, struct ibv_send_wr **refused);
+void flush_open(struct queue_pair *pair);
 // completion.c
 int poll_completions(struct ibv_cq *cq, int most, struct ibv_wc *out);
 int arm_completions(struct ibv_cq *cq, int solicited_only);

@@ -7,7 +7,8 @@
 #include <errno.h>
 #include <string.h>
 
-#define BATCH 64 // completions that are pushed together
+#define BATCH 64     // completions that are pushed together
+#define NO_ANSWER -1 // no status: the request stays outstanding
 
 // Looks a key up and pins the region for the copy; NULL if key, bounds or rights do not fit. When nothing is copied
 // nothing is pinned.
@@ -93,7 +94,7 @@ static inline int execute(struct queue_pair *pair, const struct ibv_send_wr *wr,
   int state = peer ? atomic_load_explicit(&peer->state, memory_order_acquire) : IBV_QPS_RESET;
   if ((state != IBV_QPS_RTR && state != IBV_QPS_RTS) ||
       atomic_load_explicit(&peer->peer, memory_order_relaxed) != pair->verbs.qp_num)
-    return IBV_WC_RETRY_EXC_ERR;
+    return state == SILENT ? NO_ANSWER : IBV_WC_RETRY_EXC_ERR;
   if (!length)
     return IBV_WC_SUCCESS; // touches no memory, so no key is looked at
 
@@ -110,6 +111,8 @@ static inline int execute(struct queue_pair *pair, const struct ibv_send_wr *wr,
     raise_event(peer->context, IBV_EVENT_QP_ACCESS_ERR, peer->number);
     return IBV_WC_REM_ACCESS_ERR;
   }
+  if (settings.late_writes)
+    remote = late_memory(target, remote, reading);
   int status = settings.copy ? copy(wr, remote, single, domain) : IBV_WC_SUCCESS;
   unpin(single);
   unpin(target);
@@ -134,7 +137,40 @@ static inline int refuse(const struct queue_pair *pair, int state, const struct 
   return outstanding >= pair->depth ? ENOMEM : 0;
 }
 
-int post_send(struct ibv_qp *verbs, struct ibv_send_wr *wr, struct ibv_send_wr **refused) {
+static struct completion completion_of(struct queue_pair *pair, uint64_t id, int status, uint32_t position) {
+  return (struct completion){
+      .id = id,
+      .owner = pair,
+      .number = pair->verbs.qp_num,
+      .send_position = position,
+      .status = (enum ibv_wc_status)status,
+  };
+}
+
+void flush_open(struct queue_pair *pair) {
+  lock(&pair->lock);
+  for (uint32_t i = 0; i < pair->open_count; i++) {
+    struct completion flush =
+        completion_of(pair, pair->open_ids[i], IBV_WC_WR_FLUSH_ERR, pair->sent - (pair->open_count - 1 - i));
+    push(pair, &flush, 1);
+  }
+  pair->open_count = 0;
+  unlock(&pair->lock);
+}
+
+// A request has failed: its reason is reported on the oldest request without a completion, and the others up to it are
+// flushed.
+static void fail_oldest(struct queue_pair *pair, int status) {
+  for (uint32_t i = 0; i < pair->open_count; i++) {
+    struct completion error = completion_of(pair, pair->open_ids[i], i ? IBV_WC_WR_FLUSH_ERR : status,
+                                            pair->sent - (pair->open_count - 1 - i));
+    push(pair, &error, 1);
+  }
+  pair->open_count = 0;
+}
+
+static inline __attribute__((always_inline)) int post(struct ibv_qp *verbs, struct ibv_send_wr *wr,
+                                                      struct ibv_send_wr **refused, const int oldest_errors) {
   struct queue_pair *pair = (struct queue_pair *)verbs;
   struct slot *slot = &slots[pair->slot];
   struct completion list[BATCH];
@@ -155,14 +191,26 @@ int post_send(struct ibv_qp *verbs, struct ibv_send_wr *wr, struct ibv_send_wr *
     pair->requests++;
     pair->sent++;
     int status = state == IBV_QPS_ERR ? IBV_WC_WR_FLUSH_ERR : execute(pair, wr, length);
+    if (oldest_errors)
+      pair->open_ids[pair->open_count++] = wr->wr_id;
     if (status == IBV_WC_SUCCESS) {
       pair->bytes += length;
     } else {
+      if (status == NO_ANSWER) {
+        pair->open_ids[pair->open_count++] = wr->wr_id;
+        continue;
+      }
       counters.error_completions++;
       if (status != IBV_WC_WR_FLUSH_ERR)
         fail_queue_pair(slot, ibv_wc_status_str((enum ibv_wc_status)status));
     }
-    if (status || pair->init.sq_sig_all || (wr->send_flags & IBV_SEND_SIGNALED)) {
+    if (oldest_errors && status) {
+      push(pair, list, count);
+      count = 0;
+      fail_oldest(pair, status);
+    } else if (status || pair->init.sq_sig_all || (wr->send_flags & IBV_SEND_SIGNALED)) {
+      if (oldest_errors)
+        pair->open_count = 0;
       list[count++] = (struct completion){
           .id = wr->wr_id,
           .owner = pair,
@@ -185,4 +233,12 @@ int post_send(struct ibv_qp *verbs, struct ibv_send_wr *wr, struct ibv_send_wr *
   if (errors)
     *refused = wr;
   return errors ? errors : (int)settings.doorbell_errno;
+}
+
+int post_send(struct ibv_qp *verbs, struct ibv_send_wr *wr, struct ibv_send_wr **refused) {
+  return post(verbs, wr, refused, 0);
+}
+
+int post_send_oldest_errors(struct ibv_qp *verbs, struct ibv_send_wr *wr, struct ibv_send_wr **refused) {
+  return post(verbs, wr, refused, 1);
 }

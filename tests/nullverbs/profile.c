@@ -27,7 +27,17 @@ static const struct {
     {"refused_gids", {{"gids", 8}, {"stale_gids", 1}, {"refused_gids", 1 << 2}}},
     {"old_gid_library", {{"gid_calls", 0}}},
     {"no_atomics", {{"atomics", 0}}},
+    {"small_regions", {{"max_region", 64u << 10}}},
     {"max_msg_0", {{"maxmsg", 0}, {"true_maxmsg", 1u << 30}}},
+    {"efa", {{"no_rc", UINT64_MAX}, {"vendor", 0x1d0f}, {"part", 0xefa1}}},
+    {"bnxt", {{"oldest_errors", 1}, {"vendor", 0x14e4}, {"part", 0x1750}}},
+    {"irdma", {{"oldest_errors", 1}, {"vendor", 0x8086}, {"part", 0x1592}, {"max_inline", 101}}},
+    {"small_caps", {{"grant_depth", 24}, {"grant_sge", 2}, {"grant_inline", 16}}},
+    {"inline_above_cap", {{"max_inline", 20}}},
+    {"small_queues", {{"queue_bytes", 16384}}},
+    {"slow_commands", {{"create_qp_ns", 400000000}, {"reg_ns", 400000000}}},
+    {"silent_peer", {{"devs", 3}, {"silent_device", 3}}},
+    {"eight_devices", {{"devs", 8}, {"vectors", 16}}},
 };
 
 static int apply_one(const char *name) {

@@ -26,10 +26,20 @@ void fail_queue_pairs_of(struct ibv_context *context, enum ibv_event_type type) 
   unlock(&slots_lock);
 }
 
+// Of a send queue, if each request has room for all of its entries or its inline bytes, in steps of 64.
+static uint64_t bytes_of(const struct ibv_qp_cap *cap) {
+  uint64_t entries = 16 * (uint64_t)cap->max_send_sge,
+           most = entries > cap->max_inline_data ? entries : cap->max_inline_data;
+  return (32 + most + 63) / 64 * 64 * cap->max_send_wr;
+}
+
 static int is_possible(const struct ibv_qp_init_attr *init) {
   const struct ibv_qp_cap *cap = &init->cap;
+  if (settings.queue_bytes && bytes_of(cap) > settings.queue_bytes)
+    return 0;
   return init->send_cq && init->recv_cq && init->qp_type == IBV_QPT_RC && cap->max_send_wr <= settings.max_depth &&
-         cap->max_recv_wr <= settings.max_depth && cap->max_send_sge <= MAX_SGE && cap->max_inline_data <= MAX_INLINE;
+         cap->max_recv_wr <= settings.max_depth && cap->max_send_sge <= MAX_SGE &&
+         cap->max_inline_data <= settings.max_inline;
 }
 
 static struct slot *take_slot(struct queue_pair *queue_pair, struct ibv_pd *domain) {
@@ -54,8 +64,22 @@ static struct slot *take_slot(struct queue_pair *queue_pair, struct ibv_pd *doma
   return slot;
 }
 
+static void grant(struct ibv_qp_cap *cap) {
+#define AT_MOST(field, most)         \
+  if ((most) && cap->field > (most)) \
+  cap->field = (uint32_t)(most)
+  AT_MOST(max_send_wr, settings.grant_depth);
+  AT_MOST(max_send_sge, settings.grant_sge);
+  AT_MOST(max_inline_data, settings.grant_inline);
+#undef AT_MOST
+}
+
 struct ibv_qp *ibv_create_qp(struct ibv_pd *domain, struct ibv_qp_init_attr *init) {
   take_time(settings.create_qp_ns);
+  if ((settings.no_rc >> ((struct context *)domain->context)->index & 1) && init->qp_type == IBV_QPT_RC) {
+    errno = EOPNOTSUPP;
+    return NULL;
+  }
   struct queue_pair *pair = is_possible(init) ? aligned_alloc(64, sizeof *pair) : NULL;
   if (!pair) {
     errno = EINVAL;
@@ -69,7 +93,10 @@ struct ibv_qp *ibv_create_qp(struct ibv_pd *domain, struct ibv_qp_init_attr *ini
     return NULL;
   }
   pair->slot = (uint32_t)(slot - slots);
+  grant(&init->cap);
   pair->init = *init;
+  if (settings.oldest_errors || settings.silent_device)
+    pair->open_ids = calloc(init->cap.max_send_wr, sizeof *pair->open_ids);
   pair->depth = init->cap.max_send_wr;
   pair->max_sge = init->cap.max_send_sge;
   pair->max_inline = init->cap.max_inline_data;
@@ -174,8 +201,12 @@ int ibv_modify_qp(struct ibv_qp *verbs, struct ibv_qp_attr *in, int mask) {
     atomic_store(&slot->access, (int)in->qp_access_flags);
   if (mask & IBV_QP_STATE) {
     TRACE("qp 0x%x: %d -> %d, peer 0x%x\n", verbs->qp_num, from, to, slot->peer);
-    atomic_store(&slot->state, to);
+    int is_silent = to == IBV_QPS_RTS && settings.silent_device &&
+                    (uint64_t)((struct context *)verbs->context)->index + 1 == settings.silent_device;
+    atomic_store(&slot->state, is_silent ? SILENT : to);
     verbs->state = in->qp_state;
+    if (to == IBV_QPS_ERR && settings.silent_device)
+      flush_open(pair);
   }
   if (to == IBV_QPS_RESET && from != IBV_QPS_RESET) {
     drop_completions((struct completion_queue *)verbs->send_cq, pair);
@@ -217,6 +248,7 @@ int ibv_destroy_qp(struct ibv_qp *verbs) {
   ((struct completion_queue *)verbs->send_cq)->users--;
   ((struct completion_queue *)verbs->recv_cq)->users--;
   counters.queue_pairs--;
+  free(pair->open_ids);
   memset(pair, 0xdd, sizeof *pair); // so that a use after the end is detected
   free(pair);
   return 0;

@@ -22,6 +22,11 @@ struct settings settings = {
     .atomics = 1,
     .subnet_prefix = 0xfe80000000000000,
     .gid_calls = 2,
+    .max_inline = MAX_INLINE,
+    .vectors = 1,
+    .vendor = 0x02c9, // what mlx5 fills in for a ConnectX-7
+    .part = 4129,
+    .dma_buf = 1,
 };
 struct counters counters;
 
@@ -59,6 +64,19 @@ static const struct {
     {"traffic_class", offsetof(struct settings, traffic_class)},
     {"gid_calls", offsetof(struct settings, gid_calls)},
     {"hide_link_layer", offsetof(struct settings, hide_link_layer)},
+    {"no_rc", offsetof(struct settings, no_rc)},
+    {"max_inline", offsetof(struct settings, max_inline)},
+    {"queue_bytes", offsetof(struct settings, queue_bytes)},
+    {"grant_depth", offsetof(struct settings, grant_depth)},
+    {"grant_sge", offsetof(struct settings, grant_sge)},
+    {"grant_inline", offsetof(struct settings, grant_inline)},
+    {"oldest_errors", offsetof(struct settings, oldest_errors)},
+    {"silent_device", offsetof(struct settings, silent_device)},
+    {"vectors", offsetof(struct settings, vectors)},
+    {"vendor", offsetof(struct settings, vendor)},
+    {"part", offsetof(struct settings, part)},
+    {"dma_buf", offsetof(struct settings, dma_buf)},
+    {"late_writes", offsetof(struct settings, late_writes)},
 };
 static const size_t table_length = sizeof table / sizeof *table;
 

@@ -1,22 +1,30 @@
-"""checkpoint-engine's own P2PStore, with one changed import, between two processes: it needs the package `checkpoint_engine`, and torch.
+"""checkpoint-engine's own P2PStore, with one changed import, between two processes: it needs the package `checkpoint_engine`, and loguru.
 
     checkpoint_engine_run.py flagcx_p2p.mooncake
     checkpoint_engine_run.py mooncake.engine
 
 An owner registers tensors, a receiver reads them in buckets, the owner is killed and started again. The store runs as it is, but for the
 line that imports the engine. Its DeviceManager refuses hosts without a GPU: here stands what the store asks of it.
+
+With torch the whole package is imported, and the tensors are torch's. Without it, which is 3 GB with its libraries of CUDA, the store and the
+file that it imports are run alone, over a stand-in: all that the store asks of a tensor is its address and its size.
 """
 
+import ctypes
+import importlib.util
 import json
 import os
 import pathlib
+import random
 import shutil
 import subprocess
 import sys
 import tempfile
 import time
+import types
 from typing import Any
 
+HAS_TORCH = importlib.util.find_spec("torch") is not None
 IMPORT = "from mooncake.engine import TransferEngine"
 SIZE, PIECES = 32 << 20, 8
 
@@ -35,10 +43,18 @@ class Device:
         return ""
 
 
+class Tensor:
+    """In place of torch's: bytes at an address."""
+
+    def __init__(self, content: bytearray) -> None:
+        self.content, self.nbytes = content, len(content)
+
+    def data_ptr(self) -> int:
+        return ctypes.addressof(ctypes.c_char.from_buffer(self.content))
+
+
 def changed_package(module: str, folder: str) -> None:
     """A copy of the installed package in which that line is changed. It is one line, in one file."""
-    import importlib.util
-
     found = importlib.util.find_spec("checkpoint_engine")
     assert found is not None and found.origin is not None
     source = pathlib.Path(found.origin).parent
@@ -47,23 +63,41 @@ def changed_package(module: str, folder: str) -> None:
     shutil.copytree(source, pathlib.Path(folder) / "checkpoint_engine")
     store = pathlib.Path(folder) / "checkpoint_engine" / "p2p_store.py"
     store.write_text(store.read_text().replace(IMPORT, f"from {module} import TransferEngine"))
+    if not HAS_TORCH:
+        # It imports all other files, which need torch.
+        (store.parent / "__init__.py").write_text("")
 
 
 def new_store(rank: int) -> Any:
     os.environ["RANK"] = str(rank)
+    if not HAS_TORCH:
+        sys.modules["torch"] = stand_in = types.ModuleType("torch")
+        setattr(stand_in, "Tensor", Tensor)
     from checkpoint_engine.p2p_store import P2PStore
 
     return P2PStore(Device())
 
 
-def content(seed: int) -> Any:
+def content(seed: int) -> bytes:
+    return random.Random(seed).randbytes(SIZE)
+
+
+def tensor(content: bytes) -> Any:
+    memory = bytearray(content)
+    if not HAS_TORCH:
+        return Tensor(memory)
     import torch
 
-    return torch.randint(0, 256, (SIZE,), dtype=torch.uint8, generator=torch.Generator().manual_seed(seed))
+    return torch.frombuffer(memory, dtype=torch.uint8)
+
+
+def has(tensor: Any, content: bytes) -> bool:
+    """Whether these are all of its bytes."""
+    return ctypes.string_at(tensor.data_ptr(), tensor.nbytes) == content
 
 
 def own(seed: int) -> None:
-    store, tensors = new_store(0), {f"memory_pool_{number}": content(seed + number) for number in range(2)}
+    store, tensors = new_store(0), {f"memory_pool_{number}": tensor(content(seed + number)) for number in range(2)}
     store.register_named_tensors(tensors)
     print(json.dumps([store.addr, [tensor.data_ptr() for tensor in tensors.values()]]), flush=True)
     sys.stdin.read()
@@ -84,9 +118,7 @@ class Owner:
 
 def update(store: Any, owner: Owner) -> float:
     """Both tensors, in buckets, into the registered buffer; every byte is compared. Answers the seconds of the reads."""
-    import torch
-
-    buffer, seconds, part = torch.zeros(SIZE, dtype=torch.uint8), 0.0, SIZE // PIECES
+    buffer, seconds, part = tensor(bytes(SIZE)), 0.0, SIZE // PIECES
     store.register_named_tensors({"__ipc_buffer__": buffer})
     try:
         for number, address in enumerate(owner.addresses):
@@ -96,7 +128,7 @@ def update(store: Any, owner: Owner) -> float:
                 owner.session, [buffer.data_ptr() + one for one in offsets], [address + one for one in offsets], [part] * PIECES
             )
             seconds += time.perf_counter() - begun
-            assert torch.equal(buffer, content(owner.seed + number)), "other bytes"
+            assert has(buffer, content(owner.seed + number)), "other bytes"
     finally:
         assert store.unregister_named_tensors(["__ipc_buffer__"]) == 1
     return seconds
@@ -117,7 +149,8 @@ def run() -> None:
     third = update(store, owner)
     owner.kill()
     gib = 2 * SIZE / (1 << 30)
-    print(f"checkpoint-engine's P2PStore: {gib / first:.2f}, {gib / second:.2f}, after a restart {gib / third:.2f} GiB/s; all bytes compared")
+    over = "torch's tensors" if HAS_TORCH else "a stand-in for torch"
+    print(f"checkpoint-engine's P2PStore over {over}: {gib / first:.2f}, {gib / second:.2f}, after a restart {gib / third:.2f} GiB/s; all bytes compared")
 
 
 def main() -> None:

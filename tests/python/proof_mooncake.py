@@ -1,7 +1,8 @@
 """Mooncake's own package beside ours, in one run: results, traces, times; and checkpoint-engine over both.
 
-A proof, because it installs packages from PyPI: Mooncake (50 MB), and checkpoint-engine with torch (3 GB). They are kept in target/peers.
-Mooncake needs libcurl, libibverbs and libnuma, which `./x proofs` installs.
+A proof, because it installs packages from PyPI: Mooncake (50 MB), and checkpoint-engine without torch, which would be 3 GB. They are kept in
+target/peers. Mooncake needs libcurl, libibverbs and libnuma, which `./x proofs` installs. CHECKPOINT_ENGINE_PYTHON names a Python with all of
+checkpoint-engine, torch and Mooncake: its whole package is imported then.
 """
 
 import json
@@ -19,6 +20,8 @@ ROOT = HERE.parent.parent
 PEERS = ROOT / "target" / "peers"
 MOONCAKE = "mooncake-transfer-engine-non-cuda==0.3.13.post1"
 CHECKPOINT_ENGINE = "checkpoint-engine==0.4.2"
+#: What its store imports.
+LOGURU = "loguru==0.7.3"
 OURS, THEIRS = "flagcx_p2p.mooncake", "mooncake.engine"
 
 
@@ -31,10 +34,13 @@ def environment(name: str, seconds: int, *packages: str) -> pathlib.Path:
             subprocess.run([sys.executable, "-m", "venv", "--clear", folder], check=True, timeout=120)
             quiet = ["install", "--quiet", "--disable-pip-version-check", "--no-cache-dir"]
             for package in packages:
-                # Mooncake's other dependencies are for its store.
-                alone = ["--no-deps"] if package == MOONCAKE else []
-                subprocess.run([folder / "bin" / "pip", *quiet, *alone, package], check=True, timeout=seconds)
-        except (subprocess.SubprocessError, OSError) as error:
+                # Mooncake's other dependencies are for its store; checkpoint-engine's are torch, and for its other parts.
+                command = [folder / "bin" / "pip", *quiet, "--no-deps", package]
+                subprocess.run(command, check=True, timeout=seconds, stderr=subprocess.PIPE, text=True)
+        except subprocess.CalledProcessError as error:
+            reason = (error.stderr or "").strip().splitlines()[-1:] or [str(error)]
+            raise unittest.SkipTest(f"{wanted} cannot be installed: {reason[0]}") from None
+        except (subprocess.TimeoutExpired, OSError) as error:
             raise unittest.SkipTest(f"{wanted} cannot be installed: {error}") from None
         done.write_text(wanted)
     return folder / "bin" / "python"
@@ -87,7 +93,8 @@ class BesideMooncake(unittest.TestCase):
 
 class CheckpointEngine(unittest.TestCase):
     def test_it_runs_with_one_changed_import(self) -> None:
-        python = environment("checkpoint-engine", 900, CHECKPOINT_ENGINE, MOONCAKE)
+        given = os.environ.get("CHECKPOINT_ENGINE_PYTHON")
+        python = given or environment("checkpoint-engine-alone", 300, CHECKPOINT_ENGINE, LOGURU, MOONCAKE)
         for module in OURS, THEIRS:
             with self.subTest(module):
                 shown = run([python, HERE / "checkpoint_engine_run.py", module])

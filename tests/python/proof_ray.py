@@ -12,6 +12,8 @@ import sys
 import time
 import unittest
 
+from lines import Lines
+
 EXAMPLE = pathlib.Path(__file__).resolve().parents[2] / "python" / "examples" / "ray_weights" / "main.py"
 #: 31 MiB.
 SMALL = ("--layers", "2", "--vocabulary", "2000")
@@ -26,7 +28,12 @@ def start(*arguments: str) -> "subprocess.Popen[str]":
 class Ray(unittest.TestCase):
     def test_a_rollout_that_is_killed_catches_up_and_every_byte_is_right(self) -> None:
         example = start("--rounds", "2")
-        output, _ = example.communicate(timeout=LIMIT_SECONDS)
+        try:
+            output, _ = example.communicate(timeout=LIMIT_SECONDS)
+        except subprocess.TimeoutExpired:
+            example.kill()
+            output, _ = example.communicate(timeout=30)
+            self.fail(f"the example has not ended within {LIMIT_SECONDS:.0f} s; it has printed: {output}")
         print(output)
         self.assertEqual(example.returncode, 0)
         self.assertIn("4 rollouts on 2 nodes of Ray", output)
@@ -37,19 +44,13 @@ class Ray(unittest.TestCase):
 
     def test_no_process_and_no_file_is_left_when_it_is_killed(self) -> None:
         example = start("--rounds", "1000")
-        assert example.stdout is not None
-        for line in example.stdout:
-            if line.startswith("version 1:"):
-                break
-        else:
-            self.fail("it ended")
+        self.addCleanup(end, example)
+        Lines(example, "the example").until("version 1:", LIMIT_SECONDS)
         children = of_parent(example.pid)
         folder = next(found[1] for child in children if (found := re.search(r"RAY_TMPDIR=(/tmp/ray-\w+)", environment_of(child))))
         self.assertGreater(len(of_folder(folder)), 8, "schedulers, agents, actors")
         handles = [os.pidfd_open(process) for process in of_folder(folder)]
-        example.kill()
-        example.wait()
-        example.stdout.close()
+        end(example)
         deadline = time.monotonic() + 30
         left = [handle for handle in handles if not select.select([handle], [], [], max(0, deadline - time.monotonic()))[0]]
         for handle in handles:
@@ -58,6 +59,11 @@ class Ray(unittest.TestCase):
         while pathlib.Path(folder).exists():
             self.assertLess(time.monotonic(), deadline, "the folder is left")
             time.sleep(0.1)
+
+
+def end(example: "subprocess.Popen[str]") -> None:
+    example.kill()
+    example.wait(30)
 
 
 def of_parent(parent: int) -> "list[int]":

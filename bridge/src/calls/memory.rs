@@ -100,7 +100,7 @@ pub(crate) fn conn_describe_remote(conn: &Conn, address: u64, size: u32, out: &m
     }
     conn.connection()
         .describe_remote(address, size)
-        .ok_or_else(|| format!("the peer announced no region that holds {address:#x}+{size}"))
+        .ok_or_else(|| conn.connection().not_announced(address, u64::from(size)))
         .status("flagcxP2pEngineMakeDesc", |desc| *out = Desc(desc.into()))
 }
 

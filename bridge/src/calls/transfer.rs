@@ -311,9 +311,7 @@ fn describe_piece(
     pieces: &mut Vec<Iov>,
 ) -> Result<(), String> {
     connection.here().map_err(|forked| forked.to_string())?;
-    let rkey = connection
-        .remote_key(remote, size)
-        .ok_or_else(|| format!("the peer announced no region that holds {remote:#x}+{size}"))?;
+    let rkey = connection.remote_key(remote, size).ok_or_else(|| connection.not_announced(remote, size))?;
     if local.checked_add(size).is_none() {
         return Err(format!("the local range {local:#x}+{size} reaches beyond the address space"));
     }
@@ -353,11 +351,15 @@ fn result_of(status: Status) -> XferResult {
         result.iov = failure.iov as u64;
         result.status = failure.status as u32;
         result.vendor_error = failure.vendor_error;
-        result.peer = failure.peer;
-        result.reason = match failure.reason.as_str() {
-            "" => failure.status.to_string(),
-            reason => format!("{}: {reason}", failure.status),
+        let status = match failure.last_iov > failure.iov {
+            true => format!("{} at {}", failure.status, failure.pieces()),
+            false => failure.status.to_string(),
         };
+        result.reason = match failure.reason.as_str() {
+            "" => status,
+            reason => format!("{status}: {reason}"),
+        };
+        result.peer = failure.peer;
     }
     result
 }

@@ -33,7 +33,7 @@ fn register_range(index: i32, range: &Range) -> Result<MemoryHandle, NetError> {
         .ok_or_else(|| NetError::internal("internal error: the region is not registered"))?;
     Ok(MemoryHandle {
         base: region.address,
-        lkey: region.lkey,
+        lkey: region.lkey(),
         rkey: region.rkey(),
         region: id.0,
         device: index,

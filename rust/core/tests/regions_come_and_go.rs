@@ -222,6 +222,24 @@ fn a_peer_that_does_not_answer_costs_a_look_up_one_second() {
     assert_eq!(late.map(|desc| desc.rkey), Some(9));
 }
 
+/// Of regions side by side, only those that the peer calls segments of one are entered from the one before.
+#[test]
+fn a_range_over_two_regions_is_described_only_if_they_are_segments_of_one() {
+    let first = AnnouncedRegion { id: 5, base: 0x1000, size: 0x1000, flags: 0, rkey: Some(9) };
+    for (flags, expected) in [(0, None), (AnnouncedRegion::CONTINUES, Some(9))] {
+        let second = AnnouncedRegion { id: 6, base: 0x2000, flags, rkey: Some(10), ..first };
+        let dialogue = Dialogue::new();
+        let changes = RegionChanges { version: 6, change: Change::Add, entries: vec![first, second] };
+        dialogue.send(&RegionFrame::Changes(changes));
+        let follower = &dialogue.follower;
+        eventually("both are known", || follower.known_regions().0 == 2);
+        assert_eq!(follower.known_region(0x1800, 0x1000).map(|region| region.rkey), expected);
+        let text = follower.not_announced(0x1800, 0x1000);
+        assert!(text.contains("one ends at 0x2000, where another"), "{text}");
+        assert!(!follower.not_announced(0x2800, 0x1000).contains("another"));
+    }
+}
+
 #[test]
 fn malformed_region_frames_end_their_connection_and_no_other() {
     let region = AnnouncedRegion { id: 5, base: 0x1000, size: 0x1000, flags: 0, rkey: Some(9) };

@@ -15,7 +15,7 @@ use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use flagcx_p2p::internals::connection::Connection;
+use flagcx_p2p::internals::connection::{Connection, Context};
 use flagcx_p2p::internals::engine::{Engine, EngineOptions, RegisterOptions};
 use flagcx_p2p::internals::fabric::{DeviceList, FabricChoice, FabricOptions, Opcode};
 use flagcx_p2p::internals::transfer::{Iov, Outcome};
@@ -100,4 +100,80 @@ fn transfers_go_on_while_queue_pairs_are_destroyed() {
     });
     standin.set("destroy_qp_ns", 0);
     assert!(longest < COMMAND / 2, "a transfer of another lane took {longest:?}");
+}
+
+/// How long `work` takes while `slow` goes on, which begins before.
+fn time_during(slow: impl FnOnce() + Send, work: impl FnOnce()) -> Duration {
+    thread::scope(|scope| {
+        let (begun, begins) = std::sync::mpsc::channel();
+        let slow = scope.spawn(move || {
+            begun.send(()).unwrap();
+            slow();
+        });
+        begins.recv().unwrap();
+        // It is in its command by then.
+        thread::sleep(COMMAND / 8);
+        let start = Instant::now();
+        work();
+        let took = start.elapsed();
+        assert!(!slow.is_finished(), "the device was not slow");
+        took
+    })
+}
+
+#[test]
+fn connects_and_transfers_go_on_while_memory_is_registered() {
+    let standin = nullverbs::Standin::new(&[]);
+    let pair = pair(&standin);
+    let memory = vec![0_u8; 4096];
+    let slow = || {
+        let (address, length) = (memory.as_ptr() as u64, memory.len() as u64);
+        // SAFETY: `memory` lives until its registration has ended.
+        let region = unsafe { pair.client.register(address, length, RegisterOptions::default()) }.unwrap();
+        assert!(pair.client.deregister(region));
+    };
+    standin.set("reg_ns", COMMAND.as_nanos() as u64);
+    let took = time_during(slow, || {
+        let (other, _there) = support::connect(&pair.client, &pair.server);
+        let id = other.submit(Opcode::Write, &[pair.iov(0, 0, 4096)][..]).unwrap();
+        assert_eq!(outcome(&other, id), Outcome::Done);
+    });
+    assert!(took < COMMAND / 2, "a connect and a transfer took {took:?}");
+}
+
+/// More connects than the event loop has helper threads: what it does itself goes on.
+#[test]
+fn regions_are_announced_while_many_queue_pairs_are_created() {
+    let standin = nullverbs::Standin::new(&[]);
+    let pair = pair(&standin);
+    pair.server.start_rpc_server().unwrap();
+    let port = pair.server.rpc_port().unwrap();
+    standin.set("create_qp_ns", COMMAND.as_nanos() as u64);
+    let slow = || {
+        thread::scope(|scope| {
+            for _ in 0..8 {
+                scope.spawn(|| pair.client.connect("127.0.0.1", port, 0, false));
+            }
+        });
+    };
+    let took = time_during(slow, || {
+        let late = pair.server.allocate(4096).unwrap();
+        support::eventually("the peer knows of it", || {
+            pair.here.describe_remote(late.address(), 4096).is_some()
+        });
+    });
+    standin.set("create_qp_ns", 0);
+    assert!(took < COMMAND / 2, "a region was known after {took:?}");
+}
+
+/// A device is tried by its first use, which is a command: that of its pool, where no engine has chosen it before.
+#[test]
+fn engines_of_other_devices_open_while_a_slow_one_is_tried() {
+    let standin = nullverbs::Standin::playing("slow_commands", &[]);
+    let options =
+        FabricOptions { choice: FabricChoice::Verbs, verbs: standin.options(), ..FabricOptions::default() };
+    let devices = DeviceList::open(&options).unwrap();
+    let slow = || drop(Context::open(&support::config(SETTINGS), &devices.devices()[0]).unwrap());
+    let took = time_during(slow, || drop(support::engine(&[("FLAGCX_P2P_FABRIC", "software")])));
+    assert!(took < COMMAND / 2, "another engine took {took:?} to open");
 }

@@ -451,6 +451,7 @@ fn a_thousand_connections_leave_nothing_behind() {
     let _alone = alone();
     let standin = Standin::new(&[]);
     let devices = open(&standin);
+    devices[0].check_use().unwrap();
     let (live, files) = (standin.live(), open_files());
     for round in 0..1000_u64 {
         let mut rig = rig(&devices[0], &devices[0]);

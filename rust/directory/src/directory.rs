@@ -23,8 +23,8 @@ pub trait Directory: Debug + Send + Sync {
     /// What is published under `name`; `None` if nothing is.
     ///
     /// # Errors
-    /// [`Error::Unreachable`], [`Error::Denied`], [`Error::Refused`], [`Error::Answer`] and [`Error::Deadline`] of a server;
-    /// [`Error::File`] of a list; [`Error::Record`] when the name holds something that is no record; [`Error::Forked`].
+    /// [`Error::Unreachable`], [`Error::Denied`], [`Error::Refused`], [`Error::Answer`], [`Error::TooLong`] and [`Error::Deadline`] of a
+    /// server; [`Error::File`] of a list; [`Error::Record`] when the name holds something that is no record; [`Error::Forked`].
     fn look_up(&self, name: &Name, deadline: Instant) -> Result<Option<Record>, Error>;
 
     /// All that is published under names that begin with `prefix`, in the order of the names; all names for an empty one. What is
@@ -34,7 +34,8 @@ pub trait Directory: Debug + Send + Sync {
     /// Those of [`Directory::look_up`].
     fn list(&self, prefix: &str, deadline: Instant) -> Result<Vec<(Name, Record)>, Error>;
 
-    /// Tells what is published under names that begin with `prefix`, and every change from then on.
+    /// Tells what is published under names that begin with `prefix`, and every change from then on. The thread of a watch that is dropped
+    /// ends within 20 s, whatever a server does; the drop waits for nothing.
     ///
     /// # Errors
     /// [`Error::System`] without a thread for it, [`Error::Forked`]. What a server says comes from [`Watch::next`].

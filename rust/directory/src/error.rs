@@ -124,7 +124,7 @@ pub enum Error {
         reason: String,
     },
     /// User or password are wrong or missing, or the user may not do it.
-    #[error("{operation}: {endpoint} refuses {user}: {reason}")]
+    #[error("{operation}: {endpoint} refuses {user}: {reason} (error {code})")]
     Denied {
         /// What was attempted.
         operation: String,
@@ -132,6 +132,8 @@ pub enum Error {
         endpoint: String,
         /// The user, or that none was given.
         user: String,
+        /// The code of gRPC.
+        code: u32,
         /// What the server says.
         reason: String,
     },
@@ -158,6 +160,20 @@ pub enum Error {
         endpoint: String,
         /// What is wrong.
         problem: String,
+    },
+    /// A server answered with more than is taken in at once. Asking again would answer the same.
+    #[error(
+        "{operation}: an answer of {endpoint} is longer than the limit of {} MiB: give the names a prefix of their own, \
+         etcd://.../PREFIX, under which no other program keeps large values; list and watch a smaller part of it",
+        limit >> 20
+    )]
+    TooLong {
+        /// What was attempted.
+        operation: String,
+        /// The server.
+        endpoint: String,
+        /// Bytes of an answer, or of a line of one, at most.
+        limit: u64,
     },
     /// The time of the call was over.
     #[error("{operation}: not done within {} ms; {reason}", time.as_millis())]

@@ -16,6 +16,8 @@ use std::process::Command;
 use std::thread;
 use std::time::{Duration, Instant};
 
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
 use cable::Cable;
 use etcd_server::{Server, free_address, is_installed};
 use flagcx_p2p_directory::{Change, Error, open};
@@ -144,6 +146,34 @@ fn a_watch_survives_a_cut_and_a_forgotten_history() {
     cable.mend();
     assert_eq!(change(&mut watch), Change::Published(name("d"), record(1)));
     drop(fourth);
+}
+
+/// Another program keeps large values under the prefix. What a watch has missed of them comes in one answer, unless etcd is asked to split it.
+#[test]
+fn large_values_of_another_program_hold_neither_a_watch_nor_a_list_up() {
+    let Some(server) = Server::start() else { return };
+    let cable = Cable::new(&server.client);
+    let directory = open(&server.url("p")).unwrap();
+    let mut watch = open(&format!("etcd://{}/p", cable.address)).unwrap().watch("").unwrap();
+    let first = publish(&directory, "a", &record(1));
+    assert_eq!(change(&mut watch), Change::Published(name("a"), record(1)));
+    cable.cut();
+    // 16 MiB, at "/p/large", in a form that is no record.
+    let value = "A".repeat(1 << 20);
+    for _ in 0..20 {
+        server.post("kv/put", &json!({ "key": "L3AvbGFyZ2U=", "value": value }));
+    }
+    let second = publish(&directory, "b", &record(1));
+    cable.mend();
+    assert_eq!(change(&mut watch), Change::Published(name("b"), record(1)));
+    assert!(cable.take().received > 20 << 20, "all came, in parts");
+    for number in 0..10 {
+        let key = STANDARD.encode(format!("/p/large{number}"));
+        server.post("kv/put", &json!({ "key": key, "value": value }));
+    }
+    let found = directory.list("", soon()).unwrap();
+    assert_eq!(found.len(), 2, "in smaller pages");
+    drop((first, second));
 }
 
 #[test]

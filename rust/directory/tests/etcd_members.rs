@@ -20,7 +20,7 @@ use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use etcd_server::is_installed;
+use etcd_server::{ARCHITECTURE, is_installed};
 use flagcx_p2p_directory::{Change, open};
 use namespaces::Namespaces;
 use peer::{address_of, change, eventually, name, publish, record, soon};
@@ -177,6 +177,7 @@ impl Members {
             .unwrap();
         let member = Command::new("nsenter")
             .args([&format!("--net=/proc/{}/ns/net", host.pid), "etcd"])
+            .envs(ARCHITECTURE)
             .arg(format!("--name=m{index}"))
             .arg(format!("--data-dir={}", self.folder.path().join(format!("m{index}")).display()))
             .args(["--heartbeat-interval=100", "--election-timeout=1000", "--unsafe-no-fsync"])

@@ -59,7 +59,8 @@ impl Engine {
     ) -> PyResult<Self> {
         logging::start();
         let config = settings::config(settings)?;
-        let names = Names::new(directory, &config)?;
+        // It may read files.
+        let names = py.detach(|| Names::new(directory, &config))?;
         let options = EngineOptions { gpu_index: gpu, ..EngineOptions::default() };
         let core = py.detach(|| CoreEngine::open(Arc::clone(&config), options)).map_err(refused)?;
         let shared = Arc::new(Shared::new(core, names));
@@ -157,7 +158,8 @@ impl Engine {
     }
 
     /// Gives up a name that :meth:`publish` has published; does nothing if the engine does not have it. Waits for the directory, at
-    /// most for FLAGCX_P2P_CONNECT_TIMEOUT_MS. Raises :class:`P2pError` when it cannot be reached: the name vanishes with its lease then.
+    /// most for FLAGCX_P2P_CONNECT_TIMEOUT_MS; Ctrl-C ends the wait, and the name is given up all the same. Raises :class:`P2pError` when
+    /// the directory cannot be reached: the name vanishes with its lease then.
     fn withdraw(&self, py: Python<'_>, name: &str) -> PyResult<()> {
         self.shared.core()?;
         self.shared.names.withdraw(py, name)
@@ -173,8 +175,8 @@ impl Engine {
 
     /// The peers that have published a name in the engine's directory, in the order of the names: a list of :class:`Peer`.
     ///
-    /// ``prefix``: what the names begin with. Waits for the directory, at most for FLAGCX_P2P_CONNECT_TIMEOUT_MS. Raises
-    /// :class:`P2pError` when it cannot be reached, or the engine has none.
+    /// ``prefix``: what the names begin with. Waits for the directory, at most for FLAGCX_P2P_CONNECT_TIMEOUT_MS; Ctrl-C ends the wait.
+    /// Raises :class:`P2pError` when it cannot be reached, or the engine has none.
     #[pyo3(signature = (prefix = ""))]
     fn peers(&self, py: Python<'_>, prefix: &str) -> PyResult<Vec<Peer>> {
         self.shared.core()?;

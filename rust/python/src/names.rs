@@ -67,17 +67,15 @@ impl Names {
         py.detach(|| reservation.keep(lease))
     }
 
-    /// Gives a name up; nothing if it is not held.
+    /// Gives a name up; nothing if it is not held. An exception that ends the wait leaves the withdrawal under way.
     pub(crate) fn withdraw(&self, py: Python<'_>, name: &str) -> PyResult<()> {
         let deadline = self.deadline();
-        let withdrawn = py.detach(|| {
-            let lease = match lock(&self.held).leases.entry(name.to_owned()) {
-                Entry::Occupied(entry) if entry.get().is_some() => entry.remove(),
-                _ => None,
-            };
-            lease.map_or(Ok(()), |lease| lease.withdraw(deadline))
+        let lease = py.detach(|| match lock(&self.held).leases.entry(name.to_owned()) {
+            Entry::Occupied(entry) if entry.get().is_some() => entry.remove(),
+            _ => None,
         });
-        withdrawn.map_err(raised)
+        let Some(lease) = lease else { return Ok(()) };
+        on_thread(py, "p2p-withdraw", move || lease.withdraw(deadline))?.map_err(raised)
     }
 
     /// The names that are published, and whether each is held now.

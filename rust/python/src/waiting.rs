@@ -71,7 +71,7 @@ pub(crate) fn wait(
 /// that an exception leaves goes on. It may be called twice.
 pub(crate) fn finish(py: Python<'_>, name: &str, work: impl Fn() + Clone + Send + 'static) -> PyResult<()> {
     let again = work.clone();
-    match begin(name, work) {
+    match py.detach(|| begin(name, work)) {
         Ok(answer) => wait_for(py, name, answer),
         Err(_) => {
             py.detach(again);
@@ -86,7 +86,9 @@ pub(crate) fn on_thread<A: Send + 'static>(
     name: &str,
     work: impl FnOnce() -> A + Send + 'static,
 ) -> PyResult<A> {
-    let answer = begin(name, work)
+    // Without the lock: work for which no thread can be started is dropped there, and what it holds may wait for a server.
+    let answer = py
+        .detach(|| begin(name, work))
         .map_err(|error| refused(format!("cannot start the thread {name}: {error}; see `ulimit -u`")))?;
     wait_for(py, name, answer)
 }
@@ -112,7 +114,13 @@ fn wait_for<A: Send>(py: Python<'_>, name: &str, mut answer: Receiver<A>) -> PyR
         let waited = &mut answer;
         match py.detach(move || waited.recv_timeout(TURN)) {
             Ok(answer) => return Ok(answer),
-            Err(RecvTimeoutError::Timeout) => py.check_signals()?,
+            Err(RecvTimeoutError::Timeout) => {
+                if let Err(interrupted) = py.check_signals() {
+                    // The answer may have come meanwhile: a name, for one, is withdrawn with it, which waits for a server.
+                    py.detach(move || drop(answer));
+                    return Err(interrupted);
+                }
+            }
             Err(RecvTimeoutError::Disconnected) => {
                 return Err(refused(format!("internal error: the thread {name} has ended")));
             }

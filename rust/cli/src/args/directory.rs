@@ -1,6 +1,10 @@
 //! Arguments about the directory that knows names of peers.
 
+#[cfg(feature = "directory")]
+use std::convert::Infallible;
+
 use clap::Args;
+use flagcx_p2p::internals::config::Hidden;
 
 use crate::names::{Peer, PeerName, PublishOptions};
 
@@ -9,8 +13,8 @@ use crate::names::{Peer, PeerName, PublishOptions};
 pub(super) struct DirectoryArgs {
     /// Directory of names: static:NAME=HOST:PORT,.., static:FILE or etcd://HOST:PORT/PREFIX; the default is FLAGCX_P2P_DIRECTORY
     #[cfg(feature = "directory")]
-    #[arg(long = "directory", id = "directory-url", value_name = "URL")]
-    url: Option<String>,
+    #[arg(long = "directory", id = "directory-url", value_name = "URL", value_parser = hidden)]
+    url: Option<Hidden>,
 }
 
 /// The name under which a server is found.
@@ -25,7 +29,7 @@ pub(super) struct PublishArgs {
 }
 
 impl DirectoryArgs {
-    pub(super) fn url(self) -> Option<String> {
+    pub(super) fn url(self) -> Option<Hidden> {
         #[cfg(feature = "directory")]
         return self.url;
         #[cfg(not(feature = "directory"))]
@@ -48,4 +52,10 @@ impl From<PublishArgs> for PublishOptions {
             Self
         }
     }
+}
+
+/// It may have a password in it.
+#[cfg(feature = "directory")]
+fn hidden(url: &str) -> Result<Hidden, Infallible> {
+    Ok(Hidden::new(url.to_owned()))
 }

@@ -144,6 +144,29 @@ mod tests {
         command().debug_assert();
     }
 
+    #[cfg(feature = "directory")]
+    #[test]
+    fn no_command_line_and_no_option_shows_the_password_of_its_directory() {
+        let lines = ["serve . --name a", "put FILE a:", "get a:FILE", "ls a:", "peers", "doctor a:"];
+        for line in lines {
+            let url = "etcd://root:hunter2@h/p";
+            let words = ["flagcx-p2p"].into_iter().chain(line.split(' ')).chain(["--directory", url]);
+            let cli = Cli::try_parse_from(words).unwrap();
+            let shown = format!("{cli:?}");
+            assert!(!shown.contains("hunter2") && !shown.contains("root"), "{line}: {shown}");
+            let shown = match cli.command {
+                Command::Serve(args) => format!("{:?}", crate::server::ServeOptions::from(args)),
+                Command::Put(args) => format!("{:?}", crate::client::PutOptions::from(args)),
+                Command::Get(args) => format!("{:?}", crate::client::GetOptions::from(args)),
+                Command::Ls(args) => format!("{:?}", crate::client::ListOptions::from(args)),
+                Command::Peers(args) => format!("{:?}", crate::names::PeersOptions::from(args)),
+                Command::Doctor(args) => format!("{:?}", crate::doctor::DoctorOptions::from(args)),
+                other => panic!("{other:?}"),
+            };
+            assert!(shown.contains("Hidden") && !shown.contains("hunter2"), "{line}: {shown}");
+        }
+    }
+
     #[test]
     fn serve_binds_to_loopback_by_default() {
         let cli = Cli::try_parse_from(["flagcx-p2p", "serve", "."]).unwrap();

@@ -173,8 +173,8 @@ impl Session {
     }
 }
 
-/// A descriptor of the pool's first bytes, for its address and key: it says no more than 4 GiB.
+/// A descriptor of the pool's first byte, for its address and key: of the whole pool there may be none, see
+/// [`Engine::describe`].
 pub(crate) fn describe(engine: &Engine, pool: &RegisteredBuffer) -> Result<flagcx_p2p::RemoteRange> {
-    let length = u64::from(u32::MAX).min(pool.len() as u64);
-    Ok(engine.describe(pool.region(), pool.address(), length)?)
+    Ok(engine.describe(pool.region(), pool.address(), 1)?)
 }

@@ -95,6 +95,14 @@ fn one(index: usize, device: &dyn Device, report: &mut Report) {
             if attributes.dma_buf { "offered" } else { "not offered" },
         ),
     );
+    if let Err(error) = device.check_use() {
+        report.fail(
+            "device-unusable",
+            &name,
+            error.to_string(),
+            "FLAGCX_IB_HCA names devices to use, FLAGCX_P2P_FABRIC=software does without",
+        );
+    }
     let port = match device.port() {
         Ok(port) => port,
         Err(error) => {

@@ -2,6 +2,8 @@
 
 use std::time::Instant;
 
+use flagcx_p2p::internals::config::Hidden;
+
 use super::finding::Report;
 use crate::names::{self, Peer, PeerName};
 
@@ -12,7 +14,7 @@ pub(super) fn report(peer: &Peer, deadline: Instant, report: &mut Report) -> Opt
         PeerName::Name { name, .. } => name,
     };
     report.section("directory");
-    match names::record_of(peer.directory.as_deref(), name, deadline) {
+    match names::record_of(peer.directory.as_ref().map(Hidden::reveal), name, deadline) {
         Ok((found, address)) => {
             report.ok("published", name, found);
             Some(address)

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use flagcx_p2p::Engine;
-use flagcx_p2p::internals::config;
+use flagcx_p2p::internals::config::{self, Hidden};
 use flagcx_p2p_directory::{
     Directory, EngineDirectory, Error, FILE_SERVER, Lease, Name, Record, VARIABLE, nearby, open as open_url,
 };
@@ -22,8 +22,8 @@ pub(super) const LIMIT: Duration = Duration::from_secs(10);
 pub(crate) struct PublishOptions {
     /// Its name; `None` publishes nothing.
     pub(crate) name: Option<String>,
-    /// The URL of `--directory`.
-    pub(crate) directory: Option<String>,
+    /// The URL of `--directory`, which may have a password in it.
+    pub(crate) directory: Option<Hidden>,
 }
 
 /// A published name, withdrawn when this is dropped.
@@ -45,7 +45,7 @@ pub(super) fn is_name(text: &str) -> bool {
 
 /// The URL of the directory: that of the command line, else that of the configuration.
 pub(super) fn url(given: Option<&str>) -> Result<String> {
-    let configured = config::global().directory.as_ref().map(config::Hidden::reveal);
+    let configured = config::global().directory.as_ref().map(Hidden::reveal);
     given.or(configured).map(str::to_owned).ok_or_else(|| {
         CliError::usage(format!("no directory is known: give --directory URL, or set {VARIABLE}"))
     })
@@ -115,7 +115,8 @@ pub(crate) fn publish(
     bound: SocketAddr,
 ) -> Result<Option<Published>> {
     let Some(name) = &options.name else { return Ok(None) };
-    let (directory, name) = (open(options.directory.as_deref())?, Name::new(name).map_err(of)?);
+    let (directory, name) =
+        (open(options.directory.as_ref().map(Hidden::reveal))?, Name::new(name).map_err(of)?);
     let address = announced(engine, bound);
     if address.ip().is_loopback() {
         output::remark(&format!(

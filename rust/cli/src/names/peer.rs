@@ -3,6 +3,7 @@
 use std::fmt;
 use std::net::IpAddr;
 
+use flagcx_p2p::internals::config::Hidden;
 use flagcx_p2p::internals::control::{self, HostError};
 
 use super::directory;
@@ -26,8 +27,8 @@ pub(crate) enum PeerName {
 #[derive(Clone, Debug)]
 pub(crate) struct Peer {
     pub(crate) name: PeerName,
-    /// The URL of `--directory`.
-    pub(crate) directory: Option<String>,
+    /// The URL of `--directory`, which may have a password in it.
+    pub(crate) directory: Option<Hidden>,
 }
 
 impl PeerName {
@@ -61,12 +62,14 @@ impl Peer {
     pub(crate) fn check(&self) -> Result<()> {
         match &self.name {
             PeerName::Address(_) => Ok(()),
-            PeerName::Name { .. } => directory::url(self.directory.as_deref()).map(drop).map_err(|error| {
-                CliError::usage(format!(
-                    "`{}`: expected host:port, such as 192.0.2.7:7733; it may be a name, but {error}",
-                    self.name
-                ))
-            }),
+            PeerName::Name { .. } => {
+                directory::url(self.directory.as_ref().map(Hidden::reveal)).map(drop).map_err(|error| {
+                    CliError::usage(format!(
+                        "`{}`: expected host:port, such as 192.0.2.7:7733; it may be a name, but {error}",
+                        self.name
+                    ))
+                })
+            }
         }
     }
 
@@ -75,7 +78,7 @@ impl Peer {
     pub(crate) fn reach<T>(&self, connect: impl Fn(&str) -> Result<T>) -> Result<T> {
         let (name, directory) = match &self.name {
             PeerName::Address(address) => return connect(address),
-            PeerName::Name { name, .. } => (name, self.directory.as_deref()),
+            PeerName::Name { name, .. } => (name, self.directory.as_ref().map(Hidden::reveal)),
         };
         let address = directory::look_up(directory, name)?;
         connect(&address).or_else(|error| match directory::look_up(directory, name) {

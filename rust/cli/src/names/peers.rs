@@ -2,6 +2,7 @@
 
 use std::time::{Duration, Instant, SystemTime};
 
+use flagcx_p2p::internals::config::Hidden;
 use flagcx_p2p_directory::{Change, Name, Record};
 use serde_json::{Value, json};
 
@@ -22,13 +23,13 @@ pub(crate) struct PeersOptions {
     pub(crate) watch: bool,
     /// Print JSON.
     pub(crate) json: bool,
-    /// The URL of `--directory`.
-    pub(crate) directory: Option<String>,
+    /// The URL of `--directory`, which may have a password in it.
+    pub(crate) directory: Option<Hidden>,
 }
 
 /// Runs `peers`.
 pub(crate) fn peers(options: &PeersOptions) -> Result<()> {
-    let directory = open(options.directory.as_deref())?;
+    let directory = open(options.directory.as_ref().map(Hidden::reveal))?;
     interrupt::handle(Kept::NOTHING)?;
     let doing = || format!("list the names of {}", directory.describe());
     if options.watch {

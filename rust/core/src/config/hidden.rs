@@ -7,7 +7,8 @@ use std::fmt;
 pub struct Hidden(String);
 
 impl Hidden {
-    pub(super) fn new(text: String) -> Self {
+    /// Hides a text.
+    pub fn new(text: String) -> Self {
         Self(text)
     }
 

@@ -259,6 +259,7 @@ impl Connection {
                 Err(error) => {
                     record.fail(RequestFailure {
                         iov: 0,
+                        last_iov: 0,
                         status: CompletionStatus::Flushed,
                         vendor_error: 0,
                         reason: error.to_string(),

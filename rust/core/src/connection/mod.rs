@@ -304,7 +304,8 @@ impl Connection {
     }
 
     /// A descriptor for `size` bytes at `address` in the peer's memory; `None` if no region that the peer has announced holds
-    /// them.
+    /// them. A region may be in several segments with keys of their own; the descriptor has the key of the first of them, and
+    /// transfers on this connection find the others.
     ///
     /// If none does, this asks the peer whether there are more, and waits for its answer for at most a second: whatever the
     /// peer registered before the call is found. A peer that runs the original engine is not asked.

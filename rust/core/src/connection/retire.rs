@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use super::Context;
 use crate::fabric::FabricError;
-use crate::memory::Region;
+use crate::memory::{Region, Segment};
 
 /// How long deregistering waits for transfers that have no time-out.
 const NO_TIMEOUT_LIMIT: Duration = Duration::from_secs(30);
@@ -105,7 +105,7 @@ impl Context {
         loop {
             let (still, ended): (Vec<_>, Vec<_>) = used.into_iter().partition(|region| region.in_use());
             // All of them before the first wait: their transfers end meanwhile.
-            ended.iter().for_each(|region| region.memory().close());
+            ended.iter().flat_map(|region| region.segments()).for_each(Segment::close);
             unused.extend(ended);
             used = still;
             if used.is_empty() || Instant::now() >= deadline {
@@ -127,35 +127,50 @@ impl Context {
         self.drive_all();
     }
 
-    /// Ends access by peers. A device takes an uninterruptible command for each region: with many regions the caller
-    /// does not wait for commands beyond the deadline.
+    /// Ends access by peers. A device takes an uninterruptible command for each segment of each region: with many of them the
+    /// caller does not wait for commands beyond the deadline.
     fn revoke(&self, regions: Vec<Arc<Region>>, deadline: Instant) -> Vec<RegionInUse> {
         let by_commands = self.pool.device().attributes().capabilities.blocking_commands;
-        if by_commands && regions.len() > 1 {
+        let commands: usize = regions.iter().map(|region| region.segment_count()).sum();
+        if by_commands && commands > 1 {
             return revoke_by_threads(&regions, deadline);
         }
-        regions.into_iter().filter_map(|region| revoke_one(region, deadline)).collect()
+        revoke_here(&regions, deadline)
     }
 }
 
-fn revoke_one(region: Arc<Region>, deadline: Instant) -> Option<RegionInUse> {
-    let left = match region.memory().revoke(deadline) {
-        Ok(()) => return None,
-        Err(FabricError::StillInUse { holders, .. }) => holders,
-        Err(error) => error.to_string(),
+fn revoke_here(regions: &[Arc<Region>], deadline: Instant) -> Vec<RegionInUse> {
+    // All segments, whatever becomes of one.
+    let left_of = |region: &Arc<Region>| {
+        let users: Vec<_> = region.segments().filter_map(|segment| revoke_one(segment, deadline)).collect();
+        users.into_iter().next().map(|user| (Arc::clone(region), user))
     };
-    Some((region, left))
+    regions.iter().filter_map(left_of).collect()
+}
+
+/// What still uses the segment, if something does.
+fn revoke_one(segment: &Segment, deadline: Instant) -> Option<String> {
+    match segment.revoke(deadline) {
+        Ok(()) => None,
+        Err(FabricError::StillInUse { holders, .. }) => Some(holders),
+        Err(error) => Some(error.to_string()),
+    }
 }
 
 fn revoke_by_threads(regions: &[Arc<Region>], deadline: Instant) -> Vec<RegionInUse> {
     let (results, ended) = mpsc::channel();
     let queue: Arc<crossbeam::queue::SegQueue<_>> = Arc::default();
-    regions.iter().cloned().enumerate().for_each(|region| queue.push(region));
-    for _ in 0..COMMAND_THREADS.min(regions.len()) {
+    let of_region = |region: &Arc<Region>| -> Vec<_> {
+        region.segments().map(|segment| (Arc::clone(region), segment.clone())).collect()
+    };
+    let segments: Vec<_> = regions.iter().flat_map(of_region).collect();
+    segments.iter().cloned().enumerate().for_each(|segment| queue.push(segment));
+    for _ in 0..COMMAND_THREADS.min(segments.len()) {
         let (queue, results) = (Arc::clone(&queue), results.clone());
         let work = move || {
-            while let Some((index, region)) = queue.pop() {
-                let _ = results.send((index, revoke_one(region, deadline)));
+            while let Some((index, (region, segment))) = queue.pop() {
+                let left = revoke_one(&segment, deadline).map(|user| (region, user));
+                let _ = results.send((index, left));
             }
         };
         let work = Arc::new(work);
@@ -167,9 +182,9 @@ fn revoke_by_threads(regions: &[Arc<Region>], deadline: Instant) -> Vec<RegionIn
         }
     }
     drop(results);
-    let mut waiting: Vec<Option<RegionInUse>> = regions
+    let mut waiting: Vec<Option<RegionInUse>> = segments
         .iter()
-        .map(|region| {
+        .map(|(region, _)| {
             Some((Arc::clone(region), "its device, which has not ended the registration yet".to_owned()))
         })
         .collect();
@@ -181,9 +196,13 @@ fn revoke_by_threads(regions: &[Arc<Region>], deadline: Instant) -> Vec<RegionIn
                     *place = left;
                 }
             }
-            Err(_) => return waiting.into_iter().flatten().collect(),
+            Err(_) => break,
         }
     }
+    let mut left: Vec<_> = waiting.into_iter().flatten().collect();
+    // A region is named once, with what uses its first segment in use.
+    left.dedup_by_key(|(region, _)| region.id);
+    left
 }
 
 /// The regions still in use, as one log line.

@@ -252,6 +252,7 @@ impl Connection {
                     tracing::warn!("part {number} of a transfer was not posted: {error}");
                     record.fail(RequestFailure {
                         iov: 0,
+                        last_iov: 0,
                         status: CompletionStatus::Flushed,
                         vendor_error: 0,
                         reason: error.to_string(),

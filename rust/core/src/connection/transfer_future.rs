@@ -122,7 +122,7 @@ impl Transfer {
             ),
         };
         let peer = self.connection.peer().control.to_string();
-        Failure { iov: 0, status: CompletionStatus::General, vendor_error: 0, peer, reason }
+        Failure { iov: 0, last_iov: 0, status: CompletionStatus::General, vendor_error: 0, peer, reason }
     }
 }
 

@@ -173,7 +173,11 @@ impl Engine {
 
     fn features(&self) -> Features {
         Features {
-            bits: Features::CHANNEL | Features::REBUILD | Features::REGIONS | Features::LIVENESS,
+            bits: Features::CHANNEL
+                | Features::REBUILD
+                | Features::REGIONS
+                | Features::LIVENESS
+                | Features::FLUSH,
             max_notification: u32::try_from(self.config.notif_max_bytes).unwrap_or(u32::MAX),
             incarnation: self.incarnation,
             ..Features::default()

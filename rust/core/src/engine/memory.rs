@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use super::{Engine, EngineError};
 use crate::fabric::{Access, DmaBuf, SharedFile};
 use crate::gpu::{self, CurrentGpu};
-use crate::memory::{MemoryKind, Region, RegionId, check_mapped_file, holds, is_allocated};
+use crate::memory::{MemoryKind, Region, RegionId, Segment, check_mapped_file, holds, is_allocated};
 use crate::transfer::RemoteRange;
 
 /// How memory is registered. The default finds out what kind it is, gives all rights, and announces it.
@@ -110,7 +110,8 @@ impl Engine {
     /// [`Iov`](crate::Iov): how it gets there is the program's matter.
     ///
     /// # Errors
-    /// [`EngineError::Memory`] when the region is unknown or does not hold the range, or `size` is 4 GiB or more.
+    /// [`EngineError::Memory`] when the region is unknown or does not hold the range, `size` is 4 GiB or more, or the range crosses
+    /// a boundary between two segments of the region: the device could not register all of it at once.
     pub fn describe(&self, id: RegionId, address: u64, size: u64) -> Result<RemoteRange, EngineError> {
         let error =
             |problem: &str| EngineError::Memory { address, length: size, problem: problem.to_owned() };
@@ -120,7 +121,14 @@ impl Engine {
         if !holds(region.address, region.length, address, u64::from(size)) {
             return Err(error("is not inside the region that it names"));
         }
-        Ok(RemoteRange { address, size, rkey: region.rkey() })
+        let segment = region.segment_holding(address, u64::from(size)).ok_or_else(|| {
+            let boundary = region.segment_at(address).map_or(region.address, Segment::end);
+            error(&format!(
+                "crosses from one segment of the region to the next at {boundary:#x}, and a descriptor has the key of one: \
+                 describe the parts before and behind it apart"
+            ))
+        })?;
+        Ok(RemoteRange { address, size, rkey: segment.rkey })
     }
 
     /// The region that holds a range; `None` if none does.

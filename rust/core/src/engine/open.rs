@@ -103,9 +103,7 @@ fn choose_device(
     address: &LocalAddress,
 ) -> Result<Result<Arc<dyn Device>, String>, EngineError> {
     let choose = if config.dest_dev_affinity { on_rail } else { nearest };
-    let pick = |list: &DeviceList| {
-        choose(list.devices(), options.gpu_index).ok_or_else(|| "its list of devices is empty".to_owned())
-    };
+    let pick = |list: &DeviceList| list.choose_usable(|devices| choose(devices, options.gpu_index));
     if let Some(list) = &options.devices {
         return Ok(pick(list));
     }

@@ -76,12 +76,19 @@ pub use queue_pair_address::{
 pub use registry::{DeviceList, Selection};
 pub use work_request::{MAX_SGE, Opcode, Sge, WorkRequest};
 
-/// One port of one device, opened. Shared by every engine and pool of the process.
+/// One port of one device. It is opened by its first use. Shared by every engine and pool of the process.
 pub trait Device: Send + Sync + Debug {
     /// What does not change while the device is open.
     fn attributes(&self) -> &DeviceAttributes;
 
-    /// The port's state now: link, MTU, message limit, the GID in use and why it was chosen.
+    /// Opens the device if that was not done, and tries what the engine needs of it. Other calls that use the device begin with the
+    /// same; its attributes, port and GIDs can be asked for without. An error says why it cannot be used; a later call
+    /// tries again.
+    fn check_use(&self) -> Result<(), FabricError> {
+        Ok(())
+    }
+
+    /// The port's state now, or as it was listed while the device has not been used: link, MTU, message limit, the GID in use and why it was chosen.
     fn port(&self) -> Result<PortAttributes, FabricError>;
 
     /// The filled entries of the port's GID table now, for operators: a read of up to 256 places.
@@ -190,8 +197,7 @@ pub trait QueuePair: WorkQueue {
 
 /// What work requests are posted to; the posting half of a queue pair.
 pub trait WorkQueue: Send + Debug {
-    /// What was granted: send depth, scatter/gather entries, inline bytes. Never below what was asked, except that
-    /// `max_inline` may be smaller.
+    /// What was granted: send depth, scatter/gather entries, inline bytes. Each may be less than was asked.
     fn caps(&self) -> QueuePairCaps;
 
     /// Posts the requests of `batch` in order. Never blocks, and moves no bytes itself.
@@ -224,6 +230,12 @@ pub trait WorkQueue: Send + Debug {
     /// waits for those under way, and allows no others.
     fn direct(&self) -> Option<Arc<dyn DirectCopy>> {
         None
+    }
+
+    /// Whether the completion of a failure names the request that failed. Some devices name the oldest that is outstanding, which
+    /// need not be the one.
+    fn names_failed_request(&self) -> bool {
+        true
     }
 
     /// Makes a drained queue in ERROR usable again. Only for a queue without a peer: a queue pair needs its peer's agreement.

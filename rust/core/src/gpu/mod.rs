@@ -120,6 +120,26 @@ pub trait GpuRuntime: Send + Sync + Debug {
     /// The dma-buf behind a range of GPU memory, for registering it with a NIC.
     fn dma_buf(&self, address: u64, length: u64) -> Result<DmaBufExport, GpuError>;
 
+    /// Start and bytes of the allocation around `address`; of memory that was mapped from several, of the one at `address`.
+    fn allocation(&self, _address: u64) -> Result<(u64, u64), GpuError> {
+        Err(GpuError::Unsupported {
+            runtime: self.name(),
+            operation: "name the allocation around an address",
+        })
+    }
+
+    /// Has the runtime end its own copies of the allocation at `address` before the calls that start them return, for
+    /// memory that a NIC accesses too. Nothing where the runtime has no such setting.
+    fn synchronise_copies(&self, _address: u64) -> Result<(), GpuError> {
+        Ok(())
+    }
+
+    /// Whether the GPU sees what a NIC has written at `address` only after a read by that NIC. True also where that is not
+    /// known: then bytes are never missed.
+    fn writes_need_flush(&self, _address: u64) -> bool {
+        true
+    }
+
     /// A CPU address to register instead of a range of GPU memory, where the platform works so; `None` elsewhere.
     /// Ended by [`GpuRuntime::unmap_for_cpu`] once the range is registered.
     fn map_for_cpu(&self, _address: u64, _length: u64) -> Result<Option<u64>, GpuError> {

@@ -3,6 +3,7 @@
 //! A call that changes the regions never waits for a peer: it records the change and wakes the tasks of the
 //! connections, each once until that task has read the history.
 
+use std::ops::Range;
 use std::sync::Arc;
 
 use super::history::{Cursor, History};
@@ -24,20 +25,20 @@ struct State {
 }
 
 impl Announced {
-    /// Adds a region. Returns its id; `None` if there are too many to announce it.
-    pub(super) fn add(&self, region: RemoteRegion) -> Option<u64> {
+    /// Adds a region with these segments, see [`History::add`]. Returns their ids; none if there are too many to announce them.
+    pub(super) fn add(&self, segments: &[RemoteRegion]) -> Range<u64> {
         let mut state = lock(&self.state);
-        let id = state.history.add(region);
-        if id.is_some() {
+        let ids = state.history.add(segments);
+        if !ids.is_empty() {
             state.wake_subscribers();
         }
-        id
+        ids
     }
 
-    /// Removes the region with this id.
-    pub(super) fn remove(&self, id: u64) {
+    /// Removes the region that consists of the segments with these ids.
+    pub(super) fn remove(&self, ids: Range<u64>) {
         let mut state = lock(&self.state);
-        state.history.remove(id);
+        ids.for_each(|id| state.history.remove(id));
         state.wake_subscribers();
     }
 

@@ -6,6 +6,7 @@
 //! last [`Limits::removed`] removals. A peer that lacks an older removal gets a reset and all regions.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Range;
 
 use crate::control::wire::{AnnouncedRegion, Change, MAX_ANNOUNCED, MAX_REGIONS, RegionChanges, RegionEntry};
 use crate::memory::RemoteRegion;
@@ -15,8 +16,8 @@ use crate::memory::RemoteRegion;
 pub struct History {
     limits: Limits,
     version: u64,
-    /// By id.
-    regions: BTreeMap<u64, RemoteRegion>,
+    /// By id. Segments of one region have ids in a row.
+    regions: BTreeMap<u64, Segment>,
     /// By version.
     removed: BTreeMap<u64, Removed>,
     /// Versions in `removed` by key: several regions may have had the same one.
@@ -45,6 +46,14 @@ pub struct Cursor {
     since: u64,
     /// It has no region that was removed up to this version.
     removals: u64,
+}
+
+/// A region, or one segment of it.
+#[derive(Clone, Copy, Debug)]
+struct Segment {
+    region: RemoteRegion,
+    /// It is of the same region as the one with the id before.
+    continues: bool,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -84,19 +93,23 @@ impl History {
         }
     }
 
-    /// A region is new. Answers its id; `None` if there are too many to announce it.
-    pub fn add(&mut self, region: RemoteRegion) -> Option<u64> {
-        if self.regions.len() >= self.limits.announced {
-            return None;
+    /// A region is new, with these segments: contiguous, in the order of their addresses. Answers their ids, which are in a
+    /// row; none if there are too many to announce them.
+    pub fn add(&mut self, segments: &[RemoteRegion]) -> Range<u64> {
+        let first = self.version + 1;
+        if self.regions.len().saturating_add(segments.len()) > self.limits.announced {
+            return first..first;
         }
-        self.version += 1;
-        self.regions.insert(self.version, region);
-        Some(self.version)
+        for (at, region) in segments.iter().enumerate() {
+            self.version += 1;
+            self.regions.insert(self.version, Segment { region: *region, continues: at > 0 });
+        }
+        first..self.version + 1
     }
 
-    /// The region with this id is gone.
+    /// The region, or segment, with this id is gone.
     pub fn remove(&mut self, id: u64) {
-        if let Some(region) = self.regions.remove(&id) {
+        if let Some(Segment { region, .. }) = self.regions.remove(&id) {
             self.record_removed(Removed { id, region, flags: 0 });
         }
     }
@@ -121,19 +134,21 @@ impl History {
     }
 
     /// The regions for the table of a handshake, oldest first, and the cursor of a peer that gets it. Regions that do
-    /// not fit are announced afterwards. An id of more than 31 bits does not fit: its entry has the id 0, and is for
+    /// not fit are announced afterwards. An id of more than 29 bits does not fit: its entry has the id 0, and is for
     /// peers that get no ids.
     pub fn table(&self) -> (Vec<RegionEntry>, Cursor) {
         let entries: Vec<_> = self
             .regions
             .iter()
             .take(self.limits.table)
-            .map(|(id, region)| RegionEntry {
+            .map(|(id, Segment { region, continues })| RegionEntry {
                 base: region.base,
                 size: region.size,
                 rkey: region.rkey,
                 id: u32::try_from(*id).ok().filter(|id| *id < RegionEntry::ID_LIMIT).unwrap_or(0),
                 read_only: region.read_only,
+                continues: *continues,
+                flush: region.flush,
             })
             .collect();
         let named = entries.iter().take_while(|entry| entry.id != 0);
@@ -175,7 +190,9 @@ impl History {
                 return Some(RegionChanges { version, change, entries });
             }
             let taken = match next {
-                Change::Add => added.next().map(|(id, region)| (*id, announced(*id, *region, 0))),
+                Change::Add => {
+                    added.next().map(|(id, segment)| (*id, announced(*id, segment.region, segment.flags())))
+                }
                 _ => removed.next().map(|(at, gone)| (*at, announced(gone.id, gone.region, gone.flags))),
             };
             let Some((at, entry)) = taken else { break };
@@ -208,8 +225,17 @@ impl Cursor {
     }
 }
 
+impl Segment {
+    fn flags(&self) -> u32 {
+        if self.continues { AnnouncedRegion::CONTINUES } else { 0 }
+    }
+}
+
 fn announced(id: u64, region: RemoteRegion, flags: u32) -> AnnouncedRegion {
-    let flags = flags | if region.read_only { AnnouncedRegion::READ_ONLY } else { 0 };
+    let given = |is: bool, flag: u32| if is { flag } else { 0 };
+    let flags = flags
+        | given(region.read_only, AnnouncedRegion::READ_ONLY)
+        | given(region.flush, AnnouncedRegion::FLUSH);
     AnnouncedRegion { id, base: region.base, size: region.size, flags, rkey: Some(region.rkey) }
 }
 

@@ -6,8 +6,9 @@ use std::cell::Cell;
 use super::range_index::holds;
 use super::region::{MemoryKind, Region, RegionId};
 use super::registry::Registry;
+use super::segment::Segment;
 
-/// As much of a region of host memory as leads to its key.
+/// As much of a region of host memory, or of a segment of it, as leads to its key.
 #[derive(Clone, Copy, Debug)]
 struct LastRegion {
     /// Names its registry, as that was; 0 for none.
@@ -34,7 +35,8 @@ thread_local! {
 }
 
 impl Registry {
-    /// The local key of host memory that holds `address..address + length`, of the region that is named, if one is. `writes`: the
+    /// The local key of host memory that holds `address..address + length`, of the region that is named, if one is; none if the
+    /// range crosses a boundary between two segments. `writes`: the
     /// transfer writes into it. The region may end at any time: whether the key is still
     /// good is for the device to say.
     #[inline]
@@ -64,19 +66,19 @@ impl Registry {
             Some(id) => snapshot.by_id(id)?,
             None => snapshot.by_address(address, length)?,
         };
-        if region.kind != MemoryKind::Host || !holds(region.address, region.length, address, length) {
+        if region.kind != MemoryKind::Host {
             return None;
         }
-        let found = LastRegion::of(state_number, region);
+        let found = LastRegion::of(state_number, region, region.segment_holding(address, length)?);
         LAST.set(found);
         found.allows(writes).then_some(found.lkey)
     }
 }
 
 impl LastRegion {
-    fn of(state_number: u64, region: &Region) -> Self {
-        let &Region { id, address, length, lkey, .. } = region;
-        Self { state_number, id, address, length, lkey, local_write: region.access.local_write }
+    fn of(state_number: u64, region: &Region, segment: &Segment) -> Self {
+        let &Segment { address, length, lkey, .. } = segment;
+        Self { state_number, id: region.id, address, length, lkey, local_write: region.access.local_write }
     }
 
     #[inline]

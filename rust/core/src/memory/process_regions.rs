@@ -21,7 +21,7 @@ pub struct RegionInProcess {
     pub read_only: bool,
 }
 
-/// By key, start and id: the length, and what the region is.
+/// By the key of a segment, and start and id of its region: the region's length, and what the region is.
 type Regions = BTreeMap<(u32, u64, u64), (u64, RegionInProcess)>;
 
 static REGIONS: PerProcess<Mutex<Regions>> = PerProcess::new(Mutex::default);
@@ -53,8 +53,9 @@ pub(super) fn add(region: &Region) {
     let mut regions = lock();
     let read_only = !region.access.remote_write;
     let known = RegionInProcess { kind: region.kind, read_only };
-    let before = regions.insert(name(region), (region.length, known));
-    if before.is_none() && region.kind == MemoryKind::Gpu {
+    // By the key of each segment all of the region is found.
+    let added = names(region).filter(|name| regions.insert(*name, (region.length, known)).is_none()).count();
+    if added > 0 && region.kind == MemoryKind::Gpu {
         GPU_REGIONS.get().fetch_add(1, Ordering::Relaxed);
     }
 }
@@ -62,14 +63,14 @@ pub(super) fn add(region: &Region) {
 /// Idempotent.
 pub(super) fn remove(region: &Region) {
     let mut regions = lock();
-    let removed = regions.remove(&name(region));
-    if removed.is_some_and(|(_, known)| known.kind == MemoryKind::Gpu) {
+    let removed = names(region).filter(|name| regions.remove(name).is_some()).count();
+    if removed > 0 && region.kind == MemoryKind::Gpu {
         GPU_REGIONS.get().fetch_sub(1, Ordering::Relaxed);
     }
 }
 
-fn name(region: &Region) -> (u32, u64, u64) {
-    (region.rkey(), region.address, region.id.0)
+fn names(region: &Region) -> impl Iterator<Item = (u32, u64, u64)> {
+    region.segments().map(|segment| (segment.rkey, region.address, region.id.0))
 }
 
 fn lock() -> MutexGuard<'static, Regions> {

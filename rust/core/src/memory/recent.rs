@@ -6,7 +6,7 @@ use super::range_index::holds;
 use super::region::{Hold, Region, RegionId};
 use super::remote_table::RemoteRegion;
 
-/// As much of one of our regions as work requests need. The default holds nothing.
+/// As much of one of our regions, or of a segment of it, as work requests need. The default holds nothing.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct LocalRange {
     /// The region's id; 0 for none.
@@ -20,15 +20,15 @@ pub struct LocalRange {
 }
 
 impl LocalRange {
-    /// Of a region.
-    pub fn of(region: &Region) -> Self {
-        Self {
+    /// Of the segment of `region` that holds `address..address + length` whole; `None` if none does.
+    pub fn within(region: &Region, address: u64, length: u64) -> Option<Self> {
+        region.segment_holding(address, length).map(|segment| Self {
             id: region.id.0,
-            address: region.address,
-            length: region.length,
-            lkey: region.lkey,
+            address: segment.address,
+            length: segment.length,
+            lkey: segment.lkey,
             readable: region.readable,
-        }
+        })
     }
 
     /// Whether `address..address + length` is in it, and `region` names it or none.
@@ -51,7 +51,7 @@ pub type Lease = Arc<Hold>;
 #[derive(Debug, Default)]
 pub struct Recent {
     local: LocalRange,
-    /// On the region that `local` is of.
+    /// On the region that `local` is in.
     lease: Option<Lease>,
     /// The peer's.
     pub remote: RemoteRegion,
@@ -67,16 +67,16 @@ impl Recent {
         self.lease.as_ref().map(|lease| (self.local, Arc::clone(lease)))
     }
 
-    /// Makes `region` the recent one, and leases it. `None` if it is being deregistered.
-    pub fn replace(&mut self, region: &Arc<Region>) -> Option<(LocalRange, Lease)> {
+    /// Makes `region` the recent one, of which `local` is, and leases it. `None` if it is being deregistered.
+    pub fn replace(&mut self, region: &Arc<Region>, local: LocalRange) -> Option<Lease> {
         let hold = region.hold()?;
         // In the same allocation, if no part has a lease.
         match self.lease.as_mut().and_then(Arc::get_mut) {
             Some(unused) => *unused = hold,
             None => self.lease = Some(Arc::new(hold)),
         }
-        self.local = LocalRange::of(region);
-        self.lease.as_ref().map(|lease| (self.local, Arc::clone(lease)))
+        self.local = local;
+        self.lease.clone()
     }
 
     /// No part that begins from now on uses `region` by way of this.
@@ -107,12 +107,17 @@ mod tests {
         ids.iter().map(|id| Arc::clone(registry.snapshot().by_id(*id).unwrap())).collect()
     }
 
+    fn replace(recent: &mut Recent, region: &Arc<Region>) -> Option<Lease> {
+        let local = LocalRange::within(region, region.address, region.length).unwrap();
+        recent.replace(region, local)
+    }
+
     #[test]
     fn is_held_between_uses_until_it_is_forgotten() {
         let region = regions(1).remove(0);
         let mut recent = Recent::default();
         let lease = |recent: &Recent| recent.lease(Some(region.id), region.address, 1);
-        assert!(lease(&recent).is_none() && recent.replace(&region).is_some());
+        assert!(lease(&recent).is_none() && replace(&mut recent, &region).is_some());
         assert!(lease(&recent).is_some() && region.in_use());
         recent.forget(RegionId(region.id.0 + 1));
         assert!(lease(&recent).is_some());
@@ -124,7 +129,7 @@ mod tests {
     fn what_is_forgotten_stays_held_for_the_parts_that_use_it() {
         let region = regions(1).remove(0);
         let mut recent = Recent::default();
-        let first = recent.replace(&region);
+        let first = replace(&mut recent, &region);
         let second = recent.lease(None, region.address, 1);
         recent.forget(region.id);
         assert!(recent.lease(None, region.address, 1).is_none(), "no new use");
@@ -138,8 +143,8 @@ mod tests {
     fn another_region_takes_its_place_at_once() {
         let [first, second] = &regions(2)[..] else { panic!("two regions") };
         let mut recent = Recent::default();
-        let in_use = recent.replace(first);
-        assert!(recent.replace(second).is_some() && second.in_use());
+        let in_use = replace(&mut recent, first);
+        assert!(replace(&mut recent, second).is_some() && second.in_use());
         assert!(first.in_use(), "a part has it");
         drop(in_use);
         assert!(!first.in_use());
@@ -147,16 +152,16 @@ mod tests {
         assert!(recent.lease(Some(second.id), second.address, 4096).is_some());
         assert!(recent.lease(Some(first.id), second.address, 4096).is_none());
         assert!(recent.lease(None, second.address, 4097).is_none());
-        assert!(recent.replace(first).is_some() && !second.in_use(), "no part has it");
+        assert!(replace(&mut recent, first).is_some() && !second.in_use(), "no part has it");
     }
 
     #[test]
     fn a_region_that_is_being_deregistered_is_not_leased() {
         let [first, second] = &regions(2)[..] else { panic!("two regions") };
         let mut recent = Recent::default();
-        assert!(recent.replace(first).is_some());
+        assert!(replace(&mut recent, first).is_some());
         second.revoke();
-        assert!(recent.replace(second).is_none() && !second.in_use());
+        assert!(replace(&mut recent, second).is_none() && !second.in_use());
         assert!(recent.lease(None, first.address, 1).is_some());
     }
 }

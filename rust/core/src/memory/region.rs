@@ -1,4 +1,4 @@
-//! One registered range, and the hold that keeps it registered while a transfer uses it.
+//! One registered range, in one segment or several, and the hold that keeps it registered while a transfer uses it.
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -6,6 +6,7 @@ use std::time::Instant;
 use super::allocation::AllocationUse;
 use super::process_regions;
 use super::registry::next_id;
+use super::segment::{Segment, Segments};
 use super::sharing::Sharing;
 use crate::fabric::{Access, Backing, MemoryRange, MemoryRegion};
 use crate::sync::{AtomicBool, AtomicU64, Ordering};
@@ -46,9 +47,9 @@ pub struct Region {
     pub anonymous: bool,
     /// Whether peers are told of it.
     pub announced: bool,
-    /// Local key, here for the hot path.
-    pub lkey: u32,
-    memory: Arc<dyn MemoryRegion>,
+    /// Whether peers read a byte behind what they write to it, see [`super::RemoteRegion::flush`].
+    pub flush: bool,
+    segments: Segments,
     /// With other processes, by the GPU's runtime.
     pub(crate) sharing: Sharing,
     /// Keeps memory mapped that the engine has allocated.
@@ -68,9 +69,8 @@ impl Region {
         kind: MemoryKind,
         readable: bool,
         announced: bool,
-        memory: Arc<dyn MemoryRegion>,
+        segments: Segments,
     ) -> Self {
-        let lkey = memory.lkey();
         Self {
             id,
             address: range.address,
@@ -80,8 +80,8 @@ impl Region {
             readable,
             anonymous: range.backing == Backing::Anonymous,
             announced,
-            lkey,
-            memory,
+            flush: false,
+            segments,
             sharing: Sharing::new(),
             allocation: None,
             users: AtomicU64::new(0),
@@ -92,6 +92,12 @@ impl Region {
     /// This region of a range that the engine has allocated.
     pub(super) fn within(mut self, allocation: Option<AllocationUse>) -> Self {
         self.allocation = allocation;
+        self
+    }
+
+    /// This region, with [`Region::flush`].
+    pub(super) fn flushed(mut self, flush: bool) -> Self {
+        self.flush = flush;
         self
     }
 
@@ -107,17 +113,39 @@ impl Region {
             backing: Backing::Unknown,
             announced: false,
         };
-        Arc::new(Self::new(next_id(), &range, MemoryKind::Gpu, false, false, memory))
+        let segments = Segments::of_one(Segment::new(address, length, memory));
+        Arc::new(Self::new(next_id(), &range, MemoryKind::Gpu, false, false, segments))
     }
 
-    /// Key for peers.
+    /// The ranges that it consists of, each with keys of its own: one, if the device could register all of it at once.
+    pub fn segments(&self) -> impl Iterator<Item = &Segment> {
+        self.segments.iter()
+    }
+
+    /// How many [segments](Region::segments) it has.
+    pub fn segment_count(&self) -> usize {
+        self.segments.count()
+    }
+
+    /// The segment that holds `address..address + length` whole; `None` if the range crosses a boundary between two of them, or
+    /// is not inside the region.
+    pub fn segment_holding(&self, address: u64, length: u64) -> Option<&Segment> {
+        self.segments.holding(address, length)
+    }
+
+    /// The segment with this byte; `None` if it is not inside the region.
+    pub fn segment_at(&self, address: u64) -> Option<&Segment> {
+        self.segments.at(address)
+    }
+
+    /// The local key of its first segment.
+    pub fn lkey(&self) -> u32 {
+        self.segments.first().lkey
+    }
+
+    /// The key for peers of its first segment.
     pub fn rkey(&self) -> u32 {
-        self.memory.rkey()
-    }
-
-    /// The provider's registration.
-    pub fn memory(&self) -> &Arc<dyn MemoryRegion> {
-        &self.memory
+        self.segments.first().rkey
     }
 
     /// Takes it into use; `None` once it is being deregistered.
@@ -150,8 +178,10 @@ impl Region {
     /// Ends a registration that nothing was told of.
     pub(super) fn discard(&self) {
         self.revoke();
-        let ended = self.memory.revoke(Instant::now());
-        self.end_allocation_use(ended.is_ok());
+        let now = Instant::now();
+        // Of all of them, whatever becomes of one.
+        let left = self.segments().filter(|segment| segment.revoke(now).is_err()).count();
+        self.end_allocation_use(left == 0);
     }
 
     /// Whether a transfer uses it now.

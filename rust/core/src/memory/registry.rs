@@ -4,20 +4,25 @@
 #[cfg(all(test, not(flagcx_p2p_loom)))]
 mod concurrency_tests;
 mod error;
+pub(super) mod pieces;
 mod registration;
 mod snapshot;
 #[cfg(all(test, not(flagcx_p2p_loom)))]
 mod tests;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Range;
 use std::sync::Arc;
 use std::time::Duration;
 
+use once_cell::sync::OnceCell;
+
 use super::announced::Announced;
+use super::flush::{Flush, FlushLanding};
 use super::published::Published;
-use super::region::{MemoryKind, Region, RegionId};
+use super::region::{Hold, MemoryKind, Region, RegionId};
 use super::remote_table::RemoteRegion;
-use crate::fabric::{Access, Device, DmaBuf, SharedFile};
+use crate::fabric::{Access, Device, DmaBuf, FabricError, Sge, SharedFile};
 use crate::observe::process_counts;
 use crate::sync::{Condvar, MutexGuard, SwapGuard, wait};
 pub use error::RegistryError;
@@ -37,6 +42,9 @@ pub struct Registry {
     /// Notified when a range leaves [`State::registering`].
     registered: Condvar,
     announced: Arc<Announced>,
+    /// Made when a transfer first needs it.
+    landing: OnceCell<FlushLanding>,
+    flush: Flush,
 }
 
 #[derive(Debug, Default)]
@@ -56,15 +64,22 @@ struct Entry {
     asked: Access,
     /// How often the range was registered; the last deregistration counts.
     owners: usize,
-    /// The id under which peers know it.
-    announced: Option<u64>,
+    /// The ids under which peers know its segments; none if they do not.
+    announced: Range<u64>,
 }
 
 impl Registry {
     /// An empty registry of regions on `device`.
     pub fn new(device: Arc<dyn Device>) -> Self {
+        Self::with_flush(device, Flush::default())
+    }
+
+    /// The same, with the flushes that were asked for.
+    pub fn with_flush(device: Arc<dyn Device>, flush: Flush) -> Self {
         Self {
             device,
+            landing: OnceCell::new(),
+            flush,
             regions: Published::new(next_id().0),
             registered: Condvar::new(),
             announced: Arc::default(),
@@ -110,13 +125,14 @@ impl Registry {
         drop(state);
         // Dropped behind the lock below: until then no other thread registers the range.
         let _placeholder = Placeholder { registry: self, start };
-        let region = registration.make_counted(&*self.device)?;
+        let region = registration.make_counted(&*self.device, self.flush)?;
         let mut state = self.lock_for(&region)?;
         state.by_start.insert(start, region.id);
         Ok(self.keep(&mut state, region, access))
     }
 
-    /// Registers a range for one owner, whatever is registered already: each call gives an id and keys of its own.
+    /// Registers a range for one owner, whatever is registered already: each call gives an id and keys of its own, which the owner
+    /// gives to peers. They are one lkey and one rkey, so a range that the device cannot register at once is refused.
     pub fn register_apart(
         &self,
         range: (u64, u64),
@@ -129,7 +145,8 @@ impl Registry {
         let registration = Registration { range, kind, access, announced, dma_buf, file };
         registration.check()?;
         drop(self.lock_open(range)?);
-        let region = registration.make_counted(&*self.device)?;
+        let region = registration.make_counted(&*self.device, self.flush)?;
+        require_one_segment(&region, &*self.device)?;
         let mut state = self.lock_for(&region)?;
         Ok(self.keep(&mut state, region, access))
     }
@@ -155,26 +172,38 @@ impl Registry {
     }
 
     /// Tells the peers of a new region, if they are to know it.
-    fn announce(&self, region: &Region) -> Option<u64> {
-        let rkey = region.rkey();
+    fn announce(&self, region: &Region) -> Range<u64> {
+        let keys_in_use = || region.segments().for_each(|segment| self.announced.key_in_use(segment.rkey));
         if !region.announced {
-            self.announced.key_in_use(rkey);
-            return None;
+            keys_in_use();
+            return 0..0;
         }
-        let announced = self.announced.add(RemoteRegion {
-            base: region.address,
-            size: region.length,
-            rkey,
+        let segments = region.segments().map(|segment| RemoteRegion {
+            base: segment.address,
+            size: segment.length,
+            rkey: segment.rkey,
             read_only: !region.access.remote_write,
+            flush: region.flush,
         });
-        if announced.is_none() {
-            self.announced.key_in_use(rkey);
+        let announced = self.announced.add(&segments.collect::<Vec<_>>());
+        if announced.is_empty() {
+            keys_in_use();
             tracing::warn!(
                 region = region.id.0,
                 "too many regions: peers are not told of it and need descriptors"
             );
         }
         announced
+    }
+
+    /// The byte that a flush reads to, as the entry of a READ, and what keeps it registered. Registers it at the first call,
+    /// which takes some microseconds; `None` if that fails, which is logged.
+    pub(crate) fn flush_landing(&self) -> Option<(Sge, Hold)> {
+        let landing = self.landing.get_or_try_init(|| FlushLanding::register(&*self.device));
+        landing
+            .inspect_err(|error| tracing::warn!("cannot register the byte that a flush reads to: {error}"))
+            .ok()?
+            .entry()
     }
 
     /// What peers are told of the regions.
@@ -240,8 +269,8 @@ impl Registry {
     fn withdraw(&self, entry: &Entry) {
         entry.region.revoke();
         process_counts().deregistered(entry.region.length);
-        if let Some(id) = entry.announced {
-            self.announced.remove(id);
+        if !entry.announced.is_empty() {
+            self.announced.remove(entry.announced.clone());
         }
     }
 
@@ -251,6 +280,21 @@ impl Registry {
         self.regions
             .view(|state| RegionSnapshot::of(state.by_id.values().map(|entry| Arc::clone(&entry.region))))
     }
+}
+
+/// Ends a registration of several segments.
+fn require_one_segment(region: &Region, device: &dyn Device) -> Result<(), RegistryError> {
+    let segments = region.segment_count();
+    if segments == 1 {
+        return Ok(());
+    }
+    region.discard();
+    let (attributes, length) = (device.attributes(), region.length);
+    Err(RegistryError::Fabric(FabricError::Unsupported(format!(
+        "a region of {length} bytes needs {segments} registrations on {}, which registers {} bytes (max_mr_size) at once, and \
+         here peers get one key: register it in parts",
+        attributes.name, attributes.max_region
+    ))))
 }
 
 impl State {

@@ -8,6 +8,8 @@ use super::remote_table::RemoteRegion;
 pub(super) struct Entry {
     /// 0: changes do not name it.
     pub(super) id: u64,
+    /// The id of the first segment of the region that it is a segment of; its own id, if that has no others before it.
+    pub(super) first: u64,
     pub(super) region: RemoteRegion,
     /// It was gone already when this part was made.
     pub(super) gone: bool,
@@ -20,6 +22,8 @@ pub(super) struct Level {
     by_address: RangeIndex,
     /// (key, position), sorted. An original peer may announce two regions under one key.
     by_key: Vec<(u32, u32)>,
+    /// Whether any entry is a further segment of a region.
+    has_segments: bool,
 }
 
 impl Level {
@@ -33,23 +37,24 @@ impl Level {
         let by_address = RangeIndex::new(entries.iter().map(range));
         let mut by_key: Vec<_> = (0..).zip(&entries).map(|(at, entry)| (entry.region.rkey, at)).collect();
         by_key.sort_unstable();
-        Self { entries, by_address, by_key }
+        let has_segments = entries.iter().any(|entry| entry.first != entry.id);
+        Self { entries, by_address, by_key, has_segments }
     }
 
     pub(super) fn entries(&self) -> &[Entry] {
         &self.entries
     }
 
-    /// The region with the highest base that holds the range whole, then the newest, of those that are not `gone` by now.
-    pub(super) fn find(
-        &self,
-        address: u64,
-        length: u64,
-        gone: impl Fn(&Entry) -> bool,
-    ) -> Option<&RemoteRegion> {
-        let counts = |at: usize| self.entries.get(at).is_some_and(|entry| !gone(entry));
+    /// Whether any entry is a further segment of a region.
+    pub(super) fn has_segments(&self) -> bool {
+        self.has_segments
+    }
+
+    /// The entry with the highest base that holds the range whole, then the newest, of those that `counts`.
+    pub(super) fn find(&self, address: u64, length: u64, counts: impl Fn(&Entry) -> bool) -> Option<&Entry> {
+        let counts = |at: usize| self.entries.get(at).is_some_and(&counts);
         let position = self.by_address.find_where(address, length, counts)?;
-        self.entries.get(position).map(|entry| &entry.region)
+        self.entries.get(position)
     }
 
     /// The regions that have had this key.
@@ -61,6 +66,11 @@ impl Level {
 }
 
 impl Entry {
+    /// Where it ends.
+    pub(super) fn end(&self) -> Option<u64> {
+        self.region.base.checked_add(self.region.size)
+    }
+
     pub(super) fn holds(&self, address: u64, length: u64) -> bool {
         holds(self.region.base, self.region.size, address, length)
     }

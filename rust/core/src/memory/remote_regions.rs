@@ -38,6 +38,8 @@ struct State {
     entries: usize,
     /// Ids of regions that are gone and still in the table.
     gone: HashSet<u64>,
+    /// See [`RemoteTable::flushes_unknown`].
+    has_flushed: bool,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -45,6 +47,8 @@ struct Known {
     region: RemoteRegion,
     /// The reset after which it was last named.
     generation: u64,
+    /// See [`Entry::first`].
+    first: u64,
 }
 
 /// What changes do to the table.
@@ -71,15 +75,20 @@ impl RemoteRegions {
             size: entry.size,
             rkey: entry.rkey,
             read_only: entry.read_only,
+            flush: entry.flush,
         };
-        let entry = |entry: &RegionEntry| Entry { id: entry.id.into(), region: region(entry), gone: false };
-        let named = regions.iter().filter(|entry| entry.id != 0);
-        let by_id: HashMap<_, _> =
-            named.map(|entry| (entry.id.into(), Known { region: region(entry), generation: 0 })).collect();
-        let table = RemoteTable {
-            levels: vec![Arc::new(Level::new(regions.iter().map(entry).collect()))],
-            gone: Vec::new(),
-        };
+        let (mut entries, mut by_id) = (Vec::with_capacity(regions.len()), HashMap::new());
+        for entry in regions {
+            let (id, region) = (entry.id.into(), region(entry));
+            let first = first_of(&by_id, id, &region, entry.continues);
+            entries.push(Entry { id, first, region, gone: false });
+            if id != 0 {
+                by_id.insert(id, Known { region, generation: 0, first });
+            }
+        }
+        let has_flushed = regions.iter().any(|entry| entry.flush);
+        let table =
+            RemoteTable { levels: vec![Arc::new(Level::new(entries))], gone: Vec::new(), has_flushed };
         let version = by_id.keys().copied().max().unwrap_or(0);
         let state = State {
             limit,
@@ -90,6 +99,7 @@ impl RemoteRegions {
             by_id,
             entries: regions.len(),
             gone: HashSet::new(),
+            has_flushed,
         };
         Self { state: Mutex::new(state), table: Swap::from_pointee(table) }
     }
@@ -168,14 +178,17 @@ impl State {
         // What a later version announces without a key cannot be reached by one.
         let Some(rkey) = entry.rkey else { return Ok(()) };
         let region = region_of(entry, rkey);
-        let known = Known { region, generation: self.generation };
+        self.has_flushed |= region.flush;
+        let continues = entry.flags & AnnouncedRegion::CONTINUES != 0;
+        let first = first_of(&self.by_id, entry.id, &region, continues);
+        let known = Known { region, generation: self.generation, first };
         let before = self.by_id.insert(entry.id, known);
         match before {
-            Some(before) => effect.replaced |= before.region != region,
+            Some(before) => effect.replaced |= (before.region, before.first) != (region, first),
             None if self.by_id.len() > self.limit * self.generations() => {
                 return Err(error(format!("more than {} regions", self.limit)));
             }
-            None => effect.added.push(Entry { id: entry.id, region, gone: false }),
+            None => effect.added.push(Entry { id: entry.id, first, region, gone: false }),
         }
         Ok(())
     }
@@ -200,6 +213,7 @@ impl State {
     fn renew(&mut self, old: &RemoteTable, effect: Effect) -> RemoteTable {
         let mut levels = old.levels.clone();
         let mut gone = old.gone.clone();
+        let has_flushed = self.has_flushed;
         self.entries += effect.added.len();
         if !effect.added.is_empty() {
             levels.push(Arc::new(Level::new(effect.added)));
@@ -211,10 +225,14 @@ impl State {
             let entries = self.all_in_one(&levels, &effect.forgotten);
             self.entries = entries.len();
             self.gone = entries.iter().filter(|entry| entry.gone).map(|entry| entry.id).collect();
-            return RemoteTable { levels: vec![Arc::new(Level::new(entries))], gone: Vec::new() };
+            return RemoteTable {
+                levels: vec![Arc::new(Level::new(entries))],
+                gone: Vec::new(),
+                has_flushed,
+            };
         }
         join_like_sizes(&mut levels);
-        RemoteTable { levels, gone }
+        RemoteTable { levels, gone, has_flushed }
     }
 
     /// The entries of all levels as they are now, the oldest first. Of those that are gone the newest.
@@ -223,7 +241,7 @@ impl State {
         let mut entries: Vec<_> = entries
             .filter(|entry| !forgotten.contains(&entry.id))
             .map(|entry| match self.by_id.get(&entry.id) {
-                Some(known) => Entry { region: known.region, ..*entry },
+                Some(known) => Entry { region: known.region, first: known.first, ..*entry },
                 None => Entry { gone: entry.id != 0, ..*entry },
             })
             .collect();
@@ -251,9 +269,20 @@ fn join_like_sizes(levels: &mut Vec<Arc<Level>>) {
     }
 }
 
+/// See [`Entry::first`]. What says that it continues another region, and does not lie behind it, is a region of its own.
+fn first_of(by_id: &HashMap<u64, Known>, id: u64, region: &RemoteRegion, continues: bool) -> u64 {
+    let before = id.checked_sub(1).filter(|_| continues).and_then(|before| by_id.get(&before));
+    let is_behind = |before: &&Known| {
+        before.region.read_only == region.read_only
+            && before.region.base.checked_add(before.region.size) == Some(region.base)
+    };
+    before.filter(is_behind).map_or(id, |before| before.first)
+}
+
 fn region_of(entry: &AnnouncedRegion, rkey: u32) -> RemoteRegion {
-    let read_only = entry.flags & AnnouncedRegion::READ_ONLY != 0;
-    RemoteRegion { base: entry.base, size: entry.size, rkey, read_only }
+    let has = |flag| entry.flags & flag != 0;
+    let (read_only, flush) = (has(AnnouncedRegion::READ_ONLY), has(AnnouncedRegion::FLUSH));
+    RemoteRegion { base: entry.base, size: entry.size, rkey, read_only, flush }
 }
 
 fn error(problem: String) -> WireError {

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::range_index::holds;
 use super::remote_level::{Entry, Level};
 
-/// One region of a peer. The default is none.
+/// One region of a peer, or one segment of it. The default is none.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct RemoteRegion {
     /// Start, in the peer's address space.
@@ -16,6 +16,9 @@ pub struct RemoteRegion {
     pub rkey: u32,
     /// It is registered for reading only: a WRITE to it would fail.
     pub read_only: bool,
+    /// A WRITE to it is done only once a byte behind it has been read, see
+    /// [`AnnouncedRegion::FLUSH`](crate::control::wire::AnnouncedRegion::FLUSH).
+    pub flush: bool,
 }
 
 impl RemoteRegion {
@@ -33,13 +36,22 @@ pub struct RemoteTable {
     pub(super) levels: Vec<Arc<Level>>,
     /// Ids of regions of `levels` that are gone since these were made, sorted.
     pub(super) gone: Vec<u64>,
+    /// The peer has announced a region with [`RemoteRegion::flush`] at some time: memory of a key that is not known may
+    /// be such, and its announcement under way.
+    pub(super) has_flushed: bool,
 }
 
 /// What the table says of a remote range.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum RemoteCheck {
-    /// Inside this region.
+    /// Inside this region, or this segment.
     Inside(RemoteRegion),
+    /// Inside the region of that key, but not inside the segment of that key: see [`RemoteTable::segment`]. Is the region for
+    /// reading only?
+    InSegments {
+        /// See [`RemoteRegion::read_only`].
+        read_only: bool,
+    },
     /// The key is not in the table: left to the fabric.
     UnknownKey,
     /// The key's regions do not hold it.
@@ -49,12 +61,13 @@ pub enum RemoteCheck {
 }
 
 impl RemoteTable {
-    /// A region that holds the range whole.
+    /// A region that holds the range whole; of one that holds it in several segments the first of these.
     pub fn find(&self, address: u64, length: u64) -> Option<&RemoteRegion> {
-        let found =
-            self.levels.iter().filter_map(|level| level.find(address, length, |entry| self.is_gone(entry)));
-        // The last of equal ones, which is the newest.
-        found.max_by_key(|region| region.base)
+        let in_segments = || {
+            let holds = |entry: &Entry| self.region_holds(entry.first, address, length);
+            self.has_segments().then(|| self.find_where(address, 1, holds)).flatten()
+        };
+        self.find_where(address, length, |_| true).or_else(in_segments).map(|entry| &entry.region)
     }
 
     /// Checks a range against the regions of its key, in 64 bits.
@@ -64,17 +77,88 @@ impl RemoteTable {
             answer = match (self.is_gone(entry), entry.holds(address, length)) {
                 (false, true) => return RemoteCheck::Inside(entry.region),
                 (false, false) => RemoteCheck::Outside,
-                (true, true) if answer == RemoteCheck::UnknownKey => RemoteCheck::Removed,
+                (true, held)
+                    if answer == RemoteCheck::UnknownKey
+                        // A range that begins in one segment may end in another.
+                        && (held || self.has_segments() && entry.holds(address, 0)) =>
+                {
+                    RemoteCheck::Removed
+                }
                 (true, _) => answer,
             };
         }
-        answer
+        match answer == RemoteCheck::Outside && self.has_segments() {
+            true => self.check_segments(rkey, address, length),
+            false => answer,
+        }
+    }
+
+    /// The segment with this byte, of the region that `rkey` is the key of a segment of. `None` if the region does not hold it.
+    pub fn segment(&self, rkey: u32, address: u64) -> Option<&RemoteRegion> {
+        self.firsts_of(rkey).find_map(|first| self.segment_of(first, address))
+    }
+
+    /// Where the region, or segment, with the first byte of a range ends, and another one begins: the reason why none holds the
+    /// range whole.
+    pub fn boundary_in(&self, address: u64, length: u64) -> Option<u64> {
+        let first = self.find_where(address, 1, |_| true)?;
+        let end = first.end().filter(|end| *end - address < length)?;
+        self.find_where(end, 1, |_| true).map(|_| end)
+    }
+
+    /// [`RemoteTable::check`] of a range that is not in the segments of that key.
+    #[cold]
+    fn check_segments(&self, rkey: u32, address: u64, length: u64) -> RemoteCheck {
+        let holding = self.firsts_of(rkey).find(|first| self.region_holds(*first, address, length));
+        match holding.and_then(|first| self.segment_of(first, address)) {
+            Some(segment) => RemoteCheck::InSegments { read_only: segment.read_only },
+            None => RemoteCheck::Outside,
+        }
+    }
+
+    /// The first segments of the regions with a segment of this key, by id.
+    fn firsts_of(&self, rkey: u32) -> impl Iterator<Item = u64> {
+        let entries = self.levels.iter().flat_map(move |level| level.of_key(rkey));
+        entries.filter(|entry| entry.id != 0 && !self.is_gone(entry)).map(|entry| entry.first)
+    }
+
+    /// Whether the region with this first segment holds the range.
+    fn region_holds(&self, first: u64, address: u64, length: u64) -> bool {
+        let Some(end) = address.checked_add(length) else { return false };
+        let mut at = address;
+        while at < end {
+            let Some(segment) = self.segment_of(first, at) else { return false };
+            // Behind `at`, for the segment has that byte.
+            at = segment.base.saturating_add(segment.size);
+        }
+        true
+    }
+
+    /// The segment with this byte, of the region with this first segment.
+    fn segment_of(&self, first: u64, address: u64) -> Option<&RemoteRegion> {
+        self.find_where(address, 1, |entry| entry.first == first).map(|entry| &entry.region)
+    }
+
+    fn find_where(&self, address: u64, length: u64, counts: impl Fn(&Entry) -> bool) -> Option<&Entry> {
+        let counts = |entry: &Entry| !self.is_gone(entry) && counts(entry);
+        let found = self.levels.iter().filter_map(|level| level.find(address, length, counts));
+        // The last of equal ones, which is the newest.
+        found.max_by_key(|entry| entry.region.base)
+    }
+
+    fn has_segments(&self) -> bool {
+        self.levels.iter().any(|level| level.has_segments())
     }
 
     /// The region that was registered before all others.
     pub fn oldest(&self) -> Option<&RemoteRegion> {
         let mut entries = self.levels.iter().flat_map(|level| level.entries());
         entries.find(|entry| !self.is_gone(entry)).map(|entry| &entry.region)
+    }
+
+    /// Whether WRITEs to memory of an unknown key are to be flushed.
+    pub fn flushes_unknown(&self) -> bool {
+        self.has_flushed
     }
 
     /// Number of regions.

@@ -251,6 +251,26 @@ impl Lane {
         self.status.set(health, reason);
     }
 
+    /// How many requests it may post, of so many credits that its worker has left: as many at most as leave the worker as many
+    /// credits as the lane then holds. So a lane alone gets half of all, and of many each gets its part; what a silent peer
+    /// holds is bounded before anyone else needs it, because what is posted cannot be taken back. One credit of those left is
+    /// always for a lane that has nothing outstanding.
+    #[inline(always)]
+    pub(super) fn share(&self, left: u32) -> u32 {
+        self.depth.saturating_sub(self.outstanding).min((left + 1).saturating_sub(self.outstanding) / 2)
+    }
+
+    /// The same without regard to other lanes.
+    pub(super) fn room(&self, left: u32) -> u32 {
+        self.depth.saturating_sub(self.outstanding).min(left)
+    }
+
+    /// Whether it stands in line for credits: it has nothing outstanding the completion of which would make it ready, or its
+    /// share allows more now.
+    fn awaits_credits(&self, left: u32) -> bool {
+        self.outstanding == 0 || self.is_cut_short() || self.share(left) > 0
+    }
+
     /// Whether the last list was cut short: the last requests outstanding may be unsignaled, and then only the completion
     /// of something posted behind them tells that they are done.
     pub(super) fn is_cut_short(&self) -> bool {
@@ -378,10 +398,16 @@ impl Lanes {
     }
 }
 
-/// Queues a lane for posting if it has something to post and may.
+/// Queues a lane for posting if it has something to post and may. `left` are the credits that its worker has left. A lane that
+/// has its share already becomes ready by its own next completion.
 #[inline]
-pub(super) fn make_ready(lane: &mut Lane, ready: &mut VecDeque<u16>) {
-    if !lane.turns.is_empty() && !lane.ready && lane.outstanding < lane.depth && lane.is_healthy() {
+pub(super) fn make_ready(lane: &mut Lane, ready: &mut VecDeque<u16>, left: u32) {
+    if !lane.turns.is_empty()
+        && !lane.ready
+        && lane.outstanding < lane.depth
+        && lane.is_healthy()
+        && lane.awaits_credits(left)
+    {
         lane.ready = true;
         ready.push_back(lane.key.index());
     }

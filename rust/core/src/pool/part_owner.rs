@@ -47,8 +47,10 @@ impl PartEnd {
 /// The first request that failed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RequestFailure {
-    /// Index of the caller's iov.
+    /// Index of the caller's iov, or of the first of those that may be it.
     pub iov: u32,
+    /// Index of the last iov that may be it: another one where the device does not name the request that failed.
+    pub last_iov: u32,
     /// How its request completed.
     pub status: CompletionStatus,
     /// The vendor's own code.

@@ -64,21 +64,27 @@ pub struct WorkerPool {
     copy_worker: OnceCell<Arc<Worker>>,
 }
 
-/// Pools by the address of their device, which lives as long as the pool does.
-type Pools = Mutex<HashMap<usize, Weak<WorkerPool>>>;
+/// Pools by the address of their device, which lives as long as the pool does. Each place has a lock of its own: a slow device
+/// that is opened keeps only those waiting that want the same one.
+type Pools = Mutex<HashMap<usize, Arc<Mutex<Weak<WorkerPool>>>>>;
 static POOLS: PerProcess<Pools> = PerProcess::new(Pools::default);
 
 impl WorkerPool {
     /// The pool of `device`, made with `options` if there is none.
     pub fn of_device(device: &Arc<dyn Device>, options: &PoolOptions) -> Result<Arc<Self>, PoolError> {
         let key = Arc::as_ptr(device).cast::<()>() as usize;
-        let mut pools = POOLS.get().lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(pool) = pools.get(&key).and_then(Weak::upgrade) {
+        let place = {
+            let mut pools = POOLS.get().lock().unwrap_or_else(PoisonError::into_inner);
+            // A place that others hold is that of a pool that is being made.
+            pools.retain(|_, place| Arc::strong_count(place) > 1 || has_pool(place));
+            Arc::clone(pools.entry(key).or_default())
+        };
+        let mut place = place.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(pool) = place.upgrade() {
             return Ok(pool);
         }
         let pool = Arc::new(Self::new(Arc::clone(device), options)?);
-        pools.retain(|_, pool| pool.strong_count() > 0);
-        pools.insert(key, Arc::downgrade(&pool));
+        *place = Arc::downgrade(&pool);
         observe::registry().add(&pool);
         Ok(pool)
     }
@@ -244,6 +250,10 @@ impl WorkerPool {
         self.threads.lock().unwrap_or_else(PoisonError::into_inner).push(thread);
         Ok(())
     }
+}
+
+fn has_pool(place: &Mutex<Weak<WorkerPool>>) -> bool {
+    place.lock().unwrap_or_else(PoisonError::into_inner).strong_count() > 0
 }
 
 impl Drop for WorkerPool {

@@ -82,6 +82,7 @@ const NO_CONNECTION: u64 = 0;
 struct Failed {
     state: EndState,
     iov: usize,
+    last_iov: usize,
     status: CompletionStatus,
     vendor_error: u32,
     texts: Arc<Texts>,
@@ -244,6 +245,7 @@ impl FailedTransfers {
         let nothing = Failed {
             state: EndState::TimedOut,
             iov: 0,
+            last_iov: 0,
             status: CompletionStatus::General,
             vendor_error: 0,
             texts: Arc::clone(&self.texts),
@@ -256,9 +258,9 @@ impl FailedTransfers {
                     let Failure { peer, reason, .. } = failure.clone();
                     self.texts = Arc::new(Texts { peer, reason });
                 }
-                let Failure { iov, status, vendor_error, .. } = *failure;
+                let Failure { iov, last_iov, status, vendor_error, .. } = *failure;
                 let texts = Arc::clone(&self.texts);
-                Some(Failed { state: EndState::Failed, iov, status, vendor_error, texts })
+                Some(Failed { state: EndState::Failed, iov, last_iov, status, vendor_error, texts })
             }
         }
     }
@@ -266,9 +268,9 @@ impl FailedTransfers {
 
 impl Failed {
     fn outcome(&self) -> Outcome {
-        let Self { state, iov, status, vendor_error, .. } = *self;
+        let Self { state, iov, last_iov, status, vendor_error, .. } = *self;
         let Texts { peer, reason } = (*self.texts).clone();
-        Outcome::new(state, Some(Failure { iov, status, vendor_error, peer, reason }))
+        Outcome::new(state, Some(Failure { iov, last_iov, status, vendor_error, peer, reason }))
     }
 }
 

@@ -14,6 +14,7 @@ const B: u64 = 2;
 fn failed(reason: &str) -> Outcome {
     Outcome::Failed(Failure {
         iov: 3,
+        last_iov: 3,
         status: CompletionStatus::RemoteAccess,
         vendor_error: 7,
         peer: "10.0.0.2:1000".to_owned(),

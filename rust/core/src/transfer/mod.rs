@@ -20,6 +20,9 @@ mod plan;
 mod record;
 mod region_resolver;
 mod remote_range;
+mod segments;
+#[cfg(all(test, not(flagcx_p2p_loom)))]
+mod segments_tests;
 mod slice_policy;
 mod slice_sizes;
 mod slots;
@@ -85,10 +88,17 @@ pub enum Outcome {
 
 /// Why a transfer failed.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{status} at piece {iov} of the transfer with {peer}{}{reason}", if .reason.is_empty() { "" } else { ": " })]
+#[error(
+    "{status} at {} of the transfer with {peer}{}{reason}",
+    self.pieces(),
+    if .reason.is_empty() { "" } else { ": " }
+)]
 pub struct Failure {
-    /// Index of the first piece known to have failed.
+    /// Index of the first piece known to have failed, or of the first of those that may be it.
     pub iov: usize,
+    /// Index of the last piece that may be it. As [`Failure::iov`] where the device names the request that failed; others name
+    /// the oldest of those that were posted together.
+    pub last_iov: usize,
     /// Completion status of it.
     pub status: CompletionStatus,
     /// The vendor's own code, 0 if none.
@@ -204,6 +214,18 @@ pub enum SubmitError {
     },
 }
 
+impl Failure {
+    /// The piece that failed, in words, or those of which one did.
+    pub fn pieces(&self) -> String {
+        match (self.iov, self.last_iov) {
+            (first, last) if last > first => {
+                format!("one of the pieces {first} to {last} (the device does not tell which)")
+            }
+            (piece, _) => format!("piece {piece}"),
+        }
+    }
+}
+
 impl Outcome {
     /// Of an ended transfer; `failure` says what failed, if a request did.
     fn new(state: EndState, failure: Option<Failure>) -> Self {
@@ -213,6 +235,7 @@ impl Outcome {
             EndState::Cancelled => Self::Cancelled,
             EndState::Failed => Self::Failed(failure.unwrap_or_else(|| Failure {
                 iov: 0,
+                last_iov: 0,
                 status: CompletionStatus::General,
                 vendor_error: 0,
                 peer: String::new(),

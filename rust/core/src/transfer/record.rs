@@ -327,6 +327,7 @@ mod tests {
         record.end_part();
         record.fail(RequestFailure {
             iov: 3,
+            last_iov: 3,
             status: CompletionStatus::RemoteAccess,
             vendor_error: 0,
             reason: String::new(),
@@ -469,6 +470,7 @@ mod models {
             let worker = loom::thread::spawn(move || {
                 other.fail(RequestFailure {
                     iov: 0,
+                    last_iov: 0,
                     status: CompletionStatus::Flushed,
                     vendor_error: 0,
                     reason: String::new(),

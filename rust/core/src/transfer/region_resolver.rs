@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use super::cutter::{CheckedIov, Run};
+use super::segments::RemoteSegments;
 use super::slice_policy::SlicePolicy;
 use super::{Iov, SubmitError};
 use crate::fabric::Opcode;
@@ -48,6 +49,20 @@ pub(super) struct RegionResolver<'a> {
     /// Those before: keys and values, say, take turns.
     other_local: LocalRange,
     other_remote: RemoteRegion,
+    /// What is to be read behind the WRITEs; most transfers have none.
+    flushes: Option<Box<Flushes>>,
+}
+
+/// READs of a byte each, behind the WRITEs of a part: one for each region of the peer that is to be flushed.
+type Flushes = Vec<FlushRead>;
+
+/// A byte to be read.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct FlushRead {
+    pub(super) address: u64,
+    pub(super) rkey: u32,
+    /// The first iov that is written there.
+    pub(super) iov: usize,
 }
 
 impl<'a> RegionResolver<'a> {
@@ -64,22 +79,18 @@ impl<'a> RegionResolver<'a> {
             remote: RemoteRegion::default(),
             other_local: LocalRange::default(),
             other_remote: RemoteRegion::default(),
+            flushes: None,
         }
     }
 
-    /// What keeps the regions registered that the iovs use.
-    pub(super) fn into_uses(self) -> (Vec<Hold>, Option<Lease>) {
-        (self.holds, self.lease)
+    /// What keeps the regions registered that the iovs use, and what is to be read behind them.
+    pub(super) fn into_uses(self) -> (Vec<Hold>, Option<Lease>, Option<Box<Flushes>>) {
+        (self.holds, self.lease, self.flushes)
     }
 
     /// The chunk of an iov, valid on both sides.
     #[inline(always)]
-    pub(super) fn check(
-        &mut self,
-        iov: &Iov,
-        index: usize,
-        opcode: Opcode,
-    ) -> Result<CheckedIov, SubmitError> {
+    pub(super) fn check(&mut self, iov: &Iov, index: usize, opcode: Opcode) -> Result<CheckedIov, Unfit> {
         if !self.local.holds(iov.region, iov.local, iov.length) {
             std::mem::swap(&mut self.local, &mut self.other_local);
             if !self.local.holds(iov.region, iov.local, iov.length) {
@@ -102,7 +113,7 @@ impl<'a> RegionResolver<'a> {
     }
 
     #[inline]
-    fn look_up_local(&mut self, iov: &Iov, index: usize, opcode: Opcode) -> Result<LocalRange, SubmitError> {
+    fn look_up_local(&mut self, iov: &Iov, index: usize, opcode: Opcode) -> Result<LocalRange, Unfit> {
         if self.lease.is_none()
             && let Some(recent) = self.recent.as_deref()
             && let Some((local, lease)) = recent.lease(iov.region, iov.local, iov.length)
@@ -114,37 +125,63 @@ impl<'a> RegionResolver<'a> {
     }
 
     #[inline(never)]
-    fn find_local(&mut self, iov: &Iov, index: usize, opcode: Opcode) -> Result<LocalRange, SubmitError> {
+    fn find_local(&mut self, iov: &Iov, index: usize, opcode: Opcode) -> Result<LocalRange, Unfit> {
         let registry = self.scope.local;
         let snapshot = self.snapshot.get_or_insert_with(|| registry.snapshot());
         let region = find_local(iov, index, opcode, snapshot)?;
         if region.kind == MemoryKind::Gpu && !self.scope.carries_gpu {
-            return Err(local_error(iov, index, LOCAL_GPU));
+            return Err(local_error(iov, index, LOCAL_GPU).into());
         }
+        let local = LocalRange::within(region, iov.local, iov.length).ok_or(Unfit::InSegments)?;
         // One that is for reading only is looked up by each transfer: what is found as the recent one is not asked what it
         // is for.
         if self.lease.is_none()
             && region.access.local_write
             && let Some(recent) = self.recent.as_deref_mut()
         {
-            let (local, lease) = recent
-                .replace(region)
-                .ok_or_else(|| local_error(iov, index, "is in a region being deregistered"))?;
+            let lease =
+                recent.replace(region, local).ok_or_else(|| local_error(iov, index, BEING_DEREGISTERED))?;
             self.lease = Some(lease);
             return Ok(local);
         }
-        // A short look back finds the common patterns; a region held twice only costs its entry.
-        let holds = self.lease.as_deref().into_iter().chain(self.holds.iter().rev().take(4));
-        if !holds.into_iter().any(|hold| hold.region().id == region.id) {
-            let hold =
-                region.hold().ok_or_else(|| local_error(iov, index, "is in a region being deregistered"))?;
-            self.holds.push(hold);
+        match hold(&mut self.holds, self.lease.as_deref(), region) {
+            true => Ok(local),
+            false => Err(local_error(iov, index, BEING_DEREGISTERED).into()),
         }
-        Ok(LocalRange::of(region))
+    }
+
+    /// Our region and the peer's of an iov that is [`Unfit::InSegments`]: valid as a whole, and kept registered.
+    pub(super) fn find_segments(
+        &mut self,
+        iov: &Iov,
+        index: usize,
+        opcode: Opcode,
+    ) -> Result<(Arc<Region>, RemoteSegments), SubmitError> {
+        let registry = self.scope.local;
+        let snapshot = self.snapshot.get_or_insert_with(|| registry.snapshot());
+        let region = find_local(iov, index, opcode, snapshot)?;
+        if region.kind == MemoryKind::Gpu && !self.scope.carries_gpu {
+            return Err(local_error(iov, index, LOCAL_GPU));
+        }
+        if !hold(&mut self.holds, self.lease.as_deref(), region) {
+            return Err(local_error(iov, index, BEING_DEREGISTERED));
+        }
+        let region = Arc::clone(region);
+        let remote = match self.find_remote(iov, index, opcode) {
+            Ok(()) => RemoteSegments::One(iov.remote.rkey),
+            Err(Unfit::Refused(error)) => return Err(error),
+            Err(Unfit::InSegments) => {
+                let remote = self.scope.remote;
+                let table = self.table.get_or_insert_with(|| remote.table());
+                RemoteSegments::of(table, iov)
+                    .ok_or_else(|| remote_error(iov, index, "is outside the peer's region of that key"))?
+            }
+        };
+        Ok((region, remote))
     }
 
     #[inline]
-    fn look_up_remote(&mut self, iov: &Iov, index: usize, opcode: Opcode) -> Result<(), SubmitError> {
+    fn look_up_remote(&mut self, iov: &Iov, index: usize, opcode: Opcode) -> Result<(), Unfit> {
         if let Some(recent) = &self.recent
             && holds_remote(&recent.remote, iov)
         {
@@ -155,37 +192,93 @@ impl<'a> RegionResolver<'a> {
     }
 
     #[inline(never)]
-    fn find_remote(&mut self, iov: &Iov, index: usize, opcode: Opcode) -> Result<(), SubmitError> {
+    fn find_remote(&mut self, iov: &Iov, index: usize, opcode: Opcode) -> Result<(), Unfit> {
         // A descriptor's size is 32 bits wide; longer iovs are checked against the peer's table alone.
         if iov.length > u64::from(iov.remote.size) && iov.length <= u64::from(u32::MAX) {
-            return Err(remote_error(iov, index, "is longer than its descriptor"));
+            return Err(remote_error(iov, index, "is longer than its descriptor").into());
         }
         if iov.remote.rkey == NO_KEY && !self.scope.carries_gpu {
-            return Err(remote_error(iov, index, REMOTE_GPU));
+            return Err(remote_error(iov, index, REMOTE_GPU).into());
         }
         let remote = self.scope.remote;
         let table = self.table.get_or_insert_with(|| remote.table());
         match table.check(iov.remote.rkey, iov.remote.address, iov.length) {
-            RemoteCheck::Inside(region) if region.read_only && opcode == Opcode::Write => {
-                Err(remote_error(iov, index, READ_ONLY_THERE))
+            RemoteCheck::Inside(RemoteRegion { read_only: true, .. })
+            | RemoteCheck::InSegments { read_only: true }
+                if opcode == Opcode::Write =>
+            {
+                Err(remote_error(iov, index, READ_ONLY_THERE).into())
             }
+            RemoteCheck::InSegments { .. } => Err(Unfit::InSegments),
             RemoteCheck::Inside(region) => {
                 self.remote = region;
+                if region.flush && opcode == Opcode::Write {
+                    // An empty iov may lie right behind the region.
+                    let last = region.base.saturating_add(region.size.saturating_sub(1));
+                    self.flush(iov.remote.address.min(last), iov.remote.rkey, index);
+                }
+                // One that is to be flushed is looked up by each transfer, as is one for reading only: what is found as the
+                // recent one is not asked.
                 if !region.read_only
+                    && !region.flush
                     && let Some(recent) = self.recent.as_deref_mut()
                 {
                     recent.remote = region;
                 }
                 Ok(())
             }
-            RemoteCheck::UnknownKey if iov.remote.address.checked_add(iov.length).is_some() => Ok(()),
-            RemoteCheck::UnknownKey => Err(remote_error(iov, index, "wraps around the address space")),
-            RemoteCheck::Outside => Err(remote_error(iov, index, "is outside the peer's region of that key")),
+            RemoteCheck::UnknownKey if iov.remote.address.checked_add(iov.length).is_some() => {
+                if table.flushes_unknown() && opcode == Opcode::Write && iov.length > 0 {
+                    self.flush(iov.remote.address, iov.remote.rkey, index);
+                }
+                Ok(())
+            }
+            RemoteCheck::UnknownKey => Err(remote_error(iov, index, "wraps around the address space").into()),
+            RemoteCheck::Outside => {
+                Err(remote_error(iov, index, "is outside the peer's region of that key").into())
+            }
             RemoteCheck::Removed => {
-                Err(remote_error(iov, index, "is in a region that the peer has deregistered"))
+                Err(remote_error(iov, index, "is in a region that the peer has deregistered").into())
             }
         }
     }
+
+    /// Takes note of a byte to be read, of each region once.
+    #[cold]
+    pub(super) fn flush(&mut self, address: u64, rkey: u32, iov: usize) {
+        let flushes = self.flushes.get_or_insert_default();
+        if !flushes.iter().any(|flush| flush.rkey == rkey) {
+            flushes.push(FlushRead { address, rkey, iov });
+        }
+    }
+}
+
+/// Why an iov is not one chunk.
+#[derive(Debug)]
+pub(super) enum Unfit {
+    /// It is inside a region on each side as far as was looked, but not inside one segment of each:
+    /// [`RegionResolver::find_segments`].
+    InSegments,
+    /// It is not valid.
+    Refused(SubmitError),
+}
+
+impl From<SubmitError> for Unfit {
+    fn from(error: SubmitError) -> Self {
+        Self::Refused(error)
+    }
+}
+
+/// Keeps the region registered for the part. False if it is being deregistered.
+fn hold(holds: &mut Vec<Hold>, lease: Option<&Hold>, region: &Arc<Region>) -> bool {
+    // A short look back finds the common patterns; a region held twice only costs its entry.
+    if lease.into_iter().chain(holds.iter().rev().take(4)).any(|hold| hold.region().id == region.id) {
+        return true;
+    }
+    let hold = region.hold();
+    let is_held = hold.is_some();
+    holds.extend(hold);
+    is_held
 }
 
 /// See [`RegionResolver::like`].
@@ -258,17 +351,18 @@ fn find_holding<'a>(
     }
 }
 
+const BEING_DEREGISTERED: &str = "is in a region being deregistered";
 const READ_ONLY_HERE: &str = "is in a region that is registered for reading only, and a READ writes there: register \
                               writable memory, without the flag";
 /// Of a WRITE to a region that the peer has announced as such.
 pub(crate) const READ_ONLY_THERE: &str = "is in a region that the peer has registered for reading only";
 
 #[cold]
-fn local_error(iov: &Iov, index: usize, problem: &'static str) -> SubmitError {
+pub(super) fn local_error(iov: &Iov, index: usize, problem: &'static str) -> SubmitError {
     SubmitError::Local { iov: index, address: iov.local, length: iov.length, problem }
 }
 
 #[cold]
-fn remote_error(iov: &Iov, index: usize, problem: &'static str) -> SubmitError {
+pub(super) fn remote_error(iov: &Iov, index: usize, problem: &'static str) -> SubmitError {
     SubmitError::Remote { iov: index, address: iov.remote.address, length: iov.length, problem }
 }

@@ -132,6 +132,7 @@ impl Table {
         }
         let failure = failure.map(|failure| Failure {
             iov: failure.iov as usize,
+            last_iov: failure.last_iov as usize,
             status: failure.status,
             vendor_error: failure.vendor_error,
             peer: peer(),

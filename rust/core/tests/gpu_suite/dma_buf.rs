@@ -22,7 +22,13 @@ pub fn run(group: &mut Group) {
     });
     let counts: &[usize] = if is_stand_in() { &[] } else { &[2, 40] };
     if counts.is_empty() {
-        group.note("not run: dma-bufs over several allocations: the stand-in has none");
+        group.note("not run: one dma-buf over several allocations: the stand-in makes one of each");
+        group.check("ranges of one allocation of cuMemCreate among others", || {
+            let segments = Segments::new(3, Shareable::No);
+            let each = segments.each as u64;
+            assert!(export(segments.address + each - 5, 10).is_err());
+            expect_ranges(segments.address + each, each)
+        });
     }
     for &count in counts {
         group.check(&format!("ranges over {count} allocations side by side"), || {

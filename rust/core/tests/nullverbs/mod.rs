@@ -123,13 +123,22 @@ impl Standin {
         }
     }
 
-    /// What is alive now.
+    /// Completion queues that exist on a completion vector.
+    pub(crate) fn queues_on(&self, vector: u64) -> u64 {
+        // SAFETY: the prototype is that of nullverbs.h.
+        unsafe {
+            let ask = self.library.get::<unsafe extern "C" fn(u64) -> u64>(b"nullverbs_queues_on");
+            ask.unwrap()(vector)
+        }
+    }
+
     /// Calls of `ibv_fork_init`; one with a context open counts 1000.
     pub(crate) fn fork_inits(&self) -> u64 {
         // SAFETY: the prototype is that of nullverbs.h.
         unsafe { self.library.get::<unsafe extern "C" fn() -> u64>(b"nullverbs_fork_inits").unwrap()() }
     }
 
+    /// What is alive now.
     pub(crate) fn live(&self) -> Live {
         let mut live = Live::default();
         // SAFETY: the prototype is that of nullverbs.h, and the structures are alike.

@@ -2,7 +2,7 @@
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
-use serde::de::{DeserializeOwned, Error as _};
+use serde::de::{DeserializeOwned, Error as _, IgnoredAny};
 use serde::{Deserialize, Deserializer};
 
 /// A value and where it stands.
@@ -72,6 +72,8 @@ pub(super) struct Authenticated {
 #[serde(default)]
 pub(super) struct Watched {
     pub(super) header: Header,
+    /// Whether more events of the last revision in it follow in the next message.
+    pub(super) fragment: bool,
     pub(super) canceled: bool,
     pub(super) cancel_reason: String,
     #[serde(deserialize_with = "integer")]
@@ -108,9 +110,35 @@ pub(super) struct StreamProblem {
 /// An error as the whole answer.
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
-pub(super) struct Problem {
-    pub(super) code: u32,
-    pub(super) message: String,
+struct Problem {
+    code: u32,
+    message: String,
+    /// The error of a stream that has not begun; otherwise a text.
+    error: Option<InProblem>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(untagged)]
+enum InProblem {
+    OfStream(StreamProblem),
+    Other(IgnoredAny),
+}
+
+/// The code of gRPC and the text of an error that is the whole answer, whether a stream was asked for or not.
+pub(super) fn problem(bytes: &[u8]) -> Option<(u32, String)> {
+    let problem: Problem = parse(bytes).ok()?;
+    let (code, message) = match problem.error {
+        Some(InProblem::OfStream(StreamProblem { grpc_code, message })) if problem.code == 0 => {
+            (grpc_code, message)
+        }
+        _ => (problem.code, problem.message),
+    };
+    (code != 0).then_some((code, message))
+}
+
+/// Whether an answer with status 200 is one all the same.
+pub(super) fn is_problem(bytes: &[u8]) -> bool {
+    bytes.starts_with(br#"{"error":"#)
 }
 
 /// Reads an answer; the error says what is wrong with it.
@@ -184,6 +212,22 @@ mod tests {
         assert!(parse::<Range>(&br#"{"x":"#.repeat(1 << 18)).is_err());
     }
 
+    #[test]
+    fn an_error_is_read_in_each_of_its_forms() {
+        for (text, expected) in [
+            (&br#"{"code":5,"message":"a","error":"a"}"#[..], Some((5, "a".to_owned()))),
+            (br#"{"error":{"grpc_code":5,"http_code":404,"message":"a"}}"#, Some((5, "a".to_owned()))),
+            (br#"{"error":{"code":5,"message":"a","details":[]}}"#, Some((5, "a".to_owned()))),
+            (br#"{"code":5,"error":{"code":6,"message":"b"},"message":"a"}"#, Some((5, "a".to_owned()))),
+            (br#"{"error":"a"}"#, None),
+            (br#"{"error":{}}"#, None),
+            (br#"{"error":null}"#, None),
+            (b"<html>", None),
+        ] {
+            assert_eq!(problem(text), expected, "{}", String::from_utf8_lossy(text));
+        }
+    }
+
     proptest! {
         #[test]
         fn no_answer_panics(bytes: Vec<u8>, text in r#"\{"(header|kvs|result|events|ID|keys)":[\[\]{}":,a-zA-Z0-9=-]{0,64}\}?"#) {
@@ -192,7 +236,7 @@ mod tests {
                 let _ = parse::<Transaction>(bytes);
                 let _ = parse::<LeaseAnswer>(bytes);
                 let _ = parse::<Line<Watched>>(bytes);
-                let _ = parse::<Problem>(bytes);
+                let _ = problem(bytes);
             }
         }
     }

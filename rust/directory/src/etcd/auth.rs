@@ -55,16 +55,43 @@ pub(super) fn complaint(code: u32, message: &str) -> Complaint {
     }
 }
 
+/// The code in the text of a canceled watch, `rpc error: code = NAME desc = ...`, which has no field for it; UNAVAILABLE where it has none.
+pub(super) fn code_in(reason: &str) -> u32 {
+    let name = reason.split("code = ").nth(1).map(|rest| rest.split(' ').next().unwrap_or_default());
+    let place = name.and_then(|name| NAMES.iter().position(|known| *known == name));
+    place.and_then(|place| u32::try_from(place + 1).ok()).unwrap_or(UNAVAILABLE)
+}
+
+/// Of the codes from 1 on.
+const NAMES: [&str; 16] = [
+    "Canceled",
+    "Unknown",
+    "InvalidArgument",
+    "DeadlineExceeded",
+    "NotFound",
+    "AlreadyExists",
+    "PermissionDenied",
+    "ResourceExhausted",
+    "FailedPrecondition",
+    "Aborted",
+    "OutOfRange",
+    "Unimplemented",
+    "Internal",
+    "Unavailable",
+    "DataLoss",
+    "Unauthenticated",
+];
+
 // Codes of gRPC.
 const CANCELLED: u32 = 1;
-pub(super) const INVALID_ARGUMENT: u32 = 3;
+const INVALID_ARGUMENT: u32 = 3;
 const DEADLINE_EXCEEDED: u32 = 4;
 pub(super) const NOT_FOUND: u32 = 5;
-pub(super) const PERMISSION_DENIED: u32 = 7;
+const PERMISSION_DENIED: u32 = 7;
 const RESOURCE_EXHAUSTED: u32 = 8;
 const FAILED_PRECONDITION: u32 = 9;
-pub(super) const UNAVAILABLE: u32 = 14;
-pub(super) const UNAUTHENTICATED: u32 = 16;
+const UNAVAILABLE: u32 = 14;
+const UNAUTHENTICATED: u32 = 16;
 
 #[cfg(test)]
 mod tests {
@@ -84,6 +111,19 @@ mod tests {
             (5, "etcdserver: requested lease not found", Complaint::Other),
         ] {
             assert_eq!(complaint(code, message), expected, "{code} {message}");
+        }
+    }
+
+    #[test]
+    fn a_canceled_watch_says_why() {
+        let reason = "rpc error: code = InvalidArgument desc = etcdserver: revision of auth store is old";
+        assert_eq!(code_in(reason), INVALID_ARGUMENT);
+        assert_eq!(code_in("rpc error: code = Unauthenticated desc = invalid auth token"), UNAUTHENTICATED);
+        assert_eq!(code_in("rpc error: code = PermissionDenied desc = permission denied"), PERMISSION_DENIED);
+        assert_eq!(code_in("rpc error: code = NotFound"), NOT_FOUND);
+        assert_eq!(code_in("rpc error: code = Unavailable desc = no leader"), UNAVAILABLE);
+        for without in ["no leader", "", "code = ", "code = What desc"] {
+            assert_eq!(code_in(without), UNAVAILABLE);
         }
     }
 }

@@ -7,10 +7,10 @@ use std::time::{Duration, Instant};
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
-use super::answer::{Authenticated, Problem, parse};
+use super::answer::{Authenticated, is_problem, parse, problem};
 use super::auth::{Complaint, Token, complaint};
 use super::endpoints::Endpoints;
-use super::http::{Http, NoReply, Reply};
+use super::http::{Http, LONGEST_ANSWER, NoReply, Reply};
 use super::secret::Secret;
 use super::settings::{Settings, User};
 use crate::Error;
@@ -104,13 +104,14 @@ impl Client {
     }
 
     /// Posts `body` to one server and streams its answer, of which a read fails after `silence`. `Ok(Err)`: it failed there,
-    /// and the next call goes to the next one.
+    /// and the next call goes to the next one. An error is read until it `is_over`.
     pub(super) fn stream(
         &self,
         operation: &str,
         path: &str,
         body: &Value,
         silence: Duration,
+        is_over: &dyn Fn() -> bool,
     ) -> Result<Result<Stream, String>, Error> {
         let (place, endpoint) = self.endpoints.current();
         let failed = |reason: String| {
@@ -127,15 +128,17 @@ impl Client {
                 Ok(Ok(Stream { endpoint: endpoint.to_owned(), body: Box::new(body), place, token }))
             }
             Ok((status, body)) => {
-                let mut text = Vec::new();
-                // What cannot be read is reported by its status.
-                let _ = body.take(LONGEST_PROBLEM).read_to_end(&mut text);
-                match self.judge(endpoint, operation, token.as_ref(), &Reply { status, body: text }) {
+                let until = Instant::now() + silence;
+                let body = beginning(body, || is_over() || left(until).is_none());
+                match self.judge(endpoint, operation, token.as_ref(), &Reply { status, body }) {
                     Failed::Everywhere(error) => Err(error),
                     Failed::Here { reason, .. } => failed(reason),
                 }
             }
-            Err(NoReply { reason, .. }) => failed(reason),
+            Err(no_reply) => match unanswered(endpoint, operation, no_reply) {
+                Failed::Everywhere(error) => Err(error),
+                Failed::Here { reason, .. } => failed(reason),
+            },
         }
     }
 
@@ -165,8 +168,9 @@ impl Client {
     ) -> Result<Reply, Failed> {
         for renewed in [false, true] {
             let token = self.authenticated(endpoint, operation, deadline)?;
-            let reply = self.http.post(endpoint, path, body, token.as_ref(), deadline).map_err(here)?;
-            if reply.status == 200 {
+            let reply = self.http.post(endpoint, path, body, token.as_ref(), deadline);
+            let reply = reply.map_err(|no_reply| unanswered(endpoint, operation, no_reply))?;
+            if reply.status == 200 && !is_problem(&reply.body) {
                 return Ok(reply);
             }
             let failed = self.judge(endpoint, operation, token.as_ref(), &reply);
@@ -190,7 +194,8 @@ impl Client {
             return Ok(Some(token));
         }
         let body = json!({ "name": user.name, "password": user.password.reveal() });
-        let reply = self.http.post(endpoint, "auth/authenticate", &body, None, deadline).map_err(here)?;
+        let reply = self.http.post(endpoint, "auth/authenticate", &body, None, deadline);
+        let reply = reply.map_err(|no_reply| unanswered(endpoint, "authenticate", no_reply))?;
         if reply.status == 200 {
             let answer: Authenticated = read("authenticate", endpoint, &reply).map_err(Failed::Everywhere)?;
             let is_token =
@@ -204,23 +209,21 @@ impl Client {
             self.token.set(token.clone());
             return Ok(Some(token));
         }
-        let problem: Problem = parse(&reply.body).unwrap_or_default();
-        if complaint(problem.code, &problem.message) == Complaint::NoUsers {
+        let has_no_users = |(code, message): (u32, String)| complaint(code, &message) == Complaint::NoUsers;
+        if problem(&reply.body).is_some_and(has_no_users) {
             return Ok(None);
         }
         Err(self.judge(endpoint, operation, None, &reply))
     }
 
     fn judge(&self, endpoint: &str, operation: &str, token: Option<&Secret>, reply: &Reply) -> Failed {
-        match parse::<Problem>(&reply.body) {
-            Ok(Problem { code, message }) if code != 0 => {
-                self.meaning(endpoint, operation, token, code, &message)
-            }
+        match problem(&reply.body) {
+            Some((code, message)) => self.meaning(endpoint, operation, token, code, &message),
             // A proxy or another program.
-            _ if (500..600).contains(&reply.status) => {
+            None if (500..600).contains(&reply.status) => {
                 Failed::Here { slow: true, reason: format!("HTTP status {}", reply.status) }
             }
-            _ => Failed::Everywhere(Error::Answer {
+            None => Failed::Everywhere(Error::Answer {
                 operation: operation.to_owned(),
                 endpoint: endpoint.to_owned(),
                 problem: format!("HTTP status {} without an error of etcd", reply.status),
@@ -250,7 +253,7 @@ impl Client {
                     Some(user) => format!("user {:?}", user.name),
                     None => "a client without user; name one in the URL: etcd://USER:PASSWORD@...".to_owned(),
                 };
-                Failed::Everywhere(Error::Denied { operation, endpoint, user, reason })
+                Failed::Everywhere(Error::Denied { operation, endpoint, user, code, reason })
             }
             Complaint::NoUsers | Complaint::Other => {
                 Failed::Everywhere(Error::Refused { operation, endpoint, code, reason })
@@ -259,8 +262,28 @@ impl Client {
     }
 }
 
-fn here(NoReply { slow, reason }: NoReply) -> Failed {
-    Failed::Here { slow, reason }
+fn unanswered(endpoint: &str, operation: &str, no_reply: NoReply) -> Failed {
+    match no_reply {
+        NoReply::Late(reason) => Failed::Here { slow: true, reason },
+        NoReply::Refused(reason) => Failed::Here { slow: false, reason },
+        NoReply::TooLong => Failed::Everywhere(Error::TooLong {
+            operation: operation.to_owned(),
+            endpoint: endpoint.to_owned(),
+            limit: LONGEST_ANSWER,
+        }),
+    }
+}
+
+/// The beginning of an error, until it `is_over`: what cannot be read is reported by its status.
+fn beginning(mut body: impl Read, is_over: impl Fn() -> bool) -> Vec<u8> {
+    let (mut text, mut part) = (Vec::new(), [0; 4096]);
+    while text.len() < LONGEST_PROBLEM && !is_over() {
+        match body.read(&mut part) {
+            Ok(0) | Err(_) => break,
+            Ok(count) => text.extend_from_slice(part.get(..count).unwrap_or_default()),
+        }
+    }
+    text
 }
 
 fn read<T: DeserializeOwned>(operation: &str, endpoint: &str, reply: &Reply) -> Result<T, Error> {
@@ -286,4 +309,4 @@ const PAUSE: Duration = Duration::from_millis(100);
 const LONGEST_REASON: usize = 300;
 
 /// Bytes that are read of an error.
-const LONGEST_PROBLEM: u64 = 64 << 10;
+const LONGEST_PROBLEM: usize = 64 << 10;

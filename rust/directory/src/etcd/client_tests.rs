@@ -3,6 +3,9 @@
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+
 use super::played::{Answer, Played, settings, store, text};
 use super::watching;
 use crate::{Change, Directory, Error, Name, Record};
@@ -20,7 +23,6 @@ const FOUND: &str = r#"{"header":{"revision":"5"},"kvs":[{"key":"L3AvYQ==","mod_
 
 #[test]
 fn what_is_no_answer_of_etcd_is_an_error_that_says_so() {
-    let huge = format!(r#"{{"kvs":[],"x":"{}"}}"#, "x".repeat(9 << 20));
     let cases = [
         Answer::Text(200, "<html>".to_owned()),
         Answer::Text(200, r#"{"kvs":[{"key":"no base64!"}]}"#.to_owned()),
@@ -36,12 +38,11 @@ fn what_is_no_answer_of_etcd_is_an_error_that_says_so() {
         assert!(error.to_string().contains(&server.address), "{error}");
     }
     for answer in [
-        Answer::Text(200, huge),
         Answer::Raw(b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\n{".to_vec()),
         Answer::Raw(b"SSH-2.0-x\r\n".to_vec()),
         Answer::Raw([&b"HTTP/1.1 200 OK\r\nX: "[..], &b"x".repeat(1 << 20)].concat()),
         Answer::Text(503, "busy".to_owned()),
-        Answer::Drip(Duration::from_millis(20)),
+        Answer::Drip(200, Duration::from_millis(20)),
         Answer::Silence(Duration::from_secs(5)),
         Answer::Close,
     ] {
@@ -52,6 +53,93 @@ fn what_is_no_answer_of_etcd_is_an_error_that_says_so() {
         assert!(begun.elapsed() < Duration::from_secs(2), "{:?}", begun.elapsed());
         assert!(matches!(error, Error::Deadline { .. }), "{error}");
     }
+}
+
+#[test]
+fn an_answer_that_is_too_long_is_told_as_that() {
+    let huge = format!(r#"{{"kvs":[],"x":"{}"}}"#, "x".repeat(9 << 20));
+    let server = Played::new(move |_| text(&huge));
+    let begun = Instant::now();
+    let error = store(&[&server.address], None).find(&name(), within(5000)).unwrap_err();
+    assert!(matches!(error, Error::TooLong { limit: 8_388_608, .. }), "{error}");
+    for said in [server.address.as_str(), "look up", "8 MiB", "/PREFIX"] {
+        assert!(error.to_string().contains(said), "{said}: {error}");
+    }
+    assert!(begun.elapsed() < Duration::from_secs(3) && server.seen().len() == 1, "it is not asked again");
+}
+
+#[test]
+fn a_list_takes_smaller_pages_where_values_are_large() {
+    // Each value has 40 KiB, and there are 500.
+    let server = Played::new(|request| {
+        let body: serde_json::Value = serde_json::from_str(&request.body).unwrap();
+        let number = |field: &str| body[field].as_str().and_then(|text| text.parse().ok());
+        let limit: usize = number("limit").unwrap();
+        let key = String::from_utf8(STANDARD.decode(body["key"].as_str().unwrap()).unwrap()).unwrap();
+        let digits: String = key.chars().filter(char::is_ascii_digit).collect();
+        let first = digits.parse().map_or(0, |last: usize| last + 1);
+        let values: Vec<_> = (first..500.min(first + limit))
+            .map(|number| {
+                let key = STANDARD.encode(format!("/p/n{number:03}"));
+                let record = format!(r#"{{"address":"h:1"}}{}"#, " ".repeat(40 << 10));
+                serde_json::json!({ "key": key, "mod_revision": "5", "value": STANDARD.encode(record) })
+            })
+            .collect();
+        let more = first + values.len() < 500;
+        text(&serde_json::json!({ "header": { "revision": "5" }, "kvs": values, "more": more }).to_string())
+    });
+    let listed = store(&[&server.address], None).list("", within(20_000)).unwrap();
+    // Records of that size are none of ours.
+    assert_eq!((listed.names.len(), listed.revision), (0, 5));
+    let asked = server.seen().len();
+    assert!((6..30).contains(&asked), "{asked} requests");
+}
+
+#[test]
+fn an_error_of_a_streamed_answer_has_its_code_and_its_text() {
+    let is_told = |error: &Error| matches!(error, Error::Refused { code: 12, reason, .. } if reason.contains("space exceeded"));
+    for body in [
+        // The gateway of 3.4 and 3.5 before the first line of a stream, that of 3.6, and without a stream.
+        r#"{"error":{"grpc_code":8,"http_code":429,"message":"etcdserver: mvcc: database space exceeded","http_status":"X"}}"#,
+        r#"{"error":{"code":8,"message":"etcdserver: mvcc: database space exceeded","details":[]}}"#,
+        r#"{"error":"etcdserver: mvcc: database space exceeded","code":8,"message":"etcdserver: mvcc: database space exceeded"}"#,
+    ] {
+        let body = body.replace(":8,", ":12,");
+        for status in [501, 200] {
+            let text = body.clone() + "\n";
+            let server = Played::new(move |_| Answer::Text(status, text.clone()));
+            let error = store(&[&server.address], None).keep_alive(7, within(1000)).unwrap_err();
+            assert!(error.to_string().contains(&server.address), "{error}");
+            assert!(is_told(&error), "{status}: {error}");
+        }
+        let server = Played::new(move |request| match request.path.as_str() {
+            "/v3/watch" => Answer::Text(501, body.clone()),
+            _ => text(FOUND),
+        });
+        let mut watch = watching::start(std::sync::Arc::new(store(&[&server.address], None)), "").unwrap();
+        assert!(watch.next(Duration::from_secs(10)).unwrap().is_some());
+        let error = watch.next(Duration::from_secs(10)).unwrap_err();
+        assert!(is_told(&error), "{error}");
+    }
+}
+
+#[test]
+fn a_denial_has_its_code_and_a_canceled_watch_has_too() {
+    let server = Played::new(|_| {
+        Answer::Text(403, r#"{"code":7,"message":"etcdserver: permission denied"}"#.to_owned())
+    });
+    let error = store(&[&server.address], None).find(&name(), within(1000)).unwrap_err();
+    assert!(matches!(error, Error::Denied { code: 7, .. }), "{error}");
+    let server = Played::new(|request| match request.path.as_str() {
+        "/v3/watch" => text(
+            "{\"result\":{\"canceled\":true,\"cancel_reason\":\"rpc error: code = OutOfRange desc = etcdserver: future\"}}\n",
+        ),
+        _ => text(FOUND),
+    });
+    let mut watch = watching::start(std::sync::Arc::new(store(&[&server.address], None)), "").unwrap();
+    assert!(watch.next(Duration::from_secs(10)).unwrap().is_some());
+    let error = watch.next(Duration::from_secs(10)).unwrap_err();
+    assert!(matches!(error, Error::Refused { code: 11, .. }), "{error}");
 }
 
 #[test]

@@ -24,7 +24,6 @@ pub(super) struct Http {
 }
 
 /// What a server has answered.
-#[derive(Debug)]
 pub(super) struct Reply {
     pub(super) status: u16,
     pub(super) body: Vec<u8>,
@@ -32,10 +31,13 @@ pub(super) struct Reply {
 
 /// Why there is no answer.
 #[derive(Debug)]
-pub(super) struct NoReply {
-    /// Whether another try may succeed soon: false where connections or certificates are refused.
-    pub(super) slow: bool,
-    pub(super) reason: String,
+pub(super) enum NoReply {
+    /// Another try may succeed soon.
+    Late(String),
+    /// None will: connections or certificates are refused.
+    Refused(String),
+    /// It is longer than [`LONGEST_ANSWER`].
+    TooLong,
 }
 
 impl Http {
@@ -63,8 +65,7 @@ impl Http {
         token: Option<&Secret>,
         deadline: Instant,
     ) -> Result<Reply, NoReply> {
-        let left =
-            left(deadline).ok_or_else(|| NoReply { slow: true, reason: "no time was left".to_owned() })?;
+        let left = left(deadline).ok_or_else(|| NoReply::Late("no time was left".to_owned()))?;
         let request = self.request(endpoint, path, token).config().timeout_global(Some(left)).build();
         let mut response = request.send(body.to_string()).map_err(|error| no_reply(&error))?;
         let status = response.status().as_u16();
@@ -119,9 +120,10 @@ fn no_reply(error: &ureq::Error) -> NoReply {
                 )
         }
         ureq::Error::HostNotFound | ureq::Error::Rustls(_) | ureq::Error::Tls(_) => true,
+        ureq::Error::BodyExceedsLimit(_) => return NoReply::TooLong,
         _ => false,
     };
-    NoReply { slow: !is_final, reason: error.to_string() }
+    if is_final { NoReply::Refused(error.to_string()) } else { NoReply::Late(error.to_string()) }
 }
 
 fn tls(settings: &Settings) -> Result<TlsConfig, Error> {
@@ -182,7 +184,7 @@ fn private_key(path: &Path) -> Result<PrivateKey<'static>, Error> {
 }
 
 /// Bytes of an answer at most: a page of names, with room for values that are not ours.
-const LONGEST_ANSWER: u64 = 8 << 20;
+pub(super) const LONGEST_ANSWER: u64 = 8 << 20;
 
 /// Of each step of opening a stream.
 const OPENING: Duration = Duration::from_secs(2);

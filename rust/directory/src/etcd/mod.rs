@@ -33,6 +33,9 @@ mod takeover;
 mod wait;
 mod watch_line;
 mod watching;
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "tests")]
+mod watching_tests;
 
 use std::sync::Arc;
 use std::time::Instant;

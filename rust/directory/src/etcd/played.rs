@@ -25,8 +25,8 @@ pub(super) enum Answer {
     Text(u16, String),
     /// Bytes as they are, and the end.
     Raw(Vec<u8>),
-    /// A byte of a body every so often, for ever.
-    Drip(Duration),
+    /// A status, and a byte of a body every so often, for ever.
+    Drip(u16, Duration),
     /// Nothing, for a while.
     Silence(Duration),
     /// The end of the connection.
@@ -119,8 +119,8 @@ fn send(mut socket: TcpStream, answer: Answer) {
     let _ = match answer {
         Answer::Text(status, body) => socket.write_all((head(status, body.len()) + &body).as_bytes()),
         Answer::Raw(bytes) => socket.write_all(&bytes),
-        Answer::Drip(pause) => {
-            let mut sent = socket.write_all(head(200, 1 << 30).as_bytes());
+        Answer::Drip(status, pause) => {
+            let mut sent = socket.write_all(head(status, 1 << 30).as_bytes());
             while sent.is_ok() {
                 thread::sleep(pause);
                 sent = socket.write_all(b" ");

@@ -65,15 +65,23 @@ impl Store {
         Ok(range.kvs.into_iter().next())
     }
 
-    /// Page by page, all of one moment.
+    /// Page by page, all of one moment. Pages of large values, which are not ours, have fewer of them.
     pub(super) fn list(&self, prefix: &str, deadline: Instant) -> Result<Listed, Error> {
         let (mut first, end) = self.keys.range(prefix);
         let mut listed = Listed { names: Names::new(), revision: 0 };
-        for _ in 0..MOST_PAGES {
+        let (mut page, mut seen) = (PAGE, 0);
+        while seen < MOST_VALUES {
             let body = json!({
-                "key": first, "range_end": end, "limit": PAGE.to_string(), "revision": listed.revision.to_string(),
+                "key": first, "range_end": end, "limit": page.to_string(), "revision": listed.revision.to_string(),
             });
-            let range: Range = self.client.post("list names", "kv/range", &body, deadline)?;
+            let range: Range = match self.client.post("list names", "kv/range", &body, deadline) {
+                Err(Error::TooLong { .. }) if page > 1 => {
+                    page = (page / 8).max(1);
+                    continue;
+                }
+                range => range?,
+            };
+            seen += range.kvs.len();
             if listed.revision == 0 {
                 listed.revision = range.header.revision;
             }
@@ -87,7 +95,7 @@ impl Store {
         Err(Error::Answer {
             operation: "list names".to_owned(),
             endpoint: "etcd".to_owned(),
-            problem: format!("it has no end after {} names", MOST_PAGES * PAGE),
+            problem: format!("it has no end after {seen} names"),
         })
     }
 
@@ -191,5 +199,5 @@ fn found(transaction: Transaction) -> Option<Stored> {
 /// Names in one answer.
 const PAGE: u32 = 500;
 
-/// Answers of one list: half a million names.
-const MOST_PAGES: u32 = 1000;
+/// Of one list.
+const MOST_VALUES: usize = 500_000;

@@ -19,6 +19,11 @@ impl Bell {
         self.rung.notify_all();
     }
 
+    /// Whether the thread is to stop.
+    pub(super) fn is_stopped(&self) -> bool {
+        *self.stopped.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// Waits for `time`; true when the thread is to stop.
     pub(super) fn wait(&self, time: Duration) -> bool {
         let deadline = Instant::now() + time;

@@ -13,11 +13,11 @@ use flagcx_p2p::internals::fork::OfProcess;
 use serde_json::json;
 
 use super::answer::{Event, Line, Watched, parse};
-use super::auth::{INVALID_ARGUMENT, PERMISSION_DENIED, UNAUTHENTICATED, UNAVAILABLE};
+use super::auth::code_in;
 use super::client::Stream;
 use super::store::Store;
 use super::wait::Bell;
-use super::watch_line::Lines;
+use super::watch_line::{LONGEST, Lines, NoLine};
 use crate::static_list::{Names, differences};
 use crate::watch::Changes;
 use crate::{Change, Error, Watch};
@@ -128,8 +128,11 @@ impl Watching {
         let (key, range_end) = self.store.keys().range(&self.prefix);
         let body = json!({ "create_request": {
             "key": key, "range_end": range_end, "start_revision": revision.to_string(),
+            // What is missed while no stream is open may be much: in lines of 2 MiB, not in one.
+            "fragment": true,
         }});
-        match self.store.client().stream(OPERATION, "watch", &body, SILENCE) {
+        let bell = Arc::clone(&self.bell);
+        match self.store.client().stream(OPERATION, "watch", &body, SILENCE, &|| bell.is_stopped()) {
             Ok(Ok(mut stream)) => {
                 let mut revision = revision;
                 self.read(&mut stream, &mut revision)
@@ -148,18 +151,25 @@ impl Watching {
     fn read(&mut self, stream: &mut Stream, revision: &mut i64) -> Result<Next, Over> {
         let body = std::mem::replace(&mut stream.body, Box::new(std::io::empty()));
         let mut lines = Lines::new(body);
-        let opened = Instant::now();
+        let (opened, bell) = (Instant::now(), Arc::clone(&self.bell));
         loop {
-            if self.bell.wait(Duration::ZERO) {
-                return Err(Over);
-            }
-            let line = match lines.next() {
+            let line = match lines.next(&|| bell.is_stopped()) {
                 Ok(Some(line)) => line,
+                Err(NoLine::Over) => return Err(Over),
                 // As a rule the silence that ends a stream.
-                Err(_) if opened.elapsed() >= SILENCE => return Ok(Next::From(*revision)),
-                Ok(None) | Err(_) => {
+                Err(NoLine::Silent) if opened.elapsed() >= SILENCE => return Ok(Next::From(*revision)),
+                Ok(None) | Err(NoLine::Silent | NoLine::Broken) => {
                     self.store.client().gave_up(stream);
                     return Ok(Next::Later(*revision));
+                }
+                Err(NoLine::TooLong) => {
+                    self.failed(Error::TooLong {
+                        operation: OPERATION.to_owned(),
+                        endpoint: stream.endpoint.clone(),
+                        limit: LONGEST as u64,
+                    })?;
+                    // From this revision on the same line would come again.
+                    return Ok(Next::List);
                 }
             };
             match parse::<Line<Watched>>(&line) {
@@ -170,14 +180,14 @@ impl Watching {
                     return Ok(Next::List);
                 }
                 Ok(Line { result: Some(watched), .. }) if watched.canceled => {
-                    let code = code_of(&watched.cancel_reason);
+                    let code = code_in(&watched.cancel_reason);
                     return self.ended(stream, code, &watched.cancel_reason, *revision);
                 }
                 Ok(Line { result: Some(watched), .. }) => {
                     for event in &watched.events {
                         self.apply(event)?;
                     }
-                    *revision = following(*revision, &watched.events);
+                    *revision = following(*revision, &watched);
                 }
                 Ok(Line { .. }) => {}
                 Err(problem) => {
@@ -237,28 +247,17 @@ impl Watching {
 }
 
 /// Where a stream goes on after these events. Not after the revision in the answer's header: of a stream that catches up this is
-/// the current one, while events before it are still to come.
-fn following(revision: i64, events: &[Event]) -> i64 {
-    let last = events.iter().map(|event| event.kv.mod_revision).max();
-    last.map_or(revision, |last| last.saturating_add(1).max(revision))
-}
-
-/// The code of gRPC in the text of a canceled watch, which has no field for it.
-fn code_of(reason: &str) -> u32 {
-    if reason.contains("Unauthenticated") {
-        UNAUTHENTICATED
-    } else if reason.contains("PermissionDenied") {
-        PERMISSION_DENIED
-    } else if reason.contains("InvalidArgument") {
-        INVALID_ARGUMENT
-    } else {
-        UNAVAILABLE
-    }
+/// the current one, while events before it are still to come. After a part of an answer, from its last revision on: more of that may
+/// follow, and what was told already is no change.
+fn following(revision: i64, watched: &Watched) -> i64 {
+    let last = watched.events.iter().map(|event| event.kv.mod_revision).max();
+    let after = i64::from(!watched.fragment);
+    last.map_or(revision, |last| last.saturating_add(after).max(revision))
 }
 
 const OPERATION: &str = "watch names";
 
-/// After this without a byte a stream is opened anew, and a watch that was dropped ends.
+/// After this without a byte a stream is opened anew, and a watch that was dropped ends: at the next byte, where any come.
 const SILENCE: Duration = Duration::from_secs(5);
 
 /// Of one try to list.
@@ -278,25 +277,26 @@ mod tests {
     use super::*;
     use crate::etcd::answer::Stored;
 
-    fn event(mod_revision: i64) -> Event {
-        Event { kv: Stored { mod_revision, ..Stored::default() }, ..Event::default() }
+    fn watched(fragment: bool, revisions: &[i64]) -> Watched {
+        let event = |&mod_revision: &i64| Event {
+            kv: Stored { mod_revision, ..Stored::default() },
+            ..Event::default()
+        };
+        Watched { fragment, events: revisions.iter().map(event).collect(), ..Watched::default() }
     }
 
     #[test]
     fn a_stream_goes_on_after_its_last_event_and_never_further_back() {
-        assert_eq!(following(5, &[]), 5);
-        assert_eq!(following(5, &[event(7), event(9)]), 10);
-        assert_eq!(following(5, &[event(3)]), 5);
-        assert_eq!(following(5, &[event(i64::MAX)]), i64::MAX);
-        assert_eq!(following(5, &[event(i64::MIN)]), 5);
-    }
-
-    #[test]
-    fn a_canceled_watch_says_whether_its_token_is_too_old() {
-        let reason = "rpc error: code = InvalidArgument desc = etcdserver: revision of auth store is old";
-        assert_eq!(code_of(reason), INVALID_ARGUMENT);
-        assert_eq!(code_of("rpc error: code = Unauthenticated desc = invalid auth token"), UNAUTHENTICATED);
-        assert_eq!(code_of("rpc error: code = PermissionDenied desc = permission denied"), PERMISSION_DENIED);
-        assert_eq!(code_of("no leader"), UNAVAILABLE);
+        for (fragment, revisions, expected) in [
+            (false, &[][..], 5),
+            (false, &[7, 9], 10),
+            (false, &[3], 5),
+            (false, &[i64::MAX], i64::MAX),
+            (false, &[i64::MIN], 5),
+            (true, &[7, 9], 9),
+            (true, &[3], 5),
+        ] {
+            assert_eq!(following(5, &watched(fragment, revisions)), expected, "{fragment} {revisions:?}");
+        }
     }
 }

@@ -42,6 +42,19 @@ impl Connection {
         })
     }
 
+    /// Why no region of the peer holds the range: none does, or it runs from one into the next.
+    #[doc(hidden)]
+    pub fn not_announced(&self, address: u64, length: u64) -> String {
+        let boundary = self.here().ok().and_then(|()| self.remote.table().boundary_in(address, length));
+        match boundary {
+            Some(boundary) => format!(
+                "the peer announced no region that holds {address:#x}+{length}: one ends at {boundary:#x}, where another with a key \
+                 of its own begins; describe the parts before and behind it apart"
+            ),
+            None => format!("the peer announced no region that holds {address:#x}+{length}"),
+        }
+    }
+
     /// The region of those that the peer has announced until now. Never waits.
     #[doc(hidden)]
     pub fn known_region(&self, address: u64, length: u64) -> Option<RemoteRegion> {

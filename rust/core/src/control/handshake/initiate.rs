@@ -70,8 +70,7 @@ async fn initiate_with(
             .await
         }
     };
-    let named = local.announces_changes(entry.features.as_ref());
-    let regions = tables::exchange_regions(&dialogue, local, named).await?;
+    let regions = tables::exchange_regions(&dialogue, local, entry.features.as_ref()).await?;
 
     Ok(super::finish(
         Peer {

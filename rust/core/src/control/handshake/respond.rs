@@ -82,8 +82,7 @@ pub(crate) async fn respond_with(
             notify_link::connect(&channel, &hosts, port, (key, owner), limits, deadline, waiter).await
         }
     };
-    let named = local.announces_changes(entry.features.as_ref());
-    let regions = tables::exchange_regions(&dialogue, local, named).await?;
+    let regions = tables::exchange_regions(&dialogue, local, entry.features.as_ref()).await?;
 
     Ok(super::finish(
         Peer {

@@ -56,13 +56,16 @@ pub(super) async fn exchange_metas(
     Ok(PeerMeta { gpu_index: theirs.gpu_index, notify_port: theirs.notify_port, local, same_process })
 }
 
-/// Exchanges region tables. Regions have ids only if both sides announce changes: `named`.
+/// Exchanges region tables. Regions have ids only if both sides announce changes, and marks for the flush only if both
+/// know those.
 pub(super) async fn exchange_regions(
     dialogue: &Dialogue<'_>,
     local: &LocalSide<'_>,
-    named: bool,
+    features: Option<&Features>,
 ) -> Result<Vec<RegionEntry>, HandshakeError> {
     let step = Step::Regions;
+    let named = local.announces_changes(features);
+    let flushes = named && features.is_some_and(|features| features.has(Features::FLUSH));
     let mut ours = (local.regions)();
     if ours.len() > MAX_REGIONS {
         if !named {
@@ -75,6 +78,9 @@ pub(super) async fn exchange_regions(
         // A region without an id could not be removed later: it is announced afterwards, with its long id.
         true => ours.retain(|entry| entry.id != 0),
         false => take_extras_off(&mut ours),
+    }
+    if !flushes {
+        take_flush_off(&mut ours);
     }
     let count = (ours.len() as u32).to_le_bytes();
     let count = dialogue.exchange_frames(step, Tag::RegionCount, count.len(), |_| count.to_vec()).await?;
@@ -94,11 +100,19 @@ pub(super) async fn exchange_regions(
     if !named {
         take_extras_off(&mut theirs);
     }
+    if !flushes {
+        take_flush_off(&mut theirs);
+    }
     Ok(theirs)
+}
+
+/// A peer that does not know the mark would take it for a part of the id.
+fn take_flush_off(regions: &mut [RegionEntry]) {
+    regions.iter_mut().for_each(|region| region.flush = false);
 }
 
 fn take_extras_off(regions: &mut [RegionEntry]) {
     for region in regions {
-        (region.id, region.read_only) = (0, false);
+        (region.id, region.read_only, region.flush, region.continues) = (0, false, false, false);
     }
 }

@@ -18,23 +18,30 @@ pub struct RegionEntry {
     /// Remote key.
     pub rkey: u32,
     /// Its id in later changes, see [`super::AnnouncedRegion::id`]; 0 for a region that they do not name. Less than
-    /// 2^31. In bytes that the original engine leaves unused, as is `read_only`.
+    /// 2^29. In bytes that the original engine leaves unused, as are the three that follow.
     pub id: u32,
     /// Its peers may read it only.
     pub read_only: bool,
+    /// What peers write to it is flushed, see [`super::AnnouncedRegion::FLUSH`]. Only for peers that have
+    /// [`super::Features::FLUSH`]: for others it would be part of the id.
+    pub flush: bool,
+    /// See [`super::AnnouncedRegion::CONTINUES`].
+    pub continues: bool,
 }
 
 impl RegionEntry {
     /// The first id that an entry does not hold.
-    pub const ID_LIMIT: u32 = 1 << 31;
+    pub const ID_LIMIT: u32 = 1 << 29;
 
     fn encode(&self) -> [u8; REGION_SIZE] {
-        let read_only = if self.read_only { Self::ID_LIMIT } else { 0 };
+        let flag = |is_set: bool, flag: u32| if is_set { flag } else { 0 };
+        let flags =
+            flag(self.read_only, READ_ONLY) | flag(self.flush, FLUSH) | flag(self.continues, CONTINUES);
         Record::new()
             .put(0, &self.base.to_le_bytes())
             .put(8, &self.size.to_le_bytes())
             .put(16, &self.rkey.to_le_bytes())
-            .put(20, &(self.id | read_only).to_le_bytes())
+            .put(20, &(self.id | flags).to_le_bytes())
             .0
     }
 
@@ -46,10 +53,17 @@ impl RegionEntry {
             size: fields.u64(8)?,
             rkey: fields.u32(16)?,
             id: last % Self::ID_LIMIT,
-            read_only: last >= Self::ID_LIMIT,
+            read_only: last & READ_ONLY != 0,
+            continues: last & CONTINUES != 0,
+            flush: last & FLUSH != 0,
         })
     }
 }
+
+/// Bits of the field that has the id.
+const READ_ONLY: u32 = 1 << 31;
+const FLUSH: u32 = 1 << 30;
+const CONTINUES: u32 = 1 << 29;
 
 /// Writes a table.
 pub fn encode_regions(regions: &[RegionEntry]) -> Vec<u8> {

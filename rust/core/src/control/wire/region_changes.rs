@@ -49,7 +49,7 @@ pub enum Change {
     Reset,
 }
 
-/// A region of the peer.
+/// A region of the peer, or one segment of it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct AnnouncedRegion {
     /// Names it among the regions of its engine; not 0, and never used again.
@@ -58,7 +58,8 @@ pub struct AnnouncedRegion {
     pub base: u64,
     /// Bytes.
     pub size: u64,
-    /// [`AnnouncedRegion::KEY_IN_USE`], [`AnnouncedRegion::READ_ONLY`].
+    /// [`AnnouncedRegion::KEY_IN_USE`], [`AnnouncedRegion::READ_ONLY`], [`AnnouncedRegion::FLUSH`],
+    /// [`AnnouncedRegion::CONTINUES`].
     pub flags: u32,
     /// Remote key, on the first rail. A region without one cannot be reached by it.
     pub rkey: Option<u32>,
@@ -69,6 +70,12 @@ impl AnnouncedRegion {
     pub const KEY_IN_USE: u32 = 1;
     /// Peers may only read it. For an engine that ignores the flag the fabric refuses the WRITE.
     pub const READ_ONLY: u32 = 2;
+    /// A further segment of the region with the id before: it begins where that ends, with a key of its own. Without this
+    /// flag it is a region of its own, which a transfer does not enter from the one before.
+    pub const CONTINUES: u32 = 8;
+    /// What peers write to it is there for its GPU only once the device of the region has read from that memory: a peer
+    /// reads a byte behind its WRITEs, on the same queue pair, before it takes them for done.
+    pub const FLUSH: u32 = 4;
 }
 
 impl RegionChanges {

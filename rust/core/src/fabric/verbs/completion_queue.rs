@@ -22,13 +22,21 @@ pub(super) struct RawCompletionQueue {
     channel: NonNull<ibv_comp_channel>,
 }
 
+impl std::fmt::Debug for RawCompletionQueue {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("RawCompletionQueue").field("device", &self.context.name).finish_non_exhaustive()
+    }
+}
+
 // SAFETY: verbs calls on a completion queue and its channel are thread-safe.
 unsafe impl Send for RawCompletionQueue {}
 // SAFETY: as above.
 unsafe impl Sync for RawCompletionQueue {}
 
 impl RawCompletionQueue {
-    fn create(context: Arc<VerbsContext>, depth: c_int) -> Result<Self, FabricError> {
+    /// A queue of so many entries, with its interrupts on completion vector `vector`, or on the first where the device refuses
+    /// that one.
+    pub(super) fn create(context: Arc<VerbsContext>, depth: c_int, vector: u32) -> Result<Self, FabricError> {
         let library = context.library;
         // SAFETY: the context is open.
         let channel = unsafe { (library.ibv_create_comp_channel)(context.raw.as_ptr()) };
@@ -38,11 +46,21 @@ impl RawCompletionQueue {
         let nonblocking = set_nonblocking(unsafe { BorrowedFd::borrow_raw(channel.as_ref().fd) })
             .map_err(|errno| FabricError::call("fcntl on the completion channel", &context.name, errno));
         let cq = nonblocking.and_then(|()| {
-            // SAFETY: context and channel are alive; vector 0 always exists.
-            let cq = unsafe {
-                (library.ibv_create_cq)(context.raw.as_ptr(), depth, null_mut(), channel.as_ptr(), 0)
+            let on_vector = |vector: u32| {
+                // SAFETY: context and channel are alive; the library checks the vector.
+                NonNull::new(unsafe {
+                    (library.ibv_create_cq)(
+                        context.raw.as_ptr(),
+                        depth,
+                        null_mut(),
+                        channel.as_ptr(),
+                        vector as c_int,
+                    )
+                })
             };
-            NonNull::new(cq).ok_or_else(|| FabricError::call("ibv_create_cq", &context.name, last_errno()))
+            on_vector(vector)
+                .or_else(|| on_vector(0).filter(|_| vector != 0))
+                .ok_or_else(|| FabricError::call("ibv_create_cq", &context.name, last_errno()))
         });
         match cq {
             Ok(cq) => Ok(Self { context, cq, channel }),
@@ -84,7 +102,12 @@ pub(super) struct VerbsCompletionQueue {
 
 impl VerbsCompletionQueue {
     /// Creates a queue of at least `depth` entries; `most` is the device's limit.
-    pub(super) fn create(context: Arc<VerbsContext>, depth: u32, most: u32) -> Result<Self, FabricError> {
+    pub(super) fn create(
+        context: Arc<VerbsContext>,
+        depth: u32,
+        most: u32,
+        vector: u32,
+    ) -> Result<Self, FabricError> {
         let wanted =
             c_int::try_from(depth).ok().filter(|_| (1..=most).contains(&depth)).ok_or_else(|| {
                 FabricError::Unsupported(format!(
@@ -98,7 +121,7 @@ impl VerbsCompletionQueue {
         let (Some(poll_cq), Some(req_notify_cq)) = (ops.poll_cq, ops.req_notify_cq) else {
             return Err(FabricError::Unsupported(format!("{} cannot poll completions", context.name)));
         };
-        let raw = Arc::new(RawCompletionQueue::create(context, wanted)?);
+        let raw = Arc::new(RawCompletionQueue::create(context, wanted, vector)?);
         // SAFETY: the queue was just made.
         let granted = unsafe { raw.cq.as_ref().cqe };
         let entries = (0..POLL_BATCH).map(|_| MaybeUninit::uninit()).collect();

@@ -126,6 +126,12 @@ impl VerbsContext {
         Ok(Arc::new(context))
     }
 
+    /// How many completion vectors the device has, at least 1.
+    pub(super) fn completion_vectors(&self) -> u32 {
+        // SAFETY: the context is open.
+        u32::try_from(unsafe { (*self.raw.as_ptr()).num_comp_vectors }).unwrap_or(1).max(1)
+    }
+
     /// Limits and identity of the device.
     pub(super) fn query_device(&self) -> Result<ibv_device_attr, FabricError> {
         let mut attributes = MaybeUninit::<ibv_device_attr>::zeroed();

@@ -3,13 +3,16 @@
 use std::os::fd::BorrowedFd;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use super::completion_queue::{RawCompletionQueue, VerbsCompletionQueue};
+use once_cell::sync::OnceCell;
+
+use super::completion_queue::RawCompletionQueue;
 use super::context::VerbsContext;
 use super::gid::GidPreference;
-use super::memory::VerbsMemoryRegion;
-use super::port::{LocalPort, gid_table};
+use super::memory::{VerbsMemoryRegion, takes_dma_bufs};
+use super::opened::{OpenDevice, open_context};
+use super::port::{LocalPort, gid_table, mtu_bytes};
 use super::queue_pair::VerbsQueuePair;
-use super::sys::{ibv_atomic_cap, ibv_device_attr};
+use super::sys::{Library, ibv_atomic_cap, ibv_device_attr};
 use super::sysfs::DeviceFiles;
 use super::transitions::{DeviceLimits, QueuePairSettings};
 use crate::fabric::{
@@ -17,24 +20,31 @@ use crate::fabric::{
     MemoryRange, MemoryRegion, PortAttributes, Provider, QueueHandle, QueuePair, QueuePairCaps, VerbsOptions,
 };
 
-/// A device's port.
+/// A device's port. Listing it reads what it is; the device is opened by the first use, for good.
 #[derive(Debug)]
 pub(super) struct VerbsDevice {
-    context: Arc<VerbsContext>,
+    library: &'static Library,
     files: DeviceFiles,
     attributes: DeviceAttributes,
+    /// The port when the device was listed.
+    listed: PortAttributes,
+    /// Its completion of a failure names the request that failed.
+    names_failed_request: bool,
     settings: QueuePairSettings,
     preference: GidPreference,
     max_mtu: u8,
     relaxed_ordering: bool,
-    /// The port as last read: at the start, and again after an event that may have changed its address.
+    /// The port as last read: when it was listed, when it was opened, and again after an event that may have changed its
+    /// address.
     port: Mutex<LocalPort>,
+    /// Empty until the first use, and while each one fails.
+    opened: OnceCell<OpenDevice>,
 }
 
 impl VerbsDevice {
-    /// A device for an active port.
+    /// A device for an active port. `context` is asked now and not kept.
     pub(super) fn new(
-        context: Arc<VerbsContext>,
+        context: &VerbsContext,
         files: DeviceFiles,
         port: LocalPort,
         options: &VerbsOptions,
@@ -42,7 +52,7 @@ impl VerbsDevice {
         max_mtu: u8,
     ) -> Result<Self, FabricError> {
         let limits = context.query_device()?;
-        let attributes = attributes(&context, &files, port.number, &limits);
+        let attributes = attributes(context, &files, port.number, &limits);
         let device = DeviceLimits {
             max_initiator: attributes.max_rd_atomic_initiator,
             max_responder: attributes.max_rd_atomic_responder,
@@ -54,9 +64,39 @@ impl VerbsDevice {
             let (name, class) = (&attributes.name, settings.traffic_class);
             tracing::info!(device = %name, "traffic class {class}, as the NIC was given; FLAGCX_P2P_IB_TC sets another");
         }
-        let relaxed_ordering = options.relaxed_ordering && context.library.ibv_reg_mr_iova2.is_some();
-        let port = Mutex::new(port);
-        Ok(Self { context, files, attributes, settings, preference, max_mtu, relaxed_ordering, port })
+        let library = context.library;
+        Ok(Self {
+            library,
+            files,
+            settings,
+            preference,
+            max_mtu,
+            relaxed_ordering: options.relaxed_ordering && library.ibv_reg_mr_iova2.is_some(),
+            names_failed_request: is_mlx5(&limits),
+            listed: port.describe(&context.query_port(attributes.port)?),
+            port: Mutex::new(port),
+            attributes,
+            opened: OnceCell::new(),
+        })
+    }
+
+    /// The device, opened by the first call that succeeds. Others wait for that, which is a command of the device or several.
+    fn opened(&self) -> Result<&OpenDevice, FabricError> {
+        self.opened.get_or_try_init(|| {
+            let opened = OpenDevice::open(self.library, &self.attributes.name)?;
+            // It may have been listed long ago.
+            self.refresh(&opened.context);
+            let port = self.local_port();
+            tracing::info!(
+                device = self.attributes.name,
+                port = port.number,
+                gid_index = port.gid.index,
+                mtu = mtu_bytes(port.mtu),
+                "RDMA port opened; GID {}",
+                port.gid.reason
+            );
+            Ok(opened)
+        })
     }
 
     fn local_port(&self) -> LocalPort {
@@ -64,9 +104,9 @@ impl VerbsDevice {
     }
 
     /// Reads the port again. New queue pairs use the result; existing ones keep their address.
-    fn refresh(&self) {
+    fn refresh(&self, context: &VerbsContext) {
         let read =
-            LocalPort::read(&self.context, &self.files, self.attributes.port, &self.preference, self.max_mtu);
+            LocalPort::read(context, &self.files, self.attributes.port, &self.preference, self.max_mtu);
         match read {
             Ok(Some(port)) => {
                 let mut current = self.port.lock().unwrap_or_else(PoisonError::into_inner);
@@ -112,19 +152,30 @@ impl Device for VerbsDevice {
         &self.attributes
     }
 
+    fn check_use(&self) -> Result<(), FabricError> {
+        self.opened().map(drop)
+    }
+
     fn port(&self) -> Result<PortAttributes, FabricError> {
-        Ok(self.local_port().describe(&self.context.query_port(self.attributes.port)?))
+        match self.opened.get() {
+            Some(opened) => Ok(self.local_port().describe(&opened.context.query_port(self.attributes.port)?)),
+            None => Ok(self.listed.clone()),
+        }
     }
 
     fn gids(&self) -> Result<Vec<GidEntry>, FabricError> {
         let number = self.attributes.port;
-        let (attributes, link_layer) = (self.context.query_port(number)?, self.local_port().link_layer);
-        let table = gid_table(&self.context, &self.files, number, link_layer, &attributes);
+        let context = match self.opened.get() {
+            Some(opened) => Arc::clone(&opened.context),
+            None => open_context(self.library, &self.attributes.name)?,
+        };
+        let (attributes, link_layer) = (context.query_port(number)?, self.local_port().link_layer);
+        let table = gid_table(&context, &self.files, number, link_layer, &attributes);
         Ok(table.into_iter().map(|candidate| candidate.entry).collect())
     }
 
     fn register(&self, range: &MemoryRange) -> Result<Arc<dyn MemoryRegion>, FabricError> {
-        let context = Arc::clone(&self.context);
+        let context = Arc::clone(&self.opened()?.context);
         // A device without atomics may refuse memory that offers them, as it refuses a queue pair that does.
         let mut range = *range;
         range.access.remote_atomic &= self.settings.atomics;
@@ -134,8 +185,7 @@ impl Device for VerbsDevice {
     }
 
     fn create_completion_queue(self: Arc<Self>, depth: u32) -> Result<Box<dyn CompletionQueue>, FabricError> {
-        let context = Arc::clone(&self.context);
-        Ok(Box::new(VerbsCompletionQueue::create(context, depth, self.attributes.max_cq_depth)?))
+        Ok(Box::new(self.opened()?.create_completion_queue(depth, self.attributes.max_cq_depth)?))
     }
 
     fn create_queue_pair(
@@ -144,9 +194,10 @@ impl Device for VerbsDevice {
         caps: &QueuePairCaps,
     ) -> Result<Box<dyn QueuePair>, FabricError> {
         self.check_caps(caps)?;
+        let opened = self.opened()?;
         let queue = queue
             .downcast::<RawCompletionQueue>()
-            .filter(|queue| Arc::ptr_eq(&queue.context, &self.context))
+            .filter(|queue| Arc::ptr_eq(&queue.context, &opened.context))
             .ok_or_else(|| {
                 FabricError::Unsupported(format!(
                     "a queue pair of {} needs a completion queue of {}",
@@ -154,20 +205,28 @@ impl Device for VerbsDevice {
                 ))
             })?;
         let (port, settings) = (self.local_port(), self.settings.clone());
-        Ok(Box::new(VerbsQueuePair::create(queue, caps, port, settings)?))
+        Ok(Box::new(VerbsQueuePair::create(
+            &queue,
+            caps,
+            &opened.granted,
+            port,
+            settings,
+            self.names_failed_request,
+        )?))
     }
 
     fn poll_event(&self) -> Option<DeviceEvent> {
+        let context = &self.opened.get()?.context;
         loop {
-            let event = self.context.next_event()?;
+            let event = context.next_event()?;
             if event.port.is_some_and(|port| port != self.attributes.port) {
                 continue;
             }
             match event.event {
-                DeviceEvent::QueuePairFatal(number) => self.context.mark_broken(number),
+                DeviceEvent::QueuePairFatal(number) => context.mark_broken(number),
                 DeviceEvent::AddressChange | DeviceEvent::PortUp => {
-                    self.refresh();
-                    self.context.mark_stale_addresses();
+                    self.refresh(context);
+                    context.mark_stale_addresses();
                 }
                 _ => {}
             }
@@ -176,8 +235,18 @@ impl Device for VerbsDevice {
     }
 
     fn event_fd(&self) -> Option<BorrowedFd<'_>> {
-        Some(self.context.async_fd())
+        self.opened().ok().map(|opened| opened.context.async_fd())
     }
+}
+
+/// Whether this is the driver that names, in the completion of a failure, the request that failed. Others, such as bnxt_re and irdma,
+/// name the oldest that is outstanding.
+fn is_mlx5(limits: &ibv_device_attr) -> bool {
+    /// The vendor's number in the attributes that the driver fills in, and the number of its first device; devices of
+    /// mlx4 have smaller ones.
+    const VENDOR: u32 = 0x02c9;
+    const FIRST_PART: u32 = 4113;
+    limits.vendor_id == VENDOR && limits.vendor_part_id >= FIRST_PART
 }
 
 fn attributes(
@@ -207,7 +276,7 @@ fn attributes(
         max_region: limits.max_mr_size,
         max_rd_atomic_initiator: byte(limits.max_qp_init_rd_atom),
         max_rd_atomic_responder: byte(limits.max_qp_rd_atom),
-        dma_buf: context.library.ibv_reg_dmabuf_mr.is_some(),
+        dma_buf: takes_dma_bufs(context),
         capabilities: Capabilities {
             needs_polling: false,
             blocking_commands: true,

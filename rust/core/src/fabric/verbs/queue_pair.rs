@@ -9,6 +9,7 @@ use std::time::Instant;
 
 use super::completion_queue::RawCompletionQueue;
 use super::context::VerbsContext;
+use super::creation::Granted;
 use super::port::{LocalPort, mtu_bytes};
 use super::send_list::{LONGEST, SendList};
 use super::sys::{
@@ -22,9 +23,71 @@ use crate::fabric::{
     Paths, Posted, QpAddress, QueuePair, QueuePairCaps, WorkQueue, WorkRequest,
 };
 
+/// The library's queue pair. Keeps the completion queue and the context alive.
+#[derive(Debug)]
+pub(super) struct RawQueuePair {
+    raw: NonNull<ibv_qp>,
+    queue: Arc<RawCompletionQueue>,
+}
+
+// SAFETY: verbs calls on a queue pair may come from any thread.
+unsafe impl Send for RawQueuePair {}
+
+impl RawQueuePair {
+    /// Creates one in RESET. An error is the library's errno.
+    pub(super) fn create(queue: &Arc<RawCompletionQueue>, caps: &QueuePairCaps) -> Result<Self, i32> {
+        let context = &queue.context;
+        let mut attributes = init_attributes(queue, caps);
+        // SAFETY: domain and completion queue are alive.
+        let raw = unsafe { (context.library.ibv_create_qp)(context.domain.as_ptr(), &raw mut attributes) };
+        let raw = NonNull::new(raw).ok_or_else(last_errno)?;
+        Ok(Self { raw, queue: Arc::clone(queue) })
+    }
+
+    fn number(&self) -> u32 {
+        // SAFETY: the queue pair is alive.
+        unsafe { self.raw.as_ref().qp_num }
+    }
+
+    /// What was granted, which may be less than was `asked` for. A driver that says 0 requests or entries does not say.
+    fn caps(&self, asked: &QueuePairCaps) -> Result<QueuePairCaps, FabricError> {
+        let mut granted = init_attributes(&self.queue, asked);
+        let mut ignored = no_attributes();
+        let context = &self.queue.context;
+        // SAFETY: the queue pair is alive; the library fills both structures.
+        let code = unsafe {
+            (context.library.ibv_query_qp)(
+                self.raw.as_ptr(),
+                &raw mut ignored,
+                mask::IBV_QP_CAP.0 as c_int,
+                &raw mut granted,
+            )
+        };
+        context.check("ibv_query_qp", code)?;
+        let said = |granted: u32, asked: u32| if granted == 0 { asked } else { granted };
+        Ok(QueuePairCaps {
+            send_depth: said(granted.cap.max_send_wr, asked.send_depth),
+            max_sge: said(granted.cap.max_send_sge, asked.max_sge),
+            max_inline: granted.cap.max_inline_data,
+        })
+    }
+}
+
+impl Drop for RawQueuePair {
+    fn drop(&mut self) {
+        let context = &self.queue.context;
+        // SAFETY: made by this library, destroyed once. Blocks until the library's events on it are acknowledged,
+        // which `VerbsContext::next_event` does before it returns.
+        let code = unsafe { (context.library.ibv_destroy_qp)(self.raw.as_ptr()) };
+        if let Err(error) = context.check("ibv_destroy_qp", code) {
+            tracing::warn!("cannot destroy a queue pair, which leaks: {error}");
+        }
+    }
+}
+
 /// A queue pair.
 pub(super) struct VerbsQueuePair {
-    raw: NonNull<ibv_qp>,
+    raw: RawQueuePair,
     post_send: PostSend,
     list: SendList,
     /// Written by the threads that find the queue pair in ERROR (a poll, an event, `set_error`) or without its
@@ -34,8 +97,8 @@ pub(super) struct VerbsQueuePair {
     caps: QueuePairCaps,
     port: LocalPort,
     settings: QueuePairSettings,
-    /// Keeps the completion queue and the context alive.
-    queue: Arc<RawCompletionQueue>,
+    /// The device's completion of a failure names the request that failed.
+    names_failed_request: bool,
 }
 
 /// The library's error for a list that it did not accept completely.
@@ -45,39 +108,49 @@ struct Refusal {
     request: *mut ibv_send_wr,
 }
 
-// SAFETY: verbs calls on a queue pair may come from any thread; the list's pointers are to its own slots, and those
-// into a caller's entries are used within the call that sets them only.
+// SAFETY: the list's pointers are to its own slots, and those into a caller's entries are used within the call that sets them
+// only; the rest is Send by itself.
 unsafe impl Send for VerbsQueuePair {}
 
 impl VerbsQueuePair {
-    /// Creates a queue pair on `queue` and moves it to INIT on `port`.
+    /// Creates a queue pair on `queue`, with `wanted` or as much of it as the device grants, and moves it to INIT on `port`.
     pub(super) fn create(
-        queue: Arc<RawCompletionQueue>,
+        queue: &Arc<RawCompletionQueue>,
         wanted: &QueuePairCaps,
+        granted: &Granted,
         port: LocalPort,
         settings: QueuePairSettings,
+        names_failed_request: bool,
     ) -> Result<Self, FabricError> {
         let context = Arc::clone(&queue.context);
         // SAFETY: the context is open.
         let post_send = unsafe { (*context.raw.as_ptr()).ops.post_send }
             .ok_or_else(|| FabricError::Unsupported(format!("{} cannot post requests", context.name)))?;
-        let (raw, caps) = create_raw(&queue, wanted)?;
-        // SAFETY: just made.
-        let broken = context.add_queue_pair(unsafe { raw.as_ref().qp_num }, &port);
+        let created = granted.create(wanted, |asked| RawQueuePair::create(queue, asked));
+        let (raw, asked) = created.map_err(|errno| {
+            FabricError::call("ibv_create_qp", &context.name, errno).with_hint(&format!(
+                "asked for {} requests of {} entries each, and less; fewer queue pairs or a smaller depth may fit, and \
+                 ENOMEM may also mean RLIMIT_MEMLOCK",
+                wanted.send_depth, wanted.max_sge
+            ))
+        })?;
+        let caps = raw.caps(&asked)?;
+        let broken = context.add_queue_pair(raw.number(), &port);
         let list = SendList::new(caps.max_sge);
-        // From here on `drop` destroys it.
-        let mut pair = Self { raw, post_send, list, broken, connected: false, caps, port, settings, queue };
+        // From here on `drop` takes it out of the context's table.
+        let connected = false;
+        let mut pair =
+            Self { raw, post_send, list, broken, connected, caps, port, settings, names_failed_request };
         pair.initialise()?;
         Ok(pair)
     }
 
     fn context(&self) -> &VerbsContext {
-        &self.queue.context
+        &self.raw.queue.context
     }
 
     fn number(&self) -> u32 {
-        // SAFETY: the queue pair is alive.
-        unsafe { self.raw.as_ref().qp_num }
+        self.raw.number()
     }
 
     fn initialise(&mut self) -> Result<(), FabricError> {
@@ -121,7 +194,7 @@ impl VerbsQueuePair {
         let context = self.context();
         // SAFETY: the queue pair is alive; the library reads the attributes that `fields` names.
         let code = unsafe {
-            (context.library.ibv_modify_qp)(self.raw.as_ptr(), &raw mut attributes, fields.0 as c_int)
+            (context.library.ibv_modify_qp)(self.raw.raw.as_ptr(), &raw mut attributes, fields.0 as c_int)
         };
         context.check(operation, code)
     }
@@ -157,7 +230,7 @@ impl VerbsQueuePair {
         // SAFETY: the queue pair is alive. The chain is of live slots, ends in null, and each slot's entries lie
         // within the batch's, which outlives the call; the library keeps none of these pointers. That an inline
         // request's addresses are readable is promised by the maker of the request.
-        let code = unsafe { (self.post_send)(self.raw.as_ptr(), self.list.head(), &raw mut request) };
+        let code = unsafe { (self.post_send)(self.raw.raw.as_ptr(), self.list.head(), &raw mut request) };
         if code == 0 { Ok(()) } else { Err(Refusal { code, request }) }
     }
 
@@ -265,6 +338,10 @@ impl WorkQueue for VerbsQueuePair {
         self.broken.load(Ordering::Relaxed)
     }
 
+    fn names_failed_request(&self) -> bool {
+        self.names_failed_request
+    }
+
     fn paths(&self) -> Paths {
         Paths::both(if self.connected { PathKind::Rdma } else { PathKind::None })
     }
@@ -272,13 +349,8 @@ impl WorkQueue for VerbsQueuePair {
 
 impl Drop for VerbsQueuePair {
     fn drop(&mut self) {
+        // Before it is destroyed: its number may be another one's then.
         self.context().remove_queue_pair(self.number());
-        // SAFETY: made by this library, destroyed once. Blocks until the library's events on it are acknowledged,
-        // which `VerbsContext::next_event` does before it returns.
-        let code = unsafe { (self.context().library.ibv_destroy_qp)(self.raw.as_ptr()) };
-        if let Err(error) = self.context().check("ibv_destroy_qp", code) {
-            tracing::warn!("cannot destroy a queue pair, which leaks: {error}");
-        }
     }
 }
 
@@ -293,66 +365,19 @@ impl std::fmt::Debug for VerbsQueuePair {
     }
 }
 
-/// Creates a queue pair; with less inline room where the device does not have as much.
-fn create_raw(
-    queue: &RawCompletionQueue,
-    wanted: &QueuePairCaps,
-) -> Result<(NonNull<ibv_qp>, QueuePairCaps), FabricError> {
-    let context = &queue.context;
-    let mut inline = wanted.max_inline;
-    let raw = loop {
-        let mut attributes = init_attributes(queue, wanted, inline);
-        // SAFETY: domain and completion queue are alive.
-        let raw = unsafe { (context.library.ibv_create_qp)(context.domain.as_ptr(), &raw mut attributes) };
-        match NonNull::new(raw) {
-            Some(raw) => break raw,
-            None if inline > 0 => inline /= 2,
-            None => {
-                return Err(FabricError::call("ibv_create_qp", &context.name, last_errno()).with_hint(&format!(
-                    "asked for {} requests of {} entries each; fewer queue pairs or a smaller depth may fit, and \
-                     ENOMEM may also mean RLIMIT_MEMLOCK",
-                    wanted.send_depth, wanted.max_sge
-                )));
-            }
-        }
-    };
-    let mut granted = init_attributes(queue, wanted, inline);
-    let mut ignored = no_attributes();
-    // SAFETY: the queue pair was just made; the library fills both structures.
-    let code = unsafe {
-        (context.library.ibv_query_qp)(
-            raw.as_ptr(),
-            &raw mut ignored,
-            mask::IBV_QP_CAP.0 as c_int,
-            &raw mut granted,
-        )
-    };
-    if let Err(error) = context.check("ibv_query_qp", code) {
-        // SAFETY: made above and not used yet.
-        unsafe { (context.library.ibv_destroy_qp)(raw.as_ptr()) };
-        return Err(error);
-    }
-    let caps = QueuePairCaps {
-        send_depth: granted.cap.max_send_wr.max(wanted.send_depth),
-        max_sge: granted.cap.max_send_sge.max(wanted.max_sge),
-        max_inline: granted.cap.max_inline_data,
-    };
-    Ok((raw, caps))
-}
-
-fn init_attributes(queue: &RawCompletionQueue, wanted: &QueuePairCaps, inline: u32) -> ibv_qp_init_attr {
+fn init_attributes(queue: &RawCompletionQueue, caps: &QueuePairCaps) -> ibv_qp_init_attr {
     ibv_qp_init_attr {
         qp_context: null_mut(),
         send_cq: queue.cq.as_ptr(),
         recv_cq: queue.cq.as_ptr(),
         srq: null_mut(),
         cap: ibv_qp_cap {
-            max_send_wr: wanted.send_depth,
+            max_send_wr: caps.send_depth,
             // No receive is ever posted; one is the least that every driver takes.
             max_recv_wr: 1,
-            max_send_sge: wanted.max_sge,
+            max_send_sge: caps.max_sge,
             max_recv_sge: 1,
-            max_inline_data: inline,
+            max_inline_data: caps.max_inline,
         },
         qp_type: ibv_qp_type::IBV_QPT_RC,
         sq_sig_all: 0,

@@ -4,6 +4,7 @@ mod allocations;
 mod context;
 mod file_symbols;
 mod files;
+mod registration;
 mod runtime;
 mod stream;
 mod symbols;

@@ -29,7 +29,7 @@ const ERROR_CONTEXT_IS_DESTROYED: c_int = 709;
 const ATTRIBUTE_CONTEXT: c_int = 1;
 const ATTRIBUTE_MEMORY_TYPE: c_int = 2;
 const ATTRIBUTE_IS_MANAGED: c_int = 8;
-const ATTRIBUTE_DEVICE_ORDINAL: c_int = 9;
+pub(super) const ATTRIBUTE_DEVICE_ORDINAL: c_int = 9;
 const MEMORY_TYPE_HOST: u32 = 1;
 const IPC_LAZY_PEER_ACCESS: u32 = 1;
 const RANGE_HANDLE_DMA_BUF: c_int = 1;
@@ -76,7 +76,7 @@ impl CudaRuntime {
         self.driver().map(|_| Arc::clone(&self.symbols))
     }
 
-    fn device(&self, ordinal: i32) -> Result<c_int, GpuError> {
+    pub(super) fn device(&self, ordinal: i32) -> Result<c_int, GpuError> {
         let (driver, mut device) = (self.driver()?, 0);
         // SAFETY: the out parameter is valid.
         driver.check("cuDeviceGet", unsafe { (driver.device_get)(&raw mut device, ordinal) })?;
@@ -263,6 +263,7 @@ impl GpuRuntime for CudaRuntime {
     fn dma_buf(&self, address: u64, length: u64) -> Result<DmaBufExport, GpuError> {
         let driver = self.driver()?;
         let operation = "export a dma-buf";
+        self.require_dma_bufs(address)?;
         let export = driver.handle_for_range.ok_or(GpuError::Unsupported { runtime: NAME, operation })?;
         // The driver wants whole pages of the host.
         let Pages { start, bytes, offset } = Pages::around(NAME, operation, address, length)?;
@@ -276,5 +277,17 @@ impl GpuRuntime for CudaRuntime {
         }
         // SAFETY: the driver has just made this descriptor for us, and nothing else knows it.
         Ok(DmaBufExport { fd: unsafe { OwnedFd::from_raw_fd(fd) }, offset })
+    }
+
+    fn allocation(&self, address: u64) -> Result<(u64, u64), GpuError> {
+        self.allocation_at(address)
+    }
+
+    fn synchronise_copies(&self, address: u64) -> Result<(), GpuError> {
+        self.set_sync_memops(address)
+    }
+
+    fn writes_need_flush(&self, address: u64) -> bool {
+        self.is_before_hopper(address)
     }
 }

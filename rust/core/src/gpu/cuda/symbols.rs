@@ -67,12 +67,14 @@ symbols! {
     error_string: "cuGetErrorString" = fn(c_int, *mut *const c_char);
     device_count: "cuDeviceGetCount" = fn(*mut c_int);
     device_get: "cuDeviceGet" = fn(*mut c_int, c_int);
+    device_attribute: "cuDeviceGetAttribute" = fn(*mut c_int, c_int, c_int);
     pci_bus_id: "cuDeviceGetPCIBusId" = fn(*mut c_char, c_int, c_int);
     primary_context: "cuDevicePrimaryCtxRetain" = fn(*mut *mut c_void, c_int);
     get_context: "cuCtxGetCurrent" = fn(*mut *mut c_void);
     context_device: "cuCtxGetDevice" = fn(*mut c_int);
     set_context: "cuCtxSetCurrent" = fn(*mut c_void);
     pointer_attribute: "cuPointerGetAttribute" = fn(*mut c_void, c_int, u64);
+    set_pointer_attribute: "cuPointerSetAttribute" = fn(*const c_void, c_int, u64);
     address_range: "cuMemGetAddressRange_v2" = fn(*mut u64, *mut usize, u64);
     memcpy_async: "cuMemcpyAsync" = fn(u64, u64, usize, *mut c_void);
     stream_create: "cuStreamCreate" = fn(*mut *mut c_void, c_uint);

@@ -30,6 +30,9 @@ struct Played {
     allocations: Vec<u64>,
     /// They are mappings of `cuMemMap`.
     mapped: bool,
+    /// What the GPU answers; nothing else is known.
+    attributes: std::collections::HashMap<c_int, c_int>,
+    set: Vec<(c_int, u32, u64)>,
 }
 
 thread_local! {
@@ -59,6 +62,16 @@ unsafe extern "C" fn pci_bus_id(text: *mut c_char, _: c_int, device: c_int) -> c
     assert!(device >= 10, "a device, not an ordinal");
     // SAFETY: the runtime under test gives room for more than this.
     unsafe { text.copy_from_nonoverlapping(c"0000:3B:00.0".as_ptr(), 13) };
+    0
+}
+unsafe extern "C" fn device_attribute(value: *mut c_int, attribute: c_int, device: c_int) -> c_int {
+    assert!(device >= 10, "a device, not an ordinal");
+    driver(|driver| driver.attributes.get(&attribute).map_or(1, |answer| out(value, *answer)))
+}
+unsafe extern "C" fn set_pointer_attribute(value: *const c_void, attribute: c_int, address: u64) -> c_int {
+    // SAFETY: the value of every attribute that is set is a 32-bit integer.
+    let value = unsafe { *value.cast::<u32>() };
+    driver(|driver| driver.set.push((attribute, value, address)));
     0
 }
 unsafe extern "C" fn primary_context(context: *mut *mut c_void, device: c_int) -> c_int {
@@ -207,12 +220,14 @@ fn played() -> CudaRuntime {
         error_string,
         device_count,
         device_get,
+        device_attribute,
         pci_bus_id,
         primary_context,
         get_context,
         context_device,
         set_context,
         pointer_attribute,
+        set_pointer_attribute,
         address_range,
         memcpy_async,
         stream_create: create,
@@ -350,6 +365,40 @@ fn a_dma_buf_covers_whole_pages() {
     assert_eq!(export.offset, 100);
     assert_eq!(driver(|driver| driver.range), Some((GPU, 3 * page)));
     assert!(matches!(cuda.dma_buf(u64::MAX, u64::MAX), Err(GpuError::Malformed { .. })));
+}
+
+#[test]
+fn a_gpu_that_says_it_has_no_dma_bufs_is_not_asked_for_one() {
+    const DMA_BUF_SUPPORTED: c_int = 124;
+    let cuda = played();
+    let answers = |supported: c_int| {
+        driver(|driver| driver.attributes.insert(DMA_BUF_SUPPORTED, supported));
+        driver(|driver| driver.range = None);
+        (cuda.dma_buf(GPU, 4096), driver(|driver| driver.range.is_some()))
+    };
+    let (refused, asked) = answers(0);
+    let refused = refused.unwrap_err().to_string();
+    assert!(!asked && refused.contains("CU_DEVICE_ATTRIBUTE_DMA_BUF_SUPPORTED"), "{refused}");
+    assert!(answers(1).0.is_ok());
+}
+
+#[test]
+fn gpus_before_hopper_and_unknown_ones_are_flushed() {
+    const COMPUTE_CAPABILITY_MAJOR: c_int = 75;
+    let cuda = played();
+    assert_eq!(cuda.gpu_count(), Ok(2), "initialised");
+    assert!(cuda.writes_need_flush(GPU), "the driver does not say");
+    for (major, flush) in [(8, true), (9, false), (10, false)] {
+        driver(|driver| driver.attributes.insert(COMPUTE_CAPABILITY_MAJOR, major));
+        assert_eq!(cuda.writes_need_flush(GPU), flush, "compute capability {major}.0");
+    }
+}
+
+#[test]
+fn copies_are_made_synchronous_by_the_documented_attribute() {
+    let cuda = played();
+    cuda.synchronise_copies(GPU + 64).unwrap();
+    assert_eq!(driver(|driver| driver.set.clone()), [(6, 1, GPU + 64)]);
 }
 
 #[test]

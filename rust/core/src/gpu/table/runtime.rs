@@ -248,6 +248,24 @@ impl GpuRuntime for TableRuntime {
         }
     }
 
+    /// By the driver below.
+    fn allocation(&self, address: u64) -> Result<(u64, u64), GpuError> {
+        match self.driver_of(address) {
+            Some((driver, _)) => driver.allocation(address),
+            None => Err(unsupported("name the allocation around an address")),
+        }
+    }
+
+    /// By the driver below; the table has no such setting.
+    fn synchronise_copies(&self, address: u64) -> Result<(), GpuError> {
+        self.driver_of(address).map_or(Ok(()), |(driver, _)| driver.synchronise_copies(address))
+    }
+
+    /// The table does not say. The driver below does; other GPUs may need it.
+    fn writes_need_flush(&self, address: u64) -> bool {
+        self.driver_of(address).is_none_or(|(driver, _)| driver.writes_need_flush(address))
+    }
+
     fn map_for_cpu(&self, address: u64, length: u64) -> Result<Option<u64>, GpuError> {
         let table = self.table();
         let (Some(map), Some(_)) = (table.gdr_ptr_mmap, table.gdr_ptr_munmap) else { return Ok(None) };

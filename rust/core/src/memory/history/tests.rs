@@ -6,7 +6,12 @@ use super::*;
 use crate::memory::RemoteRegions;
 
 fn region(number: u64) -> RemoteRegion {
-    RemoteRegion { base: number << 12, size: 1 << 12, rkey: number as u32, read_only: false }
+    RemoteRegion { base: number << 12, size: 1 << 12, rkey: number as u32, read_only: false, flush: false }
+}
+
+/// A region of one segment: its id, if there is room for it.
+fn add(history: &mut History, region: RemoteRegion) -> Option<u64> {
+    history.add(&[region]).next()
 }
 
 fn ids(changes: &RegionChanges) -> Vec<u64> {
@@ -22,7 +27,7 @@ fn tell(history: &History, cursor: &mut Cursor) -> Vec<RegionChanges> {
 fn a_peer_gets_the_changes_that_are_new_to_it() {
     let mut history = History::default();
     for number in 1..=3 {
-        history.add(region(number));
+        add(&mut history, region(number));
     }
     let (table, mut cursor) = history.table();
     assert_eq!(
@@ -31,24 +36,47 @@ fn a_peer_gets_the_changes_that_are_new_to_it() {
     );
     assert_eq!(history.next(&mut cursor), None, "the table has all");
     history.remove(2);
-    history.add(region(9));
+    add(&mut history, region(9));
     let told = tell(&history, &mut cursor);
     let [gone, new] = &told[..] else { panic!("{told:?}") };
     assert_eq!((gone.change, ids(gone), gone.version), (Change::Remove, vec![2], 4));
     assert_eq!((new.change, ids(new), new.version), (Change::Add, vec![5], 5));
     // A region that is added and removed between two reads is not announced.
-    history.add(region(10));
+    add(&mut history, region(10));
     history.remove(6);
     let told = tell(&history, &mut cursor);
     assert_eq!(told.len(), 1);
     assert!(told[0].entries.is_empty() && told[0].version == 7);
 }
 
+/// The segments of a region have ids in a row, wherever a table or a frame ends between them.
+#[test]
+fn segments_are_told_one_by_one() {
+    let limits = Limits { announced: 6, table: 2, removed: 10, entries: 2 };
+    let mut history = History::new(limits);
+    let segments: Vec<_> = (1..=5).map(region).collect();
+    assert_eq!(history.add(&segments), 1..6);
+    assert!(history.add(&segments[..2]).is_empty(), "there is no room for both");
+    assert_eq!(history.version(), 5);
+    let (table, mut cursor) = history.table();
+    assert_eq!(
+        table.iter().map(|entry| (entry.id, entry.continues)).collect::<Vec<_>>(),
+        [(1, false), (2, true)]
+    );
+    let told = tell(&history, &mut cursor);
+    let flags: Vec<_> =
+        told.iter().flat_map(|changes| &changes.entries).map(|entry| (entry.id, entry.flags)).collect();
+    assert_eq!(flags, [3, 4, 5].map(|id| (id, AnnouncedRegion::CONTINUES)));
+    (1..6).for_each(|id| history.remove(id));
+    let gone: Vec<_> = tell(&history, &mut cursor).iter().flat_map(ids).collect();
+    assert_eq!(gone, [1, 2, 3, 4, 5]);
+}
+
 #[test]
 fn regions_beyond_the_table_are_announced_afterwards() {
     let mut history = History::new(Limits { table: 2, ..Limits::default() });
     for number in 1..=5 {
-        history.add(region(number));
+        add(&mut history, region(number));
     }
     let (table, mut cursor) = history.table();
     assert_eq!(table.len(), 2);
@@ -66,7 +94,7 @@ fn regions_beyond_the_table_are_announced_afterwards() {
 fn a_peer_that_has_missed_too_much_begins_anew() {
     let mut history = History::new(Limits { removed: 2, entries: 2, ..Limits::default() });
     for number in 1..=8 {
-        history.add(region(number));
+        add(&mut history, region(number));
     }
     let (_, mut cursor) = history.table();
     for id in 1..=3 {
@@ -88,16 +116,16 @@ fn a_peer_that_has_missed_too_much_begins_anew() {
 #[test]
 fn too_many_regions_are_not_announced() {
     let mut history = History::new(Limits { announced: 1, ..Limits::default() });
-    assert_eq!(history.add(region(1)), Some(1));
-    assert_eq!(history.add(region(2)), None);
+    assert_eq!(add(&mut history, region(1)), Some(1));
+    assert_eq!(add(&mut history, region(2)), None);
     history.remove(1);
-    assert_eq!(history.add(region(2)), Some(3));
+    assert_eq!(add(&mut history, region(2)), Some(3));
 }
 
 #[test]
 fn peers_learn_of_a_key_that_is_in_use_again() {
     let mut history = History::default();
-    history.add(region(7));
+    add(&mut history, region(7));
     let (_, mut cursor) = history.table();
     history.remove(1);
     tell(&history, &mut cursor);
@@ -110,12 +138,21 @@ fn peers_learn_of_a_key_that_is_in_use_again() {
 fn peers_learn_what_is_read_only() {
     let mut history = History::default();
     let mut cursor = history.table().1;
-    history.add(RemoteRegion { read_only: true, ..region(1) });
-    history.add(region(2));
+    add(&mut history, RemoteRegion { read_only: true, ..region(1) });
+    add(&mut history, region(2));
     let flags = |told: &[RegionChanges]| told[0].entries.iter().map(|entry| entry.flags).collect::<Vec<_>>();
     assert_eq!(flags(&tell(&history, &mut cursor)), [AnnouncedRegion::READ_ONLY, 0]);
     let (table, _) = history.table();
     assert_eq!(table.iter().map(|entry| entry.read_only).collect::<Vec<_>>(), [true, false]);
+}
+
+#[test]
+fn peers_learn_what_is_flushed() {
+    let mut history = History::default();
+    let mut cursor = history.table().1;
+    history.add(&[RemoteRegion { flush: true, ..region(1) }]);
+    assert_eq!(tell(&history, &mut cursor)[0].entries[0].flags, AnnouncedRegion::FLUSH);
+    assert!(history.table().0[0].flush);
 }
 
 /// Events of a history and of the peers of its engine.
@@ -150,7 +187,7 @@ proptest! {
             match event {
                 Event::Add => {
                     number += 1;
-                    live.insert(history.add(region(number)).unwrap(), region(number));
+                    live.insert(add(&mut history, region(number)).unwrap(), region(number));
                 }
                 Event::Remove(which) if !live.is_empty() => {
                     let id = *live.keys().nth(which.index(live.len())).unwrap();
@@ -195,10 +232,10 @@ proptest! {
 fn a_key_in_use_is_announced_for_every_region_that_had_it() {
     let mut history = History::default();
     let same_key = |number| RemoteRegion { rkey: 0, ..region(number) };
-    let ids_of = [1, 2].map(|number| history.add(same_key(number)).unwrap());
+    let ids_of = [1, 2].map(|number| add(&mut history, same_key(number)).unwrap());
     let (_, mut cursor) = history.table();
     history.remove(ids_of[0]);
-    let third = history.add(same_key(3)).unwrap();
+    let third = add(&mut history, same_key(3)).unwrap();
     history.remove(ids_of[1]);
     assert!(history.key_in_use(0));
     let told = tell(&history, &mut cursor);
@@ -212,9 +249,9 @@ fn a_key_in_use_is_announced_for_every_region_that_had_it() {
 #[test]
 fn long_ids_are_for_peers_that_get_none() {
     let mut history = History::default();
-    let first = history.add(region(1)).unwrap();
+    let first = add(&mut history, region(1)).unwrap();
     history.version = u64::from(u32::MAX);
-    let second = history.add(region(2)).unwrap();
+    let second = add(&mut history, region(2)).unwrap();
     let (table, mut cursor) = history.table();
     assert_eq!(table.iter().map(|entry| (entry.id, entry.rkey)).collect::<Vec<_>>(), [(1, 1), (0, 2)]);
     assert_eq!((first, cursor.version()), (1, 1));

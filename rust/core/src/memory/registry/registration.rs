@@ -4,13 +4,16 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
-use super::RegistryError;
-use crate::fabric::{Access, Backing, Device, DmaBuf, FabricError, MemoryRange, MemoryRegion, SharedFile};
+use super::{RegistryError, pieces};
+use crate::fabric::{Access, Backing, Device, DmaBuf, MemoryRange, SharedFile};
 use crate::memory::allocation::{AllocationUse, BeingFreed};
-use crate::memory::gpu_memory::{CpuMapping, check_range, export, probe};
+use crate::memory::flush::Flush;
+use crate::memory::gpu_memory::{check_range, probe, synchronise_copies};
 use crate::memory::host_inspection::HostInspection;
+use crate::memory::nic_registration::register_for_nic;
 use crate::memory::process_regions;
 use crate::memory::region::{MemoryKind, Region, RegionId};
+use crate::memory::segment::{Segment, Segments};
 use crate::memory::unreachable::UnreachableMemory;
 use crate::observe::{EventKind, event_log, process_counts};
 
@@ -40,9 +43,13 @@ impl Registration {
     }
 
     /// [`Registration::make`], and counts it.
-    pub(super) fn make_counted(&self, device: &dyn Device) -> Result<Arc<Region>, RegistryError> {
+    pub(super) fn make_counted(
+        &self,
+        device: &dyn Device,
+        flush: Flush,
+    ) -> Result<Arc<Region>, RegistryError> {
         let since = Instant::now();
-        let made = self.make(device);
+        let made = self.make(device, flush);
         process_counts().registration_took(since.elapsed());
         if let Err(error) = &made {
             process_counts().registration_failed();
@@ -58,7 +65,7 @@ impl Registration {
     }
 
     /// Has the device register the range. May take long: called without a lock.
-    fn make(&self, device: &dyn Device) -> Result<Arc<Region>, RegistryError> {
+    fn make(&self, device: &dyn Device, flush: Flush) -> Result<Arc<Region>, RegistryError> {
         let Self { range: (address, length), kind, access, announced, dma_buf, file } = *self;
         let of_engine = kind != MemoryKind::Gpu && dma_buf.is_none();
         let allocation = of_engine.then(|| AllocationUse::of_range(address, length)).transpose();
@@ -93,44 +100,27 @@ impl Registration {
         let registered = match (kind, declared) {
             // No CPU may touch it: only the GPU runtime moves it.
             (MemoryKind::Gpu, _) if !registers_gpu_memory => {
-                Ok(Arc::new(UnreachableMemory) as Arc<dyn MemoryRegion>)
+                Ok(Segments::of_one(Segment::new(address, length, Arc::new(UnreachableMemory))))
             }
-            (_, MemoryKind::Host) => device.register(&range),
-            _ if !registers_gpu_memory || dma_buf.is_some() => device.register(&range),
+            (_, MemoryKind::Host) => pieces::register(device, &range),
+            _ if !registers_gpu_memory || dma_buf.is_some() => pieces::register(device, &range),
             _ => register_for_nic(device, &range, kind == MemoryKind::Gpu),
         };
-        let memory = registered.map_err(|error| look.explain(error))?;
+        let segments = registered.map_err(|error| look.explain(error))?;
+        let by_nic_on_gpu = kind == MemoryKind::Gpu && registers_gpu_memory;
+        if by_nic_on_gpu {
+            synchronise_copies(address, length);
+        }
+        let flush = by_nic_on_gpu && access.remote_write && flush.of_gpu_memory(address);
         // Memory that is not anonymous may be gone when the CPU comes to copy a payload out of it.
         let readable = kind == MemoryKind::Host
             && look.backing == Backing::Anonymous
             && (declared == MemoryKind::Host || of_host && look.is_readable(address, length));
-        let region = Region::new(next_id(), &range, kind, readable, announced, memory).within(allocation);
+        let region = Region::new(next_id(), &range, kind, readable, announced, segments);
+        let region = region.within(allocation).flushed(flush);
         process_regions::add(&region);
         Ok(Arc::new(region))
     }
-}
-
-/// Registers what may be GPU memory, in the ways there are: by a dma-buf, by a mapping that the GPU runtime
-/// makes for it, by its own address, which the kernel may know. A runtime without IPC handles cannot recognise GPU
-/// memory, so it is asked for the mapping of anything that the caller has not declared to be host memory.
-fn register_for_nic(
-    device: &dyn Device,
-    range: &MemoryRange,
-    on_gpu: bool,
-) -> Result<Arc<dyn MemoryRegion>, FabricError> {
-    if on_gpu
-        && device.attributes().dma_buf
-        && let Some((dma_buf, _open)) = export(range.address, range.length)
-    {
-        match device.register(&MemoryRange { dma_buf: Some(dma_buf), ..*range }) {
-            Ok(memory) => return Ok(memory),
-            Err(error) => tracing::info!(
-                "cannot register GPU memory by dma-buf: {error}; registered by its address instead"
-            ),
-        }
-    }
-    let mapping = CpuMapping::of(range.address, range.length);
-    device.register(&MemoryRange { cpu_address: mapping.as_ref().map(CpuMapping::address), ..*range })
 }
 
 /// Whether a region has the rights that its range would be registered with now.

@@ -84,7 +84,7 @@ fn the_key_of_host_memory_is_that_of_the_regions_as_they_are() {
         let range = (start + offset, length);
         registry.register_apart(range, MemoryKind::Host, access, true, None, None).unwrap()
     };
-    let key_of = |id| registry.snapshot().by_id(id).map(|region| region.lkey);
+    let key_of = |id| registry.snapshot().by_id(id).map(|region| region.lkey());
     let wide = register(&registry, 0, 8192, Access::FULL);
     let by_address = |offset, length| registry.host_key(None, start + offset, length, true);
     assert_eq!(by_address(4096, 4096), key_of(wide));

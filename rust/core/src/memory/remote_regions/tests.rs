@@ -4,7 +4,15 @@ use super::*;
 use crate::memory::RemoteCheck;
 
 fn entry(id: u32) -> RegionEntry {
-    RegionEntry { base: u64::from(id) << 12, size: 1 << 12, rkey: id, id, read_only: false }
+    RegionEntry {
+        base: u64::from(id) << 12,
+        size: 1 << 12,
+        rkey: id,
+        id,
+        read_only: false,
+        flush: false,
+        continues: false,
+    }
 }
 
 fn named(id: u64) -> AnnouncedRegion {
@@ -17,8 +25,16 @@ fn changes(version: u64, change: Change, entries: &[AnnouncedRegion]) -> RegionC
 
 #[test]
 fn checks_by_key_in_64_bits() {
-    let region = RemoteRegion { base: 0x1000, size: 0x1000, rkey: 7, read_only: false };
-    let of = |base| RegionEntry { base, size: 0x1000, rkey: 7, id: 0, read_only: false };
+    let region = RemoteRegion { base: 0x1000, size: 0x1000, rkey: 7, read_only: false, flush: false };
+    let of = |base| RegionEntry {
+        base,
+        size: 0x1000,
+        rkey: 7,
+        id: 0,
+        read_only: false,
+        flush: false,
+        continues: false,
+    };
     let table = RemoteRegions::new(&[of(0x1000), of(0x9000)]).table();
     assert_eq!(table.check(7, 0x1800, 0x800), RemoteCheck::Inside(region));
     assert_eq!(table.check(7, 0x1800, 0x801), RemoteCheck::Outside);
@@ -26,6 +42,22 @@ fn checks_by_key_in_64_bits() {
     assert_eq!(table.check(8, 0x1800, 1), RemoteCheck::UnknownKey);
     assert_eq!(table.find(0x9000, 0x1000).map(|region| region.base), Some(0x9000));
     assert_eq!(table.find(u64::MAX - 1, 64), None);
+}
+
+#[test]
+fn flushed_regions_are_known_and_make_unknown_keys_suspect() {
+    let regions = RemoteRegions::new(&[entry(1)]);
+    assert!(!regions.table().flushes_unknown());
+    let flagged = AnnouncedRegion { flags: AnnouncedRegion::FLUSH, ..named(3) };
+    regions.apply(&changes(4, Change::Add, &[flagged, named(4)])).unwrap();
+    let flush = |id: u32| match regions.table().check(id, u64::from(id) << 12, 16) {
+        RemoteCheck::Inside(region) => region.flush,
+        other => panic!("{other:?}"),
+    };
+    assert_eq!([1, 3, 4].map(flush), [false, true, false]);
+    regions.apply(&changes(5, Change::Remove, &[flagged])).unwrap();
+    assert!(regions.table().flushes_unknown());
+    assert!(RemoteRegions::new(&[RegionEntry { flush: true, ..entry(1) }]).table().flushes_unknown());
 }
 
 #[test]
@@ -153,6 +185,63 @@ fn regions_that_come_and_go_leave_little_behind() {
     assert!(regions.table().levels.len() < 20);
 }
 
+/// Segments of one region are known as such, whichever way they come; what merely lies behind it is another region.
+#[test]
+fn segments_of_a_region_hold_what_none_of_them_holds() {
+    let further = |id: u32| RegionEntry { continues: true, ..entry(id) };
+    let named = |id: u64| AnnouncedRegion { flags: AnnouncedRegion::CONTINUES, ..named(id) };
+    // 1 to 4 are one region, told in part by the table; 5 is another one. 7 says that it continues 6, which is not there.
+    let regions = RemoteRegions::new(&[entry(1), further(2)]);
+    regions.apply(&changes(4, Change::Add, &[named(3), named(4)])).unwrap();
+    regions.apply(&changes(5, Change::Add, &[AnnouncedRegion { flags: 0, ..named(5) }])).unwrap();
+    regions.apply(&changes(7, Change::Add, &[named(7)])).unwrap();
+    let table = regions.table();
+    let key = |table: &RemoteTable, address, length| table.find(address, length).map(|region| region.rkey);
+    assert_eq!(key(&table, 0x1000, 0x4000), Some(1));
+    assert_eq!(key(&table, 0x2fff, 2), Some(2));
+    assert_eq!(key(&table, 0x3000, 0x1000), Some(3));
+    assert_eq!(
+        (key(&table, 0x4fff, 2), key(&table, 0x1000, 0x4001), key(&table, 0xfff, 2)),
+        (None, None, None)
+    );
+    assert_eq!(table.boundary_in(0x4fff, 2), Some(0x5000));
+    assert_eq!(table.boundary_in(0x7fff, 2), None, "nothing begins there");
+    let across = RemoteCheck::InSegments { read_only: false };
+    for rkey in 1..=4 {
+        assert_eq!(table.check(rkey, 0x1800, 0x2000), across, "the key of any of them");
+        assert_eq!(table.segment(rkey, 0x3001).map(|region| region.rkey), Some(3));
+        assert_eq!(table.check(rkey, 0x1800, 0x4000), RemoteCheck::Outside);
+    }
+    assert_eq!(table.check(5, 0x4fff, 2), RemoteCheck::Outside);
+    assert_eq!(table.check(7, 0x6fff, 2), RemoteCheck::Outside);
+    // Gone together: across a boundary, too.
+    let gone = [1, 2, 3, 4].map(|id| AnnouncedRegion { flags: 0, ..named(id) });
+    regions.apply(&changes(12, Change::Remove, &gone)).unwrap();
+    let table = regions.table();
+    assert_eq!(table.check(2, 0x2fff, 2), RemoteCheck::Removed);
+    assert_eq!(
+        (key(&table, 0x2fff, 2), key(&table, 0x2000, 1), key(&table, 0x5000, 1)),
+        (None, None, Some(5))
+    );
+}
+
+/// A peer that lies about what continues what gets regions of their own.
+#[test]
+fn what_does_not_lie_behind_is_no_segment() {
+    let first = entry(1);
+    for second in [
+        RegionEntry { base: 0x2001, ..entry(2) },
+        RegionEntry { base: 0x1000, ..entry(2) },
+        RegionEntry { read_only: true, ..entry(2) },
+        RegionEntry { id: 3, ..entry(2) },
+        RegionEntry { id: 0, ..entry(2) },
+    ] {
+        let regions = RemoteRegions::new(&[first, RegionEntry { continues: true, ..second }]);
+        assert_eq!(regions.table().check(1, 0x1fff, 2), RemoteCheck::Outside, "{second:?}");
+        assert!(regions.table().find(0x1fff, 2).is_none_or(|region| region.rkey == 2), "{second:?}");
+    }
+}
+
 proptest! {
     /// However changes are cut into frames, the table answers as a list does that is searched from end to end.
     #[test]
@@ -164,7 +253,7 @@ proptest! {
         let place = |id: u64| (id * 37 % 300, id * 11 % 70);
         let of = |id: u64| AnnouncedRegion { id, base: place(id).0, size: place(id).1, flags: 0, rkey: Some((id % 50) as u32) };
         let table: Vec<_> = (1..=first)
-            .map(|id| RegionEntry { base: of(id).base, size: of(id).size, rkey: of(id).rkey.unwrap(), id: id as u32 , read_only: false})
+            .map(|id| RegionEntry { base: of(id).base, size: of(id).size, rkey: of(id).rkey.unwrap(), id: id as u32, read_only: false, flush: false, continues: false })
             .collect();
         let regions = RemoteRegions::new(&table);
         let (mut live, mut next): (Vec<u64>, u64) = ((1..=first).collect(), first);

@@ -43,7 +43,7 @@ impl WorkerState {
             // What was outstanding when it was moved to ERROR had been carried out: no flush will say so.
             self.settle_lane(key.index());
         } else {
-            make_ready(lane, &mut self.ready);
+            make_ready(lane, &mut self.ready, self.limits.left(self.posted));
         }
     }
 
@@ -55,6 +55,10 @@ impl WorkerState {
         let Some(part) = self.parts.get(group.part) else { return };
         let part_index = group.part;
         let at = group.start as usize;
+        // A device that reports the oldest request instead of the one that failed has carried out all lists before this one: the
+        // last request of each is signaled, and its success came first.
+        let others = if lane.queue_pair.names_failed_request() { 1 } else { group.count as usize };
+        let last = (at + others).saturating_sub(1);
         group.retire(1);
         if group.count == 0 {
             lane.groups.pop_front();
@@ -68,8 +72,10 @@ impl WorkerState {
                 part.rewind = Some(at);
             }
         } else if let Some(owner) = part.owner {
+            let iov = part.list.iov(at);
             let failure = RequestFailure {
-                iov: part.list.iov(at),
+                iov,
+                last_iov: part.list.iov(last).max(iov),
                 status: completion.status,
                 vendor_error: completion.vendor_error,
                 reason: Some(lane.status.reason())
@@ -124,7 +130,7 @@ impl WorkerState {
             match lane.queue_pair.renew() {
                 Ok(()) => {
                     lane.set_health(LaneHealth::Healthy, "");
-                    make_ready(lane, &mut self.ready);
+                    make_ready(lane, &mut self.ready, self.limits.left(self.posted));
                     return;
                 }
                 Err(error) => {

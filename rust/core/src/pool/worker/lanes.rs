@@ -82,7 +82,8 @@ impl WorkerState {
         lane.note_paths();
         lane.status.counts.rebuilds.add(1);
         lane.set_health(LaneHealth::Healthy, "");
-        make_ready(lane, &mut self.ready);
+        let left = self.limits.left(self.posted);
+        make_ready(lane, &mut self.ready, left);
         Ok(replaced)
     }
 

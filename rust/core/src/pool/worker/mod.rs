@@ -51,6 +51,14 @@ pub struct WorkerLimits {
     pub poll: usize,
 }
 
+impl WorkerLimits {
+    /// Credits left, with so many requests outstanding.
+    #[inline(always)]
+    pub(super) fn left(&self, posted: u32) -> u32 {
+        self.posted.saturating_sub(posted)
+    }
+}
+
 /// What a step did.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct StepReport {
@@ -345,6 +353,7 @@ fn condemn(early_ends: &EarlyEnds, owner: &dyn PartOwner, state: EndState, reaso
             owner,
             RequestFailure {
                 iov: 0,
+                last_iov: 0,
                 status: CompletionStatus::Flushed,
                 vendor_error: 0,
                 reason: reason.to_owned(),

@@ -57,7 +57,8 @@ impl WorkerState {
         if lane.posts_at_once() {
             // Nothing stands before it: posted without the detour through the queues.
             loop {
-                match post_list(lane, part, index, &mut self.posted, &self.limits, &self.counters) {
+                let share = lane.share(self.limits.left(self.posted));
+                match post_list(lane, part, index, &mut self.posted, share, &self.limits, &self.counters) {
                     ListEnd::Posted(0) | ListEnd::Full => break,
                     ListEnd::Posted(_) if part.is_posted() => return,
                     ListEnd::Posted(_) => {}
@@ -77,7 +78,7 @@ impl WorkerState {
         part.waiting = true;
         self.unposted += 1;
         lane.turns.push_back(&mut self.parts, part_index);
-        make_ready(lane, &mut self.ready);
+        make_ready(lane, &mut self.ready, self.limits.left(self.posted));
     }
 
     /// Posts lists, one lane after the other, until credits or work run out. Answers the requests posted.
@@ -117,7 +118,10 @@ impl WorkerState {
         if failed {
             limits.list = usize::from(part.outstanding > 0 && lane.is_cut_short());
         }
-        let end = post_list(lane, part, part_index, &mut self.posted, &limits, &self.counters);
+        let left = limits.left(self.posted);
+        // What ends a list that was cut short is posted whatever the lane's share: only its completion makes room again.
+        let share = if lane.is_cut_short() { lane.room(left).min(1) } else { 0 }.max(lane.share(left));
+        let end = post_list(lane, part, part_index, &mut self.posted, share, &limits, &self.counters);
         if let ListEnd::Refused(errno) = end {
             self.post_refused(index, part_index, errno);
             return end;
@@ -128,7 +132,7 @@ impl WorkerState {
             self.queue_part(index, part_index);
         }
         if let Some(lane) = self.lanes.at(index) {
-            make_ready(lane, &mut self.ready);
+            make_ready(lane, &mut self.ready, self.limits.left(self.posted));
         }
         end
     }
@@ -141,7 +145,8 @@ impl WorkerState {
         let Some(part_index) = lane.groups.back().map(|group| group.part) else { return };
         let Some(part) = self.parts.get(part_index).filter(|part| !part.is_posted()) else { return };
         let limits = WorkerLimits { list: 1, ..self.limits };
-        post_list(lane, part, part_index, &mut self.posted, &limits, &self.counters);
+        let room = lane.room(limits.left(self.posted));
+        post_list(lane, part, part_index, &mut self.posted, room, &limits, &self.counters);
         if part.waiting && part.is_posted() {
             part.waiting = false;
             self.unposted -= 1;
@@ -157,6 +162,7 @@ impl WorkerState {
         if let Some(owner) = part.owner {
             let failure = RequestFailure {
                 iov: part.list.iov(part.cursor),
+                last_iov: part.list.iov(part.cursor),
                 status: CompletionStatus::LocalQpOperation,
                 vendor_error: 0,
                 reason: reason.clone(),
@@ -187,18 +193,18 @@ fn note_begin(part: &mut Part, is_measured: bool, slow_clock: &mut SlowClock, co
     }
 }
 
-/// Posts the next list of a part.
+/// Posts the next list of a part, of so many requests at most as its lane's `share` is.
 #[inline(always)]
 fn post_list(
     lane: &mut Lane,
     part: &mut Part,
     part_index: u32,
     posted: &mut u32,
+    share: u32,
     limits: &WorkerLimits,
     counters: &WorkerCounters,
 ) -> ListEnd {
-    let free = lane.depth.saturating_sub(lane.outstanding).min(limits.posted - *posted);
-    let most = limits.list.min(free as usize);
+    let most = limits.list.min(share as usize);
     if most == 0 {
         return ListEnd::Posted(0);
     }

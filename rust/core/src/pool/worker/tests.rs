@@ -6,7 +6,7 @@ use std::sync::Arc;
 use super::fake_nic::FakeNic;
 use super::*;
 use crate::fabric::{Access, CompletionStatus, Opcode, QueuePairCaps, SoftwareOptions, software};
-use crate::memory::{MemoryKind, Region, Registry};
+use crate::memory::{LocalRange, MemoryKind, Region, Registry};
 use crate::observe::{Amount, TransferSource, TransferTotals, WorkerCounters};
 use crate::pool::{LaneHealth, LaneSetup, LaneStatus};
 use crate::transfer::{CheckedIov, Cutter, SlicePolicy, TimeLimit, TransferRecord};
@@ -322,8 +322,9 @@ fn a_lease_ends_with_its_part() {
     let mut bench = Bench::new();
     let memory = vec![0_u8; 4096];
     let (_registry, region) = register(&memory);
+    let local = LocalRange::within(&region, region.address, region.length).unwrap();
     let (part, list, recent) = bench.state.acquire_part(bench.lane).unwrap();
-    list.lease = recent.replace(&region).map(|(_, lease)| lease);
+    list.lease = recent.replace(&region, local);
     assert!(list.lease.is_some());
     bench.state.forget_region(region.id);
     assert!(region.in_use(), "the part has it");
@@ -331,9 +332,7 @@ fn a_lease_ends_with_its_part() {
     assert!(!region.in_use());
 
     let lane = bench.lane;
-    let recent = |bench: &mut Bench| {
-        bench.state.lanes.get(lane).unwrap().recent.replace(&region).map(|(_, lease)| lease)
-    };
+    let recent = |bench: &mut Bench| bench.state.lanes.get(lane).unwrap().recent.replace(&region, local);
     let lease = recent(&mut bench);
     let record = TransferRecord::lasting();
     record.start(1, TimeLimit::NEVER);

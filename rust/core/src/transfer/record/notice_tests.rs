@@ -18,7 +18,13 @@ impl AtEnd for Told {
 }
 
 fn failure() -> RequestFailure {
-    RequestFailure { iov: 0, status: CompletionStatus::General, vendor_error: 0, reason: String::new() }
+    RequestFailure {
+        iov: 0,
+        last_iov: 0,
+        status: CompletionStatus::General,
+        vendor_error: 0,
+        reason: String::new(),
+    }
 }
 
 /// Has it told of the present generation. What ends it earlier is not remembered.

@@ -106,6 +106,7 @@ fn a_failure_keeps_its_details() {
     let live = table.find(id).unwrap();
     live.record().fail(crate::pool::RequestFailure {
         iov: 17,
+        last_iov: 17,
         status: crate::fabric::CompletionStatus::RemoteAccess,
         vendor_error: 9,
         reason: "why".to_owned(),

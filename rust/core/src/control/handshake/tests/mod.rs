@@ -106,13 +106,18 @@ fn regions(count: u64) -> Vec<RegionEntry> {
             rkey: index as u32 + 1,
             id: 0,
             read_only: false,
+            continues: false,
+            flush: false,
         })
         .collect()
 }
 
 /// The regions with the fields that only an engine of this kind gets.
 fn regions_of_ours(count: u64) -> Vec<RegionEntry> {
-    (1..).zip(regions(count)).map(|(id, region)| RegionEntry { id, read_only: true, ..region }).collect()
+    (1..)
+        .zip(regions(count))
+        .map(|(id, region)| RegionEntry { id, read_only: true, continues: true, ..region })
+        .collect()
 }
 
 fn side<'a>(gpu_index: i32, regions: &'a dyn Fn() -> Vec<RegionEntry>) -> LocalSide<'a> {

@@ -22,7 +22,7 @@ use crate::fabric::software::work::CONNECT_PATIENCE;
 use crate::fabric::software::wrong_keys::PeerRecord;
 use crate::fabric::{CompletionStatus, QpAddress};
 use crate::fork::OwnSocket;
-use answer::{Answer, Segment};
+use answer::{Answer, ReadRange};
 
 /// Bytes that one turn moves before other peers have theirs.
 const TURN: u64 = 1 << 20;
@@ -66,8 +66,8 @@ pub(in super::super) struct Server {
     /// Bytes of the first one that are moved.
     offset: u64,
     outgoing: Option<Answer>,
-    /// Room for the segments of the next answer.
-    segments: Vec<Segment>,
+    /// Room for the ranges of the next answer.
+    ranges_read: Vec<ReadRange>,
     /// Requests carried out, and how many of them the peer has been told of.
     done: u64,
     told: u64,
@@ -111,7 +111,7 @@ impl Server {
             pending: VecDeque::with_capacity(GROUP),
             offset: 0,
             outgoing: None,
-            segments: Vec::with_capacity(GROUP),
+            ranges_read: Vec::with_capacity(GROUP),
             done: 0,
             told: 0,
             emptied: false,

@@ -18,8 +18,8 @@ static ZEROES: [u8; 4096] = [0; 4096];
 #[derive(Debug)]
 pub(super) struct Answer {
     header: [u8; RESPONSE_SIZE],
-    segments: Vec<Segment>,
-    /// Bytes of all segments.
+    ranges_read: Vec<ReadRange>,
+    /// Bytes of all of them.
     length: u64,
     /// What the READs end with.
     trailer: Option<[u8; RESPONSE_SIZE]>,
@@ -31,7 +31,7 @@ pub(super) struct Answer {
 
 /// Memory that a READ asks for.
 #[derive(Debug)]
-pub(super) struct Segment {
+pub(super) struct ReadRange {
     pub(super) sequence: u64,
     pub(super) rkey: u32,
     pub(super) address: u64,
@@ -49,27 +49,27 @@ struct Ranges {
 impl Answer {
     pub(super) fn header(header: ResponseHeader) -> Self {
         let header = header.encode();
-        Self { header, segments: Vec::new(), length: 0, trailer: None, zeroes_from: None, sent: 0 }
+        Self { header, ranges_read: Vec::new(), length: 0, trailer: None, zeroes_from: None, sent: 0 }
     }
 
     /// The next bytes of READs in a row, or, if not `whole`, of one alone.
-    pub(super) fn data(segments: Vec<Segment>, whole: bool) -> Self {
-        let length = segments.iter().map(|segment| segment.length).sum::<u64>();
-        let sequence = |segment: Option<&Segment>| segment.map_or(0, |segment| segment.sequence);
-        let header = ResponseHeader::Data { sequence: sequence(segments.first()), length: length as u32 };
-        let last = ResponseHeader::Done { sequence: sequence(segments.last()) };
+    pub(super) fn data(ranges_read: Vec<ReadRange>, whole: bool) -> Self {
+        let length = ranges_read.iter().map(|range| range.length).sum::<u64>();
+        let sequence = |range: Option<&ReadRange>| range.map_or(0, |range| range.sequence);
+        let header = ResponseHeader::Data { sequence: sequence(ranges_read.first()), length: length as u32 };
+        let last = ResponseHeader::Done { sequence: sequence(ranges_read.last()) };
         let trailer = whole.then(|| last.encode());
-        Self { segments, length, trailer, ..Self::header(header) }
+        Self { ranges_read, length, trailer, ..Self::header(header) }
     }
 
-    pub(super) fn segments(&self) -> &[Segment] {
-        &self.segments
+    pub(super) fn ranges_read(&self) -> &[ReadRange] {
+        &self.ranges_read
     }
 
-    /// The room of its segments, empty again.
-    pub(super) fn into_room(mut self) -> Vec<Segment> {
-        self.segments.clear();
-        self.segments
+    /// The room of its ranges, empty again.
+    pub(super) fn into_room(mut self) -> Vec<ReadRange> {
+        self.ranges_read.clear();
+        self.ranges_read
     }
 
     /// Whether the last READ in it is done with it.
@@ -114,13 +114,13 @@ impl Answer {
         ranges.push(Range::of(self.header.get(self.sent as usize..).unwrap_or(&[])));
         let done = self.payload_sent();
         let mut start = 0;
-        for segment in &self.segments {
-            let end = start + segment.length;
+        for range in &self.ranges_read {
+            let end = start + range.length;
             if self.zeroes_from.is_some() || done >= end {
                 start = end;
                 continue;
             }
-            match pins.check(segment.rkey, segment.address, segment.length, Right::RemoteRead) {
+            match pins.check(range.rkey, range.address, range.length, Right::RemoteRead) {
                 Ok(_) => {}
                 Err(Unpinned::Full) => return ranges,
                 Err(Unpinned::Violation(_)) if ranges.to_first == 0 => {
@@ -131,7 +131,7 @@ impl Answer {
                 Err(Unpinned::Violation(_)) => return ranges,
             }
             let skip = done.saturating_sub(start);
-            ranges.push(Range::new(segment.address + skip, segment.length - skip));
+            ranges.push(Range::new(range.address + skip, range.length - skip));
             if ranges.to_first == 0 {
                 ranges.to_first = ranges.used;
             }
@@ -153,11 +153,11 @@ impl Answer {
     /// The memory at this place of the payload is not to be had.
     fn cannot_read(&mut self, place: u64) {
         let mut start = 0;
-        let failed = self.segments.iter().find(|segment| {
-            start += segment.length;
+        let failed = self.ranges_read.iter().find(|range| {
+            start += range.length;
             place < start
         });
-        let sequence = failed.map_or(0, |segment| segment.sequence);
+        let sequence = failed.map_or(0, |range| range.sequence);
         self.zeroes_from = Some(place);
         let failure = ResponseHeader::Failed { sequence, status: CompletionStatus::RemoteAccess };
         self.trailer = Some(failure.encode());

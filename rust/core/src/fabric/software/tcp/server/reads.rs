@@ -4,7 +4,7 @@ use std::os::fd::AsFd;
 
 use rustix::io::Errno;
 
-use super::answer::{Answer, Segment};
+use super::answer::{Answer, ReadRange};
 use super::{Server, Stop, WaitsFor};
 use crate::fabric::software::device_core::Core;
 use crate::fabric::software::table::Right;
@@ -15,17 +15,17 @@ impl Server {
     /// Prepares the answer to the READs that the group goes on with: a piece of a long one, or all of some in a row.
     pub(super) fn answer_reads(&mut self, core: &Core) {
         let mut pins = PinSet::new(core.regions.view());
-        let mut segments = std::mem::take(&mut self.segments);
+        let mut ranges_read = std::mem::take(&mut self.ranges_read);
         let (mut total, mut offset, mut whole) = (0, self.offset, true);
         for header in self.pending.iter().take(self.most_at_once()) {
             let left = u64::from(header.length) - offset;
             let fits = left <= WHOLE_READ - total;
             let is_good = header.action == FrameKind::Read && left > 0 && may_read(&mut pins, header);
-            if !is_good || (!fits && !segments.is_empty()) {
+            if !is_good || (!fits && !ranges_read.is_empty()) {
                 break;
             }
             let length = left.min(WHOLE_READ);
-            segments.push(Segment {
+            ranges_read.push(ReadRange {
                 sequence: header.sequence,
                 rkey: header.rkey,
                 address: header.remote_address + offset,
@@ -38,13 +38,13 @@ impl Server {
             }
             offset = 0;
         }
-        if segments.is_empty() {
+        if ranges_read.is_empty() {
             self.refuse(core);
             return;
         }
         // The answer says that all before it is done.
         self.told = self.done;
-        self.outgoing = Some(Answer::data(segments, whole));
+        self.outgoing = Some(Answer::data(ranges_read, whole));
     }
 
     pub(super) fn send(&mut self, core: &Core, budget: &mut u64) -> Result<(), Stop> {
@@ -56,8 +56,8 @@ impl Server {
         }
         if let Some(answer) = self.outgoing.take_if(|outgoing| outgoing.is_sent()) {
             self.note_answered(&answer);
-            if !answer.segments().is_empty() {
-                self.segments = answer.into_room();
+            if !answer.ranges_read().is_empty() {
+                self.ranges_read = answer.into_room();
             }
         }
         Ok(())
@@ -67,12 +67,12 @@ impl Server {
         if answer.has_failed() {
             self.fail();
         } else if answer.ends_reads() {
-            answer.segments().iter().for_each(|_| self.next_request());
+            answer.ranges_read().iter().for_each(|_| self.next_request());
             self.told = self.done;
             // Most often nothing has come meanwhile: epoll tells, without a call that finds nothing.
             self.emptied = self.pending.is_empty();
         } else {
-            self.offset += answer.segments().iter().map(|segment| segment.length).sum::<u64>();
+            self.offset += answer.ranges_read().iter().map(|range| range.length).sum::<u64>();
         }
     }
 }

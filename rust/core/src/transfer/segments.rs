@@ -1,0 +1,77 @@
+//! Iovs that are not inside one segment on each side: cut where one segment ends and the next begins, each piece with the keys of
+//! its segments.
+
+use super::cutter::{CheckedIov, Cutter, TooManyRequests};
+use super::region_resolver::{RegionResolver, local_error, remote_error};
+use super::{Iov, SubmitError};
+use crate::fabric::Opcode;
+use crate::memory::RemoteTable;
+
+/// The keys of the peer's end of an iov.
+#[derive(Debug)]
+pub(super) enum RemoteSegments {
+    /// One for all of it.
+    One(u32),
+    /// Where each segment ends, its key, and [`RemoteRegion::flush`](crate::memory::RemoteRegion::flush), from the segment with the first byte on.
+    Many(Vec<(u64, u32, bool)>),
+}
+
+impl RemoteSegments {
+    /// Those of the region that the iov's key is of; `None` if that region does not hold the iov.
+    pub(super) fn of(table: &RemoteTable, iov: &Iov) -> Option<Self> {
+        let mut at = iov.remote.address;
+        let (end, mut segments) = (at.checked_add(iov.length)?, Vec::new());
+        while at < end {
+            let segment = table.segment(iov.remote.rkey, at)?;
+            at = segment.base.checked_add(segment.size)?;
+            segments.push((at, segment.rkey, segment.flush));
+        }
+        Some(Self::Many(segments))
+    }
+
+    /// The key for this address, how many bytes from there on have it, and whether they are still to be marked for a flush.
+    fn at(&self, address: u64) -> Option<(u32, u64, bool)> {
+        match self {
+            // The resolver has marked it when it looked it up.
+            Self::One(rkey) => Some((*rkey, u64::MAX, false)),
+            Self::Many(segments) => {
+                let (end, rkey, flush) =
+                    segments.get(segments.partition_point(|(end, ..)| *end <= address))?;
+                Some((*rkey, end - address, *flush))
+            }
+        }
+    }
+}
+
+/// Appends the `length` bytes of iov `index` that begin `offset` bytes behind its start. The iov is checked as a whole before.
+#[cold]
+pub(super) fn cut_at_segments(
+    iov: &Iov,
+    index: usize,
+    (offset, length): (u64, u64),
+    resolver: &mut RegionResolver<'_>,
+    cutter: &mut Cutter<'_>,
+) -> Result<(), SubmitError> {
+    let (local, remote) = resolver.find_segments(iov, index, cutter.opcode())?;
+    let (mut at, end) = (offset, offset + length);
+    while at < end {
+        let (near, far) = (iov.local + at, iov.remote.address + at);
+        // Both regions hold the iov, so each byte has keys; if one had none, the transfer must not be taken for a shorter one.
+        let Some(segment) = local.segment_at(near) else {
+            return Err(local_error(iov, index, "internal error: has a part without a key"));
+        };
+        let Some((rkey, behind, flush)) = remote.at(far) else {
+            return Err(remote_error(iov, index, "internal error: has a part without a key"));
+        };
+        if flush && cutter.opcode() == Opcode::Write {
+            resolver.flush(far, rkey, index);
+        }
+        let length = (end - at).min(segment.end() - near).min(behind);
+        let lkey = segment.lkey;
+        let readable = local.readable;
+        let chunk = CheckedIov { local: near, remote: far, length, lkey, rkey, readable, iov: index as u32 };
+        cutter.push(&chunk).map_err(|TooManyRequests| SubmitError::TooLong { iov: index })?;
+        at += length;
+    }
+    Ok(())
+}
