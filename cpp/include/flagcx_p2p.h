@@ -162,7 +162,8 @@ struct FlagcxP2pGlobalConfig {
 // -------------------------------------------------------------------------------------------------------------------
 // Engine
 
-// Creates an engine on the NIC nearest to the calling thread's current GPU. Without any NIC it uses the software
+// Creates an engine. Of several NICs it uses the nearest to the GPU of the GPU memory that is registered first; if host
+// memory or a peer comes before, to the current GPU, which the log then names. Without any NIC it uses the software
 // fabric; with FLAGCX_P2P_FABRIC=verbs it then has metadata and refuses everything else, with the reason. NULL when
 // that variable requires libibverbs and it cannot be loaded, or a setting is invalid. Takes milliseconds.
 // The caller owns the engine: flagcxP2pEngineDestroy.

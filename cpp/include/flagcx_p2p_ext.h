@@ -387,7 +387,8 @@ int flagcxP2pMetricsText(char *text, size_t capacity, size_t *needed);
  *
  * Handles of FlagCX's ACCL transport are taken too, except by the three calls with arrays. */
 
-/* Creates an engine on the NIC nearest to the calling thread's current GPU; without a NIC it uses the software fabric.
+/* Creates an engine. Of several NICs it uses the nearest to the GPU of the GPU memory that is registered first; if host
+ * memory or a peer comes before, to the current GPU, which the log then names. Without a NIC it uses the software fabric.
  * NULL if the fabric that was asked for cannot be loaded or a setting is invalid. Takes milliseconds. The caller owns
  * it: flagcxP2pCEngineDestroy. */
 FlagcxP2pEngine *flagcxP2pCEngineCreate(void);

@@ -42,7 +42,7 @@ class Engine:
     def __new__(
         cls,
         *,
-        gpu: int = 0,
+        gpu: int | None = None,
         settings: Mapping[str, str] | None = None,
         directory: str | None = None,
         name: str | None = None,

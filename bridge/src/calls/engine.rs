@@ -4,9 +4,9 @@
 use std::ptr;
 use std::sync::Arc;
 
+use flagcx_p2p::internals::config;
 use flagcx_p2p::internals::engine::{Engine as CoreEngine, EngineError, EngineOptions};
 use flagcx_p2p::internals::fork::Forked;
-use flagcx_p2p::internals::{config, gpu};
 
 use super::text;
 use crate::handles::{Conn, Engine};
@@ -14,8 +14,7 @@ use crate::logging;
 use crate::refusal::{OK, OrRefuse, REFUSED, decline, note, refuse};
 
 pub(crate) fn engine_create() -> *mut Engine {
-    let gpu_index = gpu::runtime().current_gpu().unwrap_or(0);
-    CoreEngine::open(Arc::clone(config::global()), EngineOptions { gpu_index, devices: None })
+    CoreEngine::open(Arc::clone(config::global()), EngineOptions::default())
         .pointer("flagcxP2pEngineCreate", Engine::into_raw)
 }
 

@@ -29,7 +29,7 @@ pub(crate) fn conn_start_one(
     desc: &Desc,
     id: &mut u64,
 ) -> i32 {
-    start_one(conn.connection(), operation, one_piece(None, address, size, desc), id)
+    start_one(conn, operation, None, address, size, desc, id)
 }
 
 pub(crate) fn conn_start_one_in(
@@ -41,18 +41,26 @@ pub(crate) fn conn_start_one_in(
     desc: &Desc,
     id: &mut u64,
 ) -> i32 {
-    start_one(conn.connection(), operation, one_piece(Some(RegionId(region)), address, size, desc), id)
+    start_one(conn, operation, Some(RegionId(region)), address, size, desc, id)
 }
 
-/// A transfer of one piece.
-#[inline]
-fn start_one(connection: &Connection, operation: Operation, piece: Iov, id: &mut u64) -> i32 {
-    match connection.start_one(opcode(operation), piece) {
+/// A transfer of one piece. It is put together here: handed over in memory it would be read as soon as it is written, by
+/// wider loads than the stores, for which the processor waits.
+fn start_one(
+    conn: &Conn,
+    operation: Operation,
+    region: Option<RegionId>,
+    address: usize,
+    size: usize,
+    desc: &Desc,
+    id: &mut u64,
+) -> i32 {
+    match conn.connection().start_one(opcode(operation), one_piece(region, address, size, desc)) {
         Ok(transfer) => {
             *id = transfer.0;
             OK
         }
-        Err(error) => Err(error).status(single_call(operation, piece.region), |()| ()),
+        Err(error) => Err(error).status(single_call(operation, region), |()| ()),
     }
 }
 

@@ -27,7 +27,8 @@ use crate::{logging, process, settings, single};
 /// Registers memory and connects to peers. Close it, or use it in a `with` statement; one that is dropped is closed, and one that lives
 /// when the interpreter ends as well.
 ///
-/// `gpu`: the index of the GPU that holds the memory it moves, which also chooses the NIC next to it. `settings`: configuration variables
+/// `gpu`: the index of the GPU that holds the memory it moves, which also chooses the NIC next to it; without it, the GPU of the GPU memory that
+/// is registered first chooses the NIC. `settings`: configuration variables
 /// (`FLAGCX_P2P_...`) with their texts, which go before those of the environment, and these before the configuration files. Without
 /// them, environment and files as they were when the first engine of the process was made. What chooses or sets up devices
 /// (FLAGCX_P2P_FABRIC, FLAGCX_P2P_PATH, FLAGCX_P2P_FAULTS, FLAGCX_IB_...) counts with the first engine of a process, or with
@@ -49,10 +50,10 @@ pub(crate) struct Engine {
 #[pymethods]
 impl Engine {
     #[new]
-    #[pyo3(signature = (*, gpu = 0, settings = None, directory = None, name = None))]
+    #[pyo3(signature = (*, gpu = None, settings = None, directory = None, name = None))]
     fn new(
         py: Python<'_>,
-        #[pyo3(from_py_with = number::gpu)] gpu: i32,
+        #[pyo3(from_py_with = number::gpu)] gpu: Option<i32>,
         settings: Option<HashMap<String, String>>,
         directory: Option<&str>,
         name: Option<&str>,
@@ -61,7 +62,8 @@ impl Engine {
         let config = settings::config(settings)?;
         // It may read files.
         let names = py.detach(|| Names::new(directory, &config))?;
-        let options = EngineOptions { gpu_index: gpu, ..EngineOptions::default() };
+        let default = EngineOptions::default();
+        let options = EngineOptions { gpu_index: gpu.unwrap_or(default.gpu_index), ..default };
         let core = py.detach(|| CoreEngine::open(Arc::clone(&config), options)).map_err(refused)?;
         let shared = Arc::new(Shared::new(core, names));
         process::remember(Arc::downgrade(&shared));

@@ -20,8 +20,11 @@ impl<'py> FromPyObject<'_, 'py> for Number {
 }
 
 /// The argument `gpu`.
-pub(crate) fn gpu(object: &Bound<'_, PyAny>) -> PyResult<i32> {
-    object.extract().map_err(|error| {
+pub(crate) fn gpu(object: &Bound<'_, PyAny>) -> PyResult<Option<i32>> {
+    if object.is_none() {
+        return Ok(None);
+    }
+    object.extract().map(Some).map_err(|error| {
         whole(object, error, |number| {
             format!("gpu={number} is out of range: the index of a GPU, 0 for the first")
         })

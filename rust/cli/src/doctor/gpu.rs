@@ -1,6 +1,6 @@
 //! GPUs: which driver is there, and which NIC is nearest to each.
 
-use flagcx_p2p::internals::topology::distance;
+use flagcx_p2p::internals::topology::{PciPlace, distance};
 
 use super::finding::Report;
 use super::system::SystemRoot;
@@ -53,11 +53,12 @@ fn placement(root: &SystemRoot, gpu: &str, report: &mut Report) {
     let sysfs = root.sysfs();
     let (id, subject) = ("gpu-placement", format!("GPU {gpu}"));
     let Some(path) = sysfs.pci_path(gpu) else { return report.ok(id, subject, "its place is not known") };
-    let node = sysfs.numa_node(&path);
+    let (place, one_node) = (PciPlace::read(&sysfs, &path), sysfs.numa_nodes().len() <= 1);
+    let node = place.node;
     let nics = root.names("/sys/class/infiniband");
     let near = nics.iter().filter_map(|nic| {
         let nic_path = sysfs.rdma_device_path(nic)?;
-        Some((distance(&path, &nic_path, node.is_some() && node == sysfs.numa_node(&nic_path)), nic))
+        Some((distance(&place, &PciPlace::read(&sysfs, &nic_path), one_node), nic))
     });
     let node = node.map_or_else(String::new, |node| format!("NUMA node {node}, "));
     match near.min() {

@@ -13,6 +13,7 @@ mod rdma;
 mod remote;
 mod sharing;
 mod system;
+mod topology;
 mod variables;
 
 use std::time::{Duration, Instant};
@@ -27,10 +28,13 @@ use crate::output;
 
 use finding::{Level, Report};
 use system::SystemRoot;
+pub(crate) use topology::TopologyOptions;
 
 /// `flagcx-p2p doctor`.
 #[derive(Clone, Debug)]
 pub(crate) struct DoctorOptions {
+    /// The matrix of GPUs and NICs instead of everything else.
+    pub(crate) topology: Option<TopologyOptions>,
     /// A peer to look at; `None` looks at this machine.
     pub(crate) peer: Option<Peer>,
     /// Longest time for a peer.
@@ -41,6 +45,9 @@ pub(crate) struct DoctorOptions {
 
 /// Runs `doctor`. Fails when something does not work.
 pub(crate) fn run(options: &DoctorOptions) -> Result<()> {
+    if let Some(options) = &options.topology {
+        return topology::run(options);
+    }
     options.peer.as_ref().map_or(Ok(()), Peer::check)?;
     if !options.json {
         output::line(&format!("flagcx-p2p {}", env!("CARGO_PKG_VERSION")));

@@ -31,6 +31,7 @@ use crate::auth::AuthKey;
 use crate::control::Advertise;
 use crate::fabric::{FabricChoice, FabricOptions, PathKind, SoftwareOptions, VerbsOptions};
 use crate::fork::PerProcess;
+use crate::topology::NicMap;
 
 pub(crate) use device_settings::DeviceSettings;
 pub use docs::markdown;
@@ -101,6 +102,11 @@ pub struct Config {
     pub flush_reads: bool,
     /// `FLAGCX_P2P_DEST_DEV_AFFINITY`: the NIC is chosen by the GPU's number alone.
     pub dest_dev_affinity: bool,
+    /// `FLAGCX_P2P_NIC_MAP`.
+    #[doc(hidden)]
+    pub nic_map: NicMap,
+    /// `FLAGCX_TOPO_FILE`.
+    pub topology_file: Option<PathBuf>,
 
     /// `FLAGCX_P2P_QPS_PER_CONN`.
     pub qps_per_conn: u32,

@@ -12,6 +12,7 @@ use super::variable::{Kind, Variable};
 use super::{AddressFamily, Config, MetricsAddress, NameList, Transport, hidden};
 use crate::control::{Advertise, parse_networks};
 use crate::fabric::{FabricChoice, PathKind};
+use crate::topology::NicMap;
 
 pub(super) fn config(source: &dyn Fn(&str) -> Option<String>) -> Config {
     let mut reader = Reader::new(source);
@@ -76,6 +77,8 @@ pub(super) fn config(source: &dyn Fn(&str) -> Option<String>) -> Config {
         flush_writes: tristate(read.integer(&rdma::GDR_WRITE_FLUSH)),
         flush_reads: read.integer(&rdma::GDR_READ_FLUSH) == 1,
         dest_dev_affinity: read.switch(&rdma::DEST_DEV_AFFINITY),
+        nic_map: read.parsed(&rdma::NIC_MAP, NicMap::parse).unwrap_or_default(),
+        topology_file: read.text(&rdma::TOPO_FILE).map(Into::into),
         qps_per_conn,
         workers_per_pool,
         shard_count,

@@ -155,7 +155,7 @@ impl Engine {
     /// [`EngineError::Peer`] when a peer's handshake failed: others may still come. [`EngineError::Unavailable`] after
     /// [`Engine::stop_accept`] and [`Engine::close`], and for an engine without a device or a control listener.
     pub fn accept(self: &Arc<Self>) -> Result<Accepted, EngineError> {
-        self.context()?;
+        self.chosen()?;
         let acceptor = self.acceptor()?;
         let mut inbox = acceptor.lock();
         self.start_listening(&mut inbox)?;
@@ -194,7 +194,7 @@ impl Engine {
     pub fn start_rpc_server(self: &Arc<Self>) -> Result<(), EngineError> {
         self.require_open("accept peers")?;
         let Ok(acceptor) = &self.acceptor else { return Ok(()) };
-        if self.context.is_err() {
+        if self.nic.chosen().is_err() {
             // As in the original: without a device there is nothing to serve, and that is no error.
             return Ok(());
         }

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::memory::RegisterOptions;
+use super::nic::Need;
 use super::{Engine, EngineError};
 use crate::fabric::{Access, PathKind};
 use crate::fork::PerProcess;
@@ -59,7 +60,7 @@ impl Engine {
 
     /// Shared memory where the device lets peers map it.
     fn allocate_memory(&self, bytes: u64, options: AllocateOptions) -> Result<Arc<Allocation>, EngineError> {
-        let device = self.context()?.pool.device();
+        let device = self.context_for(Need::HostMemory)?.pool.device();
         let AllocateOptions { huge_pages, access, .. } = options;
         if !huge_pages && !device.attributes().capabilities.shared_files {
             return Ok(Allocation::anonymous(bytes)?);

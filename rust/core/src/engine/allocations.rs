@@ -49,7 +49,7 @@ impl Engine {
     /// [`EngineError::Allocation`].
     #[doc(hidden)]
     pub fn free(&self, address: u64) -> Result<(), EngineError> {
-        let context = self.context()?;
+        let context = self.chosen()?.ok_or(AllocationError::NotAllocated { address })?;
         // Whichever of two threads takes it out frees it.
         let owned = self.allocations.lock().remove(&address);
         let owned = owned.ok_or(AllocationError::NotAllocated { address })?;

@@ -55,8 +55,8 @@ impl Engine {
         options: RegisterOptions,
     ) -> Result<RegionId, EngineError> {
         self.require_open("register memory")?;
-        let registry = &self.context()?.registry;
         let RegisterOptions { kind, access, announced, dma_buf, file } = options;
+        let registry = &self.context_for(self.nic.need_of(address, kind))?.registry;
         if let Some(file) = &file
             && !is_allocated(address, length)
         {
@@ -87,7 +87,7 @@ impl Engine {
     /// if one does; true too once transfers have had their time since `begun`.
     #[doc(hidden)]
     pub fn wait_for_users(&self, id: RegionId, begun: Instant, patience: Duration) -> bool {
-        let Ok(context) = self.context() else { return true };
+        let Ok(Some(context)) = self.chosen() else { return true };
         let Some(region) = context.registry.of_sole_owner(id) else { return true };
         context.wait_for_users(&region, begun, patience)
     }
@@ -95,14 +95,15 @@ impl Engine {
     /// As [`Engine::deregister`], of which the wait has begun before.
     #[doc(hidden)]
     pub fn deregister_since(&self, id: RegionId, begun: Instant) -> bool {
-        let Ok(context) = self.context() else { return true };
+        let context = match self.chosen() {
+            Ok(Some(context)) => context,
+            Ok(None) => return no_such_region(id),
+            Err(_) => return true,
+        };
         match context.registry.remove(id) {
             Ok(Some(region)) => context.retire(vec![region], begun),
             Ok(None) => false,
-            Err(()) => {
-                tracing::info!(region = id.0, "deregister: this engine has no such region, nothing to do");
-                true
-            }
+            Err(()) => no_such_region(id),
         }
     }
 
@@ -115,8 +116,9 @@ impl Engine {
     pub fn describe(&self, id: RegionId, address: u64, size: u64) -> Result<RemoteRange, EngineError> {
         let error =
             |problem: &str| EngineError::Memory { address, length: size, problem: problem.to_owned() };
-        let snapshot = self.context()?.registry.snapshot();
-        let region = snapshot.by_id(id).ok_or_else(|| error("this engine has no such region"))?;
+        let snapshot = self.chosen()?.map(|context| context.registry.snapshot());
+        let region = snapshot.as_ref().and_then(|snapshot| snapshot.by_id(id));
+        let region = region.ok_or_else(|| error("this engine has no such region"))?;
         let size = u32::try_from(size).map_err(|_| error("a descriptor holds at most 4 GiB - 1"))?;
         if !holds(region.address, region.length, address, u64::from(size)) {
             return Err(error("is not inside the region that it names"));
@@ -134,18 +136,24 @@ impl Engine {
     /// The region that holds a range; `None` if none does.
     #[doc(hidden)]
     pub fn find_region(&self, address: u64, length: u64) -> Option<Arc<Region>> {
-        self.context().ok()?.registry.snapshot().by_address(address, length).cloned()
+        self.chosen().ok()??.registry.snapshot().by_address(address, length).cloned()
     }
 
     pub(super) fn find_region_by_id(&self, id: RegionId) -> Option<Arc<Region>> {
-        self.context().ok()?.registry.snapshot().by_id(id).cloned()
+        self.chosen().ok()??.registry.snapshot().by_id(id).cloned()
     }
 
     /// Ends every registration, of all regions at once; `begun` is when the engine began to close.
     pub(super) fn deregister_all(&self, begun: Instant) {
-        if let Ok(context) = self.context() {
+        if let Ok(Some(context)) = self.chosen() {
             // What is left is in the log.
             let _ = context.retire(context.registry.remove_all(), begun);
         }
     }
+}
+
+/// Ends nothing, and says so.
+fn no_such_region(id: RegionId) -> bool {
+    tracing::info!(region = id.0, "deregister: this engine has no such region, nothing to do");
+    true
 }

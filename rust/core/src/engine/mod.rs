@@ -16,6 +16,7 @@ mod ended_ids_tests;
 mod error;
 mod ipc;
 mod memory;
+mod nic;
 mod open;
 mod process_devices;
 mod sessions;
@@ -38,6 +39,9 @@ pub use buffer::RegisteredBuffer;
 use closing::{Closing, Turn};
 pub use error::EngineError;
 pub use memory::RegisterOptions;
+use nic::{EngineNic, Need};
+#[doc(hidden)]
+pub use nic::{choose_nic, operators_map};
 pub use open::EngineOptions;
 pub use process_devices::devices;
 use sessions::Sessions;
@@ -100,8 +104,8 @@ pub struct Inner {
     address: LocalAddress,
     /// Random per engine: a peer recognises a restarted engine by another one.
     incarnation: u64,
-    /// Without a device, why: the engine then reports metadata and nothing else.
-    context: Result<Arc<Context>, String>,
+    /// Without a device the engine reports metadata and nothing else.
+    nic: EngineNic,
     /// Without a control listener, why.
     acceptor: Result<Arc<Acceptor>, String>,
     sessions: Sessions,
@@ -165,10 +169,10 @@ impl Engine {
         &self.address
     }
 
-    /// The device in use, `None` without one.
+    /// The device in use, `None` without one, and as long as it is not chosen.
     #[doc(hidden)]
     pub fn device(&self) -> Option<&Arc<dyn Device>> {
-        self.context().ok().map(|context| context.pool.device())
+        self.chosen().ok().flatten().map(|context| context.pool.device())
     }
 
     /// Random per engine, as peers see it in [`crate::PeerInfo::incarnation`].
@@ -271,7 +275,8 @@ impl Engine {
     }
 
     fn is_own_thread(&self) -> bool {
-        is_loop_thread() || self.context().is_ok_and(|context| context.pool.has_current_thread())
+        let context = self.chosen().ok().flatten();
+        is_loop_thread() || context.is_some_and(|context| context.pool.has_current_thread())
     }
 
     /// Refuses in a child of the process that opened the engine.
@@ -292,11 +297,20 @@ impl Engine {
         self.notifications.as_ref()
     }
 
+    /// What peers need of the engine: its device is chosen now, if it was not before.
     fn context(&self) -> Result<&Arc<Context>, EngineError> {
+        self.context_for(Need::Peer)
+    }
+
+    fn context_for(&self, need: Need) -> Result<&Arc<Context>, EngineError> {
         self.here()?;
-        self.context
-            .as_ref()
-            .map_err(|reason| EngineError::Unavailable(format!("this engine has no device: {reason}")))
+        self.nic.context(&self.config, need)
+    }
+
+    /// `None` as long as no device is chosen: there is no region, and no connection.
+    fn chosen(&self) -> Result<Option<&Arc<Context>>, EngineError> {
+        self.here()?;
+        self.nic.chosen()
     }
 
     /// Notes a new connection, to be closed with the engine; false when the engine is closed already.

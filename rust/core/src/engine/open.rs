@@ -1,38 +1,45 @@
 //! Opening an engine: device, pool, listeners.
 
 use std::net::IpAddr;
-use std::path::PathBuf;
 use std::sync::{Arc, Mutex, Once};
 
 use super::acceptor::Acceptor;
 use super::allocations::Allocations;
 use super::closing::Closing;
+use super::nic::EngineNic;
 use super::sessions::Sessions;
 use super::{Engine, EngineError, Inner, process_devices};
 use crate::auth::random;
 use crate::config::Config;
-use crate::connection::Context;
 use crate::control::{Abort, AllowList, ConnectedHosts, Listener, LocalAddress, Openings, local_address};
 use crate::endpoint::EndpointUse;
 use crate::fabric::{Device, DeviceList, FabricChoice, FabricError};
 use crate::fork::{OfProcess, PerProcess};
-use crate::gpu;
 use crate::notify::{Receiver, ReceiverOptions};
 use crate::observe::{EventKind, event_log};
-use crate::topology::{Nic, Sysfs, choose_nic};
 
-/// How an engine is opened. The default is that of GPU 0, on the devices of the process.
-#[derive(Clone, Debug, Default)]
+/// How an engine is opened. By default no GPU is named, and the devices are those of the process.
+#[derive(Clone, Debug)]
 pub struct EngineOptions {
-    /// The index of the GPU near which a NIC is chosen, and that peers are told; 0 in a process without a GPU.
+    /// The number of the GPU near which a NIC is chosen at once, and that peers are told.
+    ///
+    /// -1 names none. Peers are then told the GPU that is current for the calling thread, or 0. Among several NICs the one near the
+    /// GPU of the GPU memory that is registered first is chosen. If host memory is registered before that, or a peer connects, it is the
+    /// one near the GPU that is current; without one, the one near this process's processors. The log says which, and why.
     pub gpu_index: i32,
     /// Devices to choose from; `None` takes the process-wide list.
     #[doc(hidden)]
     pub devices: Option<Arc<DeviceList>>,
 }
 
+impl Default for EngineOptions {
+    fn default() -> Self {
+        Self { gpu_index: -1, devices: None }
+    }
+}
+
 impl Engine {
-    /// Opens an engine: chooses a device, starts its worker threads if no other engine has, and opens the listeners.
+    /// Opens an engine: chooses a device, or leaves that to the first use ([`EngineOptions::gpu_index`]), and opens the listeners.
     ///
     /// Where only verbs are allowed and no port is active, it opens without a device: it reports its metadata, and refuses
     /// everything else with the reason. A control listener that cannot be opened leaves it alive but unreachable.
@@ -48,11 +55,8 @@ impl Engine {
         let address = own_address(&config)?;
         let bind = address.bind;
         tracing::debug!(own = %address.own, told = %address.told(), reason = address.reason, "address chosen");
-        let device = choose_device(&config, &options, &address)?;
-        let context = match device {
-            Ok(device) => Ok(Arc::new(Context::open(&config, &device)?.of_gpu(options.gpu_index))),
-            Err(reason) => Err(reason),
-        };
+        let named = Some(options.gpu_index).filter(|gpu| *gpu >= 0);
+        let nic = EngineNic::open(&config, devices_for(&config, &options, &address)?, named)?;
         let abort = Abort::new()
             .map_err(|error| EngineError::Unavailable(format!("cannot open an eventfd: {error}")))?;
         let acceptor = open_listener(&config, bind);
@@ -60,13 +64,13 @@ impl Engine {
         let connected_hosts = ConnectedHosts::default();
         let notifications = open_receiver(&config, bind, incarnation, &connected_hosts)?;
         let engine = Arc::new(Self(OfProcess::new(Inner {
-            gpu_index: options.gpu_index,
+            gpu_index: nic.told_gpu(),
             address,
             incarnation,
             notifications,
             connected_hosts,
             openings: Openings::default(),
-            context,
+            nic,
             acceptor,
             sessions: Sessions::default(),
             allocations: Allocations::default(),
@@ -77,7 +81,11 @@ impl Engine {
             config,
         })));
         tracing::info!(
-            device = engine.device().map_or("none", |device| device.attributes().name.as_str()),
+            device = match (engine.device(), engine.nic.chosen()) {
+                (Some(device), _) => device.attributes().name.as_str(),
+                (None, Ok(_)) => "not chosen yet",
+                (None, Err(_)) => "none",
+            },
             address = %engine.address(),
             port = engine.rpc_port(),
             "engine open"
@@ -96,19 +104,21 @@ pub(super) fn own_address(config: &Config) -> Result<LocalAddress, EngineError> 
     local_address(config).map_err(|error| EngineError::Unavailable(error.to_string()))
 }
 
-/// The device for an engine, or why it has none.
-fn choose_device(
+/// The devices that an engine chooses from, or why there are none.
+fn devices_for(
     config: &Config,
     options: &EngineOptions,
     address: &LocalAddress,
-) -> Result<Result<Arc<dyn Device>, String>, EngineError> {
-    let choose = if config.dest_dev_affinity { on_rail } else { nearest };
-    let pick = |list: &DeviceList| list.choose_usable(|devices| choose(devices, options.gpu_index));
+) -> Result<Result<Vec<Arc<dyn Device>>, String>, EngineError> {
+    let all = |list: &DeviceList| match list.devices() {
+        [] => Err("its list of devices is empty".to_owned()),
+        devices => Ok(devices.to_vec()),
+    };
     if let Some(list) = &options.devices {
-        return Ok(pick(list));
+        return Ok(all(list));
     }
     match process_devices::for_engine(config, address) {
-        Ok(list) => Ok(pick(list)),
+        Ok(list) => Ok(all(list)),
         // Verbs alone were asked for and there are none: an engine without a device is the answer, unless verbs were
         // turned off at the same time, which is a contradiction.
         Err(EngineError::Fabric(error @ FabricError::Unsupported(_)))
@@ -123,28 +133,6 @@ fn choose_device(
         }
         Err(error) => Err(error),
     }
-}
-
-/// The device for a GPU, by its place in the machine where that is known.
-fn nearest(devices: &[Arc<dyn Device>], gpu_index: i32) -> Option<Arc<dyn Device>> {
-    let sysfs = Sysfs::default();
-    let bus_id = gpu::runtime().pci_bus_id(gpu_index).ok();
-    let gpu = bus_id.and_then(|bus_id| sysfs.pci_path(&bus_id));
-    let as_nic = |device: &Arc<dyn Device>| Nic {
-        pci_path: device.attributes().pci_path.as_deref().map(PathBuf::from),
-        // A port that cannot be asked is the last choice.
-        speed_mbps: device.port().map_or(0, |port| port.speed_mbps),
-    };
-    let nics: Vec<_> = devices.iter().map(as_nic).collect();
-    devices.get(choose_nic(&sysfs, gpu.as_deref(), gpu_index, &nics)?).cloned()
-}
-
-/// The device with the number of the GPU: the same one, so the same rail of the fabric, on every host.
-fn on_rail(devices: &[Arc<dyn Device>], gpu_index: i32) -> Option<Arc<dyn Device>> {
-    let number = usize::try_from(gpu_index).unwrap_or(0).checked_rem(devices.len())?;
-    let mut by_name: Vec<_> = devices.iter().collect();
-    by_name.sort_by(|a, b| a.attributes().name.cmp(&b.attributes().name));
-    by_name.get(number).map(|device| Arc::clone(device))
 }
 
 fn open_listener(config: &Config, address: IpAddr) -> Result<Arc<Acceptor>, String> {

@@ -43,31 +43,6 @@ impl DeviceList {
         &self.selection
     }
 
-    /// The device that `choose` picks, opened and tried. One that cannot be used is left out, with a line, and `choose` is asked
-    /// again. An error says why none can be used.
-    pub fn choose_usable(
-        &self,
-        choose: impl Fn(&[Arc<dyn Device>]) -> Option<Arc<dyn Device>>,
-    ) -> Result<Arc<dyn Device>, String> {
-        let mut left = self.devices.clone();
-        let mut refusals = Vec::new();
-        while let Some(device) = choose(&left) {
-            match device.check_use() {
-                Ok(()) => return Ok(device),
-                Err(error) => {
-                    tracing::warn!(device = device.attributes().name, "not used: {error}");
-                    refusals.push(error.to_string());
-                }
-            }
-            left.retain(|other| !Arc::ptr_eq(other, &device));
-        }
-        if refusals.is_empty() {
-            Err("its list of devices is empty".to_owned())
-        } else {
-            Err(refusals.join("; "))
-        }
-    }
-
     /// A list of devices that were opened elsewhere, all of one provider.
     pub fn of(devices: Vec<Arc<dyn Device>>) -> Self {
         let provider = devices.first().map(|device| device.attributes().provider);

@@ -47,7 +47,7 @@ pub type Lease = Arc<Hold>;
 /// A region of ours that stays registered between transfers, and one of the peer. Owned by a lane, under its worker's lock.
 ///
 /// Before a region is deregistered each lane is told to [forget](Recent::forget) it; parts that have begun keep their
-/// leases until they end.
+/// leases until they end, and a part that is free keeps one only as long as its last lane has it as well.
 #[derive(Debug, Default)]
 pub struct Recent {
     local: LocalRange,
@@ -65,6 +65,30 @@ impl Recent {
             return None;
         }
         self.lease.as_ref().map(|lease| (self.local, Arc::clone(lease)))
+    }
+
+    /// As [`Recent::lease`], into a place that may have the lease already: counting it again costs two locked instructions.
+    #[inline(always)]
+    pub fn lease_into(
+        &self,
+        kept: &mut Option<Lease>,
+        region: Option<RegionId>,
+        address: u64,
+        length: u64,
+    ) -> Option<LocalRange> {
+        if !self.local.holds(region, address, length) {
+            return None;
+        }
+        if !self.has(kept) {
+            *kept = Some(Arc::clone(self.lease.as_ref()?));
+        }
+        Some(self.local)
+    }
+
+    /// Whether a lease is that on our recent region.
+    #[inline(always)]
+    pub fn has(&self, lease: &Option<Lease>) -> bool {
+        matches!((lease, &self.lease), (Some(lease), Some(recent)) if Arc::ptr_eq(lease, recent))
     }
 
     /// Makes `region` the recent one, of which `local` is, and leases it. `None` if it is being deregistered.

@@ -3,6 +3,7 @@
 use super::part_list::{AGE, Links, NONE};
 use super::part_owner::PartOwner;
 use super::request_list::RequestList;
+use crate::memory::{Recent, RegionId};
 
 /// Parts that are kept while none is in use.
 const MAX_IDLE: usize = 4096;
@@ -60,10 +61,13 @@ impl Default for Part {
 }
 
 impl Part {
-    /// Empties it for reuse; answers its owner.
+    /// Empties it for reuse; answers its owner. Keeps its lease if that is still the one of its lane.
     #[inline(always)]
-    fn clear(&mut self) -> Option<&'static dyn PartOwner> {
-        self.list.clear();
+    fn clear(&mut self, recent: Option<&Recent>) -> Option<&'static dyn PartOwner> {
+        if !recent.is_some_and(|recent| recent.has(&self.list.lease)) {
+            self.list.lease = None;
+        }
+        self.list.clear_but_lease();
         self.cursor = 0;
         self.interruptions = 0;
         // The others have these values when a part ends.
@@ -117,12 +121,21 @@ impl Parts {
         self.all.get_mut(index as usize)?.links.get_mut(WHICH)
     }
 
-    /// Empties a part, which is free then; answers its owner.
+    /// Empties a part, which is free then; answers its owner. `recent` is that of its lane, if the part was started.
     #[inline(always)]
-    pub(super) fn release(&mut self, index: u32) -> Option<&'static dyn PartOwner> {
-        let owner = self.get(index)?.clear();
+    pub(super) fn release(&mut self, index: u32, recent: Option<&Recent>) -> Option<&'static dyn PartOwner> {
+        let owner = self.get(index)?.clear(recent);
         self.free.push(index);
         owner
+    }
+
+    /// No part that is free keeps a lease on this region.
+    pub(super) fn forget(&mut self, region: RegionId) {
+        for index in &self.free {
+            if let Some(part) = self.all.get_mut(*index as usize).filter(|part| part.list.uses(region)) {
+                part.list.lease = None;
+            }
+        }
     }
 
     /// Releases the memory of a burst, if none is in use.

@@ -121,12 +121,12 @@ mod tests {
                     0 => {
                         let first = (!model.is_empty()).then(|| model.remove(0));
                         prop_assert_eq!(list.pop_front(&mut parts), first);
-                        first.map(|index| parts.release(index));
+                        first.map(|index| parts.release(index, None));
                     }
                     1 if !model.is_empty() => {
                         let index = model.remove(at.index(model.len()));
                         list.remove(&mut parts, index);
-                        parts.release(index);
+                        parts.release(index, None);
                     }
                     _ => {
                         let index = parts.acquire();

@@ -21,7 +21,8 @@ pub struct RequestList {
     flushes: u32,
     /// Bytes of all requests.
     pub(crate) bytes: u64,
-    /// Keeps the lane's recent region registered until the part has ended, if the part uses it.
+    /// Keeps the lane's recent region registered until the part has ended, if the part uses it. A list that is empty may have
+    /// one left, for the next part: see [`RequestList::clear_but_lease`].
     pub lease: Option<Lease>,
     /// Keeps the other local regions registered until the part has ended.
     pub holds: Vec<Hold>,
@@ -55,10 +56,16 @@ impl RequestList {
     /// Empties the list for reuse, giving back the memory of an unusually long one.
     #[inline]
     pub fn clear(&mut self) {
+        self.lease = None;
+        self.clear_but_lease();
+    }
+
+    /// As [`RequestList::clear`], but keeps the lease on the lane's recent region, which the next part most likely uses too.
+    #[inline]
+    pub(super) fn clear_but_lease(&mut self) {
         self.len = 0;
         self.entry_count = 0;
         self.bytes = 0;
-        self.lease = None;
         if !self.holds.is_empty() {
             self.holds.clear();
             self.flushes = 0;

@@ -1,21 +1,41 @@
-//! How far two PCI devices are from each other, by their paths in sysfs.
+//! How far two devices are from each other.
 
 use std::fmt;
-use std::path::Path;
 
-/// The path between two devices, nearest first. The names in parentheses are those of GPU tools.
+use super::PciPlace;
+
+/// The class of the path between two devices, nearest first. The names in parentheses are those of GPU tools.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Distance {
     /// The same device (LOC).
     Same,
     /// At most one PCI switch (PIX).
     Switch,
-    /// Several PCI switches (PXB).
+    /// Several PCI switches below one root port (PXB).
     Switches,
-    /// The PCI host bridge or the memory controller of one NUMA node (PHB).
+    /// One PCI host bridge (PHB).
     HostBridge,
-    /// The link between NUMA nodes, or unknown (SYS).
+    /// The host bridges of one NUMA node (NODE).
+    Node,
+    /// The link between NUMA nodes (SYS).
     System,
+    /// The place of one of the two is not known.
+    Unknown,
+}
+
+impl Distance {
+    /// The short name that GPU tools print.
+    pub fn short(self) -> &'static str {
+        match self {
+            Self::Same => "LOC",
+            Self::Switch => "PIX",
+            Self::Switches => "PXB",
+            Self::HostBridge => "PHB",
+            Self::Node => "NODE",
+            Self::System => "SYS",
+            Self::Unknown => "?",
+        }
+    }
 }
 
 impl fmt::Display for Distance {
@@ -25,7 +45,9 @@ impl fmt::Display for Distance {
             Self::Switch => "one PCI switch",
             Self::Switches => "several PCI switches",
             Self::HostBridge => "PCI host bridge",
+            Self::Node => "same NUMA node",
             Self::System => "across NUMA nodes",
+            Self::Unknown => "place not known",
         })
     }
 }
@@ -33,14 +55,12 @@ impl fmt::Display for Distance {
 /// Steps below the common bridge that still count as one switch: a switch shows as a port per device.
 const WITHIN_SWITCH: usize = 2;
 
-/// The distance between the devices at two resolved sysfs paths. `same_node`: both are known to be at one NUMA node.
-pub fn distance(a: &Path, b: &Path, same_node: bool) -> Distance {
-    let (a, b) = (pci_chain(a), pci_chain(b));
-    let common = a.iter().zip(&b).take_while(|(a, b)| a == b).count();
-    let (below_a, below_b) = (a.len() - common, b.len() - common);
+/// The distance between two places. `one_node`: the machine has no more than one NUMA node.
+pub fn distance(a: &PciPlace, b: &PciPlace, one_node: bool) -> Distance {
+    let common = a.common(b);
+    let (below_a, below_b) = (a.steps.len() - common, b.steps.len() - common);
     match common {
-        0 if same_node => Distance::HostBridge,
-        0 => Distance::System,
+        0 => between_nodes(a.node, b.node, one_node && !a.steps.is_empty() && !b.steps.is_empty()),
         _ if below_a == 0 && below_b == 0 => Distance::Same,
         // Only the host bridge in common.
         1 => Distance::HostBridge,
@@ -49,37 +69,33 @@ pub fn distance(a: &Path, b: &Path, same_node: bool) -> Distance {
     }
 }
 
-/// The host bridge and the PCI devices of a path: `pci0000:17`, `0000:17:01.0`, ... Empty for other devices.
-fn pci_chain(path: &Path) -> Vec<&str> {
-    path.components()
-        .filter_map(|component| component.as_os_str().to_str())
-        .skip_while(|name| !name.starts_with("pci"))
-        .enumerate()
-        .take_while(|(depth, name)| *depth == 0 || is_pci_address(name))
-        .map(|(_, name)| name)
-        .collect()
-}
-
-/// `0000:17:01.0`, with a domain of four digits or more.
-fn is_pci_address(name: &str) -> bool {
-    let hex = |text: &str, least: usize, most: usize| {
-        (least..=most).contains(&text.len()) && text.bytes().all(|byte| byte.is_ascii_hexdigit())
-    };
-    let mut parts = name.split([':', '.']);
-    let all = (parts.next(), parts.next(), parts.next(), parts.next(), parts.next());
-    matches!(all, (Some(domain), Some(bus), Some(device), Some(function), None)
-        if hex(domain, 4, 8) && hex(bus, 2, 2) && hex(device, 2, 2) && hex(function, 1, 1))
+/// The distance of two NUMA nodes.
+pub(super) fn between_nodes(a: Option<u32>, b: Option<u32>, one_node: bool) -> Distance {
+    match (a, b) {
+        (Some(a), Some(b)) if a == b => Distance::Node,
+        (Some(_), Some(_)) => Distance::System,
+        _ if one_node => Distance::Node,
+        _ => Distance::Unknown,
+    }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::path::Path;
+
+    use super::super::Sysfs;
     use super::*;
 
     const ROOT: &str = "/sys/devices/pci0000:17/0000:17:01.0";
 
-    fn between(a: &str, b: &str, same_node: bool) -> Distance {
-        let there = distance(Path::new(a), Path::new(b), same_node);
-        assert_eq!(there, distance(Path::new(b), Path::new(a), same_node));
+    fn place(path: &str, node: Option<u32>) -> PciPlace {
+        PciPlace { node, ..PciPlace::read(&Sysfs::at("/nonexistent"), Path::new(path)) }
+    }
+
+    fn between(a: &str, b: &str, nodes: [Option<u32>; 2], one_node: bool) -> Distance {
+        let (a, b) = (place(a, nodes[0]), place(b, nodes[1]));
+        let there = distance(&a, &b, one_node);
+        assert_eq!(there, distance(&b, &a, one_node));
         there
     }
 
@@ -96,22 +112,35 @@ mod tests {
             ),
             (format!("{ROOT}/0000:40:00.0"), Distance::Switches),
             ("/sys/devices/pci0000:17/0000:17:02.0/0000:50:00.0".to_owned(), Distance::HostBridge),
-            ("/sys/devices/pci0000:b0/0000:b0:01.0/0000:b1:00.0".to_owned(), Distance::System),
         ];
         for (nic, expected) in cases {
-            assert_eq!(between(gpu, &nic, false), expected, "{nic}");
+            assert_eq!(between(gpu, &nic, [Some(0), Some(0)], false), expected, "{nic}");
         }
-        let (a, b) = ("/sys/devices/pci0000:17/0000:17:01.0", "/sys/devices/pci0000:3a/0000:3a:01.0");
-        assert_eq!(between(a, b, true), Distance::HostBridge);
-        assert!(Distance::Switch < Distance::System);
+        assert!(Distance::Switch < Distance::System && Distance::System < Distance::Unknown);
     }
 
     #[test]
-    fn other_devices_are_at_the_largest_distance() {
+    fn below_different_host_bridges_numa_nodes_decide() {
+        let (a, b) = ("/sys/devices/pci0000:17/0000:17:01.0", "/sys/devices/pci0000:3a/0000:3a:01.0");
+        for (nodes, one_node, expected) in [
+            ([Some(1), Some(1)], false, Distance::Node),
+            ([Some(0), Some(1)], false, Distance::System),
+            ([None, Some(1)], false, Distance::Unknown),
+            ([None, None], false, Distance::Unknown),
+            ([None, None], true, Distance::Node),
+        ] {
+            assert_eq!(between(a, b, nodes, one_node), expected, "{nodes:?} {one_node}");
+        }
+    }
+
+    #[test]
+    fn devices_without_a_place() {
         let gpu = format!("{ROOT}/0000:18:00.0");
-        assert_eq!(between(&gpu, "/sys/devices/virtual/net/lo", false), Distance::System);
-        assert_eq!(between("", "", false), Distance::System);
+        for one_node in [false, true] {
+            assert_eq!(between(&gpu, "/sys/devices/virtual/net/lo", [None; 2], one_node), Distance::Unknown);
+            assert_eq!(between("", "", [None; 2], one_node), Distance::Unknown);
+        }
         let virtio = format!("{ROOT}/0000:18:00.0/virtio2/net/eth0");
-        assert_eq!(between(&gpu, &virtio, false), Distance::Same);
+        assert_eq!(between(&gpu, &virtio, [None; 2], false), Distance::Same);
     }
 }

@@ -24,6 +24,8 @@ pub fn build<S: IovSource + ?Sized>(
     list: &mut RequestList,
     recent: Option<&mut Recent>,
 ) -> Result<(), SubmitError> {
+    // Of an earlier part, and not to be counted when the lane changes its region.
+    list.lease = None;
     // Apart from the list while the cutter has that.
     let mut resolver = RegionResolver::new(scope, recent, std::mem::take(&mut list.holds));
     let built = match share {
@@ -86,12 +88,8 @@ pub fn build_one(
     if !holds_remote(&recent.remote, iov) || !policy.takes_whole(iov.length) {
         return false;
     }
-    let Some((local, lease)) = recent.lease(iov.region, iov.local, iov.length) else { return false };
-    let built = set_only(list, policy, opcode, &chunk(iov, 0, &local));
-    if built {
-        list.lease = Some(lease);
-    }
-    built
+    let local = recent.lease_into(&mut list.lease, iov.region, iov.local, iov.length);
+    local.is_some_and(|local| set_only(list, policy, opcode, &chunk(iov, 0, &local)))
 }
 
 /// Iovs that are like those before them go in runs, which cost a third of what [`Cutter::push`] does.

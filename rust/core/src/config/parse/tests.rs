@@ -224,6 +224,7 @@ const ANY_TEXT: &[&str] = &[
     "FLAGCX_DEBUG",
     "FLAGCX_DEBUG_SUBSYS",
     "FLAGCX_DEBUG_FILE",
+    "FLAGCX_TOPO_FILE",
 ];
 
 #[test]

@@ -126,4 +126,21 @@ variables! {
         )
         .when("Rail-optimised fabrics, where crossing rails costs a hop.")
         .example("1");
+    NIC_MAP = Variable::text("FLAGCX_P2P_NIC_MAP", "the nearest NIC", "`GPU=name[:port],...`")
+        .refuses()
+        .read_by("engine")
+        .changes(
+            "The NIC for each GPU that is named; the others have the nearest. A name that is no NIC in use is refused with the list of \
+             those that are. It wins over `FLAGCX_P2P_DEST_DEV_AFFINITY`; software devices ignore it.",
+        )
+        .when("`flagcx-p2p doctor topology` shows a choice that is wrong here.")
+        .example("0=mlx5_0,1=mlx5_1");
+    TOPO_FILE = Variable::text("FLAGCX_TOPO_FILE", "no file", "path of FlagCX's XML file")
+        .read_by("engine")
+        .changes(
+            "The file in which `gpu` elements have a `dev` and a `net`: that is the NIC of GPUs which `FLAGCX_P2P_NIC_MAP` does not name. A \
+             file that cannot be read, or a name that is no NIC, is a warning.",
+        )
+        .when("FlagCX's collectives are given one.")
+        .example("/etc/flagcx/topology.xml");
 }

@@ -231,7 +231,7 @@ fn retire(
             let (direction, bytes) = (Direction::from(part.list.opcode), part.list.bytes);
             let begun_at = part.begun_at;
             lane.parts.remove(parts, part_index);
-            if let Some(owner) = parts.release(part_index) {
+            if let Some(owner) = parts.release(part_index, Some(&lane.recent)) {
                 let end = owner.end_part();
                 EndedPart { direction, bytes, end }.count(&lane.counts);
                 if slow_clock.ends_late(begun_at) {

@@ -135,6 +135,7 @@ impl WorkerState {
                 lane.recent.forget(region);
             }
         }
+        self.parts.forget(region);
     }
 
     /// Regions of the lane's peer are gone: none of them is taken for granted any more.

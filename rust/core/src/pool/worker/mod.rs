@@ -174,7 +174,7 @@ impl WorkerState {
     /// Frees a part that was acquired and is not to be started.
     #[cold]
     pub(in crate::pool) fn release_unstarted(&mut self, index: u32) {
-        self.parts.release(index);
+        self.parts.release(index, None);
     }
 
     /// Begins a part with a list that was built without the lock. Answers another list for it, for reuse.
@@ -285,11 +285,12 @@ impl WorkerState {
         (part.outstanding, part.rewind) = (0, None);
         let (lane_index, direction, bytes) = (part.lane, Direction::from(part.list.opcode), part.list.bytes);
         let is_late = self.slow_clock.ends_late(part.begun_at);
-        if let Some(lane) = self.lanes.at(lane_index) {
+        let mut lane = self.lanes.at(lane_index);
+        if let Some(lane) = &mut lane {
             lane.parts.remove(&mut self.parts, index);
         }
         // Frees it, and what it keeps registered; then tells its owner.
-        let end = self.parts.release(index)?.end_part();
+        let end = self.parts.release(index, lane.as_deref().map(|lane| &lane.recent))?.end_part();
         if is_late {
             note_late(&mut self.parts, index, end, &self.counters, &mut self.slow_clock);
         }

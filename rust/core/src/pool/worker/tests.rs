@@ -348,6 +348,48 @@ fn a_lease_ends_with_its_part() {
     assert_eq!((record.end_state(), region.in_use()), (EndState::TimedOut, false));
 }
 
+/// A part that has ended keeps the lease of its lane's recent region for the next one, until the region is forgotten, or the
+/// lane has another one.
+#[test]
+fn a_free_part_keeps_the_lease_of_its_lane_and_no_other() {
+    let mut bench = Bench::new();
+    let memory = vec![0_u8; 4096];
+    let (_registry, region) = register(&memory);
+    let (_other_registry, other) = register(&memory);
+    let recent = |bench: &mut Bench, region: &Arc<Region>| {
+        let local = LocalRange::within(region, region.address, region.length).unwrap();
+        let lane = bench.lane;
+        bench.state.lanes.get(lane).unwrap().recent.replace(region, local)
+    };
+    let record = TransferRecord::lasting();
+    let mut completed = 0;
+    let mut run = |bench: &mut Bench, lease, between: &dyn Fn(&mut Bench)| {
+        record.start(1, TimeLimit::NEVER);
+        bench.start(record, |list| {
+            fill(list, region.address);
+            list.lease = lease;
+        });
+        between(bench);
+        bench.complete(completed, CompletionStatus::Success);
+        assert!(record.is_ended());
+        completed += 1;
+    };
+
+    let lease = recent(&mut bench, &region);
+    run(&mut bench, lease, &|_| {});
+    assert!(region.in_use(), "the lane and the part have it");
+    bench.state.forget_region(region.id);
+    assert!(!region.in_use(), "the free part has let go of it");
+
+    let lease = recent(&mut bench, &region);
+    run(&mut bench, lease, &|bench| bench.state.forget_region(region.id));
+    assert!(!region.in_use(), "forgotten before the part ended");
+
+    let lease = recent(&mut bench, &region);
+    run(&mut bench, lease, &|bench| drop(recent(bench, &other)));
+    assert!(!region.in_use() && other.in_use(), "the lane has another one");
+}
+
 #[test]
 fn the_time_to_drain_counts_from_the_last_break() {
     let mut bench = Bench::new();
