@@ -97,7 +97,7 @@ impl Import {
         info: &IpcInfo,
         keep: bool,
     ) -> Result<(Arc<Region>, Self), GpuError> {
-        let _entered = CurrentGpu::ensure(&**runtime, gpu);
+        let _entered = CurrentGpu::ensure(&**runtime, gpu)?;
         let address = runtime.ipc_open(&info.handle)?;
         let opened = Opened { runtime: Arc::clone(runtime), gpu, address };
         let region = Region::imported(address, info.size.max(1), Arc::new(opened));

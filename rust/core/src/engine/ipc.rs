@@ -17,7 +17,7 @@ impl Engine {
             return Some(None);
         }
         let runtime = gpu::runtime();
-        let _entered = CurrentGpu::ensure(&*runtime, self.gpu_index);
+        let _entered = CurrentGpu::of_address(&*runtime, region.address, self.gpu_index);
         let info = match runtime.ipc_export(region.address) {
             Ok(export) => {
                 let base = export.base.unwrap_or(region.address);

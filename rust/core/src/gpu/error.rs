@@ -45,6 +45,34 @@ pub enum GpuError {
         /// What it answered.
         answer: String,
     },
+    /// The address is not that of GPU memory.
+    #[error(
+        "{operation}: {address:#x} is no GPU memory that the {runtime} GPU runtime knows: it was freed, or never was a GPU's. \
+         Pass an address inside memory that is allocated"
+    )]
+    NoMemory {
+        /// Which runtime.
+        runtime: &'static str,
+        /// What was attempted.
+        operation: &'static str,
+        /// The address.
+        address: u64,
+    },
+    /// A range is not GPU memory from its first byte to its last, or no copy may span it.
+    #[error(
+        "{address:#x}+{length} is not one range of GPU memory: {problem} at {at:#x}. Register each allocation by itself, no longer \
+         than it is"
+    )]
+    Range {
+        /// Start.
+        address: u64,
+        /// Bytes.
+        length: u64,
+        /// What is wrong with it.
+        problem: &'static str,
+        /// Where that begins.
+        at: u64,
+    },
     /// The runtime's library is not there, or lacks a function.
     #[error("GPU runtime not available: {0}")]
     NotAvailable(String),

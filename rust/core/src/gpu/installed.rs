@@ -20,12 +20,30 @@ pub fn install(runtime: Option<Arc<dyn GpuRuntime>>) {
 /// The runtime in use: the installed one, else CUDA when this process has the driver loaded already, else the host's.
 /// Ask again at each use: programs load their GPU driver, or replace their device adaptor, when it suits them.
 pub fn runtime() -> Arc<dyn GpuRuntime> {
-    static CUDA: PerProcess<OnceCell<Arc<CudaRuntime>>> = PerProcess::new(OnceCell::new);
     if let Some(installed) = &*INSTALLED.load() {
         return Arc::clone(installed);
     }
-    match CUDA.get().get_or_try_init(|| CudaRuntime::of_process().map(Arc::new)) {
-        Ok(cuda) => Arc::<CudaRuntime>::clone(cuda),
-        Err(_) => Arc::new(HostRuntime),
+    match driver(Look::Now) {
+        Some(cuda) => cuda,
+        None => Arc::new(HostRuntime),
     }
+}
+
+/// How the driver is looked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Look {
+    /// Among the libraries that the process has loaded by now, which takes microseconds where it is not.
+    Now,
+    /// Only whether it was found before.
+    Found,
+}
+
+/// The CUDA driver, if this process has loaded it. That it has not is never remembered.
+pub(super) fn driver(look: Look) -> Option<Arc<CudaRuntime>> {
+    static CUDA: PerProcess<OnceCell<Arc<CudaRuntime>>> = PerProcess::new(OnceCell::new);
+    let found = match look {
+        Look::Found => CUDA.get().get(),
+        Look::Now => CUDA.get().get_or_try_init(|| CudaRuntime::of_process().map(Arc::new)).ok(),
+    };
+    found.map(Arc::clone)
 }

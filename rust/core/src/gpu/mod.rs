@@ -12,6 +12,7 @@ mod host;
 mod host_call;
 mod installed;
 mod ipc_info;
+mod pages;
 #[cfg(all(test, not(flagcx_p2p_loom)))]
 mod played_runtime;
 mod table;
@@ -45,13 +46,14 @@ pub trait GpuRuntime: Send + Sync + Debug {
         true
     }
 
-    /// What lies at `address`. Memory that the runtime does not know is host memory, never an error.
+    /// What lies at `address`. Memory that the runtime does not know is host memory, never an error. Memory is a GPU's whether
+    /// or not it can be opened by other processes. Needs no current GPU, and makes none.
     fn pointer_kind(&self, address: u64) -> Result<PointerKind, GpuError>;
 
     /// Number of GPUs.
     fn gpu_count(&self) -> Result<u32, GpuError>;
 
-    /// The GPU that is current for the calling thread.
+    /// The GPU that is current for the calling thread. An error if there is none; the runtime is not initialised for this.
     fn current_gpu(&self) -> Result<i32, GpuError>;
 
     /// Whether the calling thread works on `gpu` in the way that [`GpuRuntime::enter`] would have it. True also
@@ -63,6 +65,18 @@ pub trait GpuRuntime: Send + Sync + Debug {
     /// The number of the GPU that has the memory at `address`, where the runtime can tell.
     fn gpu_of(&self, _address: u64) -> Option<i32> {
         None
+    }
+
+    /// Whether what is asked about an address is answered by the GPU that is current for the calling thread. False where the
+    /// runtime goes to the GPU that has the address by itself: the thread's own choice does not matter, and is kept.
+    fn depends_on_current(&self) -> bool {
+        false
+    }
+
+    /// Refuses a range of GPU memory of which a part is none, or that lies in two allocations that no copy may span. A range
+    /// that does not begin in GPU memory which the runtime knows passes.
+    fn check_range(&self, _address: u64, _length: u64) -> Result<(), GpuError> {
+        Ok(())
     }
 
     /// Bus id of a GPU, as in `0000:3b:00.0`.
@@ -138,6 +152,8 @@ pub enum PointerKind {
     Host,
     /// Memory of a GPU; its number if the runtime says so.
     Gpu(Option<i32>),
+    /// The runtime copies GPU memory, and has no way to tell it from host memory.
+    Unknown,
 }
 
 /// Between which kinds of memory a copy runs. Numbered as in FlagCX's device adaptor.

@@ -7,13 +7,14 @@ use rustix::param::page_size;
 
 use super::MemoryKind;
 use crate::fabric::DmaBuf;
-use crate::gpu::{self, DmaBufExport, GpuRuntime, PointerKind};
+use crate::gpu::{self, DmaBufExport, GpuError, GpuRuntime, PointerKind};
 
-/// The kind of memory at `address`.
+/// The kind of memory at `address`; [`MemoryKind::Probe`] if the runtime cannot tell.
 pub(super) fn probe(address: u64) -> MemoryKind {
     match gpu::runtime().pointer_kind(address) {
         Ok(PointerKind::Gpu(_)) => MemoryKind::Gpu,
         Ok(PointerKind::Host) => MemoryKind::Host,
+        Ok(PointerKind::Unknown) => MemoryKind::Probe,
         Err(error) => {
             tracing::warn!(
                 "cannot query the kind of memory at {address:#x}, it is registered as host memory: {error}"
@@ -21,6 +22,11 @@ pub(super) fn probe(address: u64) -> MemoryKind {
             MemoryKind::Host
         }
     }
+}
+
+/// Refuses a range that begins in GPU memory and goes on in other memory.
+pub(super) fn check_range(address: u64, length: u64) -> Result<(), GpuError> {
+    gpu::runtime().check_range(address, length)
 }
 
 /// The dma-buf of a range of GPU memory, and the export that keeps it open; `None` if the runtime offers none.

@@ -1,5 +1,7 @@
 //! The CUDA driver, found at run time: nothing links it, and a process without it is a process without GPU.
 
+mod allocations;
+mod context;
 mod runtime;
 mod stream;
 mod symbols;

@@ -1,6 +1,7 @@
 //! Why memory is not registered.
 
 use crate::fabric::{Access, FabricError};
+use crate::gpu::GpuError;
 use crate::memory::inspect::Inaccessible;
 
 /// Why a range was not registered.
@@ -44,6 +45,16 @@ pub enum RegistryError {
     /// The CPU cannot access it, or a part of it.
     #[error(transparent)]
     Inaccessible(#[from] Inaccessible),
+    /// It is not one range of GPU memory, or the GPU's runtime does not answer.
+    #[error("memory {address:#x}+{length} was not registered: {reason}")]
+    Gpu {
+        /// Start.
+        address: u64,
+        /// Bytes.
+        length: u64,
+        /// What the runtime says.
+        reason: GpuError,
+    },
     /// It belongs to memory that the engine has allocated and that is being freed.
     #[error(
         "memory {address:#x}+{length} was not registered: the memory that the engine has allocated there is being freed; register it \

@@ -7,7 +7,7 @@ use std::time::Instant;
 use super::{RegistryError, pieces};
 use crate::fabric::{Access, Backing, Device, DmaBuf, FabricError, MemoryRange, SharedFile};
 use crate::memory::allocation::{AllocationUse, BeingFreed};
-use crate::memory::gpu_memory::{CpuMapping, export, probe};
+use crate::memory::gpu_memory::{CpuMapping, check_range, export, probe};
 use crate::memory::host_inspection::HostInspection;
 use crate::memory::process_regions;
 use crate::memory::region::{MemoryKind, Region, RegionId};
@@ -67,19 +67,24 @@ impl Registration {
             allocation.map_err(|BeingFreed| RegistryError::BeingFreed { address, length })?.flatten();
         let declared = if allocation.is_some() { MemoryKind::Host } else { kind };
         let file = allocation.as_ref().map_or(file, AllocationUse::file);
-        let kind = if declared == MemoryKind::Probe { probe(address) } else { declared };
+        let told = if declared == MemoryKind::Probe { probe(address) } else { declared };
         let registers_gpu_memory = device.attributes().capabilities.gpu_memory;
         // A dma-buf or a device lies behind what a NIC can read and the CPU cannot.
-        let of_host = kind == MemoryKind::Host && dma_buf.is_none();
+        let of_host = told != MemoryKind::Gpu && dma_buf.is_none();
         let look = match (&allocation, of_host) {
             (Some(_), _) => HostInspection::of_allocation(),
             (None, true) => HostInspection::at(address, length),
             (None, false) => HostInspection::default(),
         };
+        let kind = look.kind(told);
+        if kind == MemoryKind::Gpu && dma_buf.is_none() {
+            check_range(address, length).map_err(|reason| RegistryError::Gpu { address, length, reason })?;
+        }
         // A NIC may know better what only it can access. Not of memory for reading only: there the kernel pins pages of
         // the process whatever their protection says (FOLL_FORCE), and refuses none.
         let nic_decides = registers_gpu_memory && declared != MemoryKind::Host && access.local_write;
-        if let Some(inaccessible) = look.inaccessible.filter(|_| !nic_decides) {
+        if let Some(inaccessible) = look.inaccessible.filter(|_| !nic_decides && kind == MemoryKind::Host)
+        {
             return Err(inaccessible.into());
         }
         let access = if look.read_only { access.for_reading() } else { access };
