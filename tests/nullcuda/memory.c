@@ -20,6 +20,8 @@ typedef struct {
   // Where the CPU reaches it.
   char *cpu;
   int fd, device;
+  // In which it was allocated.
+  Context *context;
 } Allocation;
 
 enum { MOST = 4096 };
@@ -84,7 +86,7 @@ static int allocate(Pointer *address, size_t length, enum Kind kind, int fd, int
   char *shown = on_gpu ? map(length, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1) : cpu;
   if (cpu == NULL || shown == NULL)
     return OUT_OF_MEMORY;
-  *place = (Allocation){kind, (Pointer)shown, length, cpu, fd, device};
+  *place = (Allocation){kind, (Pointer)shown, length, cpu, fd, device, current_context()};
   *address = (Pointer)shown;
   return OK;
 }
@@ -104,6 +106,22 @@ static int make(Pointer *address, size_t length, enum Kind kind) {
   return made;
 }
 
+static void unmap(Allocation *a) {
+  munmap(a->cpu, a->length);
+  if (a->start != (Pointer)a->cpu)
+    munmap((void *)a->start, a->length); // NOLINT
+  if (a->fd >= 0)
+    close(a->fd);
+  a->kind = FREE;
+}
+
+void free_memory_of(const Context *context) {
+  finish_streams();
+  for (Allocation *a = allocations; a < allocations + MOST; ++a)
+    if (a->kind != FREE && a->context == context)
+      unmap(a);
+}
+
 // `other` may be the kind as well.
 static int release(Pointer address, enum Kind kind, enum Kind other) {
   const int code = need_context();
@@ -114,14 +132,8 @@ static int release(Pointer address, enum Kind kind, enum Kind other) {
   Allocation *a = starting_at(address, kind);
   if (a == NULL)
     a = starting_at(address, other);
-  if (a != NULL) {
-    munmap(a->cpu, a->length);
-    if (a->start != (Pointer)a->cpu)
-      munmap((void *)a->start, a->length); // NOLINT
-    if (a->fd >= 0)
-      close(a->fd);
-    a->kind = FREE;
-  }
+  if (a != NULL)
+    unmap(a);
   pthread_mutex_unlock(&nullcuda_mutex);
   return a != NULL ? OK : INVALID_VALUE;
 }
@@ -149,17 +161,26 @@ EXPORT int cuPointerGetAttribute(void *value, int attribute, Pointer address) {
   const Allocation *a = holding(address, 1);
   int code = a == NULL ? INVALID_VALUE : OK;
   if (a != NULL) {
-    if (attribute == 2)
+    if (attribute == 1)
+      *(Context **)value = a->context;
+    else if (attribute == 2)
       *(unsigned *)value = a->kind == PINNED ? 1 : 2;
     else if (attribute == 8)
       *(char *)value = a->kind == MANAGED;
     else if (attribute == 9)
       *(int *)value = a->device;
+    else if (attribute == 10)
+      *(char *)value = a->kind == DEVICE;
     else
       code = INVALID_VALUE;
   }
   pthread_mutex_unlock(&nullcuda_mutex);
   return code;
+}
+
+// Whether the current context is one of the device that has the memory.
+static bool is_here(const Allocation *a) {
+  return a != NULL && a->device == current_context()->device;
 }
 
 EXPORT int cuMemGetAddressRange_v2(Pointer *start, size_t *length, Pointer address) {
@@ -168,12 +189,13 @@ EXPORT int cuMemGetAddressRange_v2(Pointer *start, size_t *length, Pointer addre
     return code;
   pthread_mutex_lock(&nullcuda_mutex);
   const Allocation *a = holding(address, 1);
-  if (a != NULL) {
+  const bool found = is_here(a);
+  if (found) {
     *start = a->start;
     *length = a->length;
   }
   pthread_mutex_unlock(&nullcuda_mutex);
-  return a != NULL ? OK : INVALID_VALUE;
+  return found ? OK : INVALID_VALUE;
 }
 
 EXPORT int cuIpcGetMemHandle(IpcMemHandle *handle, Pointer address) {
@@ -182,13 +204,14 @@ EXPORT int cuIpcGetMemHandle(IpcMemHandle *handle, Pointer address) {
     return code;
   pthread_mutex_lock(&nullcuda_mutex);
   const Allocation *a = starting_at(address, DEVICE);
-  if (a != NULL) {
+  const bool found = is_here(a);
+  if (found) {
     const Named named = {MAGIC, getpid(), a->fd, a->device, a->length};
     memset(handle, 0, sizeof(*handle));
     memcpy(handle, &named, sizeof(named));
   }
   pthread_mutex_unlock(&nullcuda_mutex);
-  return a != NULL ? OK : INVALID_VALUE;
+  return found ? OK : INVALID_VALUE;
 }
 
 // Like the driver, it refuses handles of its own process, and of freed memory.

@@ -46,6 +46,8 @@ Context *current_context(void);
 void *behind(Pointer address, size_t length);
 // Copies at once. Under the mutex.
 int copy_now(Pointer to, Pointer from, size_t length);
+// Frees what was allocated in the context. Under the mutex.
+void free_memory_of(const Context *context);
 // Performs the pending copies of every stream. Under the mutex.
 void finish_streams(void);
 

@@ -66,9 +66,8 @@ impl Engine {
         let file = file.map(|file| SharedFile { is_own: false, ..file });
         // A runtime that answers for the current GPU is asked with that of the memory; then the caller's choice holds again.
         let runtime = (kind != MemoryKind::Host).then(gpu::runtime);
-        let _entered = runtime.as_deref().and_then(|runtime| {
-            CurrentGpu::of_address(runtime, address, self.gpu_index)
-        });
+        let _entered =
+            runtime.as_deref().and_then(|runtime| CurrentGpu::of_address(runtime, address, self.gpu_index));
         Ok(registry.register((address, length), kind, access, announced, dma_buf, file)?)
     }
 

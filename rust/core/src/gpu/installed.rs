@@ -23,27 +23,22 @@ pub fn runtime() -> Arc<dyn GpuRuntime> {
     if let Some(installed) = &*INSTALLED.load() {
         return Arc::clone(installed);
     }
-    match driver(Look::Now) {
+    match cuda() {
         Some(cuda) => cuda,
         None => Arc::new(HostRuntime),
     }
 }
 
-/// How the driver is looked for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Look {
-    /// Among the libraries that the process has loaded by now, which takes microseconds where it is not.
-    Now,
-    /// Only whether it was found before.
-    Found,
+/// The CUDA driver. That the process has not loaded it is never remembered.
+static CUDA: PerProcess<OnceCell<Arc<CudaRuntime>>> = PerProcess::new(OnceCell::new);
+
+/// The CUDA driver, if this process has it loaded: for an installed runtime, about memory of which it knows less. Takes
+/// microseconds where it is not loaded.
+pub(super) fn cuda() -> Option<Arc<CudaRuntime>> {
+    CUDA.get().get_or_try_init(|| CudaRuntime::of_process().map(Arc::new)).ok().cloned()
 }
 
-/// The CUDA driver, if this process has loaded it. That it has not is never remembered.
-pub(super) fn driver(look: Look) -> Option<Arc<CudaRuntime>> {
-    static CUDA: PerProcess<OnceCell<Arc<CudaRuntime>>> = PerProcess::new(OnceCell::new);
-    let found = match look {
-        Look::Found => CUDA.get().get(),
-        Look::Now => CUDA.get().get_or_try_init(|| CudaRuntime::of_process().map(Arc::new)).ok(),
-    };
-    found.map(Arc::clone)
+/// As [`cuda`], if that has found it before.
+pub(super) fn found_cuda() -> Option<Arc<CudaRuntime>> {
+    CUDA.get().get().cloned()
 }

@@ -50,7 +50,10 @@ impl HostInspection {
     pub(super) fn kind(&self, told: MemoryKind) -> MemoryKind {
         let is_out_of_reach = |inaccessible: Inaccessible| {
             inaccessible.offset == 0
-                && matches!(inaccessible.reason, InaccessibleReason::NotMapped | InaccessibleReason::NotReadable)
+                && matches!(
+                    inaccessible.reason,
+                    InaccessibleReason::NotMapped | InaccessibleReason::NotReadable
+                )
         };
         match told {
             MemoryKind::Probe if self.inaccessible.is_some_and(is_out_of_reach) => MemoryKind::Gpu,

@@ -12,7 +12,7 @@ const ATTRIBUTE_IS_LEGACY_IPC_CAPABLE: c_int = 10;
 
 impl CudaRuntime {
     /// Start and bytes of the allocation, or of the mapping of `cuMemMap`, around `address`. Its context is current.
-    pub(super) fn allocation(&self, address: u64) -> Result<(u64, u64), GpuError> {
+    pub(super) fn allocation_in_context(&self, address: u64) -> Result<(u64, u64), GpuError> {
         let (driver, mut base, mut bytes) = (self.driver()?, 0, 0_usize);
         // SAFETY: the out parameters are valid; the address is only looked up.
         let code = unsafe { (driver.address_range)(&raw mut base, &raw mut bytes, address) };
@@ -30,7 +30,7 @@ impl CudaRuntime {
         let _entered = self.enter_context_of("look up the allocations of a range", address)?;
         let (end, mut at) = (address.saturating_add(length), address);
         loop {
-            let (base, bytes) = self.allocation(at)?;
+            let (base, bytes) = self.allocation_in_context(at)?;
             let next = base.saturating_add(bytes);
             if next >= end {
                 return Ok(());

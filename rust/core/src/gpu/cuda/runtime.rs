@@ -9,10 +9,10 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use once_cell::sync::OnceCell;
 
+use super::super::pages::Pages;
 use super::super::{
     CopyStream, DmaBufExport, GpuError, GpuRuntime, IPC_HANDLE_BYTES, IpcExport, PointerKind, SavedGpu,
 };
-use super::super::pages::Pages;
 use super::context::Entered;
 use super::stream::CudaStream;
 use super::symbols::{IpcMemHandle, Symbols};
@@ -221,7 +221,7 @@ impl GpuRuntime for CudaRuntime {
     fn ipc_export(&self, address: u64) -> Result<IpcExport, GpuError> {
         let (driver, mut handle) = (self.driver()?, IpcMemHandle([0; IPC_HANDLE_BYTES]));
         let _entered = self.enter_context_of("export memory to other processes", address)?;
-        let (base, _) = self.allocation(address)?;
+        let (base, _) = self.allocation_in_context(address)?;
         // SAFETY: as above.
         driver.check("cuIpcGetMemHandle", unsafe { (driver.ipc_get)(&raw mut handle, base) })?;
         Ok(IpcExport { handle: handle.0, base: Some(base) })
@@ -251,9 +251,7 @@ impl GpuRuntime for CudaRuntime {
         let _entered = self.enter_context_of(operation, address)?;
         let mut fd: c_int = -1;
         // SAFETY: the out parameter is an int, as this handle type wants; the range is only looked up.
-        let code = unsafe {
-            export((&raw mut fd).cast::<c_void>(), start, bytes, RANGE_HANDLE_DMA_BUF, 0)
-        };
+        let code = unsafe { export((&raw mut fd).cast::<c_void>(), start, bytes, RANGE_HANDLE_DMA_BUF, 0) };
         driver.check("cuMemGetHandleForAddressRange", code)?;
         if fd < 0 {
             return Err(GpuError::Malformed { runtime: NAME, operation, answer: format!("descriptor {fd}") });

@@ -6,9 +6,10 @@ use std::fmt;
 use std::ptr;
 use std::sync::Arc;
 
-use super::super::installed::{Look, driver};
+use super::super::installed::{cuda, found_cuda};
 use super::super::{
-    CopyStream, CurrentGpu, DmaBufExport, GpuError, GpuRuntime, IPC_HANDLE_BYTES, IpcExport, PointerKind, SavedGpu,
+    CopyStream, CurrentGpu, DmaBufExport, GpuError, GpuRuntime, IPC_HANDLE_BYTES, IpcExport, PointerKind,
+    SavedGpu,
 };
 use super::handle::{IpcProbe, probe};
 use super::stream::TableStream;
@@ -33,8 +34,17 @@ pub struct TableRuntime {
     driver: FindDriver,
 }
 
-/// Finds the CUDA driver below the table.
+/// Finds the driver below the table.
 pub(super) type FindDriver = fn(Look) -> Option<Arc<dyn GpuRuntime>>;
+
+/// How it is looked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Look {
+    /// Among the libraries that the process has loaded by now.
+    Now,
+    /// Only whether it was found before, which takes no time.
+    Found,
+}
 
 impl TableRuntime {
     /// `read` gives the table as it is now; an empty one stands for "no GPU runtime".
@@ -43,7 +53,7 @@ impl TableRuntime {
     /// Every callback of every table that `read` gives must behave as [`GpuTable`] says, from any thread, for as
     /// long as this runtime or a stream of it exists.
     pub unsafe fn new(read: impl Fn() -> GpuTable + Send + Sync + 'static) -> Self {
-        Self { read: Box::new(read), driver: |look| driver(look).map(|cuda| cuda as Arc<dyn GpuRuntime>) }
+        Self { read: Box::new(read), driver: find_cuda }
     }
 
     /// As [`TableRuntime::new`], over another driver.
@@ -261,6 +271,11 @@ impl fmt::Debug for TableRuntime {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("TableRuntime").field("table", &self.table()).finish()
     }
+}
+
+fn find_cuda(look: Look) -> Option<Arc<dyn GpuRuntime>> {
+    let found = if look == Look::Now { cuda() } else { found_cuda() };
+    found.map(|cuda| cuda as Arc<dyn GpuRuntime>)
 }
 
 /// What the table says of an address, if it says anything.

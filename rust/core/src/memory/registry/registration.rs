@@ -83,8 +83,7 @@ impl Registration {
         // A NIC may know better what only it can access. Not of memory for reading only: there the kernel pins pages of
         // the process whatever their protection says (FOLL_FORCE), and refuses none.
         let nic_decides = registers_gpu_memory && declared != MemoryKind::Host && access.local_write;
-        if let Some(inaccessible) = look.inaccessible.filter(|_| !nic_decides && kind == MemoryKind::Host)
-        {
+        if let Some(inaccessible) = look.inaccessible.filter(|_| !nic_decides && kind == MemoryKind::Host) {
             return Err(inaccessible.into());
         }
         let access = if look.read_only { access.for_reading() } else { access };
