@@ -15,7 +15,7 @@
 mod gpu_suite;
 mod support;
 
-use gpu_suite::{bandwidth, entry_points, group, memory, parent, pointers, threads, two_processes};
+use gpu_suite::{bandwidth, devices, entry_points, group, memory, parent, pointers, threads, two_processes};
 
 /// A group: its name, the seconds that it may take, and its checks.
 type Entry = (&'static str, u64, fn(&mut group::Group));
@@ -24,6 +24,7 @@ type Entry = (&'static str, u64, fn(&mut group::Group));
 const GROUPS: &[Entry] = &[
     ("pointers", 30, pointers::run),
     ("threads", 40, threads::run),
+    ("devices", 40, devices::run),
     ("entry points", 60, entry_points::run),
     ("two processes", 60, two_processes::run),
     ("bandwidth", 90, bandwidth::run),

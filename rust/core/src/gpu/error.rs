@@ -60,8 +60,8 @@ pub enum GpuError {
     },
     /// A range is not GPU memory from its first byte to its last, or no copy may span it.
     #[error(
-        "{address:#x}+{length} is not one range of GPU memory: {problem} at {at:#x}. Register each allocation by itself, no longer \
-         than it is"
+        "{length} bytes from {address:#x} on are not one range of GPU memory: {problem} at {at:#x}. Register each allocation by \
+         itself, no longer than it is"
     )]
     Range {
         /// Start.

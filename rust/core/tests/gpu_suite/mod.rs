@@ -4,6 +4,7 @@
 pub mod bandwidth;
 pub mod calls;
 pub mod cuda;
+pub mod devices;
 pub mod entry_points;
 pub mod group;
 pub mod memory;

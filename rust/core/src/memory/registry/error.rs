@@ -46,15 +46,8 @@ pub enum RegistryError {
     #[error(transparent)]
     Inaccessible(#[from] Inaccessible),
     /// It is not one range of GPU memory, or the GPU's runtime does not answer.
-    #[error("memory {address:#x}+{length} was not registered: {reason}")]
-    Gpu {
-        /// Start.
-        address: u64,
-        /// Bytes.
-        length: u64,
-        /// What the runtime says.
-        reason: GpuError,
-    },
+    #[error("GPU memory was not registered: {0}")]
+    Gpu(#[source] GpuError),
     /// It belongs to memory that the engine has allocated and that is being freed.
     #[error(
         "memory {address:#x}+{length} was not registered: the memory that the engine has allocated there is being freed; register it \
