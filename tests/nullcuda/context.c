@@ -116,7 +116,7 @@ EXPORT int cuDevicePrimaryCtxGetState(int device, unsigned *flags, int *active) 
   return OK;
 }
 
-// Destroys it whoever has retained it, as cudaDeviceReset does. Memory that was allocated in it is gone.
+// Destroys it, retained or not, as cudaDeviceReset does. Memory that was allocated in it is gone.
 EXPORT int cuDevicePrimaryCtxReset_v2(int device) {
   const int code = check_device(device);
   if (code != OK)

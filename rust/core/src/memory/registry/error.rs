@@ -1,7 +1,6 @@
 //! Why memory is not registered.
 
 use crate::fabric::{Access, FabricError};
-use crate::gpu::GpuError;
 use crate::memory::inspect::Inaccessible;
 
 /// Why a range was not registered.
@@ -46,8 +45,11 @@ pub enum RegistryError {
     #[error(transparent)]
     Inaccessible(#[from] Inaccessible),
     /// It is not one range of GPU memory, or the GPU's runtime does not answer.
-    #[error("GPU memory was not registered: {0}")]
-    Gpu(#[source] GpuError),
+    #[error("GPU memory was not registered: {reason}")]
+    Gpu {
+        /// What the runtime says, with the range.
+        reason: String,
+    },
     /// It belongs to memory that the engine has allocated and that is being freed.
     #[error(
         "memory {address:#x}+{length} was not registered: the memory that the engine has allocated there is being freed; register it \

@@ -78,7 +78,8 @@ impl Registration {
         };
         let kind = look.kind(told);
         if kind == MemoryKind::Gpu && dma_buf.is_none() {
-            check_range(address, length).map_err(RegistryError::Gpu)?;
+            let checked = check_range(address, length);
+            checked.map_err(|error| RegistryError::Gpu { reason: error.to_string() })?;
         }
         // A NIC may know better what only it can access. Not of memory for reading only: there the kernel pins pages of
         // the process whatever their protection says (FOLL_FORCE), and refuses none.
