@@ -115,7 +115,7 @@ fn expect_range() -> String {
     };
     assert_eq!(keeps("register", || register(4 << 20)), Ok(true));
     let refused = keeps("register", || register(1 << 44)).unwrap_err();
-    assert!(refused.contains("is not one range of GPU memory"), "{refused}");
+    assert!(refused.contains("are not one range of GPU memory"), "{refused}");
     refused
 }
 
