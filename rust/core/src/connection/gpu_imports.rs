@@ -177,4 +177,14 @@ mod tests {
         drop(imports.open(&runtime, 0, &info(0)).unwrap());
         assert_eq!(played.open(), 0, "nothing is kept after the close");
     }
+
+    /// The played runtime has GPU 0 only.
+    #[test]
+    fn nothing_is_opened_on_a_gpu_that_cannot_be_made_current() {
+        let played = Arc::new(PlayedRuntime::default());
+        let runtime = Arc::clone(&played) as Arc<dyn GpuRuntime>;
+        let error = Imports::default().open(&runtime, 1, &info(0)).unwrap_err();
+        assert!(matches!(error, GpuError::Unsupported { .. }), "{error}");
+        assert_eq!(played.opens(), 0);
+    }
 }

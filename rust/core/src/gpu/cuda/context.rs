@@ -37,10 +37,20 @@ impl<'a> Entered<'a> {
 impl Drop for Entered<'_> {
     fn drop(&mut self) {
         let Some(before) = self.before else { return };
-        // SAFETY: it was current on this thread.
-        let code = unsafe { (self.driver.set_context)(before) };
-        if let Err(error) = self.driver.check("cuCtxSetCurrent", code) {
+        if let Err(error) = restore(self.driver, before) {
             tracing::warn!("the caller's context could not be restored: {error}");
         }
     }
+}
+
+/// Makes `before`, which was current on this thread, current again. If it is gone the thread has none: not that of the engine,
+/// in which its further calls would seem to work.
+pub(super) fn restore(driver: &Symbols, before: *mut c_void) -> Result<(), GpuError> {
+    // SAFETY: it was current on this thread; the driver refuses one that is gone.
+    let code = unsafe { (driver.set_context)(before) };
+    if code != 0 {
+        // SAFETY: NULL takes the context away.
+        unsafe { (driver.set_context)(ptr::null_mut()) };
+    }
+    driver.check("cuCtxSetCurrent", code)
 }

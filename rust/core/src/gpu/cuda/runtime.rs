@@ -13,7 +13,7 @@ use super::super::pages::Pages;
 use super::super::{
     CopyStream, DmaBufExport, GpuError, GpuRuntime, IPC_HANDLE_BYTES, IpcExport, PointerKind, SavedGpu,
 };
-use super::context::Entered;
+use super::context::{Entered, restore};
 use super::stream::CudaStream;
 use super::symbols::{IpcMemHandle, Symbols};
 
@@ -209,8 +209,7 @@ impl GpuRuntime for CudaRuntime {
     }
 
     fn restore(&self, SavedGpu(saved): SavedGpu) -> Result<(), GpuError> {
-        // SAFETY: the context was current when it was saved; the driver checks whether it still exists.
-        self.symbols.check("cuCtxSetCurrent", unsafe { (self.symbols.set_context)(saved as *mut c_void) })
+        restore(&self.symbols, saved as *mut c_void)
     }
 
     fn open_stream(&self) -> Result<Box<dyn CopyStream>, GpuError> {

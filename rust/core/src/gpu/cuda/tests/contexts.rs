@@ -54,6 +54,13 @@ fn a_context_that_the_program_has_reset_is_retained_again() {
         assert_eq!(gpu(|gpu| gpu.current), 0x110b);
     }
     assert_eq!((gpu(|gpu| gpu.current), driver(|driver| driver.retained)), (0, 2));
+    // What a thread had is gone: it is left with nothing, and not with the engine's context.
+    gpu(|gpu| gpu.current = 0x100b);
+    drop(CurrentGpu::enter(&cuda, 1).unwrap());
+    assert_eq!(gpu(|gpu| gpu.current), 0);
+    gpu(|gpu| gpu.current = 0x100b);
+    cuda.dma_buf(GPU, PAGE).unwrap();
+    assert_eq!(gpu(|gpu| gpu.current), 0);
     assert_eq!(cuda.ipc_export(GPU).unwrap().base, Some(GPU), "memory without a context of its own");
 }
 
