@@ -300,6 +300,11 @@ typedef struct FlagcxP2pDeviceTable {
   int (*getLastError)(void); /* clears what a failed probe left behind */
   /* Has fn(args) called once everything on the stream before it is done. Without it the engine asks again and again. */
   int (*launchHostFunc)(void *stream, void (*fn)(void *), void *args);
+  /* Whether the current device exports dma-bufs, and one of whole pages of the host as an int; `flags` is 0. */
+  int (*dmaSupport)(bool *supported);
+  int (*getHandleForAddressRange)(void *handleOut, void *buffer, size_t size, unsigned long long flags);
+  /* ptrType: 1 host memory, 2 GPU memory, whether or not it has an IPC handle. Asked before ipcMemHandleGet. */
+  int (*getPointerType)(const void *ptr, int *ptrType);
 } FlagcxP2pDeviceTable;
 
 /* Takes a copy of `table` for the whole process, before the first engine is created. NULL goes back to what there was:

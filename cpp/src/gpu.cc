@@ -7,6 +7,7 @@
 
 #include <atomic>
 
+#include "adaptor.h"
 #include "flagcx_p2p_ext.h"
 
 // FlagCX's variable: a pointer to its struct flagcxDeviceAdaptor.
@@ -14,16 +15,12 @@ extern "C" __attribute__((weak)) const char *deviceAdaptor;
 
 namespace {
 
-// The callbacks, one after the other, as they follow `size` and `reserved` in FlagcxP2pDeviceTable.
-constexpr size_t kCallbacks = 21;
-using Callbacks = void *[kCallbacks];
+using flagcx::p2p::Callbacks;
+
 static_assert(sizeof(FlagcxP2pDeviceTable) == 8 + sizeof(Callbacks), "");
 static_assert(offsetof(FlagcxP2pDeviceTable, deviceMemcpy) == 8, "");
 static_assert(offsetof(FlagcxP2pDeviceTable, getLastError) == 8 + 19 * sizeof(void *), "");
-
-// Where they are in FlagCX's struct, in the same order.
-constexpr size_t kAdaptorOffsets[kCallbacks] = {40,  72,  80,  88,  160, 168, 176, 184, 248, 256, 264,
-                                                280, 296, 304, 312, 320, 328, 376, 384, 504, 392};
+static_assert(offsetof(FlagcxP2pDeviceTable, getPointerType) == 8 + 23 * sizeof(void *), "");
 
 // What the program installed last, and before. Read without a lock, which another thread could hold when the process is
 // forked; never freed, because another thread may be reading it.
@@ -35,10 +32,8 @@ std::atomic<const Installed *> installed{nullptr};
 
 extern "C" void readAdaptor(void *out) {
   const char *const adaptor = deviceAdaptor;
-  if (adaptor == nullptr)
-    return;
-  for (size_t i = 0; i < kCallbacks; ++i)
-    std::memcpy(static_cast<char *>(out) + i * sizeof(void *), adaptor + kAdaptorOffsets[i], sizeof(void *));
+  if (adaptor != nullptr)
+    flagcx::p2p::readCallbacks(adaptor, *static_cast<Callbacks *>(out));
 }
 
 extern "C" void readInstalled(void *out) {

@@ -21,13 +21,34 @@ Adaptor empty, full;
 
 } // namespace
 
+// A struct of FlagCX's version 1, with its size in the symbol table, and of the one with getPointerType. Behind the first one are
+// bytes that are no callbacks: to call one of them crashes.
+asm(R"(
+  .pushsection .data.adaptors, "aw", @progbits
+  .globl adaptorOfVersion1, adaptorWithPointerType
+  .type adaptorOfVersion1, @object
+  .size adaptorOfVersion1, 416
+  .type adaptorWithPointerType, @object
+  .size adaptorWithPointerType, 640
+  .balign 16
+adaptorOfVersion1:
+  .zero 416
+  .fill 224, 1, 0x5a
+adaptorWithPointerType:
+  .zero 640
+  .popsection
+)");
+extern "C" {
+extern char adaptorOfVersion1[], adaptorWithPointerType[];
+}
+
 extern "C" {
 void *deviceAdaptor = &empty;
 }
 
 namespace {
 
-TEST(FlagcxGpu, TheAdaptorIsReadAtEachUse) {
+void fill(Adaptor &full) {
   const FlagcxP2pDeviceTable table = FakeGpu::table();
   full.set(40, table.deviceMemcpy);
   full.set(72, table.setDevice);
@@ -45,7 +66,11 @@ TEST(FlagcxGpu, TheAdaptorIsReadAtEachUse) {
   full.set(320, table.ipcMemHandleClose);
   full.set(328, table.ipcMemHandleFree);
   full.set(504, table.getLastError);
+}
 
+TEST(FlagcxGpu, TheAdaptorIsReadAtEachUse) {
+  FakeGpu::reset();
+  fill(full);
   setenv("FLAGCX_P2P_FABRIC", "software", 1);
   const Engine engine = createEngine();
   char info[FLAGCX_P2P_IPC_INFO_SIZE];
@@ -75,6 +100,61 @@ TEST(FlagcxGpu, TheAdaptorIsReadAtEachUse) {
       << flagcxP2pEngineLastError();
   EXPECT_TRUE(succeeds(ends.connected.get(), id));
   EXPECT_EQ(FakeGpu::read(0, 4096), std::string(4096, 7));
+}
+
+// The first struct is 416 bytes long: getLastError and getPointerType, which registering would call, are none of it.
+TEST(FlagcxGpu, NothingIsReadBehindTheEndOfAnOlderStruct) {
+  FakeGpu::reset();
+  fill(full);
+  memcpy(adaptorOfVersion1, full.bytes, 416);
+  deviceAdaptor = adaptorOfVersion1;
+  setenv("FLAGCX_P2P_FABRIC", "software", 1);
+  const Engine engine = createEngine();
+  FlagcxP2pMr region = 0;
+  const Buffer host(engine, 4096, 7);
+  ASSERT_EQ(flagcxP2pEngineReg(engine.get(), FakeGpu::address(), 4096, region), 0) << flagcxP2pEngineLastError();
+  flagcxP2pEngineMrDestroy(engine.get(), region);
+}
+
+int pointerType(const void *pointer, int *type) {
+  const auto address = reinterpret_cast<uintptr_t>(pointer);
+  *type = address - FakeGpu::address() < FakeGpu::kBytes ? 2 : 1;
+  return 0;
+}
+int notSupported(void **, size_t *) {
+  return 9;
+}
+
+// As adaptors of HIP: no IPC, but an answer to what a pointer is. GPU memory is registered, and has no IPC information.
+TEST(FlagcxGpu, AnAdaptorWithoutIpcSaysWhatAPointerIs) {
+  FakeGpu::reset();
+  Adaptor withoutIpc;
+  fill(withoutIpc);
+  withoutIpc.set(296, notSupported);
+  memcpy(adaptorWithPointerType, withoutIpc.bytes, sizeof(withoutIpc.bytes));
+  const auto ask = pointerType;
+  memcpy(adaptorWithPointerType + 512, &ask, sizeof(ask));
+  deviceAdaptor = adaptorWithPointerType;
+  setenv("FLAGCX_P2P_FABRIC", "software", 1);
+  const Engine client = createEngine(), server = createEngine();
+  FlagcxP2pMr region = 0;
+  ASSERT_EQ(flagcxP2pEngineReg(server.get(), FakeGpu::address(), 4096, region), 0) << flagcxP2pEngineLastError();
+  char info[FLAGCX_P2P_IPC_INFO_SIZE];
+  bool found = true;
+  EXPECT_EQ(flagcxP2pEngineGetIpcInfo(server.get(), FakeGpu::address(), info, &found), 0);
+  EXPECT_FALSE(found);
+  Ends ends = connect(client, server, true);
+  const Buffer source(client, 4096, 9);
+  char image[FLAGCX_P2P_DESC_SIZE];
+  FlagcxP2pRdmaDesc desc;
+  ASSERT_EQ(
+      flagcxP2pEnginePrepareDesc(server.get(), region, reinterpret_cast<void *>(FakeGpu::address()), 4096, image), 0);
+  flagcxP2pDeserializeRdmaDesc(image, &desc);
+  uint64_t id = 0;
+  ASSERT_EQ(flagcxP2pEngineWrite(ends.connected.get(), source.region(), source.data(), 4096, desc, &id), 0)
+      << flagcxP2pEngineLastError();
+  EXPECT_TRUE(succeeds(ends.connected.get(), id));
+  EXPECT_EQ(FakeGpu::read(0, 4096), std::string(4096, 9));
 }
 
 } // namespace

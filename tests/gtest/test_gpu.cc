@@ -411,9 +411,34 @@ TEST(GpuTable, WithoutASizeItIsRefused) {
   EXPECT_EQ(flagcxP2pSetDeviceTable(nullptr), 0);
 }
 
-TEST(GpuTable, CallbacksThatAreMissingAreNotOffered) {
+// Without handles the table has no way to tell GPU memory, nor to share it.
+TEST(GpuTable, MemoryThatTheCpuCannotAccessIsTheGpusOfATableThatOnlyCopies) {
+  FakeGpu::reset();
   FlagcxP2pDeviceTable table = FakeGpu::table();
   table.size = offsetof(FlagcxP2pDeviceTable, ipcMemHandleCreate); // an older program's
+  ASSERT_EQ(flagcxP2pSetDeviceTable(&table), 0);
+  const Engine client = createEngine(), server = createEngine();
+  FlagcxP2pMr region = 0;
+  ASSERT_EQ(flagcxP2pEngineReg(server.get(), FakeGpu::address(), 4096, region), 0) << flagcxP2pEngineLastError();
+  char info[FLAGCX_P2P_IPC_INFO_SIZE];
+  bool found = true;
+  EXPECT_EQ(flagcxP2pEngineGetIpcInfo(server.get(), FakeGpu::address(), info, &found), 0);
+  EXPECT_FALSE(found) << "no callback makes a handle";
+  const Buffer source(client, 4096, 3);
+  {
+    const Ends ends = connect(client, server, true);
+    const uint64_t from = reinterpret_cast<uintptr_t>(source.data()), to = FakeGpu::address(), size = 4096;
+    EXPECT_EQ(flagcxP2pRpcBatchWriteSync(ends.connected.get(), 1, &from, &to, &size), 0)
+        << flagcxP2pEngineLastError();
+  }
+  EXPECT_EQ(FakeGpu::read(0, 4096), std::string(4096, 3));
+  EXPECT_EQ(flagcxP2pSetDeviceTable(nullptr), 0);
+}
+
+TEST(GpuTable, CallbacksThatAreMissingAreNotOffered) {
+  FlagcxP2pDeviceTable table = FakeGpu::table();
+  table.size = offsetof(FlagcxP2pDeviceTable, ipcMemHandleCreate);
+  table.deviceMemcpy = nullptr;
   ASSERT_EQ(flagcxP2pSetDeviceTable(&table), 0);
   const Engine engine = createEngine();
   // Taken for host memory, which cannot be accessed.

@@ -10,7 +10,8 @@
 pthread_mutex_t nullcuda_mutex = PTHREAD_MUTEX_INITIALIZER;
 
 static bool initialised;
-static Context primary[DEVICES];
+// Made when it is needed; a new one after a reset, as handles of the old one must not work by chance.
+static Context *primary[DEVICES];
 static _Thread_local Context *current;
 
 bool is_initialised(void) {
@@ -30,7 +31,6 @@ int need_context(void) {
 EXPORT int cuInit(unsigned flags) {
   if (flags != 0)
     return INVALID_VALUE;
-  for (int device = 0; device < DEVICES; ++device) primary[device].device = device;
   __atomic_store_n(&initialised, true, __ATOMIC_SEQ_CST);
   return OK;
 }
@@ -80,18 +80,75 @@ EXPORT int cuDeviceGetName(char *text, int room, int device) {
   return OK;
 }
 
+static int setting(const char *name, int otherwise) {
+  const char *text = getenv(name);
+  return text != NULL ? atoi(text) : otherwise;
+}
+
+EXPORT int cuDeviceGetAttribute(int *value, int attribute, int device) {
+  if (!is_initialised())
+    return NOT_INITIALIZED;
+  if (device < 0 || device >= DEVICES)
+    return INVALID_DEVICE;
+  if (attribute == 75)
+    *value = setting("NULLCUDA_COMPUTE_CAPABILITY", 9);
+  else if (attribute == 124)
+    *value = setting("NULLCUDA_DMA_BUF", 1);
+  else
+    return INVALID_VALUE;
+  return OK;
+}
+
 EXPORT int cuDeviceGetPCIBusId(char *text, int room, int device) {
   snprintf(text, (size_t)room, "0000:%02X:00.0", device + 1);
   return OK;
 }
 
-EXPORT int cuDevicePrimaryCtxRetain(Context **context, int device) {
+static int check_device(int device) {
   if (!is_initialised())
     return NOT_INITIALIZED;
-  if (device < 0 || device >= DEVICES)
-    return INVALID_DEVICE;
-  primary[device].alive = true;
-  *context = &primary[device];
+  return device >= 0 && device < DEVICES ? OK : INVALID_DEVICE;
+}
+
+EXPORT int cuDevicePrimaryCtxRetain(Context **context, int device) {
+  const int code = check_device(device);
+  if (code != OK)
+    return code;
+  pthread_mutex_lock(&nullcuda_mutex);
+  if (primary[device] == NULL) {
+    primary[device] = calloc(1, sizeof(Context));
+    *primary[device] = (Context){device, true};
+  }
+  *context = primary[device];
+  pthread_mutex_unlock(&nullcuda_mutex);
+  return OK;
+}
+
+EXPORT int cuDevicePrimaryCtxGetState(int device, unsigned *flags, int *active) {
+  const int code = check_device(device);
+  if (code != OK)
+    return code;
+  pthread_mutex_lock(&nullcuda_mutex);
+  *flags = 0;
+  *active = primary[device] != NULL;
+  pthread_mutex_unlock(&nullcuda_mutex);
+  return OK;
+}
+
+// Destroys it, retained or not, as cudaDeviceReset does. Memory that was allocated in it is gone.
+EXPORT int cuDevicePrimaryCtxReset_v2(int device) {
+  const int code = check_device(device);
+  if (code != OK)
+    return code;
+  pthread_mutex_lock(&nullcuda_mutex);
+  if (primary[device] != NULL) {
+    primary[device]->alive = false;
+    free_memory_of(primary[device]);
+    if (current == primary[device])
+      current = NULL;
+    primary[device] = NULL;
+  }
+  pthread_mutex_unlock(&nullcuda_mutex);
   return OK;
 }
 

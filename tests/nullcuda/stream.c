@@ -35,8 +35,8 @@ typedef struct {
 // Objects stay when they are destroyed, so that their further use is recognised.
 static Stream *streams;
 
-// Ends the process where the driver would access memory that it has freed. What a context takes with it is an error instead.
-static void require(bool holds, const char *call, const char *problem) {
+// What a context takes with it is an error instead.
+void require(bool holds, const char *call, const char *problem) {
   if (holds)
     return;
   fprintf(stderr, "nullcuda: %s: %s\n", call, problem);
@@ -113,6 +113,8 @@ EXPORT int cuMemcpyAsync(Pointer to, Pointer from, size_t length, Stream *stream
   if (code != OK)
     return code;
   pthread_mutex_lock(&nullcuda_mutex);
+  check_access(to, length);
+  check_access(from, length);
   if (behind(to, length) == NULL || behind(from, length) == NULL) {
     code = INVALID_VALUE;
   } else {
@@ -128,6 +130,8 @@ EXPORT int cuMemcpy(Pointer to, Pointer from, size_t length) {
   if (code != OK)
     return code;
   pthread_mutex_lock(&nullcuda_mutex);
+  check_access(to, length);
+  check_access(from, length);
   code = copy_now(to, from, length);
   pthread_mutex_unlock(&nullcuda_mutex);
   return code;

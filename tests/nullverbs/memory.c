@@ -4,9 +4,13 @@
 
 #include <errno.h>
 #include <stdlib.h>
+#include <string.h>
 #include <sys/mman.h>
+#include <sys/stat.h>
+#include <unistd.h>
 
 struct region regions[MAX_REGIONS];
+struct dma_buf dma_bufs[MAX_REGIONS];
 static struct lock regions_lock;
 static uint32_t next_region = 1; // round and round, so that a key is not used again soon
 static _Atomic uint64_t locked;  // bytes registered
@@ -118,11 +122,54 @@ struct ibv_mr *ibv_reg_mr_iova(struct ibv_pd *domain, void *address, size_t leng
   return ibv_reg_mr_iova2(domain, address, length, start, (unsigned)access);
 }
 
+// A dma-buf is played by a memfd, which begins at the descriptor's file position: so another stand-in can export a part of one.
+// The checks, in their order, are those of the kernel.
 struct ibv_mr *ibv_reg_dmabuf_mr(struct ibv_pd *domain, uint64_t offset, size_t length, uint64_t start, int fd,
                                  int access) {
-  (void)domain, (void)offset, (void)length, (void)start, (void)fd, (void)access;
-  errno = EOPNOTSUPP;
-  return NULL;
+  struct stat file;
+  errno = settings.dma_buf ? 0 : EOPNOTSUPP;
+  if (!errno && (offset ^ start) & 4095)
+    errno = EINVAL;
+  if (!errno && (fstat(fd, &file) || !S_ISREG(file.st_mode)))
+    errno = EBADF;
+  if (errno)
+    return NULL;
+  off_t position = lseek(fd, 0, SEEK_CUR);
+  uint64_t size = ((uint64_t)file.st_size + 4095) & ~(uint64_t)4095, first = (uint64_t)position + offset;
+  if (position < 0 || !length || first < offset || first > size || length > size - first) {
+    errno = EINVAL;
+    return NULL;
+  }
+  // Its pages stay with the region when the descriptor is closed.
+  size_t within = first & 4095, bytes = within + length;
+  char *pages = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_SHARED, fd, (off_t)(first - within));
+  if (pages == MAP_FAILED)
+    return NULL;
+  struct ibv_mr *verbs = ibv_reg_mr_iova2(domain, pages + within, length, start, (unsigned)access);
+  if (!verbs) {
+    int error = errno;
+    munmap(pages, bytes);
+    errno = error;
+    return NULL;
+  }
+  struct dma_buf *buffer = &dma_bufs[verbs->handle];
+  *buffer = (struct dma_buf){pages, bytes, settings.late_writes ? malloc(length) : NULL};
+  if (buffer->late)
+    memcpy(buffer->late, pages + within, length);
+  return verbs;
+}
+
+// As memory of a GPU that does not wait for what a NIC has on the way to it, where a read by the NIC does.
+char *late_memory(struct region *region, char *memory, int reading) {
+  char *late = dma_bufs[region - regions].late;
+  if (!late)
+    return memory;
+  char *start = (char *)(uintptr_t)(region->start + region->offset);
+  lock(&regions_lock);
+  if (reading)
+    memcpy(start, late, region->length);
+  unlock(&regions_lock);
+  return reading ? memory : late + (memory - start);
 }
 
 int ibv_dereg_mr(struct ibv_mr *verbs) {
@@ -130,6 +177,11 @@ int ibv_dereg_mr(struct ibv_mr *verbs) {
   take_time(settings.dereg_ns);
   atomic_store(&region->key, 0);
   while (atomic_load(&region->users)) sched_yield(); // copies under way finish first
+  struct dma_buf *buffer = &dma_bufs[verbs->handle];
+  if (buffer->pages)
+    munmap(buffer->pages, buffer->bytes);
+  free(buffer->late);
+  *buffer = (struct dma_buf){0};
   lock(&regions_lock);
   region->used = 0;
   unlock(&regions_lock);

@@ -65,6 +65,8 @@ struct settings {
   uint64_t silent_device; // number of a device, from 1: its queue pairs never answer; 0: none
   uint64_t vectors;       // completion vectors
   uint64_t vendor, part;  // of the attributes
+  uint64_t dma_buf;        // 0: no dma-buf can be registered
+  uint64_t late_writes;    // WRITEs are in the memory of a dma-buf only once a READ of its region has followed
 };
 extern struct settings settings;
 
@@ -162,6 +164,14 @@ struct region {
 } CACHE_LINE;
 extern struct region regions[MAX_REGIONS];
 
+// What a region has that is one of a dma-buf; by the region's slot.
+struct dma_buf {
+  char *pages; // mapped for the region
+  size_t bytes;
+  char *late; // what was written to the region, of which its memory has what was there before the last READ; NULL if none is
+};
+extern struct dma_buf dma_bufs[MAX_REGIONS];
+
 struct queue_pair;
 
 struct completion {
@@ -241,6 +251,8 @@ void fold_live_counters(void);
 void fail_queue_pair(struct slot *slot, const char *why);
 // queue_pair.c: moves every queue pair of a context to ERROR, with an event of that type.
 void fail_queue_pairs_of(struct ibv_context *context, enum ibv_event_type type);
+// memory.c: where a request finds the memory of such a region.
+char *late_memory(struct region *region, char *memory, int reading);
 // post.c
 int post_send(struct ibv_qp *qp, struct ibv_send_wr *list, struct ibv_send_wr **refused);
 int post_send_oldest_errors(struct ibv_qp *qp, struct ibv_send_wr *list, struct ibv_send_wr **refused);

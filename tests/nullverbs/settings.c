@@ -26,6 +26,7 @@ struct settings settings = {
     .vectors = 1,
     .vendor = 0x02c9, // what mlx5 fills in for a ConnectX-7
     .part = 4129,
+    .dma_buf = 1,
 };
 struct counters counters;
 
@@ -74,6 +75,8 @@ static const struct {
     {"vectors", offsetof(struct settings, vectors)},
     {"vendor", offsetof(struct settings, vendor)},
     {"part", offsetof(struct settings, part)},
+    {"dma_buf", offsetof(struct settings, dma_buf)},
+    {"late_writes", offsetof(struct settings, late_writes)},
 };
 static const size_t table_length = sizeof table / sizeof *table;
 

@@ -313,4 +313,7 @@ const NOTHING: GpuTable = GpuTable {
     get_device_by_pci_bus_id: None,
     get_last_error: None,
     launch_host_func: None,
+    dma_support: None,
+    get_handle_for_address_range: None,
+    get_pointer_type: None,
 };

@@ -96,6 +96,10 @@ pub struct Config {
     pub service_level: u8,
     /// `FLAGCX_IB_PCI_RELAXED_ORDERING` is not 0.
     pub relaxed_ordering: bool,
+    /// `FLAGCX_GDR_WRITE_REQUIRES_FLUSH`; `None`: as the GPU needs it.
+    pub flush_writes: Option<bool>,
+    /// `FLAGCX_GDR_READ_REQUIRES_FLUSH` is 1.
+    pub flush_reads: bool,
     /// `FLAGCX_P2P_DEST_DEV_AFFINITY`: the NIC is chosen by the GPU's number alone.
     pub dest_dev_affinity: bool,
     /// `FLAGCX_P2P_NIC_MAP`.

@@ -74,6 +74,8 @@ pub(super) fn config(source: &dyn Fn(&str) -> Option<String>) -> Config {
         pkey_index: read.number(&rdma::IB_PKEY),
         service_level: read.number(&rdma::IB_SL),
         relaxed_ordering: read.integer(&rdma::RELAXED_ORDERING) != 0,
+        flush_writes: tristate(read.integer(&rdma::GDR_WRITE_FLUSH)),
+        flush_reads: read.integer(&rdma::GDR_READ_FLUSH) == 1,
         dest_dev_affinity: read.switch(&rdma::DEST_DEV_AFFINITY),
         nic_map: read.parsed(&rdma::NIC_MAP, NicMap::parse).unwrap_or_default(),
         topology_file: read.text(&rdma::TOPO_FILE).map(Into::into),
@@ -151,6 +153,11 @@ fn fragment_limit(read: &mut Reader<'_>, slice_size: u64) -> u64 {
         format!("{variable}={limit} is beyond the slice size {slice_size}; using the default {default}");
     read.warnings.push(Warning { severity: Severity::Info, variable, text, rejected: true });
     default
+}
+
+/// Whether it is 1, where -1 leaves that open.
+fn tristate(number: i64) -> Option<bool> {
+    (number >= 0).then_some(number != 0)
 }
 
 /// Zero means none.

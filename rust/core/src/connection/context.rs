@@ -8,7 +8,7 @@ use super::device_events::{DeviceEvents, DeviceHealth};
 use crate::config::Config;
 use crate::events::Polling;
 use crate::fabric::{Device, FabricError};
-use crate::memory::Registry;
+use crate::memory::{Flush, Registry};
 use crate::pool::{PoolError, PoolOptions, WorkerPool};
 use crate::topology::{Sysfs, cpus_near};
 use crate::transfer::{SlicePolicy, SliceSizes, Table, TimeLimit};
@@ -58,6 +58,10 @@ pub struct TransferSettings {
     pub max_sge: u32,
     /// Inline bytes.
     pub max_inline: u32,
+    /// Whether peers flush what they write to our GPU memory; `None`: as the GPU needs it.
+    pub flush_writes: Option<bool>,
+    /// READs into our GPU memory are to be flushed, which is only said to be missing.
+    pub flush_reads: bool,
 }
 
 impl Context {
@@ -78,7 +82,10 @@ impl Context {
             polling: polls.then(|| Polling::new(LONGEST_POLL)),
             time_limit: settings.timeout.map_or(TimeLimit::NEVER, TimeLimit::new),
             device_events,
-            registry: Registry::new(Arc::clone(pool.device())),
+            registry: Registry::with_flush(
+                Arc::clone(pool.device()),
+                Flush { writes: settings.flush_writes, reads: settings.flush_reads },
+            ),
             transfers: Table::new(settings.failed_hold),
             pool,
             policy,
@@ -128,6 +135,8 @@ impl Context {
             lane_depth: u32::try_from(config.max_requests.saturating_mul(2)).unwrap_or(u32::MAX),
             max_sge: config.max_sge,
             max_inline: config.max_inline,
+            flush_writes: config.flush_writes,
+            flush_reads: config.flush_reads,
         };
         Ok(Self::new(pool, policy, slice_sizes, settings))
     }

@@ -4,7 +4,7 @@ use std::sync::{Arc, Weak};
 use std::time::Instant;
 
 use crate::fabric::{FabricError, MemoryRegion};
-use crate::gpu::{CurrentGpu, GpuError, GpuRuntime, IPC_HANDLE_BYTES, IpcInfo};
+use crate::gpu::{CurrentGpu, GpuError, GpuRuntime, IPC_HANDLE_BYTES, IpcInfo, OpenedShare, Owner};
 use crate::memory::{Hold, Region};
 use crate::sync::{Mutex, lock};
 
@@ -27,6 +27,10 @@ struct Import {
     handle: [u8; IPC_HANDLE_BYTES],
     gpu: i32,
     runtime: Arc<dyn GpuRuntime>,
+    /// Says whether the memory is the peer's still, where that can be said.
+    owner: Option<Arc<Owner>>,
+    /// Bytes of the allocation, where they are known.
+    length: Option<u64>,
     /// Open for as long as transfers hold it, or it is kept.
     region: Weak<Region>,
     /// Keeps it open between transfers.
@@ -38,17 +42,30 @@ struct Import {
 struct Opened {
     runtime: Arc<dyn GpuRuntime>,
     gpu: i32,
-    address: u64,
+    /// `None` while it is dropped.
+    memory: Option<OpenedShare>,
+}
+
+/// Memory of the peer that is open for a transfer.
+#[derive(Debug)]
+pub(super) struct Opening {
+    /// Where the allocation begins here.
+    pub(super) start: u64,
+    /// Its bytes, where they are known.
+    pub(super) length: Option<u64>,
+    /// Keeps it open.
+    pub(super) hold: Hold,
 }
 
 impl Imports {
-    /// Opens the allocation that `info` names, unless it is open: where it begins here, and what keeps it open.
+    /// Opens the allocation that `info` names, unless it is open. Memory that its owner has deregistered, or of a process that
+    /// has ended, is refused, also if it is open still.
     pub(super) fn open(
         &self,
         runtime: &Arc<dyn GpuRuntime>,
         gpu: i32,
         info: &IpcInfo,
-    ) -> Result<(u64, Hold), GpuError> {
+    ) -> Result<Opening, GpuError> {
         let mut state = lock(&self.0);
         // Closed since the last transfer that used them.
         state.open.retain(|import| import.region.strong_count() > 0);
@@ -57,12 +74,15 @@ impl Imports {
         };
         // One that is open but not kept must not be opened again: not every runtime counts.
         let found = state.open.iter().position(is_it).map(|place| state.open.remove(place));
+        if let Some(owner) = found.as_ref().and_then(|import| import.owner.as_ref()) {
+            owner.check()?;
+        }
         let open = found.and_then(|import| Some((import.region.upgrade()?, import)));
         let (region, import) = match open {
             Some(open) => open,
             None => Import::open(runtime, gpu, info, !state.closed)?,
         };
-        let (address, hold) = (region.address, region.hold());
+        let (start, length, hold) = (region.address, import.length, region.hold());
         state.open.push(import);
         if state.open.iter().filter(|import| import.kept.is_some()).count() > KEPT {
             let oldest = state.open.iter_mut().filter(|import| import.kept.is_some());
@@ -75,7 +95,7 @@ impl Imports {
             runtime: runtime.name(),
             operation: "use closed memory",
         })?;
-        Ok((address, hold))
+        Ok(Opening { start, length, hold })
     }
 
     /// Keeps nothing open beyond the transfers that use it: the peer must not free memory that is open here.
@@ -97,14 +117,17 @@ impl Import {
         info: &IpcInfo,
         keep: bool,
     ) -> Result<(Arc<Region>, Self), GpuError> {
-        let _entered = CurrentGpu::ensure(&**runtime, gpu);
-        let address = runtime.ipc_open(&info.handle)?;
-        let opened = Opened { runtime: Arc::clone(runtime), gpu, address };
-        let region = Region::imported(address, info.size.max(1), Arc::new(opened));
+        let _entered = CurrentGpu::ensure(&**runtime, gpu)?;
+        let memory = OpenedShare::open(runtime, &info.handle)?;
+        let (address, length, owner) = (memory.address(), memory.length(), memory.owner().cloned());
+        let opened = Opened { runtime: Arc::clone(runtime), gpu, memory: Some(memory) };
+        let region = Region::imported(address, length.unwrap_or(info.size).max(1), Arc::new(opened));
         let import = Self {
             handle: info.handle,
             gpu,
             runtime: Arc::clone(runtime),
+            owner,
+            length,
             region: Arc::downgrade(&region),
             kept: keep.then(|| Arc::clone(&region)),
         };
@@ -129,9 +152,7 @@ impl MemoryRegion for Opened {
 impl Drop for Opened {
     fn drop(&mut self) {
         let _entered = CurrentGpu::ensure(&*self.runtime, self.gpu);
-        if let Err(error) = self.runtime.ipc_close(self.address) {
-            tracing::warn!("the GPU memory of another process was not closed: {error}");
-        }
+        drop(self.memory.take());
     }
 }
 
@@ -149,7 +170,7 @@ mod tests {
         let played = Arc::new(PlayedRuntime::default());
         let runtime = Arc::clone(&played) as Arc<dyn GpuRuntime>;
         let imports = Imports::default();
-        let (first, in_use) = imports.open(&runtime, 0, &info(0)).unwrap();
+        let Opening { start: first, hold: in_use, .. } = imports.open(&runtime, 0, &info(0)).unwrap();
         for number in 1..=KEPT as u8 {
             drop(imports.open(&runtime, 0, &info(number)).unwrap());
         }
@@ -158,7 +179,7 @@ mod tests {
             (KEPT + 1, KEPT),
             "the second one, not that in use, was closed"
         );
-        assert_eq!(imports.open(&runtime, 0, &info(0)).unwrap().0, first);
+        assert_eq!(imports.open(&runtime, 0, &info(0)).unwrap().start, first);
         assert_eq!(played.opens(), KEPT + 1);
         drop(imports.open(&runtime, 0, &info(1)).unwrap());
         assert_eq!((played.opens(), played.open()), (KEPT + 2, KEPT));
@@ -176,5 +197,15 @@ mod tests {
         assert_eq!(played.open(), 0);
         drop(imports.open(&runtime, 0, &info(0)).unwrap());
         assert_eq!(played.open(), 0, "nothing is kept after the close");
+    }
+
+    /// The played runtime has GPU 0 only.
+    #[test]
+    fn nothing_is_opened_on_a_gpu_that_cannot_be_made_current() {
+        let played = Arc::new(PlayedRuntime::default());
+        let runtime = Arc::clone(&played) as Arc<dyn GpuRuntime>;
+        let error = Imports::default().open(&runtime, 1, &info(0)).unwrap_err();
+        assert!(matches!(error, GpuError::Unsupported { .. }), "{error}");
+        assert_eq!(played.opens(), 0);
     }
 }

@@ -134,7 +134,7 @@ fn make(
     let (worker_index, worker) = context.pool.copy_worker()?;
     let streams = Arc::clone(runtime);
     let open = move || {
-        let _entered = CurrentGpu::ensure(&*streams, gpu);
+        let _entered = CurrentGpu::ensure(&*streams, gpu)?;
         streams.open_stream()
     };
     let status = Arc::new(LaneStatus::counted(None, Arc::clone(counts)));

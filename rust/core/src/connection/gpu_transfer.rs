@@ -4,7 +4,7 @@
 //! was registered there, and whether the peer's memory can be opened.
 
 use std::ops::Range;
-use std::sync::Arc;
+use std::sync::{Arc, Once};
 use std::time::{Duration, Instant};
 
 use super::gpu_lanes::NoLane;
@@ -13,6 +13,7 @@ use super::wakes::Wakes;
 use super::{Connection, LaneHandle};
 use crate::fabric::Opcode;
 use crate::fabric::gpu::key;
+use crate::fork::PerProcess;
 use crate::gpu::{self, GpuError, GpuRuntime, IpcInfo};
 use crate::memory::{Hold, MemoryKind, RemoteCheck, region_in_process};
 use crate::pool::{EndState, PartOwner, RequestFailure, RequestList, Submission, transfer_begins};
@@ -168,14 +169,18 @@ impl Connection {
     }
 
     /// The GPU that provides the context of the copies: the GPU of the local memory; else the GPU of the remote memory, if the
-    /// peer is in this process; else the engine's. The runtime names the GPU of an address, where it can.
+    /// peer is in this process; else the engine's, and for one that names none the calling thread's. The runtime names the GPU
+    /// of an address, where it can.
     fn gpu_of(&self, runtime: &Arc<dyn GpuRuntime>, moves: &[Move]) -> i32 {
         let ours = moves.iter().find(|piece| piece.local == MemoryKind::Gpu).map(|piece| piece.iov.local);
         let theirs = || {
             let known = |piece: &&Move| piece.remote == MemoryKind::Gpu && piece.remote_address != 0;
             moves.iter().find(known).map(|piece| piece.remote_address)
         };
-        ours.or_else(theirs).and_then(|address| runtime.gpu_of(address)).unwrap_or(self.context.gpu_index)
+        ours.or_else(theirs).and_then(|address| runtime.gpu_of(address)).unwrap_or_else(|| {
+            let named = (self.context.gpu_index >= 0).then_some(self.context.gpu_index);
+            named.unwrap_or_else(|| gpu_of_thread(&**runtime))
+        })
     }
 
     /// Opens the peer's memory, and tells each piece its address.
@@ -187,19 +192,23 @@ impl Connection {
         moves: &mut [Move],
         holds: &mut Vec<Hold>,
     ) -> Result<(), SubmitError> {
-        let mut last: Option<(&IpcInfo, u64)> = None;
+        let mut last: Option<(&IpcInfo, u64, Option<u64>)> = None;
         for (piece, info) in moves.iter_mut().zip(infos.iter().flatten()) {
             let refuse = |reason: String| SubmitError::Gpu { iov: piece.index, reason };
-            let start = match last {
-                Some((known, start)) if known.handle == info.handle => start,
+            let (start, length) = match last {
+                Some((known, start, length)) if known.handle == info.handle => (start, length),
                 _ => {
                     let opened = self.gpu.imports().open(runtime, gpu, info);
-                    let (start, hold) = opened.map_err(|error| refuse(error.to_string()))?;
-                    holds.push(hold);
-                    start
+                    let opened = opened.map_err(|error| refuse(error.to_string()))?;
+                    holds.push(opened.hold);
+                    (opened.start, opened.length)
                 }
             };
-            last = Some((info, start));
+            last = Some((info, start, length));
+            let end = info.offset.checked_add(info.size);
+            if length.is_some_and(|length| end.is_none_or(|end| end > length)) {
+                return Err(refuse("its IPC information reaches beyond the peer's memory".to_owned()));
+            }
             let address = start.checked_add(info.offset);
             let Some(address) = address.filter(|address| address.checked_add(info.size).is_some()) else {
                 return Err(refuse("its IPC information reaches beyond the address space".to_owned()));
@@ -285,6 +294,20 @@ impl Connection {
             }
         }
     }
+}
+
+/// The GPU that is current for the calling thread. Without one GPU 0 is assumed, which the log says once.
+fn gpu_of_thread(runtime: &dyn GpuRuntime) -> i32 {
+    runtime.current_gpu().unwrap_or_else(|error| {
+        static SAID: PerProcess<Once> = PerProcess::new(Once::new);
+        SAID.get().call_once(|| {
+            tracing::info!(
+                "copies run on GPU 0: neither the memory nor the engine names a GPU, and the thread has none: {error}. Name one \
+                 when the engine is opened, or make one current before the transfer"
+            );
+        });
+        0
+    })
 }
 
 /// The requests of the pieces with GPU memory at an end.

@@ -177,6 +177,7 @@ impl Engine {
                 | Features::REBUILD
                 | Features::REGIONS
                 | Features::LIVENESS
+                | Features::FLUSH
                 | Features::SEGMENTS,
             max_notification: u32::try_from(self.config.notif_max_bytes).unwrap_or(u32::MAX),
             incarnation: self.incarnation,

@@ -1,7 +1,7 @@
 //! GPU memory of this engine, for other processes of this host.
 
 use super::Engine;
-use crate::gpu::{self, CurrentGpu, IpcInfo};
+use crate::gpu::{self, CurrentGpu, IpcInfo, Share};
 use crate::memory::MemoryKind;
 
 impl Engine {
@@ -16,20 +16,20 @@ impl Engine {
         if region.kind != MemoryKind::Gpu || !region.access.remote_write {
             return Some(None);
         }
-        let runtime = gpu::runtime();
-        let _entered = CurrentGpu::ensure(&*runtime, self.gpu_index);
-        let info = match runtime.ipc_export(region.address) {
-            Ok(export) => {
-                let base = export.base.unwrap_or(region.address);
-                let offset = address.checked_sub(base);
-                let size = region.address + region.length - address;
-                offset.map(|offset| IpcInfo { handle: export.handle, base, offset, size })
-            }
-            Err(error) => {
-                tracing::info!("GPU memory at {address:#x} cannot be opened by other processes: {error}");
-                None
-            }
-        };
-        Some(info)
+        let share = region.sharing.get_or_make(|| {
+            let runtime = gpu::runtime();
+            let _entered = CurrentGpu::of_address(&*runtime, region.address, self.gpu_index);
+            Share::new(&runtime, region.address, region.length).inspect_err(|error| {
+                let (address, length) = (region.address, region.length);
+                tracing::info!(
+                    "GPU memory {address:#x}+{length} cannot be opened by other processes: {error}"
+                );
+            })
+        });
+        Some(share.and_then(|share| {
+            let offset = address.checked_sub(share.base)?;
+            let size = region.address + region.length - address;
+            Some(IpcInfo { handle: share.handle, base: share.base, offset, size })
+        }))
     }
 }

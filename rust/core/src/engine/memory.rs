@@ -66,13 +66,10 @@ impl Engine {
         }
         // Allocations name their file themselves; of no other one is it known that it stays as it is.
         let file = file.map(|file| SharedFile { is_own: false, ..file });
-        // The runtime is asked with the engine's GPU current; then the caller's own choice holds again.
-        let runtime = gpu::runtime();
-        let _entered = match kind {
-            MemoryKind::Host => None,
-            MemoryKind::Probe => CurrentGpu::instead_of_another(&*runtime, self.gpu_index),
-            MemoryKind::Gpu => CurrentGpu::ensure(&*runtime, self.gpu_index),
-        };
+        // A runtime that answers for the current GPU is asked with that of the memory; then the caller's choice holds again.
+        let runtime = (kind != MemoryKind::Host).then(gpu::runtime);
+        let _entered =
+            runtime.as_deref().and_then(|runtime| CurrentGpu::of_address(runtime, address, self.gpu_index));
         Ok(registry.register((address, length), kind, access, announced, dma_buf, file)?)
     }
 

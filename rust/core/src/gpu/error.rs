@@ -45,6 +45,40 @@ pub enum GpuError {
         /// What it answered.
         answer: String,
     },
+    /// The address is not that of GPU memory.
+    #[error(
+        "{operation}: {address:#x} is no GPU memory that the {runtime} GPU runtime knows: it was freed, or never was a GPU's. \
+         Pass an address inside memory that is allocated"
+    )]
+    NoMemory {
+        /// Which runtime.
+        runtime: &'static str,
+        /// What was attempted.
+        operation: &'static str,
+        /// The address.
+        address: u64,
+    },
+    /// A range is not GPU memory from its first byte to its last, or no copy may span it.
+    #[error(
+        "{length} bytes from {address:#x} on are not one range of GPU memory: {problem} at {at:#x}. Register each allocation by \
+         itself, no longer than it is"
+    )]
+    Range {
+        /// Start.
+        address: u64,
+        /// Bytes.
+        length: u64,
+        /// What is wrong with it.
+        problem: &'static str,
+        /// Where that begins.
+        at: u64,
+    },
+    /// GPU memory that another process cannot open, or that cannot be opened here.
+    #[error("the GPU memory cannot be shared between processes: {reason}")]
+    NotShared {
+        /// What is missing, and what to try.
+        reason: String,
+    },
     /// The runtime's library is not there, or lacks a function.
     #[error("GPU runtime not available: {0}")]
     NotAvailable(String),
@@ -57,6 +91,11 @@ impl GpuError {
             Self::Call { code, .. } | Self::Lost { code, .. } => *code,
             _ => 0,
         }
+    }
+
+    /// Whether the runtime has no such function.
+    pub(super) fn is_unsupported(&self) -> bool {
+        matches!(self, Self::Unsupported { .. })
     }
 
     /// The same failure as [`GpuError::Lost`] if its code is one that `proves` a lost GPU or context.

@@ -1,12 +1,15 @@
 //! What another process of this host needs to open GPU memory: 128 bytes, as FlagCX's programs pass them around.
 
-use super::IPC_HANDLE_BYTES;
+use super::{FileReference, IPC_HANDLE_BYTES};
 
 /// Bytes of the record.
 pub const IPC_INFO_BYTES: usize = 128;
 
-/// Bit of the flags: the memory is GPU memory.
+/// Bit of the flags: the memory is GPU memory, and the handle is of its runtime.
 const DEVICE_MEMORY: u32 = 1;
+/// Bit of the flags: the memory is GPU memory, and the handle is a [`FileReference`]. The original engine, which does not know
+/// it, refuses the record as one of no GPU memory, and opens nothing.
+const BY_FILES: u32 = 2;
 
 /// A range of GPU memory, named for other processes of this host.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -28,7 +31,7 @@ impl IpcInfo {
             .chain(self.base.to_ne_bytes())
             .chain(self.offset.to_ne_bytes())
             .chain(self.size.to_ne_bytes())
-            .chain(DEVICE_MEMORY.to_ne_bytes())
+            .chain(flag(&self.handle).to_ne_bytes())
             .chain((IPC_HANDLE_BYTES as u32).to_ne_bytes());
         let mut bytes = [0; IPC_INFO_BYTES];
         for (place, byte) in bytes.iter_mut().zip(fields) {
@@ -45,7 +48,7 @@ impl IpcInfo {
         let (size, rest) = rest.split_first_chunk()?;
         let (flags, rest) = rest.split_first_chunk()?;
         let (handle_bytes, _) = rest.split_first_chunk()?;
-        let usable = u32::from_ne_bytes(*flags) & DEVICE_MEMORY != 0
+        let usable = u32::from_ne_bytes(*flags) & (DEVICE_MEMORY | BY_FILES) == flag(handle)
             && (1..=IPC_HANDLE_BYTES as u32).contains(&u32::from_ne_bytes(*handle_bytes));
         usable.then(|| Self {
             handle: *handle,
@@ -54,6 +57,11 @@ impl IpcInfo {
             size: u64::from_ne_bytes(*size),
         })
     }
+}
+
+/// What the flags say of a handle.
+fn flag(handle: &[u8; IPC_HANDLE_BYTES]) -> u32 {
+    if FileReference::is_in(handle) { BY_FILES } else { DEVICE_MEMORY }
 }
 
 #[cfg(test)]
@@ -72,6 +80,23 @@ mod tests {
         assert_eq!((bytes[72], bytes[81], bytes[88], bytes[92]), (0x10, 0x20, 1, 64));
         assert_eq!(bytes[96..], [0; 32]);
         assert_eq!(IpcInfo::decode(&bytes), Some(info));
+    }
+
+    /// The original engine looks at bit 0 of the flags and opens the handle if it is set.
+    #[test]
+    fn a_reference_to_files_is_no_gpu_memory_for_the_original_engine() {
+        let mut handle = [3; 64];
+        handle[..16].copy_from_slice(b"flagcx-p2p\0files");
+        let info = IpcInfo { handle, base: 1, offset: 2, size: 3 };
+        let bytes = info.encode();
+        assert_eq!(bytes[88..92], [2, 0, 0, 0]);
+        assert_eq!(IpcInfo::decode(&bytes), Some(info.clone()));
+        let mut claimed = bytes;
+        claimed[88] = 1;
+        assert_eq!(IpcInfo::decode(&claimed), None, "a reference is never given to a runtime");
+        let mut runtime = IpcInfo { handle: [3; 64], ..info }.encode();
+        runtime[88] = 2;
+        assert_eq!(IpcInfo::decode(&runtime), None, "nor another handle taken for one");
     }
 
     #[test]

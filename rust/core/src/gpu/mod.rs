@@ -3,6 +3,7 @@
 //! Three runtimes answer: [`HostRuntime`] (no GPU), [`TableRuntime`] (C callbacks that the host program supplies) and
 //! [`CudaRuntime`] (the CUDA driver, when the process has it loaded). [`runtime`] is the one in use.
 
+mod allocations;
 mod cuda;
 mod error;
 #[cfg(test)]
@@ -12,8 +13,11 @@ mod host;
 mod host_call;
 mod installed;
 mod ipc_info;
+mod memory_files;
+mod pages;
 #[cfg(all(test, not(flagcx_p2p_loom)))]
 mod played_runtime;
+mod sharing;
 mod table;
 
 use std::fmt::Debug;
@@ -22,14 +26,17 @@ use std::sync::Arc;
 
 use crate::events::Notifier;
 
+pub use allocations::{Allocation, allocations};
 pub use cuda::CudaRuntime;
 pub use error::GpuError;
 pub use guard::CurrentGpu;
 pub use host::HostRuntime;
 pub use installed::{install, runtime};
 pub use ipc_info::{IPC_INFO_BYTES, IpcInfo};
+pub use memory_files::{FileReference, MemoryFile, MemoryFiles, Owner, POOL_POINTER_BYTES};
 #[cfg(all(test, not(flagcx_p2p_loom)))]
 pub(crate) use played_runtime::{PlayedRuntime, PlayedStreams};
+pub use sharing::{MappedFiles, OpenedShare, Share};
 pub use table::{GpuTable, TableRuntime};
 
 /// Bytes of an IPC handle, as it travels between processes.
@@ -45,13 +52,14 @@ pub trait GpuRuntime: Send + Sync + Debug {
         true
     }
 
-    /// What lies at `address`. Memory that the runtime does not know is host memory, never an error.
+    /// What lies at `address`. Memory that the runtime does not know is host memory, never an error. Memory is a GPU's whether
+    /// or not it can be opened by other processes. Needs no current GPU, and makes none.
     fn pointer_kind(&self, address: u64) -> Result<PointerKind, GpuError>;
 
     /// Number of GPUs.
     fn gpu_count(&self) -> Result<u32, GpuError>;
 
-    /// The GPU that is current for the calling thread.
+    /// The GPU that is current for the calling thread. An error if there is none; the runtime is not initialised for this.
     fn current_gpu(&self) -> Result<i32, GpuError>;
 
     /// Whether the calling thread works on `gpu` in the way that [`GpuRuntime::enter`] would have it. True also
@@ -63,6 +71,18 @@ pub trait GpuRuntime: Send + Sync + Debug {
     /// The number of the GPU that has the memory at `address`, where the runtime can tell.
     fn gpu_of(&self, _address: u64) -> Option<i32> {
         None
+    }
+
+    /// Whether what is asked about an address is answered by the GPU that is current for the calling thread. False where the
+    /// runtime goes to the GPU that has the address by itself: the thread's own choice does not matter, and is kept.
+    fn depends_on_current(&self) -> bool {
+        false
+    }
+
+    /// Refuses a range of GPU memory of which a part is none, or that lies in two allocations that no copy may span. A range
+    /// that does not begin in GPU memory which the runtime knows passes.
+    fn check_range(&self, _address: u64, _length: u64) -> Result<(), GpuError> {
+        Ok(())
     }
 
     /// Bus id of a GPU, as in `0000:3b:00.0`.
@@ -86,8 +106,39 @@ pub trait GpuRuntime: Send + Sync + Debug {
     /// Ends a mapping that [`GpuRuntime::ipc_open`] made. Nothing may use it any more.
     fn ipc_close(&self, address: u64) -> Result<(), GpuError>;
 
+    /// The files of the allocations behind a range of GPU memory, by which another process of this host maps it: for memory
+    /// that has no IPC handle, of `cuMemCreate` or of a pool.
+    fn memory_files(&self, _address: u64, _length: u64) -> Result<MemoryFiles, GpuError> {
+        sharing::no_files(self.name())
+    }
+
+    /// Maps another process's allocations one behind the other, for the current GPU.
+    fn map_files(&self, _files: &MemoryFiles) -> Result<Box<dyn MappedFiles>, GpuError> {
+        sharing::no_files(self.name())
+    }
+
     /// The dma-buf behind a range of GPU memory, for registering it with a NIC.
     fn dma_buf(&self, address: u64, length: u64) -> Result<DmaBufExport, GpuError>;
+
+    /// Start and bytes of the allocation around `address`; of memory that was mapped from several, of the one at `address`.
+    fn allocation(&self, _address: u64) -> Result<(u64, u64), GpuError> {
+        Err(GpuError::Unsupported {
+            runtime: self.name(),
+            operation: "name the allocation around an address",
+        })
+    }
+
+    /// Has the runtime end its own copies of the allocation at `address` before the calls that start them return, for
+    /// memory that a NIC accesses too. Nothing where the runtime has no such setting.
+    fn synchronise_copies(&self, _address: u64) -> Result<(), GpuError> {
+        Ok(())
+    }
+
+    /// Whether the GPU sees what a NIC has written at `address` only after a read by that NIC. True also where that is not
+    /// known: then bytes are never missed.
+    fn writes_need_flush(&self, _address: u64) -> bool {
+        true
+    }
 
     /// A CPU address to register instead of a range of GPU memory, where the platform works so; `None` elsewhere.
     /// Ended by [`GpuRuntime::unmap_for_cpu`] once the range is registered.
@@ -138,6 +189,8 @@ pub enum PointerKind {
     Host,
     /// Memory of a GPU; its number if the runtime says so.
     Gpu(Option<i32>),
+    /// The runtime copies GPU memory, and has no way to tell it from host memory.
+    Unknown,
 }
 
 /// Between which kinds of memory a copy runs. Numbered as in FlagCX's device adaptor.

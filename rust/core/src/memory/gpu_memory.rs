@@ -2,18 +2,20 @@
 
 use std::os::fd::AsRawFd;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use rustix::param::page_size;
 
 use super::MemoryKind;
 use crate::fabric::DmaBuf;
-use crate::gpu::{self, DmaBufExport, GpuRuntime, PointerKind};
+use crate::gpu::{self, DmaBufExport, GpuError, GpuRuntime, PointerKind, allocations};
 
-/// The kind of memory at `address`.
+/// The kind of memory at `address`; [`MemoryKind::Probe`] if the runtime cannot tell.
 pub(super) fn probe(address: u64) -> MemoryKind {
     match gpu::runtime().pointer_kind(address) {
         Ok(PointerKind::Gpu(_)) => MemoryKind::Gpu,
         Ok(PointerKind::Host) => MemoryKind::Host,
+        Ok(PointerKind::Unknown) => MemoryKind::Probe,
         Err(error) => {
             tracing::warn!(
                 "cannot query the kind of memory at {address:#x}, it is registered as host memory: {error}"
@@ -23,10 +25,88 @@ pub(super) fn probe(address: u64) -> MemoryKind {
     }
 }
 
-/// The dma-buf of a range of GPU memory, and the export that keeps it open; `None` if the runtime offers none.
-pub(super) fn export(address: u64, length: u64) -> Option<(DmaBuf, DmaBufExport)> {
-    let export = gpu::runtime().dma_buf(address, length).ok()?;
-    Some((DmaBuf { fd: export.fd.as_raw_fd(), offset: export.offset }, export))
+/// Refuses a range that begins in GPU memory and goes on in other memory.
+pub(super) fn check_range(address: u64, length: u64) -> Result<(), GpuError> {
+    gpu::runtime().check_range(address, length)
+}
+
+/// Makes the copies of the GPU's own runtime end before its calls return, for each allocation in a range that a NIC accesses.
+/// A failure is logged once: without it a program that copies to the memory and lets it be read at once must synchronise itself.
+pub(super) fn synchronise_copies(address: u64, length: u64) {
+    /// Set by the first failure. Relaxed: it stands alone.
+    static SAID: AtomicBool = AtomicBool::new(false);
+    let runtime = gpu::runtime();
+    for (start, _) in parts(runtime.name(), (address, length), |at| runtime.allocation(at)) {
+        if let Err(error) = runtime.synchronise_copies(start)
+            && !SAID.swap(true, Ordering::Relaxed)
+        {
+            tracing::info!(
+                "GPU memory at {start:#x} keeps asynchronous copies: {error}; a program that copies to memory which peers read \
+                 synchronises the stream itself (said once)"
+            );
+        }
+    }
+}
+
+/// A piece of GPU memory with a dma-buf of its own, which is closed when this is dropped. NICs that register the piece at
+/// about the same time share it; one that comes later exports again.
+#[derive(Debug)]
+pub(super) struct ExportedPiece {
+    /// Start.
+    pub(super) address: u64,
+    /// Bytes.
+    pub(super) length: u64,
+    export: DmaBufExport,
+}
+
+impl ExportedPiece {
+    /// The dma-buf, for a registration.
+    pub(super) fn dma_buf(&self) -> DmaBuf {
+        DmaBuf { fd: self.export.fd.as_raw_fd(), offset: self.export.offset }
+    }
+}
+
+/// Exports a range of GPU memory: as one piece, or, where the runtime refuses because the range was mapped from several allocations, as
+/// one for each of them, in the order of their addresses.
+pub(super) fn export(address: u64, length: u64) -> Result<Vec<ExportedPiece>, GpuError> {
+    let runtime = gpu::runtime();
+    let export = |address, length| {
+        runtime.dma_buf(address, length).map(|export| ExportedPiece { address, length, export })
+    };
+    in_pieces(runtime.name(), (address, length), export, |at| runtime.allocation(at))
+}
+
+/// What `export` makes of a range, or of each of its allocations if it refuses the whole.
+fn in_pieces<E>(
+    runtime: &'static str,
+    (address, length): (u64, u64),
+    export: impl Fn(u64, u64) -> Result<E, GpuError>,
+    look_up: impl Fn(u64) -> Result<(u64, u64), GpuError>,
+) -> Result<Vec<E>, GpuError> {
+    let error = match export(address, length) {
+        Ok(whole) => return Ok(vec![whole]),
+        Err(error) => error,
+    };
+    match parts(runtime, (address, length), look_up).as_slice() {
+        [] | [_] => Err(error),
+        several => several.iter().map(|(start, length)| export(*start, *length)).collect(),
+    }
+}
+
+/// The parts of a range that are of one allocation each; the rest as one, from where the runtime does not say.
+fn parts(
+    runtime: &'static str,
+    (address, length): (u64, u64),
+    look_up: impl Fn(u64) -> Result<(u64, u64), GpuError>,
+) -> Vec<(u64, u64)> {
+    let end = address.saturating_add(length);
+    let (mut at, mut parts) = (address, Vec::new());
+    for allocation in allocations(runtime, (address, length), look_up) {
+        let next = allocation.map_or(end, |allocation| allocation.end().min(end));
+        parts.push((at, next - at));
+        at = next;
+    }
+    parts
 }
 
 /// A CPU mapping of a range of GPU memory, for its registration; unmapped when dropped.
@@ -70,5 +150,51 @@ impl Drop for CpuMapping {
         if let Err(error) = self.runtime.unmap_for_cpu(mapped, length) {
             tracing::warn!("cannot unmap {mapped:#x}+{length} of GPU memory, which leaks: {error}");
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Memory that was mapped from an allocation of 4 MiB, and one of 2 MiB right behind it.
+    const FIRST: (u64, u64) = (1 << 40, 4 << 20);
+    const SECOND: (u64, u64) = (FIRST.0 + FIRST.1, 2 << 20);
+
+    fn allocation(address: u64) -> Result<(u64, u64), GpuError> {
+        let found =
+            [FIRST, SECOND].into_iter().find(|(base, length)| (*base..base + length).contains(&address));
+        found.ok_or_else(unknown)
+    }
+
+    fn unknown() -> GpuError {
+        GpuError::Unsupported { runtime: "played", operation: "name an allocation" }
+    }
+
+    fn export(address: u64, length: u64) -> Result<(u64, u64), GpuError> {
+        let fits = allocation(address).is_ok_and(|(base, bytes)| address + length <= base + bytes);
+        let operation = "export a dma-buf";
+        if fits { Ok((address, length)) } else { Err(GpuError::Unsupported { runtime: "played", operation }) }
+    }
+
+    fn pieces(address: u64, length: u64) -> Option<Vec<(u64, u64)>> {
+        in_pieces("played", (address, length), export, allocation).ok()
+    }
+
+    #[test]
+    fn a_range_is_exported_as_far_as_it_goes() {
+        let inside = (FIRST.0 + 100, 5000);
+        assert_eq!(pieces(inside.0, inside.1), Some(vec![inside]), "not the whole allocation");
+        let (start, length) = (SECOND.0 - 300, 1000);
+        assert_eq!(pieces(start, length), Some(vec![(start, 300), (SECOND.0, 700)]));
+        assert_eq!(pieces(FIRST.0, FIRST.1 + SECOND.1), Some(vec![FIRST, SECOND]));
+        assert_eq!(pieces(SECOND.0, SECOND.1 + 1), None, "nothing is there");
+        assert_eq!(pieces(1, 2), None);
+    }
+
+    #[test]
+    fn a_runtime_that_knows_no_allocations_has_one() {
+        assert_eq!(parts("played", (10, 20), |_| Err(unknown())), [(10, 20)]);
+        assert_eq!(parts("played", (10, 20), |_| Ok((0, 5))), [(10, 20)], "an answer that is none");
     }
 }

@@ -1,6 +1,7 @@
 //! Inspection of host memory for registration.
 
-use super::inspect::{CpuAccess, Inaccessible, inspect};
+use super::MemoryKind;
+use super::inspect::{CpuAccess, Inaccessible, InaccessibleReason, inspect};
 use super::readable::is_readable;
 use super::registry::RegistryError;
 use crate::fabric::{Backing, FabricError};
@@ -41,6 +42,23 @@ impl HostInspection {
                     doubtful: found.device,
                 }
             }
+        }
+    }
+
+    /// What memory is after inspection. Of a runtime that copies GPU memory and cannot tell it from other memory, that is a GPU's
+    /// which the CPU cannot access from its first byte on.
+    pub(super) fn kind(&self, told: MemoryKind) -> MemoryKind {
+        let is_out_of_reach = |inaccessible: Inaccessible| {
+            inaccessible.offset == 0
+                && matches!(
+                    inaccessible.reason,
+                    InaccessibleReason::NotMapped | InaccessibleReason::NotReadable
+                )
+        };
+        match told {
+            MemoryKind::Probe if self.inaccessible.is_some_and(is_out_of_reach) => MemoryKind::Gpu,
+            MemoryKind::Probe => MemoryKind::Host,
+            told => told,
         }
     }
 

@@ -2,6 +2,7 @@
 
 mod allocation;
 mod announced;
+mod flush;
 mod gpu_memory;
 mod history;
 mod host_inspection;
@@ -9,6 +10,7 @@ mod inspect;
 mod last_region;
 #[cfg(all(test, not(flagcx_p2p_loom)))]
 pub(crate) mod limited_device;
+mod nic_registration;
 mod process_regions;
 mod published;
 mod range_index;
@@ -20,11 +22,13 @@ mod remote_level;
 mod remote_regions;
 mod remote_table;
 mod segment;
+mod sharing;
 mod unreachable;
 
 pub use allocation::{Allocation, AllocationError, SharedFileError, check_mapped_file, is_allocated};
 pub use announced::Announced;
 pub(crate) use announced::Subscription;
+pub use flush::Flush;
 pub use history::{Cursor, History, Limits};
 pub use inspect::{CpuAccess, Inaccessible, InaccessibleReason, Inspection, inspect};
 pub use process_regions::{has_gpu_regions, region_in_process};

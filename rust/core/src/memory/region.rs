@@ -7,6 +7,7 @@ use super::allocation::AllocationUse;
 use super::process_regions;
 use super::registry::next_id;
 use super::segment::{Segment, Segments};
+use super::sharing::Sharing;
 use crate::fabric::{Access, Backing, MemoryRange, MemoryRegion};
 use crate::sync::{AtomicBool, AtomicU64, Ordering};
 
@@ -46,7 +47,11 @@ pub struct Region {
     pub anonymous: bool,
     /// Whether peers are told of it.
     pub announced: bool,
+    /// Whether peers read a byte behind what they write to it, see [`super::RemoteRegion::flush`].
+    pub flush: bool,
     segments: Segments,
+    /// With other processes, by the GPU's runtime.
+    pub(crate) sharing: Sharing,
     /// Keeps memory mapped that the engine has allocated.
     allocation: Option<AllocationUse>,
     /// Transfers (parts of them) that use it. Incremented by submitters, decremented by the thread that ends the part, read
@@ -75,7 +80,9 @@ impl Region {
             readable,
             anonymous: range.backing == Backing::Anonymous,
             announced,
+            flush: false,
             segments,
+            sharing: Sharing::new(),
             allocation: None,
             users: AtomicU64::new(0),
             revoked: AtomicBool::new(false),
@@ -85,6 +92,12 @@ impl Region {
     /// This region of a range that the engine has allocated.
     pub(super) fn within(mut self, allocation: Option<AllocationUse>) -> Self {
         self.allocation = allocation;
+        self
+    }
+
+    /// This region, with [`Region::flush`].
+    pub(super) fn flushed(mut self, flush: bool) -> Self {
+        self.flush = flush;
         self
     }
 
@@ -146,6 +159,7 @@ impl Region {
     /// Allows no new use.
     pub(super) fn revoke(&self) {
         process_regions::remove(self);
+        self.sharing.end();
         self.revoked.store(true, Ordering::SeqCst);
     }
 

@@ -4,7 +4,7 @@
 #[cfg(all(test, not(flagcx_p2p_loom)))]
 mod concurrency_tests;
 mod error;
-mod pieces;
+pub(super) mod pieces;
 mod registration;
 mod snapshot;
 #[cfg(all(test, not(flagcx_p2p_loom)))]
@@ -15,11 +15,14 @@ use std::ops::Range;
 use std::sync::Arc;
 use std::time::Duration;
 
+use once_cell::sync::OnceCell;
+
 use super::announced::Announced;
+use super::flush::{Flush, FlushLanding};
 use super::published::Published;
-use super::region::{MemoryKind, Region, RegionId};
+use super::region::{Hold, MemoryKind, Region, RegionId};
 use super::remote_table::RemoteRegion;
-use crate::fabric::{Access, Device, DmaBuf, FabricError, SharedFile};
+use crate::fabric::{Access, Device, DmaBuf, FabricError, Sge, SharedFile};
 use crate::observe::process_counts;
 use crate::sync::{Condvar, MutexGuard, SwapGuard, wait};
 pub use error::RegistryError;
@@ -39,6 +42,9 @@ pub struct Registry {
     /// Notified when a range leaves [`State::registering`].
     registered: Condvar,
     announced: Arc<Announced>,
+    /// Made when a transfer first needs it.
+    landing: OnceCell<FlushLanding>,
+    flush: Flush,
 }
 
 #[derive(Debug, Default)]
@@ -65,8 +71,15 @@ struct Entry {
 impl Registry {
     /// An empty registry of regions on `device`.
     pub fn new(device: Arc<dyn Device>) -> Self {
+        Self::with_flush(device, Flush::default())
+    }
+
+    /// The same, with the flushes that were asked for.
+    pub fn with_flush(device: Arc<dyn Device>, flush: Flush) -> Self {
         Self {
             device,
+            landing: OnceCell::new(),
+            flush,
             regions: Published::new(next_id().0),
             registered: Condvar::new(),
             announced: Arc::default(),
@@ -112,7 +125,7 @@ impl Registry {
         drop(state);
         // Dropped behind the lock below: until then no other thread registers the range.
         let _placeholder = Placeholder { registry: self, start };
-        let region = registration.make_counted(&*self.device)?;
+        let region = registration.make_counted(&*self.device, self.flush)?;
         let mut state = self.lock_for(&region)?;
         state.by_start.insert(start, region.id);
         Ok(self.keep(&mut state, region, access))
@@ -132,7 +145,7 @@ impl Registry {
         let registration = Registration { range, kind, access, announced, dma_buf, file };
         registration.check()?;
         drop(self.lock_open(range)?);
-        let region = registration.make_counted(&*self.device)?;
+        let region = registration.make_counted(&*self.device, self.flush)?;
         require_one_segment(&region, &*self.device)?;
         let mut state = self.lock_for(&region)?;
         Ok(self.keep(&mut state, region, access))
@@ -170,6 +183,7 @@ impl Registry {
             size: segment.length,
             rkey: segment.rkey,
             read_only: !region.access.remote_write,
+            flush: region.flush,
         });
         let announced = self.announced.add(&segments.collect::<Vec<_>>());
         if announced.is_empty() {
@@ -180,6 +194,16 @@ impl Registry {
             );
         }
         announced
+    }
+
+    /// The byte that a flush reads to, as the entry of a READ, and what keeps it registered. Registers it at the first call,
+    /// which takes some microseconds; `None` if that fails, which is logged.
+    pub(crate) fn flush_landing(&self) -> Option<(Sge, Hold)> {
+        let landing = self.landing.get_or_try_init(|| FlushLanding::register(&*self.device));
+        landing
+            .inspect_err(|error| tracing::warn!("cannot register the byte that a flush reads to: {error}"))
+            .ok()?
+            .entry()
     }
 
     /// What peers are told of the regions.

@@ -38,6 +38,8 @@ struct State {
     entries: usize,
     /// Ids of regions that are gone and still in the table.
     gone: HashSet<u64>,
+    /// See [`RemoteTable::flushes_unknown`].
+    has_flushed: bool,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -73,6 +75,7 @@ impl RemoteRegions {
             size: entry.size,
             rkey: entry.rkey,
             read_only: entry.read_only,
+            flush: entry.flush,
         };
         let (mut entries, mut by_id) = (Vec::with_capacity(regions.len()), HashMap::new());
         for entry in regions {
@@ -83,7 +86,9 @@ impl RemoteRegions {
                 by_id.insert(id, Known { region, generation: 0, first });
             }
         }
-        let table = RemoteTable { levels: vec![Arc::new(Level::new(entries))], gone: Vec::new() };
+        let has_flushed = regions.iter().any(|entry| entry.flush);
+        let table =
+            RemoteTable { levels: vec![Arc::new(Level::new(entries))], gone: Vec::new(), has_flushed };
         let version = by_id.keys().copied().max().unwrap_or(0);
         let state = State {
             limit,
@@ -94,6 +99,7 @@ impl RemoteRegions {
             by_id,
             entries: regions.len(),
             gone: HashSet::new(),
+            has_flushed,
         };
         Self { state: Mutex::new(state), table: Swap::from_pointee(table) }
     }
@@ -172,6 +178,7 @@ impl State {
         // What a later version announces without a key cannot be reached by one.
         let Some(rkey) = entry.rkey else { return Ok(()) };
         let region = region_of(entry, rkey);
+        self.has_flushed |= region.flush;
         let continues = entry.flags & AnnouncedRegion::CONTINUES != 0;
         let first = first_of(&self.by_id, entry.id, &region, continues);
         let known = Known { region, generation: self.generation, first };
@@ -206,6 +213,7 @@ impl State {
     fn renew(&mut self, old: &RemoteTable, effect: Effect) -> RemoteTable {
         let mut levels = old.levels.clone();
         let mut gone = old.gone.clone();
+        let has_flushed = self.has_flushed;
         self.entries += effect.added.len();
         if !effect.added.is_empty() {
             levels.push(Arc::new(Level::new(effect.added)));
@@ -217,10 +225,14 @@ impl State {
             let entries = self.all_in_one(&levels, &effect.forgotten);
             self.entries = entries.len();
             self.gone = entries.iter().filter(|entry| entry.gone).map(|entry| entry.id).collect();
-            return RemoteTable { levels: vec![Arc::new(Level::new(entries))], gone: Vec::new() };
+            return RemoteTable {
+                levels: vec![Arc::new(Level::new(entries))],
+                gone: Vec::new(),
+                has_flushed,
+            };
         }
         join_like_sizes(&mut levels);
-        RemoteTable { levels, gone }
+        RemoteTable { levels, gone, has_flushed }
     }
 
     /// The entries of all levels as they are now, the oldest first. Of those that are gone the newest.
@@ -275,8 +287,9 @@ fn first_of(by_id: &HashMap<u64, Known>, id: u64, region: &RemoteRegion, continu
 const SHORTEST_WITHIN: u64 = 4096;
 
 fn region_of(entry: &AnnouncedRegion, rkey: u32) -> RemoteRegion {
-    let read_only = entry.flags & AnnouncedRegion::READ_ONLY != 0;
-    RemoteRegion { base: entry.base, size: entry.size, rkey, read_only }
+    let has = |flag| entry.flags & flag != 0;
+    let (read_only, flush) = (has(AnnouncedRegion::READ_ONLY), has(AnnouncedRegion::FLUSH));
+    RemoteRegion { base: entry.base, size: entry.size, rkey, read_only, flush }
 }
 
 fn error(problem: String) -> WireError {

@@ -17,6 +17,9 @@ pub struct RemoteRegion {
     pub rkey: u32,
     /// It is registered for reading only: a WRITE to it would fail.
     pub read_only: bool,
+    /// A WRITE to it is done only once a byte behind it has been read, see
+    /// [`AnnouncedRegion::FLUSH`](crate::control::wire::AnnouncedRegion::FLUSH).
+    pub flush: bool,
 }
 
 impl RemoteRegion {
@@ -34,6 +37,9 @@ pub struct RemoteTable {
     pub(super) levels: Vec<Arc<Level>>,
     /// Ids of regions of `levels` that are gone since these were made, sorted.
     pub(super) gone: Vec<u64>,
+    /// The peer has announced a region with [`RemoteRegion::flush`] at some time: memory of a key that is not known may
+    /// be such, and its announcement under way.
+    pub(super) has_flushed: bool,
 }
 
 /// What the table says of a remote range.
@@ -154,6 +160,11 @@ impl RemoteTable {
     pub fn oldest(&self) -> Option<&RemoteRegion> {
         let mut entries = self.levels.iter().flat_map(|level| level.entries());
         entries.find(|entry| !self.is_gone(entry)).map(|entry| &entry.region)
+    }
+
+    /// Whether WRITEs to memory of an unknown key are to be flushed.
+    pub fn flushes_unknown(&self) -> bool {
+        self.has_flushed
     }
 
     /// Number of regions.

@@ -3,11 +3,11 @@
 use std::collections::HashMap;
 use std::fmt;
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd, RawFd};
 use std::sync::{Arc, Mutex, MutexGuard, Once, PoisonError, Weak};
 
 use rustix::io::retry_on_intr;
-use rustix::process::{Pid, PidfdFlags, getpid, pidfd_open};
+use rustix::process::{Pid, PidfdFlags, PidfdGetfdFlags, getpid, pidfd_getfd, pidfd_open};
 
 use super::ProcessIdentity;
 use crate::events::{EventLoop, EventLoopHandle, Interest, Task, Wakeup, is_ready};
@@ -98,6 +98,12 @@ impl PeerProcess {
     /// False once the process has ended. A system call, which sees it before the event loop does.
     pub(crate) fn is_alive(&self) -> bool {
         self.shared.is_alive()
+    }
+
+    /// A descriptor of the open file that the process has under this number now. The kernel asks for the rights of a
+    /// debugger, as for copies out of its memory. Whether it is the intended file is the caller's to check.
+    pub(crate) fn take_descriptor(&self, number: RawFd) -> io::Result<OwnedFd> {
+        Ok(retry_on_intr(|| pidfd_getfd(&self.shared.pidfd, number, PidfdGetfdFlags::empty()))?)
     }
 
     /// Whether its watchers have been notified of its end.

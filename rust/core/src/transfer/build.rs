@@ -4,12 +4,12 @@ use std::ops::Range;
 
 use super::cutter::{CheckedIov, Cutter, Placed, TooManyRequests, set_only};
 use super::plan::stripe;
-use super::region_resolver::{RegionResolver, Unfit, chunk, holds_remote};
+use super::region_resolver::{FlushRead, RegionResolver, Unfit, chunk, holds_remote};
 use super::segments::cut_at_segments;
 use super::slice_policy::SlicePolicy;
 use super::{Iov, IovSource, Scope, Share, SubmitError};
 use crate::fabric::Opcode;
-use crate::memory::Recent;
+use crate::memory::{Recent, Registry};
 use crate::pool::RequestList;
 
 /// Validates the iovs of `share` and makes work requests of them in `list`, which is empty, cut and joined as the policy
@@ -38,9 +38,42 @@ pub fn build<S: IovSource + ?Sized>(
             cut_stripes(source, (part, of), &mut resolver, &mut cutter)
         }
     };
-    (list.holds, list.lease) = resolver.into_uses();
-    built
+    let (holds, lease, flushes) = resolver.into_uses();
+    (list.holds, list.lease) = (holds, lease);
+    built?;
+    match flushes {
+        None => Ok(()),
+        Some(flushes) => append_flushes(source, &flushes, scope.local, list),
+    }
 }
+
+/// Appends what is read behind the WRITEs of a list. Nothing if there are no WRITEs.
+#[cold]
+fn append_flushes<S: IovSource + ?Sized>(
+    source: &S,
+    flushes: &[FlushRead],
+    local: &Registry,
+    list: &mut RequestList,
+) -> Result<(), SubmitError> {
+    if list.is_empty() {
+        return Ok(());
+    }
+    for flush in flushes {
+        let (landing, hold) = local.flush_landing().ok_or_else(|| SubmitError::Remote {
+            iov: flush.iov,
+            address: flush.address,
+            length: source.iov(flush.iov).map_or(0, |iov| iov.length),
+            problem: CANNOT_FLUSH,
+        })?;
+        if !list.append_flush((flush.address, flush.rkey), flush.iov as u32, landing, hold) {
+            return Err(SubmitError::TooLong { iov: flush.iov });
+        }
+    }
+    Ok(())
+}
+
+const CANNOT_FLUSH: &str = "is GPU memory that is flushed by a READ behind the WRITE, and the byte that this needs cannot be \
+                            registered here (see the log)";
 
 /// The one fast path: the work request of a single iov that is like the last one of its lane, and is not to be cut. False,
 /// and nothing is done, if it is not so. Without this a WRITE alone costs 400 instructions more.

@@ -49,6 +49,7 @@ impl Scene {
             id: 0,
             read_only: n == 1 && read_only,
             continues: false,
+            flush: false,
         };
         Self { memory, regions, registry, remote: RemoteRegions::new(&[remote(0), remote(1)]) }
     }
@@ -229,6 +230,74 @@ fn what_is_for_reading_only_is_not_written() {
             assert!(error.to_string().contains("for reading only"), "{error}");
         }
     }
+}
+
+/// Behind the WRITEs of a list a byte is read of each region that asks for it, as batches of their own, however the list is
+/// posted; READs and other regions go without.
+#[test]
+fn writes_to_regions_that_ask_for_it_are_flushed() {
+    let remote = |n: u64| RegionEntry {
+        base: BASE + n * REGION,
+        size: REGION,
+        rkey: 7 + n as u32,
+        id: 0,
+        read_only: false,
+        flush: n > 0,
+        continues: false,
+    };
+    let scene = Scene { remote: RemoteRegions::new(&[remote(0), remote(1), remote(2)]), ..Scene::new() };
+    let policy = SlicePolicy::new(0, 0, 1 << 30, 4, 0);
+    let scope = Scope { local: &scene.registry, remote: &scene.remote, policy: &policy, carries_gpu: true };
+    let piece = |number: u64, length: u64| Iov {
+        local: scene.local(0),
+        length,
+        region: Some(scene.regions[0]),
+        remote: RemoteRange {
+            address: BASE + number * REGION + 64,
+            size: length as u32,
+            rkey: 7 + number as u32,
+        },
+    };
+    let (plain, first, second) = (piece(0, 64), piece(1, 64), piece(2, 64));
+    // The last byte of the region, and nothing behind it.
+    let empty =
+        Iov { remote: RemoteRange { address: BASE + 2 * REGION, ..first.remote }, length: 0, ..first };
+    let (mut list, mut recent) = (RequestList::default(), Recent::default());
+    let mut posted = |pieces: &[Iov], opcode, most| {
+        list.clear();
+        let share = Share::Range { start: 0, end: pieces.len() };
+        build(pieces, share, scope, opcode, &mut list, Some(&mut recent)).unwrap();
+        let (mut at, mut all) = (0, Vec::new());
+        while at < list.len() {
+            let batch = list.batch(at, most, 0, 1);
+            assert!(!batch.requests.is_empty());
+            for request in batch.requests {
+                let entry = batch.entries[request.first_sge as usize];
+                all.push((batch.opcode, request.remote_address, request.rkey, entry.length, request.origin));
+            }
+            at += batch.requests.len();
+        }
+        all
+    };
+    let write = |number: u64, iov| (Opcode::Write, BASE + number * REGION + 64, 7 + number as u32, 64, iov);
+    let flush = |number: u64, iov| (Opcode::Read, BASE + number * REGION + 64, 7 + number as u32, 1, iov);
+    for most in [1, 2, 100] {
+        for _ in 0..2 {
+            assert_eq!(posted(&[plain], Opcode::Write, most), [write(0, 0)]);
+            assert_eq!(posted(&[first], Opcode::Write, most), [write(1, 0), flush(1, 0)]);
+            assert_eq!(posted(&[first], Opcode::Read, most).len(), 1);
+            let mixed = [first, plain, second, first, second];
+            let [a, b, c, d, e] = [(1, 0), (0, 1), (2, 2), (1, 3), (2, 4)].map(|(n, iov)| write(n, iov));
+            assert_eq!(posted(&mixed, Opcode::Write, most), [a, b, c, d, e, flush(1, 0), flush(2, 2)]);
+            assert_eq!(posted(&[empty], Opcode::Write, most), []);
+            let last = (Opcode::Read, BASE + 2 * REGION - 1, 8, 1, 0);
+            assert_eq!(posted(&[empty, plain], Opcode::Write, most), [write(0, 1), last]);
+        }
+    }
+    // What is in no announced region may be such memory too, where the peer has any.
+    let unknown = Iov { remote: RemoteRange { rkey: 99, ..first.remote }, ..first };
+    assert_eq!(posted(&[unknown], Opcode::Write, 9).last().unwrap().0, Opcode::Read);
+    assert!(scene.is_held(0) && list.holds.len() == 1, "and the byte that is read to");
 }
 
 #[test]

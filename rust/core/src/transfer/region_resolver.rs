@@ -49,6 +49,20 @@ pub(super) struct RegionResolver<'a> {
     /// Those before: keys and values, say, take turns.
     other_local: LocalRange,
     other_remote: RemoteRegion,
+    /// What is to be read behind the WRITEs; most transfers have none.
+    flushes: Option<Box<Flushes>>,
+}
+
+/// READs of a byte each, behind the WRITEs of a part: one for each region of the peer that is to be flushed.
+type Flushes = Vec<FlushRead>;
+
+/// A byte to be read.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct FlushRead {
+    pub(super) address: u64,
+    pub(super) rkey: u32,
+    /// The first iov that is written there.
+    pub(super) iov: usize,
 }
 
 impl<'a> RegionResolver<'a> {
@@ -65,12 +79,13 @@ impl<'a> RegionResolver<'a> {
             remote: RemoteRegion::default(),
             other_local: LocalRange::default(),
             other_remote: RemoteRegion::default(),
+            flushes: None,
         }
     }
 
-    /// What keeps the regions registered that the iovs use.
-    pub(super) fn into_uses(self) -> (Vec<Hold>, Option<Lease>) {
-        (self.holds, self.lease)
+    /// What keeps the regions registered that the iovs use, and what is to be read behind them.
+    pub(super) fn into_uses(self) -> (Vec<Hold>, Option<Lease>, Option<Box<Flushes>>) {
+        (self.holds, self.lease, self.flushes)
     }
 
     /// The chunk of an iov, valid on both sides.
@@ -197,14 +212,27 @@ impl<'a> RegionResolver<'a> {
             RemoteCheck::InSegments { .. } => Err(Unfit::InSegments),
             RemoteCheck::Inside(region) => {
                 self.remote = region;
+                if region.flush && opcode == Opcode::Write {
+                    // An empty iov may lie right behind the region.
+                    let last = region.base.saturating_add(region.size.saturating_sub(1));
+                    self.flush(iov.remote.address.min(last), iov.remote.rkey, index);
+                }
+                // One that is to be flushed is looked up by each transfer, as is one for reading only: what is found as the
+                // recent one is not asked.
                 if !region.read_only
+                    && !region.flush
                     && let Some(recent) = self.recent.as_deref_mut()
                 {
                     recent.remote = region;
                 }
                 Ok(())
             }
-            RemoteCheck::UnknownKey if iov.remote.address.checked_add(iov.length).is_some() => Ok(()),
+            RemoteCheck::UnknownKey if iov.remote.address.checked_add(iov.length).is_some() => {
+                if table.flushes_unknown() && opcode == Opcode::Write && iov.length > 0 {
+                    self.flush(iov.remote.address, iov.remote.rkey, index);
+                }
+                Ok(())
+            }
             RemoteCheck::UnknownKey => Err(remote_error(iov, index, "wraps around the address space").into()),
             RemoteCheck::Outside => {
                 Err(remote_error(iov, index, "is outside the peer's region of that key").into())
@@ -212,6 +240,15 @@ impl<'a> RegionResolver<'a> {
             RemoteCheck::Removed => {
                 Err(remote_error(iov, index, "is in a region that the peer has deregistered").into())
             }
+        }
+    }
+
+    /// Takes note of a byte to be read, of each region once.
+    #[cold]
+    pub(super) fn flush(&mut self, address: u64, rkey: u32, iov: usize) {
+        let flushes = self.flushes.get_or_insert_default();
+        if !flushes.iter().any(|flush| flush.rkey == rkey) {
+            flushes.push(FlushRead { address, rkey, iov });
         }
     }
 }

@@ -4,36 +4,36 @@
 use super::cutter::{CheckedIov, Cutter, TooManyRequests};
 use super::region_resolver::{RegionResolver, local_error, remote_error};
 use super::{Iov, SubmitError};
-use crate::memory::RemoteTable;
+use crate::fabric::Opcode;
+use crate::memory::{RemoteRegion, RemoteTable};
 
 /// The keys of the peer's end of an iov.
 #[derive(Debug)]
 pub(super) enum RemoteSegments {
     /// One for all of it.
     One(u32),
-    /// Where each segment ends, and its key, from the segment with the first byte on.
-    Many(Vec<(u64, u32)>),
+    /// Where each segment ends, its key, and [`RemoteRegion::flush`](crate::memory::RemoteRegion::flush), from the segment with the first byte on.
+    Many(Vec<(u64, u32, bool)>),
 }
 
 impl RemoteSegments {
     /// Those of the region that the iov's key is of; `None` if that region does not hold the iov.
     pub(super) fn of(table: &RemoteTable, iov: &Iov) -> Option<Self> {
         let segments = table.segments(iov.remote.rkey, iov.remote.address, iov.length)?;
-        Some(Self::Many(
-            segments
-                .iter()
-                .map(|segment| (segment.base.saturating_add(segment.size), segment.rkey))
-                .collect(),
-        ))
+        let end = |segment: &RemoteRegion| segment.base.saturating_add(segment.size);
+        let segments = segments.iter().map(|segment| (end(segment), segment.rkey, segment.flush));
+        Some(Self::Many(segments.collect()))
     }
 
-    /// The key for this address, and how many bytes from there on have it.
-    fn at(&self, address: u64) -> Option<(u32, u64)> {
+    /// The key for this address, how many bytes from there on have it, and whether they are still to be marked for a flush.
+    fn at(&self, address: u64) -> Option<(u32, u64, bool)> {
         match self {
-            Self::One(rkey) => Some((*rkey, u64::MAX)),
+            // The resolver has marked it when it looked it up.
+            Self::One(rkey) => Some((*rkey, u64::MAX, false)),
             Self::Many(segments) => {
-                let (end, rkey) = segments.get(segments.partition_point(|(end, _)| *end <= address))?;
-                Some((*rkey, end - address))
+                let (end, rkey, flush) =
+                    segments.get(segments.partition_point(|(end, ..)| *end <= address))?;
+                Some((*rkey, end - address, *flush))
             }
         }
     }
@@ -56,9 +56,12 @@ pub(super) fn cut_at_segments(
         let Some(segment) = local.segment_at(near) else {
             return Err(local_error(iov, index, "internal error: has a part without a key"));
         };
-        let Some((rkey, behind)) = remote.at(far) else {
+        let Some((rkey, behind, flush)) = remote.at(far) else {
             return Err(remote_error(iov, index, "internal error: has a part without a key"));
         };
+        if flush && cutter.opcode() == Opcode::Write {
+            resolver.flush(far, rkey, index);
+        }
         let length = (end - at).min(segment.end() - near).min(behind);
         let lkey = segment.lkey;
         let readable = local.readable;

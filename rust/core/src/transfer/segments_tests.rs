@@ -53,11 +53,19 @@ impl Scene {
             rkey: KEY + at as u32,
             id: 10 + at as u32,
             read_only,
+            flush: false,
             continues: at > 0,
         };
         // Behind the region another one begins, which is not a part of it.
-        let next =
-            RegionEntry { base: BASE + LENGTH, size: PAGE, rkey: 7, id: 99, read_only, continues: false };
+        let next = RegionEntry {
+            base: BASE + LENGTH,
+            size: PAGE,
+            rkey: 7,
+            id: 99,
+            read_only,
+            flush: false,
+            continues: false,
+        };
         let entries: Vec<_> = (0..bounds.len() - 1).map(entry).chain([next]).collect();
         let remote = RemoteRegions::new(&entries);
         Self { _memory: memory, address, region: register.unwrap(), registry, remote, bounds }
@@ -227,4 +235,37 @@ fn a_region_that_is_gone_is_refused_across_boundaries() {
     let error = scene.build(&iovs, Share::all(&iovs), Opcode::Read, None).unwrap_err();
     assert!(matches!(error, SubmitError::Local { iov: 0, .. }), "{error}");
     assert!(!region.in_use());
+}
+
+#[test]
+fn each_segment_that_is_written_is_flushed() {
+    let cuts = [3 * PAGE, 10 * PAGE];
+    let entry = |at: u64, (start, end): (u64, u64)| RegionEntry {
+        base: BASE + start,
+        size: end - start,
+        rkey: KEY + at as u32,
+        id: 10 + at as u32,
+        read_only: false,
+        flush: true,
+        continues: at > 0,
+    };
+    let entries = [(0, cuts[0]), (cuts[0], cuts[1]), (cuts[1], LENGTH)];
+    let entries: Vec<_> = (0..).zip(entries).map(|(at, range)| entry(at, range)).collect();
+    let scene = Scene { remote: RemoteRegions::new(&entries), ..Scene::new(100, &cuts, false) };
+    let all = Share::Range { start: 0, end: 1 };
+    let flushed = |from: u64, length: u64, opcode| {
+        let list = scene.build(&[scene.iov(0, from, length, true)], all, opcode, None).unwrap();
+        let writes =
+            (0..list.len()).take_while(|at| list.batch(*at, 1, 0, 1).opcode == Opcode::Write).count();
+        list.requests()[writes..]
+            .iter()
+            .map(|request| (request.rkey, request.remote_address))
+            .collect::<Vec<_>>()
+    };
+    assert_eq!(flushed(PAGE, PAGE, Opcode::Write), [(KEY, BASE + PAGE)]);
+    assert_eq!(
+        flushed(PAGE, 5 * PAGE, Opcode::Write),
+        [(KEY, BASE + PAGE), (KEY + 1, BASE + cuts[0])],
+        "of each segment, by its key"
+    );
 }

@@ -1,4 +1,5 @@
-//! What a transfer costs beside a plain `cuMemcpy` of the same bytes, in turn in one run. Figures, not verdicts.
+//! What a transfer costs beside a plain `cuMemcpy` of the same bytes, in turn in one run: figures, and a limit to the ratio. The
+//! speed of the stand-in says nothing, and has no limit.
 
 use std::time::Instant;
 
@@ -12,6 +13,9 @@ use super::memory::{Kind, Registered, in_context};
 use crate::support::pattern;
 
 const ROUNDS: usize = 9;
+
+/// The least ratio of our rate to that of `cuMemcpy`, by bytes; nothing is promised of smaller ones.
+const LIMITS: &[(usize, f64)] = &[(64 << 20, 0.95), (1 << 20, 0.7)];
 
 pub fn run(group: &mut Group) {
     let pairs = [
@@ -58,14 +62,19 @@ fn measure(from: Kind, to: Kind, length: usize) -> String {
     assert!(remote.memory.read() == sent);
     let [ours, theirs] = [median(ours), median(theirs)];
     let rate = |seconds: f64| length as f64 / seconds / 1e9;
-    format!(
+    let limit = LIMITS.iter().find(|(bytes, _)| *bytes == length && !is_stand_in()).map(|(_, limit)| *limit);
+    let figures = format!(
         "{:.2} GB/s ({:.1} us), cuMemcpy {:.2} GB/s ({:.1} us), ratio {:.3}",
         rate(ours),
         ours * 1e6,
         rate(theirs),
         theirs * 1e6,
         theirs / ours
-    )
+    );
+    if let Some(limit) = limit {
+        assert!(theirs / ours >= limit, "{figures}, below {limit}");
+    }
+    figures
 }
 
 fn seconds(act: impl Fn()) -> f64 {

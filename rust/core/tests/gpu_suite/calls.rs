@@ -94,6 +94,13 @@ impl Engines {
         Self { client, server, here, there }
     }
 
+    /// The same where the driver may not be loaded yet, so that there is no context to look at.
+    pub fn without_driver() -> Self {
+        let (client, server) = (support::engine(&[]), support::engine(&[]));
+        let (here, there) = support::connect(&client, &server);
+        Self { client, server, here, there }
+    }
+
     /// A piece between two registered ranges.
     pub fn iov(&self, local: (&Registered, u64), remote: (&Registered, u64), length: u64) -> Iov {
         let remote = self.describe(remote.0, remote.1, length);

@@ -41,6 +41,8 @@ functions! {
     device_count: "cuDeviceGetCount" (*mut c_int);
     device_name: "cuDeviceGetName" (*mut c_char, c_int, c_int);
     primary_context: "cuDevicePrimaryCtxRetain" (*mut Context, c_int);
+    primary_state: "cuDevicePrimaryCtxGetState" (c_int, *mut c_uint, *mut c_int);
+    reset_primary: "cuDevicePrimaryCtxReset_v2" (c_int);
     create_context: "cuCtxCreate_v2" (*mut Context, c_uint, c_int);
     destroy_context: "cuCtxDestroy_v2" (Context);
     get_context: "cuCtxGetCurrent" (*mut Context);
@@ -144,6 +146,21 @@ impl Cuda {
         let code = unsafe { (self.primary_context)(&raw mut context, device) };
         self.check("cuDevicePrimaryCtxRetain", code);
         context
+    }
+
+    /// Whether the context that a device shares with the CUDA runtime library is made.
+    pub fn has_primary(&self, device: i32) -> bool {
+        let (mut flags, mut active) = (0, 0);
+        // SAFETY: the out parameters are valid.
+        let code = unsafe { (self.primary_state)(device, &raw mut flags, &raw mut active) };
+        self.check("cuDevicePrimaryCtxGetState", code);
+        active != 0
+    }
+
+    /// As `cudaDeviceReset`.
+    pub fn reset_primary(&self, device: i32) {
+        // SAFETY: takes no pointer.
+        self.check("cuDevicePrimaryCtxReset", unsafe { (self.reset_primary)(device) });
     }
 
     /// A context of the program's own, which is then current.

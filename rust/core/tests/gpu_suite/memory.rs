@@ -33,10 +33,11 @@ impl Kind {
     }
 }
 
-/// Memory of one kind, on device 0. Given back when dropped.
+/// Memory of one kind. Given back when dropped.
 #[derive(Debug)]
 pub struct Memory {
     kind: Kind,
+    device: i32,
     pub address: u64,
     pub length: usize,
     /// Of kind `Host`.
@@ -44,18 +45,24 @@ pub struct Memory {
 }
 
 impl Memory {
+    /// Of device 0.
     pub fn new(kind: Kind, length: usize) -> Self {
-        let mut heap = Vec::new();
-        let address = in_context(|| match kind {
-            Kind::Host => {
-                heap = vec![0_u8; length];
-                heap.as_mut_ptr().expose_provenance() as u64
-            }
+        Self::of(0, kind, length)
+    }
+
+    pub fn of(device: i32, kind: Kind, length: usize) -> Self {
+        if kind == Kind::Host {
+            let mut heap = vec![0_u8; length];
+            let address = heap.as_mut_ptr().expose_provenance() as u64;
+            return Self { kind, device, address, length, _heap: heap };
+        }
+        let address = in_context_of(device, || match kind {
+            Kind::Host => 0,
             Kind::Pinned => cuda().allocate_pinned(length),
             Kind::Managed => cuda().allocate_managed(length),
             Kind::Gpu => cuda().allocate(length),
         });
-        Self { kind, address, length, _heap: heap }
+        Self { kind, device, address, length, _heap: Vec::new() }
     }
 
     pub fn kind(&self) -> Kind {
@@ -65,20 +72,36 @@ impl Memory {
     pub fn write(&self, bytes: &[u8]) {
         assert!(bytes.len() <= self.length);
         // SAFETY: both ranges are valid, as checked.
-        in_context(|| unsafe { cuda().copy(self.address, bytes.as_ptr() as u64, bytes.len()) });
+        unsafe { self.copy(self.address, bytes.as_ptr() as u64, bytes.len()) };
     }
 
     pub fn read(&self) -> Vec<u8> {
         let mut bytes = vec![0_u8; self.length];
         // SAFETY: both ranges are valid.
-        in_context(|| unsafe { cuda().copy(bytes.as_mut_ptr() as u64, self.address, bytes.len()) });
+        unsafe { self.copy(bytes.as_mut_ptr() as u64, self.address, bytes.len()) };
         bytes
+    }
+
+    /// Memory of the host needs no context, and none is made for it.
+    ///
+    /// # Safety
+    /// Both ranges are valid.
+    unsafe fn copy(&self, to: u64, from: u64, length: usize) {
+        if self.kind == Kind::Host {
+            // SAFETY: the caller's promise; both are memory of the host.
+            return unsafe { std::ptr::copy_nonoverlapping(from as *const u8, to as *mut u8, length) };
+        }
+        // SAFETY: the caller's promise.
+        in_context_of(self.device, || unsafe { cuda().copy(to, from, length) });
     }
 }
 
 impl Drop for Memory {
     fn drop(&mut self) {
-        in_context(|| match self.kind {
+        if self.kind == Kind::Host {
+            return;
+        }
+        in_context_of(self.device, || match self.kind {
             Kind::Host => {}
             Kind::Pinned => cuda().free_pinned(self.address),
             Kind::Managed | Kind::Gpu => cuda().free(self.address),
@@ -117,8 +140,13 @@ impl Drop for Registered {
 
 /// Runs `act` with the context of device 0 current, then the one before.
 pub fn in_context<T>(act: impl FnOnce() -> T) -> T {
+    in_context_of(0, act)
+}
+
+/// The same with that of another device.
+pub fn in_context_of<T>(device: i32, act: impl FnOnce() -> T) -> T {
     let before = cuda().context();
-    cuda().set_context(cuda().primary(0));
+    cuda().set_context(cuda().primary(device));
     let made = act();
     cuda().set_context(before);
     made

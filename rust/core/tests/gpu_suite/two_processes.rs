@@ -16,12 +16,13 @@ use super::calls::{Call, finish, poll};
 use super::cuda;
 use super::group::{Group, ROLE};
 use super::memory::{Kind, Registered, keeps};
+use super::nic;
 use crate::support::{self, LIMIT, pattern};
 
 /// In the environment of the process that plays the peer.
 const PEER: &str = "GPU_SUITE_PEER";
 
-const LENGTH: usize = (256 << 10) + 77;
+pub const LENGTH: usize = (256 << 10) + 77;
 
 pub fn run(group: &mut Group) {
     let mut bench = Bench::new();
@@ -243,19 +244,19 @@ impl Bench {
 }
 
 /// The peer's process, as this one sees it.
-struct Peer {
+pub struct Peer {
     child: Child,
     input: ChildStdin,
     output: BufReader<ChildStdout>,
-    port: u16,
+    pub port: u16,
     /// Address and key of each kind, in the order of [`Kind::ALL`].
-    memory: [(u64, u32); 4],
+    pub memory: [(u64, u32); 4],
     /// Of all of its GPU memory.
     ipc: IpcInfo,
 }
 
 impl Peer {
-    fn start() -> Self {
+    pub fn start() -> Self {
         let mut command = Command::new(std::env::current_exe().unwrap());
         command.env(PEER, "1").env_remove(ROLE).stdin(Stdio::piped()).stdout(Stdio::piped());
         cuda::choose(&cuda::library(), &mut command);
@@ -275,12 +276,12 @@ impl Peer {
     }
 
     /// Fills its memory of a kind with a pattern.
-    fn fill(&mut self, kind: Kind, seed: u64) {
+    pub fn fill(&mut self, kind: Kind, seed: u64) {
         assert_eq!(self.ask(&format!("fill {} {seed}", kind as usize)), "filled");
     }
 
     /// The sum of all of its memory of a kind.
-    fn sum(&mut self, kind: Kind) -> u64 {
+    pub fn sum(&mut self, kind: Kind) -> u64 {
         self.ask(&format!("sum {} 0", kind as usize)).parse().unwrap()
     }
 }
@@ -300,7 +301,7 @@ fn line(output: &mut BufReader<ChildStdout>) -> String {
 }
 
 /// FNV-1a, so that one number says whether all bytes are as expected.
-fn sum(bytes: &[u8]) -> u64 {
+pub fn sum(bytes: &[u8]) -> u64 {
     let step = |sum: u64, byte: &u8| (sum ^ u64::from(*byte)).wrapping_mul(0x100_0000_01b3);
     bytes.iter().fold(0xcbf2_9ce4_8422_2325, step)
 }
@@ -311,7 +312,7 @@ pub fn play_if_asked() -> bool {
         return false;
     }
     cuda::cuda();
-    let engine = support::engine(&[]);
+    let engine = nic::engine();
     let memory = Kind::ALL.map(|kind| Registered::new(&engine, kind, LENGTH));
     engine.start_rpc_server().unwrap();
     let mut numbers = vec![u64::from(engine.rpc_port().unwrap())];

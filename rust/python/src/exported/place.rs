@@ -20,7 +20,8 @@ pub(super) fn of_gpu(address: u64, owner: &str) -> PyResult<MemoryKind> {
         )));
     }
     match runtime.pointer_kind(address) {
-        Ok(PointerKind::Gpu(_)) => Ok(MemoryKind::Gpu),
+        // Of a runtime that cannot tell, the object's word counts.
+        Ok(PointerKind::Gpu(_) | PointerKind::Unknown) => Ok(MemoryKind::Gpu),
         Ok(PointerKind::Host) => Ok(MemoryKind::Host),
         Err(error) => Err(refused(format!("cannot find out where {owner} lies, at {address:#x}: {error}"))),
     }

@@ -104,6 +104,19 @@ variables! {
         .changes("0: memory is registered with strict PCIe ordering. 1 or 2: relaxed where the library can.")
         .when("0 on platforms with broken relaxed ordering.")
         .example("0");
+    GDR_WRITE_FLUSH = Variable::integer("FLAGCX_GDR_WRITE_REQUIRES_FLUSH", -1, -1, 1)
+        .read_by("memory")
+        .changes(
+            "Whether a peer's WRITE to GPU memory of this process is done only once the peer has read a byte behind it. -1: as the GPU \
+             needs it, which is not so for CUDA from compute capability 9.0 on. 0: never. 1: always.",
+        )
+        .when("0 where the platform is known to be coherent: a flush costs a round trip per transfer. 1 where bytes are seen late.")
+        .example("0");
+    GDR_READ_FLUSH = Variable::integer("FLAGCX_GDR_READ_REQUIRES_FLUSH", -1, -1, 1)
+        .read_by("memory")
+        .changes("1: registering GPU memory warns once, because this engine does not flush what a READ has brought into it.")
+        .when("As FlagCX's; a program that needs it lets the other side WRITE.")
+        .example("1");
     DEST_DEV_AFFINITY = Variable::switch("FLAGCX_P2P_DEST_DEV_AFFINITY", false)
         .refuses()
         .read_by("engine")

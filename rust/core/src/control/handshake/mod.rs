@@ -108,7 +108,11 @@ impl LocalSide<'_> {
     fn region_extras(&self, peer: Option<&Features>) -> tables::RegionExtras {
         let both = |bits| self.features.has(bits) && peer.is_some_and(|peer| peer.has(bits));
         let changes = Features::CHANNEL | Features::REGIONS;
-        tables::RegionExtras { named: both(changes), segments: both(changes | Features::SEGMENTS) }
+        tables::RegionExtras {
+            named: both(changes),
+            segments: both(changes | Features::SEGMENTS),
+            flushes: both(changes | Features::FLUSH),
+        }
     }
 }
 

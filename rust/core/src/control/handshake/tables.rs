@@ -63,6 +63,8 @@ pub(super) struct RegionExtras {
     pub(super) named: bool,
     /// Which entries are further segments of the region before.
     pub(super) segments: bool,
+    /// Which WRITEs are to be flushed. A peer that does not know the mark would take it for a part of the id.
+    pub(super) flushes: bool,
 }
 
 /// Exchanges region tables.
@@ -112,6 +114,7 @@ impl RegionExtras {
                 (region.id, region.read_only) = (0, false);
             }
             region.continues &= self.segments;
+            region.flush &= self.flushes;
         }
     }
 }

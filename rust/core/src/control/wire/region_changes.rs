@@ -58,7 +58,8 @@ pub struct AnnouncedRegion {
     pub base: u64,
     /// Bytes.
     pub size: u64,
-    /// [`AnnouncedRegion::KEY_IN_USE`], [`AnnouncedRegion::READ_ONLY`], [`AnnouncedRegion::CONTINUES`].
+    /// [`AnnouncedRegion::KEY_IN_USE`], [`AnnouncedRegion::READ_ONLY`], [`AnnouncedRegion::FLUSH`],
+    /// [`AnnouncedRegion::CONTINUES`].
     pub flags: u32,
     /// Remote key, on the first rail. A region without one cannot be reached by it.
     pub rkey: Option<u32>,
@@ -72,6 +73,9 @@ impl AnnouncedRegion {
     /// A further segment of the region with the id before: it begins where that ends, with a key of its own. Without this
     /// flag it is a region of its own, which a transfer does not enter from the one before.
     pub const CONTINUES: u32 = 8;
+    /// What peers write to it is there for its GPU only once the device of the region has read from that memory: a peer
+    /// reads a byte behind its WRITEs, on the same queue pair, before it takes them for done.
+    pub const FLUSH: u32 = 4;
 }
 
 impl RegionChanges {

@@ -8,7 +8,7 @@ use once_cell::sync::OnceCell;
 use super::completion_queue::RawCompletionQueue;
 use super::context::VerbsContext;
 use super::gid::GidPreference;
-use super::memory::VerbsMemoryRegion;
+use super::memory::{VerbsMemoryRegion, takes_dma_bufs};
 use super::mlx5::is_mlx5;
 use super::opened::{OpenDevice, open_context};
 use super::port::{LocalPort, gid_table, mtu_bytes};
@@ -270,7 +270,7 @@ fn attributes(
         max_region: limits.max_mr_size,
         max_rd_atomic_initiator: byte(limits.max_qp_init_rd_atom),
         max_rd_atomic_responder: byte(limits.max_qp_rd_atom),
-        dma_buf: context.library.ibv_reg_dmabuf_mr.is_some(),
+        dma_buf: takes_dma_bufs(context),
         capabilities: Capabilities {
             needs_polling: false,
             blocking_commands: true,

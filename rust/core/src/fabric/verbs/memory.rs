@@ -141,6 +141,17 @@ impl std::fmt::Debug for VerbsMemoryRegion {
     }
 }
 
+/// Whether the device can register dma-bufs: the kernel and its driver are asked with a descriptor that is none. Those that can
+/// look at it first (EBADF); those that cannot, or a library without the call, say so (EOPNOTSUPP, EPROTONOSUPPORT).
+pub(super) fn takes_dma_bufs(context: &VerbsContext) -> bool {
+    let Some(register) = context.library.ibv_reg_dmabuf_mr else { return false };
+    // SAFETY: the domain is alive, and no descriptor is -1, so nothing is registered.
+    let raw = unsafe { register(context.domain.as_ptr(), 0, 0, 0, -1, 0) };
+    let errno = last_errno();
+    // A library that registers nothing at all is one that cannot.
+    raw.is_null() && errno != libc::EOPNOTSUPP && errno != libc::EPROTONOSUPPORT
+}
+
 fn access_flags(access: &Access) -> c_uint {
     [
         (access.local_write, flag::IBV_ACCESS_LOCAL_WRITE),
@@ -170,8 +181,13 @@ fn hint(errno: i32, range: &MemoryRange) -> String {
              module of its vendor",
             range.address, range.length
         ),
+        libc::EINVAL if range.dma_buf.is_some() => {
+            "the device refused the rights, or the range does not lie inside the dma-buf at that offset"
+                .to_owned()
+        }
         libc::EINVAL => "the device refused the rights: remote writing needs local writing".to_owned(),
-        libc::EOPNOTSUPP if range.dma_buf.is_some() => {
+        libc::EBADF if range.dma_buf.is_some() => "the descriptor is that of no dma-buf".to_owned(),
+        libc::EOPNOTSUPP | libc::EPROTONOSUPPORT if range.dma_buf.is_some() => {
             "neither the kernel nor the device's driver can register a dma-buf".to_owned()
         }
         _ => "check the kernel's log (dmesg)".to_owned(),

@@ -6,6 +6,7 @@ use std::ptr;
 use std::sync::Arc;
 
 use super::super::{CopyDirection, CopyStream, GpuError, host_call};
+use super::context::Entered;
 use super::runtime::NAME;
 use super::symbols::Symbols;
 use crate::events::Notifier;
@@ -71,39 +72,6 @@ impl CudaStream {
 
 fn is_lost(error: GpuError) -> GpuError {
     error.lost_if(|code| LOST.contains(&code))
-}
-
-/// A context that is current until this is dropped.
-#[derive(Debug)]
-struct Entered<'a> {
-    driver: &'a Symbols,
-    /// What was current before, if it was another one.
-    before: Option<*mut c_void>,
-}
-
-impl<'a> Entered<'a> {
-    fn new(driver: &'a Symbols, context: *mut c_void) -> Result<Self, GpuError> {
-        let mut before = ptr::null_mut();
-        // SAFETY: the out parameter is valid.
-        driver.check("cuCtxGetCurrent", unsafe { (driver.get_context)(&raw mut before) })?;
-        if before == context {
-            return Ok(Self { driver, before: None });
-        }
-        // SAFETY: the driver refuses a context that is no more.
-        driver.check("cuCtxSetCurrent", unsafe { (driver.set_context)(context) })?;
-        Ok(Self { driver, before: Some(before) })
-    }
-}
-
-impl Drop for Entered<'_> {
-    fn drop(&mut self) {
-        let Some(before) = self.before else { return };
-        // SAFETY: it was current on this thread.
-        let code = unsafe { (self.driver.set_context)(before) };
-        if let Err(error) = self.driver.check("cuCtxSetCurrent", code) {
-            tracing::warn!("the caller's context could not be restored: {error}");
-        }
-    }
 }
 
 impl CopyStream for CudaStream {

@@ -7,6 +7,7 @@ use libloading::os::unix::{Library, RTLD_LOCAL, RTLD_NOW};
 
 use super::super::GpuError;
 use super::super::host_call::HostFn;
+use super::file_symbols::{MappingSymbols, PoolSymbols};
 use crate::fork::{load_apart_from_forks, loader_error};
 
 /// File name of the driver's library.
@@ -29,6 +30,10 @@ macro_rules! symbols {
             pub(super) handle_for_range: Option<HandleForRangeFn>,
             /// `cuLaunchHostFunc`; drivers before 10.0 lack it.
             pub(super) launch_host: Option<LaunchHostFn>,
+            /// Allocations and their mappings.
+            pub(super) mappings: Option<MappingSymbols>,
+            /// Pools.
+            pub(super) pools: Option<PoolSymbols>,
             /// Keeps the functions there; `None` for functions of the program itself.
             pub(super) _library: Option<Library>,
         }
@@ -45,6 +50,8 @@ macro_rules! symbols {
                     handle_for_range: unsafe { library.get(b"cuMemGetHandleForAddressRange\0") }.ok().map(|found| *found),
                     // SAFETY: as above.
                     launch_host: unsafe { library.get(b"cuLaunchHostFunc\0") }.ok().map(|found| *found),
+                    mappings: MappingSymbols::of(&library),
+                    pools: PoolSymbols::of(&library),
                     _library: Some(library),
                 })
             }
@@ -60,12 +67,14 @@ symbols! {
     error_string: "cuGetErrorString" = fn(c_int, *mut *const c_char);
     device_count: "cuDeviceGetCount" = fn(*mut c_int);
     device_get: "cuDeviceGet" = fn(*mut c_int, c_int);
+    device_attribute: "cuDeviceGetAttribute" = fn(*mut c_int, c_int, c_int);
     pci_bus_id: "cuDeviceGetPCIBusId" = fn(*mut c_char, c_int, c_int);
     primary_context: "cuDevicePrimaryCtxRetain" = fn(*mut *mut c_void, c_int);
     get_context: "cuCtxGetCurrent" = fn(*mut *mut c_void);
     context_device: "cuCtxGetDevice" = fn(*mut c_int);
     set_context: "cuCtxSetCurrent" = fn(*mut c_void);
     pointer_attribute: "cuPointerGetAttribute" = fn(*mut c_void, c_int, u64);
+    set_pointer_attribute: "cuPointerSetAttribute" = fn(*const c_void, c_int, u64);
     address_range: "cuMemGetAddressRange_v2" = fn(*mut u64, *mut usize, u64);
     memcpy_async: "cuMemcpyAsync" = fn(u64, u64, usize, *mut c_void);
     stream_create: "cuStreamCreate" = fn(*mut *mut c_void, c_uint);

@@ -8,6 +8,8 @@ use super::super::fake_gpu::{GPU, answer, gpu, out};
 use super::super::*;
 use super::symbols::{IpcMemHandle, Symbols};
 
+mod contexts;
+
 const MANAGED: u64 = 0x7e00_0000_0000;
 const PINNED: u64 = 0x7d00_0000_0000;
 const NOT_PERMITTED: c_int = 800;
@@ -18,6 +20,19 @@ struct Played {
     initialised: bool,
     retained: u32,
     range: Option<(u64, usize)>,
+    /// What initialising the driver answers.
+    init_answers: c_int,
+    /// The primary contexts were reset: handles of before are no contexts any more.
+    resets: u64,
+    /// The context that memory was allocated in, if it was in one.
+    owner: u64,
+    /// Allocations, side by side from the start of the GPU's memory; one of 1 MiB if there are none.
+    allocations: Vec<u64>,
+    /// They are mappings of `cuMemMap`.
+    mapped: bool,
+    /// What the GPU answers; nothing else is known.
+    attributes: std::collections::HashMap<c_int, c_int>,
+    set: Vec<(c_int, u32, u64)>,
 }
 
 thread_local! {
@@ -29,8 +44,10 @@ fn driver<T>(act: impl FnOnce(&mut Played) -> T) -> T {
 }
 
 unsafe extern "C" fn init(_: c_uint) -> c_int {
-    driver(|driver| driver.initialised = true);
-    0
+    driver(|driver| {
+        driver.initialised = driver.init_answers == 0;
+        driver.init_answers
+    })
 }
 unsafe extern "C" fn error_string(code: c_int, text: *mut *const c_char) -> c_int {
     if code == NOT_PERMITTED { out(text, c"operation not permitted".as_ptr()) } else { 1 }
@@ -47,28 +64,59 @@ unsafe extern "C" fn pci_bus_id(text: *mut c_char, _: c_int, device: c_int) -> c
     unsafe { text.copy_from_nonoverlapping(c"0000:3B:00.0".as_ptr(), 13) };
     0
 }
+unsafe extern "C" fn device_attribute(value: *mut c_int, attribute: c_int, device: c_int) -> c_int {
+    assert!(device >= 10, "a device, not an ordinal");
+    driver(|driver| driver.attributes.get(&attribute).map_or(1, |answer| out(value, *answer)))
+}
+unsafe extern "C" fn set_pointer_attribute(value: *const c_void, attribute: c_int, address: u64) -> c_int {
+    // SAFETY: the value of every attribute that is set is a 32-bit integer.
+    let value = unsafe { *value.cast::<u32>() };
+    driver(|driver| driver.set.push((attribute, value, address)));
+    0
+}
 unsafe extern "C" fn primary_context(context: *mut *mut c_void, device: c_int) -> c_int {
     driver(|driver| driver.retained += 1);
-    out(context, (0x1000 + device as u64) as *mut c_void)
+    out(context, (0x1000 + 0x100 * driver(|driver| driver.resets) + device as u64) as *mut c_void)
 }
 unsafe extern "C" fn get_context(context: *mut *mut c_void) -> c_int {
     out(context, gpu(|gpu| gpu.current) as *mut c_void)
 }
 unsafe extern "C" fn context_device(device: *mut c_int) -> c_int {
     match gpu(|gpu| gpu.current) {
-        context @ 0x1000.. => out(device, (context - 0x1000) as c_int),
+        context @ 0x1000.. => out(device, (context & 0xff) as c_int),
         _ => 201,
     }
 }
 unsafe extern "C" fn set_context(context: *mut c_void) -> c_int {
+    let oldest = 0x1000 + 0x100 * driver(|driver| driver.resets);
+    if (0x1000..oldest).contains(&(context as u64)) {
+        return 709;
+    }
     gpu(|gpu| gpu.current = context as u64);
     0
+}
+/// Where the allocations of the GPU's memory begin and end.
+fn allocations() -> Vec<(u64, u64)> {
+    let lengths = driver(|driver| driver.allocations.clone());
+    let lengths = if lengths.is_empty() { vec![1 << 20] } else { lengths };
+    let mut end = GPU;
+    let place = |length| {
+        end += length;
+        (end - length, length)
+    };
+    lengths.into_iter().map(place).collect()
 }
 unsafe extern "C" fn pointer_attribute(value: *mut c_void, attribute: c_int, address: u64) -> c_int {
     if !driver(|driver| driver.initialised) {
         return 3;
     }
+    let known = allocations().iter().any(|(base, length)| (*base..base + length).contains(&address));
+    if (GPU..GPU + (1 << 32)).contains(&address) && !known {
+        return 1;
+    }
     let answer = match (attribute, address & 0x7fff_0000_0000) {
+        (1, GPU) => return out(value.cast::<u64>(), driver(|driver| driver.owner)),
+        (10, GPU) => u32::from(!driver(|driver| driver.mapped)),
         (2, GPU | MANAGED) => 2,
         (2, PINNED) => 1,
         (8, managed) => u32::from(managed == MANAGED),
@@ -77,8 +125,14 @@ unsafe extern "C" fn pointer_attribute(value: *mut c_void, attribute: c_int, add
     };
     out(value.cast::<u32>(), answer)
 }
-unsafe extern "C" fn address_range(base: *mut u64, length: *mut usize, _: u64) -> c_int {
-    out(base, GPU) + out(length, 1 << 20)
+/// Aborts unless a context of the GPU with the memory is current: GPU 1, of which the device is 11.
+fn on_its_gpu() {
+    assert_eq!(gpu(|gpu| gpu.current & 0xff), 11, "a context of another GPU, or none");
+}
+unsafe extern "C" fn address_range(base: *mut u64, length: *mut usize, address: u64) -> c_int {
+    on_its_gpu();
+    let found = allocations().into_iter().find(|(base, length)| (*base..base + length).contains(&address));
+    found.map_or(1, |(start, bytes)| out(base, start) + out(length, bytes as usize))
 }
 /// An object of the thread's context.
 fn object() -> *mut c_void {
@@ -121,6 +175,7 @@ unsafe extern "C" fn event_query(event: *mut c_void) -> c_int {
     gpu(|gpu| gpu.query(600))
 }
 unsafe extern "C" fn ipc_get(handle: *mut IpcMemHandle, base: u64) -> c_int {
+    on_its_gpu();
     assert_eq!(base, GPU, "of the allocation's start");
     out(handle, IpcMemHandle([7; 64]))
 }
@@ -138,6 +193,7 @@ unsafe extern "C" fn handle_for_range(
     kind: c_int,
     _: u64,
 ) -> c_int {
+    on_its_gpu();
     assert_eq!(kind, 1);
     driver(|driver| driver.range = Some((address, bytes)));
     let file = std::fs::File::open("/dev/null").unwrap();
@@ -164,12 +220,14 @@ fn played() -> CudaRuntime {
         error_string,
         device_count,
         device_get,
+        device_attribute,
         pci_bus_id,
         primary_context,
         get_context,
         context_device,
         set_context,
         pointer_attribute,
+        set_pointer_attribute,
         address_range,
         memcpy_async,
         stream_create: create,
@@ -183,6 +241,8 @@ fn played() -> CudaRuntime {
         ipc_close,
         handle_for_range: Some(handle_for_range),
         launch_host: Some(launch_host),
+        mappings: None,
+        pools: None,
         _library: None,
     })
 }
@@ -288,6 +348,7 @@ fn the_host_is_called_once_and_nothing_leaks() {
 #[test]
 fn ipc_names_the_allocation() {
     let cuda = played();
+    assert_eq!(cuda.gpu_count(), Ok(2), "initialised");
     let export = cuda.ipc_export(GPU + 4096).unwrap();
     assert_eq!(export.base, Some(GPU));
     assert_eq!(cuda.ipc_open(&export.handle), Ok(GPU + 42));
@@ -304,6 +365,40 @@ fn a_dma_buf_covers_whole_pages() {
     assert_eq!(export.offset, 100);
     assert_eq!(driver(|driver| driver.range), Some((GPU, 3 * page)));
     assert!(matches!(cuda.dma_buf(u64::MAX, u64::MAX), Err(GpuError::Malformed { .. })));
+}
+
+#[test]
+fn a_gpu_that_says_it_has_no_dma_bufs_is_not_asked_for_one() {
+    const DMA_BUF_SUPPORTED: c_int = 124;
+    let cuda = played();
+    let answers = |supported: c_int| {
+        driver(|driver| driver.attributes.insert(DMA_BUF_SUPPORTED, supported));
+        driver(|driver| driver.range = None);
+        (cuda.dma_buf(GPU, 4096), driver(|driver| driver.range.is_some()))
+    };
+    let (refused, asked) = answers(0);
+    let refused = refused.unwrap_err().to_string();
+    assert!(!asked && refused.contains("CU_DEVICE_ATTRIBUTE_DMA_BUF_SUPPORTED"), "{refused}");
+    assert!(answers(1).0.is_ok());
+}
+
+#[test]
+fn gpus_before_hopper_and_unknown_ones_are_flushed() {
+    const COMPUTE_CAPABILITY_MAJOR: c_int = 75;
+    let cuda = played();
+    assert_eq!(cuda.gpu_count(), Ok(2), "initialised");
+    assert!(cuda.writes_need_flush(GPU), "the driver does not say");
+    for (major, flush) in [(8, true), (9, false), (10, false)] {
+        driver(|driver| driver.attributes.insert(COMPUTE_CAPABILITY_MAJOR, major));
+        assert_eq!(cuda.writes_need_flush(GPU), flush, "compute capability {major}.0");
+    }
+}
+
+#[test]
+fn copies_are_made_synchronous_by_the_documented_attribute() {
+    let cuda = played();
+    cuda.synchronise_copies(GPU + 64).unwrap();
+    assert_eq!(driver(|driver| driver.set.clone()), [(6, 1, GPU + 64)]);
 }
 
 #[test]

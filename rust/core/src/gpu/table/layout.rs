@@ -1,6 +1,6 @@
 //! The table's layout.
 
-use std::ffi::{c_char, c_int, c_void};
+use std::ffi::{c_char, c_int, c_ulonglong, c_void};
 
 /// The callbacks. Any may be NULL: what needs it is then not offered.
 ///
@@ -54,7 +54,17 @@ pub struct GpuTable {
     /// `launchHostFunc(stream, fn, args)`: has `fn(args)` called once everything on the stream before is done. It must not
     /// call the runtime, and does not.
     pub launch_host_func: Option<LaunchHostFn>,
+    /// `dmaSupport(&supported)`: whether the current GPU exports dma-bufs. The answer is a C `bool`.
+    pub dma_support: Option<unsafe extern "C" fn(*mut u8) -> c_int>,
+    /// `getHandleForAddressRange(&fd, buffer, size, flags)`: a dma-buf of whole pages of the host, as an `int`; `flags` is 0.
+    pub get_handle_for_address_range: Option<HandleForRangeFn>,
+    /// `getPointerType(ptr, &type)`: 1 host memory, 2 GPU memory, whether or not it can be opened by other processes.
+    pub get_pointer_type: Option<unsafe extern "C" fn(*const c_void, *mut c_int) -> c_int>,
 }
+
+/// Type of [`GpuTable::get_handle_for_address_range`].
+pub(super) type HandleForRangeFn =
+    unsafe extern "C" fn(*mut c_void, *mut c_void, usize, c_ulonglong) -> c_int;
 
 /// Type of [`GpuTable::launch_host_func`].
 pub(super) type LaunchHostFn =
@@ -65,8 +75,9 @@ pub(super) type MemcpyFn =
     unsafe extern "C" fn(*mut c_void, *mut c_void, usize, c_int, *mut c_void, *mut c_void) -> c_int;
 
 const _: () = {
-    assert!(size_of::<GpuTable>() == 21 * size_of::<usize>());
+    assert!(size_of::<GpuTable>() == 24 * size_of::<usize>());
     assert!(core::mem::offset_of!(GpuTable, stream_create) == 6 * size_of::<usize>());
     assert!(core::mem::offset_of!(GpuTable, ipc_mem_handle_create) == 12 * size_of::<usize>());
     assert!(core::mem::offset_of!(GpuTable, get_last_error) == 19 * size_of::<usize>());
+    assert!(core::mem::offset_of!(GpuTable, get_pointer_type) == 23 * size_of::<usize>());
 };

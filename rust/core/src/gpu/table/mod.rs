@@ -1,5 +1,7 @@
 //! A runtime made of C callbacks, shaped like the part of FlagCX's device adaptor that the engine uses.
 
+mod dma_buf;
+mod handle;
 mod layout;
 mod runtime;
 mod stream;

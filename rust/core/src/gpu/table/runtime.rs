@@ -4,23 +4,46 @@
 use std::ffi::{c_char, c_int, c_void};
 use std::fmt;
 use std::ptr;
+use std::sync::Arc;
 
+use super::super::installed::{cuda, found_cuda};
 use super::super::{
-    CopyStream, DmaBufExport, GpuError, GpuRuntime, IPC_HANDLE_BYTES, IpcExport, PointerKind, SavedGpu,
+    CopyStream, CurrentGpu, DmaBufExport, GpuError, GpuRuntime, IPC_HANDLE_BYTES, IpcExport, PointerKind,
+    SavedGpu,
 };
-use super::GpuTable;
+use super::handle::{IpcProbe, probe};
 use super::stream::TableStream;
+use super::{GpuTable, dma_buf};
 
 /// Name in errors.
 pub(super) const NAME: &str = "callback";
 /// `flagcxSuccess`.
 pub(super) const SUCCESS: c_int = 0;
-/// `getDevice` is not offered, so there is nothing to restore.
+/// `FLAGCX_PTR_HOST` and `FLAGCX_PTR_CUDA`.
+const POINTER_IS_HOST: c_int = 1;
+const POINTER_IS_GPU: c_int = 2;
+/// No GPU was current, as far as the table says, so there is nothing to restore.
 const NOTHING_SAVED: u64 = u64::MAX;
 
 /// A runtime over C callbacks. The table is read anew at each use, since its owner may replace it at run time.
+///
+/// Where the process has the CUDA driver as well, that is asked about memory which it knows: which GPU has it, and its dma-buf if
+/// the table gives none.
 pub struct TableRuntime {
     read: Box<dyn Fn() -> GpuTable + Send + Sync>,
+    driver: FindDriver,
+}
+
+/// Finds the driver below the table.
+pub(super) type FindDriver = fn(Look) -> Option<Arc<dyn GpuRuntime>>;
+
+/// How it is looked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Look {
+    /// Among the libraries that the process has loaded by now.
+    Now,
+    /// Only whether it was found before, which takes no time.
+    Found,
 }
 
 impl TableRuntime {
@@ -30,49 +53,43 @@ impl TableRuntime {
     /// Every callback of every table that `read` gives must behave as [`GpuTable`] says, from any thread, for as
     /// long as this runtime or a stream of it exists.
     pub unsafe fn new(read: impl Fn() -> GpuTable + Send + Sync + 'static) -> Self {
-        Self { read: Box::new(read) }
+        Self { read: Box::new(read), driver: find_cuda }
+    }
+
+    /// As [`TableRuntime::new`], over another driver.
+    ///
+    /// # Safety
+    /// As there.
+    #[cfg(test)]
+    pub(super) unsafe fn over_driver(
+        read: impl Fn() -> GpuTable + Send + Sync + 'static,
+        driver: FindDriver,
+    ) -> Self {
+        Self { read: Box::new(read), driver }
     }
 
     fn table(&self) -> GpuTable {
         (self.read)()
     }
 
-    /// Fills a handle object for `address` and hands its bytes on. `Ok(None)`: not GPU memory.
-    fn probe(&self, address: u64) -> Result<Option<[u8; IPC_HANDLE_BYTES]>, GpuError> {
-        let table = self.table();
-        let (Some(create), Some(get), Some(free)) =
-            (table.ipc_mem_handle_create, table.ipc_mem_handle_get, table.ipc_mem_handle_free)
-        else {
-            return Ok(None);
-        };
-        let (mut handle, mut size) = (ptr::null_mut(), 0);
-        // SAFETY: the table's owner promised a conforming callback; both out parameters are valid for it.
-        check("ipcMemHandleCreate", unsafe { create(&raw mut handle, &raw mut size) })?;
-        // SAFETY: as above; `handle` came from `create`, and `address` is only looked up, not accessed.
-        let code = unsafe { get(handle, address as *mut c_void) };
-        let mut bytes = [0; IPC_HANDLE_BYTES];
-        let usable = !handle.is_null() && size <= IPC_HANDLE_BYTES;
-        if code == SUCCESS && usable {
-            // SAFETY: `create` says that the object has `size` bytes, and `bytes` has room for them.
-            unsafe { ptr::copy_nonoverlapping(handle.cast::<u8>(), bytes.as_mut_ptr(), size) };
+    /// The driver below, if it knows `address` as GPU memory, and the number of the GPU.
+    fn driver_of(&self, address: u64) -> Option<(Arc<dyn GpuRuntime>, Option<i32>)> {
+        let driver = (self.driver)(Look::Now)?;
+        match driver.pointer_kind(address) {
+            Ok(PointerKind::Gpu(gpu)) => Some((driver, gpu)),
+            _ => None,
         }
-        // SAFETY: `handle` came from `create` and is not used again.
-        let freed = unsafe { free(handle) };
-        if code != SUCCESS {
-            if let Some(clear) = table.get_last_error {
-                // SAFETY: the table's owner promised a conforming callback.
-                unsafe { clear() };
-            }
-            return Ok(None);
-        }
-        if !usable {
-            let answer = format!("a handle of {size} bytes, at most {IPC_HANDLE_BYTES} fit");
-            return Err(GpuError::Malformed { runtime: NAME, operation: "ipcMemHandleCreate", answer });
-        }
-        check("ipcMemHandleFree", freed)?;
-        Ok(Some(bytes))
     }
 
+    /// Makes the GPU of `address` current if the driver below names it; else the one that is current stays.
+    fn on_gpu_of(&self, address: u64) -> Result<Option<CurrentGpu<'_>>, GpuError> {
+        match self.driver_of(address).and_then(|(_, gpu)| gpu) {
+            Some(gpu) => CurrentGpu::ensure(self, gpu),
+            None => Ok(None),
+        }
+    }
+
+    /// What is current for the thread.
     fn current(&self) -> Result<Option<i32>, GpuError> {
         let Some(get_device) = self.table().get_device else { return Ok(None) };
         let mut gpu = 0;
@@ -93,10 +110,23 @@ impl GpuRuntime for TableRuntime {
         NAME
     }
 
+    /// By the table's own answer, by the driver's, and else by whether the memory has an IPC handle: the last says nothing of a
+    /// table that makes none.
     fn pointer_kind(&self, address: u64) -> Result<PointerKind, GpuError> {
-        Ok(match self.probe(address)? {
-            Some(_) => PointerKind::Gpu(None),
-            None => PointerKind::Host,
+        let table = self.table();
+        let told = pointer_type(&table, address);
+        if told == Some(POINTER_IS_HOST) {
+            return Ok(PointerKind::Host);
+        }
+        let known = self.driver_of(address).map(|(_, gpu)| PointerKind::Gpu(gpu));
+        if let Some(kind) = known.or_else(|| told.map(|_| PointerKind::Gpu(None))) {
+            return Ok(kind);
+        }
+        Ok(match probe(&table, address)? {
+            IpcProbe::Handle(_) => PointerKind::Gpu(None),
+            IpcProbe::Refused => PointerKind::Host,
+            IpcProbe::NoHandles if TableStream::is_offered(&table) => PointerKind::Unknown,
+            IpcProbe::NoHandles => PointerKind::Host,
         })
     }
 
@@ -112,8 +142,34 @@ impl GpuRuntime for TableRuntime {
         self.current()?.ok_or_else(|| unsupported("name the current GPU"))
     }
 
+    /// Of a table that cannot change it, any GPU is taken as current. Some adaptors answer an error on a thread that has not
+    /// chosen a GPU yet: none is current then.
     fn is_current(&self, gpu: i32) -> bool {
-        self.current().is_ok_and(|current| current.is_none_or(|current| current == gpu))
+        self.table().set_device.is_none()
+            || self.current().is_ok_and(|current| current.is_none_or(|current| current == gpu))
+    }
+
+    /// Of the driver below, if it has been needed before: this is asked for every transfer.
+    fn gpu_of(&self, address: u64) -> Option<i32> {
+        (self.driver)(Look::Found)?.gpu_of(address)
+    }
+
+    fn depends_on_current(&self) -> bool {
+        true
+    }
+
+    /// By the driver below; else by the last byte, which is GPU memory if the first one is.
+    fn check_range(&self, address: u64, length: u64) -> Result<(), GpuError> {
+        if let Some((driver, _)) = self.driver_of(address) {
+            return driver.check_range(address, length);
+        }
+        let is_known = |at| Ok::<_, GpuError>(matches!(self.pointer_kind(at)?, PointerKind::Gpu(_)));
+        let last = address.saturating_add(length.saturating_sub(1));
+        if last == address || !is_known(address)? || is_known(last)? {
+            return Ok(());
+        }
+        let problem = "it is GPU memory at its first byte, and not any more";
+        Err(GpuError::Range { address, length, problem, at: last })
     }
 
     fn pci_bus_id(&self, gpu: i32) -> Result<String, GpuError> {
@@ -129,7 +185,8 @@ impl GpuRuntime for TableRuntime {
     }
 
     fn enter(&self, gpu: i32) -> Result<SavedGpu, GpuError> {
-        let before = self.current()?;
+        // An adaptor that answers an error has none for this thread.
+        let before = self.current().unwrap_or(None);
         self.set(gpu)?;
         Ok(SavedGpu(before.map_or(NOTHING_SAVED, |gpu| u64::from(gpu as u32))))
     }
@@ -146,12 +203,13 @@ impl GpuRuntime for TableRuntime {
     }
 
     fn ipc_export(&self, address: u64) -> Result<IpcExport, GpuError> {
-        let table = self.table();
-        if table.ipc_mem_handle_get.is_none() {
-            return Err(unsupported("export memory to other processes"));
+        let operation = "export memory to other processes";
+        let _entered = self.on_gpu_of(address)?;
+        match probe(&self.table(), address)? {
+            IpcProbe::Handle(handle) => Ok(IpcExport { handle, base: None }),
+            IpcProbe::Refused => Err(GpuError::NoMemory { runtime: NAME, operation, address }),
+            IpcProbe::NoHandles => Err(unsupported(operation)),
         }
-        let handle = self.probe(address)?.ok_or_else(|| malformed("ipcMemHandleGet", "no GPU memory"))?;
-        Ok(IpcExport { handle, base: None })
     }
 
     fn ipc_open(&self, handle: &[u8; IPC_HANDLE_BYTES]) -> Result<u64, GpuError> {
@@ -176,13 +234,42 @@ impl GpuRuntime for TableRuntime {
         check("ipcMemHandleClose", unsafe { close(address as *mut c_void) })
     }
 
-    fn dma_buf(&self, _address: u64, _length: u64) -> Result<DmaBufExport, GpuError> {
-        Err(unsupported("export a dma-buf"))
+    /// By the table; if that makes none, by the driver below.
+    fn dma_buf(&self, address: u64, length: u64) -> Result<DmaBufExport, GpuError> {
+        let entered = self.on_gpu_of(address)?;
+        let refused = match dma_buf::export(&self.table(), address, length) {
+            Ok(export) => return Ok(export),
+            Err(refused) => refused,
+        };
+        drop(entered);
+        match self.driver_of(address) {
+            Some((driver, _)) => driver.dma_buf(address, length),
+            None => Err(refused),
+        }
+    }
+
+    /// By the driver below.
+    fn allocation(&self, address: u64) -> Result<(u64, u64), GpuError> {
+        match self.driver_of(address) {
+            Some((driver, _)) => driver.allocation(address),
+            None => Err(unsupported("name the allocation around an address")),
+        }
+    }
+
+    /// By the driver below; the table has no such setting.
+    fn synchronise_copies(&self, address: u64) -> Result<(), GpuError> {
+        self.driver_of(address).map_or(Ok(()), |(driver, _)| driver.synchronise_copies(address))
+    }
+
+    /// The table does not say. The driver below does; other GPUs may need it.
+    fn writes_need_flush(&self, address: u64) -> bool {
+        self.driver_of(address).is_none_or(|(driver, _)| driver.writes_need_flush(address))
     }
 
     fn map_for_cpu(&self, address: u64, length: u64) -> Result<Option<u64>, GpuError> {
         let table = self.table();
         let (Some(map), Some(_)) = (table.gdr_ptr_mmap, table.gdr_ptr_munmap) else { return Ok(None) };
+        let _entered = self.on_gpu_of(address)?;
         let mut mapped = ptr::null_mut();
         let length = usize::try_from(length).unwrap_or(usize::MAX);
         // SAFETY: the table's owner promised a conforming callback; the out parameter is valid.
@@ -204,6 +291,19 @@ impl fmt::Debug for TableRuntime {
     }
 }
 
+fn find_cuda(look: Look) -> Option<Arc<dyn GpuRuntime>> {
+    let found = if look == Look::Now { cuda() } else { found_cuda() };
+    found.map(|cuda| cuda as Arc<dyn GpuRuntime>)
+}
+
+/// What the table says of an address, if it says anything.
+fn pointer_type(table: &GpuTable, address: u64) -> Option<c_int> {
+    let (ask, mut answer) = (table.get_pointer_type?, 0);
+    // SAFETY: the table's owner promised a conforming callback; the address is only looked up.
+    let code = unsafe { ask(address as *const c_void, &raw mut answer) };
+    (code == SUCCESS && matches!(answer, POINTER_IS_HOST | POINTER_IS_GPU)).then_some(answer)
+}
+
 #[repr(C, align(16))]
 struct Aligned([u8; IPC_HANDLE_BYTES]);
 
@@ -219,6 +319,6 @@ pub(super) fn unsupported(operation: &'static str) -> GpuError {
     GpuError::Unsupported { runtime: NAME, operation }
 }
 
-fn malformed(operation: &'static str, answer: impl fmt::Display) -> GpuError {
+pub(super) fn malformed(operation: &'static str, answer: impl fmt::Display) -> GpuError {
     GpuError::Malformed { runtime: NAME, operation, answer: answer.to_string() }
 }

@@ -44,6 +44,16 @@ pub(super) struct TableStream {
 unsafe impl Send for TableStream {}
 
 impl TableStream {
+    /// Whether the table has what a stream needs.
+    pub(super) fn is_offered(table: &GpuTable) -> bool {
+        let GpuTable { device_memcpy, stream_create, event_create, event_record, event_query, .. } = table;
+        device_memcpy.is_some()
+            && stream_create.is_some()
+            && event_create.is_some()
+            && event_record.is_some()
+            && event_query.is_some()
+    }
+
     pub(super) fn open(table: &GpuTable) -> Result<Self, GpuError> {
         let unsupported_copy = || unsupported("copy GPU memory");
         let copy = table.device_memcpy.ok_or_else(unsupported_copy)?;
@@ -51,7 +61,7 @@ impl TableStream {
         let create_event = table.event_create.ok_or_else(unsupported_copy)?;
         let record = table.event_record.ok_or_else(unsupported_copy)?;
         let query = table.event_query.ok_or_else(unsupported_copy)?;
-        let gpu = current(table)?;
+        let gpu = current(table).unwrap_or(None);
         let stream = ptr::null_mut();
         let table = *table;
         let mut opened = Self { table, gpu, stream, events: Vec::new(), copy, create_event, record, query };
@@ -95,11 +105,19 @@ struct Entered {
 
 impl Entered {
     fn new(table: GpuTable, gpu: Option<c_int>) -> Result<Self, GpuError> {
-        let before = current(&table)?.filter(|before| gpu.is_some_and(|gpu| gpu != *before));
-        if before.is_some() {
-            set(&table, gpu)?;
+        match current(&table) {
+            Ok(before) => {
+                let before = before.filter(|before| gpu.is_some_and(|gpu| gpu != *before));
+                if before.is_some() {
+                    set(&table, gpu)?;
+                }
+                Ok(Self { table, before })
+            }
+            // Some adaptors answer so on a thread that has not chosen a GPU yet, and nothing else works on it. It cannot be
+            // left without one again.
+            Err(_) if gpu.is_some() => set(&table, gpu).map(|()| Self { table, before: None }),
+            Err(error) => Err(error),
         }
-        Ok(Self { table, before })
     }
 }
 

@@ -8,6 +8,8 @@ use std::ptr;
 use super::super::fake_gpu::{FakeGpu, GPU, GPU_BYTES, answer, gpu, out};
 use super::super::*;
 
+mod adaptors;
+
 const FAILED: c_int = 3;
 const RUNNING: c_int = 7;
 
@@ -16,10 +18,17 @@ struct Played {
     handle_bytes: usize,
     /// Errors that were cleared.
     cleared: u32,
+    /// Whether dma-bufs are said to be there, and what was asked of them: the device, the start and the bytes.
+    dma: bool,
+    dma_range: Option<(u64, u64, usize)>,
+    /// What the table says of GPU memory, unless 0.
+    pointer_type: c_int,
 }
 
 thread_local! {
-    static PLAYED: RefCell<Played> = const { RefCell::new(Played { handle_bytes: 24, cleared: 0 }) };
+    static PLAYED: RefCell<Played> = const { RefCell::new(Played {
+        handle_bytes: 24, cleared: 0, dma: true, dma_range: None, pointer_type: 2,
+    }) };
 }
 
 fn played<T>(act: impl FnOnce(&mut Played) -> T) -> T {
@@ -164,7 +173,28 @@ unsafe extern "C" fn launch_host(
         0
     })
 }
+unsafe extern "C" fn dma_support(supported: *mut u8) -> c_int {
+    result("dma_support", |_| out(supported, u8::from(played(|played| played.dma))))
+}
+unsafe extern "C" fn handle_for_range(
+    fd: *mut c_void,
+    buffer: *mut c_void,
+    size: usize,
+    flags: std::ffi::c_ulonglong,
+) -> c_int {
+    assert_eq!(flags, 0);
+    result("handle_for_range", |gpu| {
+        played(|played| played.dma_range = Some((gpu.current, buffer as u64, size)));
+        let file = std::fs::File::open("/dev/null").unwrap();
+        out(fd.cast::<c_int>(), std::os::fd::IntoRawFd::into_raw_fd(file))
+    })
+}
+unsafe extern "C" fn pointer_type(address: *const c_void, kind: *mut c_int) -> c_int {
+    let inside = (GPU..GPU + GPU_BYTES as u64).contains(&(address as u64));
+    result("pointer_type", |_| out(kind, if inside { played(|played| played.pointer_type) } else { 1 }))
+}
 
+/// All callbacks of an adaptor of today: it has nothing that names the kind of memory.
 fn full() -> GpuTable {
     GpuTable {
         device_memcpy: Some(memcpy),
@@ -188,6 +218,9 @@ fn full() -> GpuTable {
         get_device_by_pci_bus_id: None,
         get_last_error: Some(last_error),
         launch_host_func: Some(launch_host),
+        dma_support: Some(dma_support),
+        get_handle_for_address_range: Some(handle_for_range),
+        get_pointer_type: None,
     }
 }
 
@@ -223,7 +256,7 @@ fn pointers_are_told_apart_and_nothing_leaks() {
 }
 
 #[test]
-fn without_a_way_to_probe_everything_is_host_memory() {
+fn without_a_way_to_probe_memory_is_unknown_or_the_hosts() {
     for strip in [
         |table: &mut GpuTable| table.ipc_mem_handle_create = None,
         |table: &mut GpuTable| table.ipc_mem_handle_get = None,
@@ -231,6 +264,9 @@ fn without_a_way_to_probe_everything_is_host_memory() {
     ] {
         let mut table = full();
         strip(&mut table);
+        assert_eq!(over(table).pointer_kind(GPU), Ok(PointerKind::Unknown));
+        // What copies nothing has no GPU memory to move.
+        let table = GpuTable { device_memcpy: None, ..table };
         assert_eq!(over(table).pointer_kind(GPU), Ok(PointerKind::Host));
     }
 }

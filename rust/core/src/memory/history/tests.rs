@@ -6,7 +6,7 @@ use super::*;
 use crate::memory::RemoteRegions;
 
 fn region(number: u64) -> RemoteRegion {
-    RemoteRegion { base: number << 12, size: 1 << 12, rkey: number as u32, read_only: false }
+    RemoteRegion { base: number << 12, size: 1 << 12, rkey: number as u32, read_only: false, flush: false }
 }
 
 /// A region of one segment: its id, if there is room for it.
@@ -144,6 +144,15 @@ fn peers_learn_what_is_read_only() {
     assert_eq!(flags(&tell(&history, &mut cursor)), [AnnouncedRegion::READ_ONLY, 0]);
     let (table, _) = history.table();
     assert_eq!(table.iter().map(|entry| entry.read_only).collect::<Vec<_>>(), [true, false]);
+}
+
+#[test]
+fn peers_learn_what_is_flushed() {
+    let mut history = History::default();
+    let mut cursor = history.table().1;
+    history.add(&[RemoteRegion { flush: true, ..region(1) }]);
+    assert_eq!(tell(&history, &mut cursor)[0].entries[0].flags, AnnouncedRegion::FLUSH);
+    assert!(history.table().0[0].flush);
 }
 
 /// Events of a history and of the peers of its engine.

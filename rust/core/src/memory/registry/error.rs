@@ -44,6 +44,12 @@ pub enum RegistryError {
     /// The CPU cannot access it, or a part of it.
     #[error(transparent)]
     Inaccessible(#[from] Inaccessible),
+    /// It is not one range of GPU memory, or the GPU's runtime does not answer.
+    #[error("GPU memory was not registered: {reason}")]
+    Gpu {
+        /// What the runtime says, with the range.
+        reason: String,
+    },
     /// It belongs to memory that the engine has allocated and that is being freed.
     #[error(
         "memory {address:#x}+{length} was not registered: the memory that the engine has allocated there is being freed; register it \

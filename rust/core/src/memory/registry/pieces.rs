@@ -20,13 +20,16 @@ const MOST_PIECES: u64 = 65_536;
 const HUGE_PAGE: u64 = 2 << 20;
 
 /// Registers a range that is one dma-buf, or none; in pieces, if it is longer than the device's largest region.
-pub(super) fn register(device: &dyn Device, range: &MemoryRange) -> Result<Segments, FabricError> {
+pub(in crate::memory) fn register(device: &dyn Device, range: &MemoryRange) -> Result<Segments, FabricError> {
     register_all(device, std::slice::from_ref(range))
 }
 
 /// Registers `ranges`, which follow each other without a gap, as the segments of one region. Each may have a dma-buf of its own,
 /// and is cut where it is longer than the device's largest region. All of them are registered, or none.
-pub(super) fn register_all(device: &dyn Device, ranges: &[MemoryRange]) -> Result<Segments, FabricError> {
+pub(in crate::memory) fn register_all(
+    device: &dyn Device,
+    ranges: &[MemoryRange],
+) -> Result<Segments, FabricError> {
     let attributes = device.attributes();
     let mut pieces = Vec::with_capacity(ranges.len());
     for range in ranges {

@@ -5,10 +5,12 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
 use super::{RegistryError, pieces};
-use crate::fabric::{Access, Backing, Device, DmaBuf, FabricError, MemoryRange, SharedFile};
+use crate::fabric::{Access, Backing, Device, DmaBuf, MemoryRange, SharedFile};
 use crate::memory::allocation::{AllocationUse, BeingFreed};
-use crate::memory::gpu_memory::{CpuMapping, export, probe};
+use crate::memory::flush::Flush;
+use crate::memory::gpu_memory::{check_range, probe, synchronise_copies};
 use crate::memory::host_inspection::HostInspection;
+use crate::memory::nic_registration::register_for_nic;
 use crate::memory::process_regions;
 use crate::memory::region::{MemoryKind, Region, RegionId};
 use crate::memory::segment::{Segment, Segments};
@@ -41,9 +43,13 @@ impl Registration {
     }
 
     /// [`Registration::make`], and counts it.
-    pub(super) fn make_counted(&self, device: &dyn Device) -> Result<Arc<Region>, RegistryError> {
+    pub(super) fn make_counted(
+        &self,
+        device: &dyn Device,
+        flush: Flush,
+    ) -> Result<Arc<Region>, RegistryError> {
         let since = Instant::now();
-        let made = self.make(device);
+        let made = self.make(device, flush);
         process_counts().registration_took(since.elapsed());
         if let Err(error) = &made {
             process_counts().registration_failed();
@@ -59,7 +65,7 @@ impl Registration {
     }
 
     /// Has the device register the range. May take long: called without a lock.
-    fn make(&self, device: &dyn Device) -> Result<Arc<Region>, RegistryError> {
+    fn make(&self, device: &dyn Device, flush: Flush) -> Result<Arc<Region>, RegistryError> {
         let Self { range: (address, length), kind, access, announced, dma_buf, file } = *self;
         let of_engine = kind != MemoryKind::Gpu && dma_buf.is_none();
         let allocation = of_engine.then(|| AllocationUse::of_range(address, length)).transpose();
@@ -67,19 +73,24 @@ impl Registration {
             allocation.map_err(|BeingFreed| RegistryError::BeingFreed { address, length })?.flatten();
         let declared = if allocation.is_some() { MemoryKind::Host } else { kind };
         let file = allocation.as_ref().map_or(file, AllocationUse::file);
-        let kind = if declared == MemoryKind::Probe { probe(address) } else { declared };
+        let told = if declared == MemoryKind::Probe { probe(address) } else { declared };
         let registers_gpu_memory = device.attributes().capabilities.gpu_memory;
         // A dma-buf or a device lies behind what a NIC can read and the CPU cannot.
-        let of_host = kind == MemoryKind::Host && dma_buf.is_none();
+        let of_host = told != MemoryKind::Gpu && dma_buf.is_none();
         let look = match (&allocation, of_host) {
             (Some(_), _) => HostInspection::of_allocation(),
             (None, true) => HostInspection::at(address, length),
             (None, false) => HostInspection::default(),
         };
+        let kind = look.kind(told);
+        if kind == MemoryKind::Gpu && dma_buf.is_none() {
+            let checked = check_range(address, length);
+            checked.map_err(|error| RegistryError::Gpu { reason: error.to_string() })?;
+        }
         // A NIC may know better what only it can access. Not of memory for reading only: there the kernel pins pages of
         // the process whatever their protection says (FOLL_FORCE), and refuses none.
         let nic_decides = registers_gpu_memory && declared != MemoryKind::Host && access.local_write;
-        if let Some(inaccessible) = look.inaccessible.filter(|_| !nic_decides) {
+        if let Some(inaccessible) = look.inaccessible.filter(|_| !nic_decides && kind == MemoryKind::Host) {
             return Err(inaccessible.into());
         }
         let access = if look.read_only { access.for_reading() } else { access };
@@ -96,34 +107,20 @@ impl Registration {
             _ => register_for_nic(device, &range, kind == MemoryKind::Gpu),
         };
         let segments = registered.map_err(|error| look.explain(error))?;
+        let by_nic_on_gpu = kind == MemoryKind::Gpu && registers_gpu_memory;
+        if by_nic_on_gpu {
+            synchronise_copies(address, length);
+        }
+        let flush = by_nic_on_gpu && access.remote_write && flush.of_gpu_memory(address);
         // Memory that is not anonymous may be gone when the CPU comes to copy a payload out of it.
         let readable = kind == MemoryKind::Host
             && look.backing == Backing::Anonymous
             && (declared == MemoryKind::Host || of_host && look.is_readable(address, length));
-        let region = Region::new(next_id(), &range, kind, readable, announced, segments).within(allocation);
+        let region = Region::new(next_id(), &range, kind, readable, announced, segments);
+        let region = region.within(allocation).flushed(flush);
         process_regions::add(&region);
         Ok(Arc::new(region))
     }
-}
-
-/// Registers what may be GPU memory, in the ways there are: by a dma-buf, by a mapping that the GPU runtime
-/// makes for it, by its own address, which the kernel may know. A runtime without IPC handles cannot recognise GPU
-/// memory, so it is asked for the mapping of anything that the caller has not declared to be host memory.
-fn register_for_nic(device: &dyn Device, range: &MemoryRange, on_gpu: bool) -> Result<Segments, FabricError> {
-    if on_gpu
-        && device.attributes().dma_buf
-        && let Some((dma_buf, _open)) = export(range.address, range.length)
-    {
-        match pieces::register(device, &MemoryRange { dma_buf: Some(dma_buf), ..*range }) {
-            Ok(segments) => return Ok(segments),
-            Err(error) => tracing::info!(
-                "cannot register GPU memory by dma-buf: {error}; registered by its address instead"
-            ),
-        }
-    }
-    let mapping = CpuMapping::of(range.address, range.length);
-    let cpu_address = mapping.as_ref().map(CpuMapping::address);
-    pieces::register(device, &MemoryRange { cpu_address, ..*range })
 }
 
 /// Whether a region has the rights that its range would be registered with now.

@@ -4,7 +4,15 @@ use super::*;
 use crate::memory::RemoteCheck;
 
 fn entry(id: u32) -> RegionEntry {
-    RegionEntry { base: u64::from(id) << 12, size: 1 << 12, rkey: id, id, read_only: false, continues: false }
+    RegionEntry {
+        base: u64::from(id) << 12,
+        size: 1 << 12,
+        rkey: id,
+        id,
+        read_only: false,
+        flush: false,
+        continues: false,
+    }
 }
 
 fn named(id: u64) -> AnnouncedRegion {
@@ -17,8 +25,16 @@ fn changes(version: u64, change: Change, entries: &[AnnouncedRegion]) -> RegionC
 
 #[test]
 fn checks_by_key_in_64_bits() {
-    let region = RemoteRegion { base: 0x1000, size: 0x1000, rkey: 7, read_only: false };
-    let of = |base| RegionEntry { base, size: 0x1000, rkey: 7, id: 0, read_only: false, continues: false };
+    let region = RemoteRegion { base: 0x1000, size: 0x1000, rkey: 7, read_only: false, flush: false };
+    let of = |base| RegionEntry {
+        base,
+        size: 0x1000,
+        rkey: 7,
+        id: 0,
+        read_only: false,
+        flush: false,
+        continues: false,
+    };
     let table = RemoteRegions::new(&[of(0x1000), of(0x9000)]).table();
     assert_eq!(table.check(7, 0x1800, 0x800), RemoteCheck::Inside(region));
     assert_eq!(table.check(7, 0x1800, 0x801), RemoteCheck::Outside);
@@ -26,6 +42,22 @@ fn checks_by_key_in_64_bits() {
     assert_eq!(table.check(8, 0x1800, 1), RemoteCheck::UnknownKey);
     assert_eq!(table.find(0x9000, 0x1000).map(|region| region.base), Some(0x9000));
     assert_eq!(table.find(u64::MAX - 1, 64), None);
+}
+
+#[test]
+fn flushed_regions_are_known_and_make_unknown_keys_suspect() {
+    let regions = RemoteRegions::new(&[entry(1)]);
+    assert!(!regions.table().flushes_unknown());
+    let flagged = AnnouncedRegion { flags: AnnouncedRegion::FLUSH, ..named(3) };
+    regions.apply(&changes(4, Change::Add, &[flagged, named(4)])).unwrap();
+    let flush = |id: u32| match regions.table().check(id, u64::from(id) << 12, 16) {
+        RemoteCheck::Inside(region) => region.flush,
+        other => panic!("{other:?}"),
+    };
+    assert_eq!([1, 3, 4].map(flush), [false, true, false]);
+    regions.apply(&changes(5, Change::Remove, &[flagged])).unwrap();
+    assert!(regions.table().flushes_unknown());
+    assert!(RemoteRegions::new(&[RegionEntry { flush: true, ..entry(1) }]).table().flushes_unknown());
 }
 
 #[test]
@@ -279,7 +311,7 @@ proptest! {
         let place = |id: u64| (id * 37 % 300, id * 11 % 70);
         let of = |id: u64| AnnouncedRegion { id, base: place(id).0, size: place(id).1, flags: 0, rkey: Some((id % 50) as u32) };
         let table: Vec<_> = (1..=first)
-            .map(|id| RegionEntry { base: of(id).base, size: of(id).size, rkey: of(id).rkey.unwrap(), id: id as u32, read_only: false, continues: false })
+            .map(|id| RegionEntry { base: of(id).base, size: of(id).size, rkey: of(id).rkey.unwrap(), id: id as u32, read_only: false, flush: false, continues: false })
             .collect();
         let regions = RemoteRegions::new(&table);
         let (mut live, mut next): (Vec<u64>, u64) = ((1..=first).collect(), first);

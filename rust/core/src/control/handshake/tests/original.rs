@@ -59,8 +59,15 @@ pub(super) fn check(peer: &Peer, lanes: &FakeLanes) {
     let original = PeerCapabilities { ours: false, lanes: LaneCapabilities::ORIGINAL };
     assert_eq!((peer.capabilities, lanes.peer), (original, Some(original)));
     assert_eq!((peer.gpu_index, peer.lanes, peer.local, peer.same_process), (6, 2, true, false));
-    let region =
-        RegionEntry { base: 0x1000, size: 0x2000, rkey: 3, id: 0, read_only: false, continues: false };
+    let region = RegionEntry {
+        base: 0x1000,
+        size: 0x2000,
+        rkey: 3,
+        id: 0,
+        read_only: false,
+        flush: false,
+        continues: false,
+    };
     assert_eq!(peer.regions, [region]);
     assert_eq!(lanes.peer_qpns(), [50, 51]);
 }

@@ -1,0 +1,97 @@
+//! Flushes of GPU memory: a WRITE into that of some GPUs is done only once a byte behind it has been read on the same queue
+//! pair, because the read waits for the bytes that the NIC has on the way.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
+use std::time::Instant;
+
+use super::region::{Hold, Region};
+use crate::fabric::{Access, Backing, Device, FabricError, MemoryRange, MemoryRegion, Sge};
+use crate::gpu;
+
+/// Which flushes were asked for. The default leaves it to the GPU.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Flush {
+    /// Whether peers flush what they write to GPU memory of this process; `None`: as the GPU needs it.
+    pub writes: Option<bool>,
+    /// READs into GPU memory of this process are to be flushed, which this engine does not do: said once.
+    pub reads: bool,
+}
+
+impl Flush {
+    /// Whether peers are to flush what they write to the GPU memory at `address`.
+    pub(super) fn of_gpu_memory(self, address: u64) -> bool {
+        /// Set by the first registration that says it. Relaxed: it stands alone.
+        static SAID: AtomicBool = AtomicBool::new(false);
+        if self.reads && !SAID.swap(true, Ordering::Relaxed) {
+            tracing::warn!(
+                "FLAGCX_GDR_READ_REQUIRES_FLUSH=1 has no effect: what a READ brings into GPU memory is not flushed; let the \
+                 other side WRITE it"
+            );
+        }
+        self.writes.unwrap_or_else(|| gpu::runtime().writes_need_flush(address))
+    }
+}
+
+/// A byte of this process that a device may write to, which no peer is told of and nothing reads.
+#[derive(Debug)]
+pub(crate) struct FlushLanding(Arc<Region>);
+
+impl FlushLanding {
+    /// Registers a byte with `device`.
+    pub(super) fn register(device: &dyn Device) -> Result<Self, FabricError> {
+        let page = Box::new(Page([const { AtomicU8::new(0) }; PAGE]));
+        let range = MemoryRange {
+            address: std::ptr::from_ref::<Page>(&page).expose_provenance() as u64,
+            length: 1,
+            access: Access { local_write: true, ..NO_ACCESS },
+            dma_buf: None,
+            file: None,
+            cpu_address: None,
+            backing: Backing::Anonymous,
+            announced: false,
+        };
+        let memory = Arc::new(Registered { memory: device.register(&range)?, _page: page });
+        Ok(Self(Region::imported(range.address, range.length, memory)))
+    }
+
+    /// The byte as the entry of a READ, and what keeps it registered.
+    pub(crate) fn entry(&self) -> Option<(Sge, Hold)> {
+        Some((Sge { address: self.0.address, length: 1, lkey: self.0.lkey() }, self.0.hold()?))
+    }
+}
+
+/// A page of its own, so that nothing else of the process is pinned. Atomic: the device writes to it.
+#[derive(Debug)]
+#[repr(C, align(4096))]
+struct Page([AtomicU8; PAGE]);
+
+/// The registration, which ends before the page does: fields are dropped in their order.
+#[derive(Debug)]
+struct Registered {
+    memory: Arc<dyn MemoryRegion>,
+    _page: Box<Page>,
+}
+
+impl MemoryRegion for Registered {
+    fn lkey(&self) -> u32 {
+        self.memory.lkey()
+    }
+
+    fn rkey(&self) -> u32 {
+        self.memory.rkey()
+    }
+
+    fn revoke(&self, deadline: Instant) -> Result<(), FabricError> {
+        self.memory.revoke(deadline)
+    }
+}
+
+const PAGE: usize = 4096;
+const NO_ACCESS: Access = Access {
+    local_write: false,
+    remote_write: false,
+    remote_read: false,
+    remote_atomic: false,
+    relaxed_ordering: false,
+};
