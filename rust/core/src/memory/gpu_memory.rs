@@ -164,7 +164,7 @@ mod tests {
     fn allocation(address: u64) -> Result<(u64, u64), GpuError> {
         let found =
             [FIRST, SECOND].into_iter().find(|(base, length)| (*base..base + length).contains(&address));
-        found.ok_or(unknown())
+        found.ok_or_else(unknown)
     }
 
     fn unknown() -> GpuError {
