@@ -21,10 +21,12 @@ use flagcx_p2p::internals::engine::{AllocateOptions, Engine, EngineError, Engine
 use flagcx_p2p::internals::fabric::{Access, CompletionStatus, DeviceList, Opcode, SharedFile};
 use flagcx_p2p::internals::memory::{InaccessibleReason, MemoryKind, RegionId, RegistryError};
 use flagcx_p2p::internals::transfer::{Iov, Outcome, RemoteRange, SubmitError};
-use pages::{PAGE, Pages, Rights};
+use pages::{Pages, Rights, page_bytes};
 use support::{Pair, eventually, outcome, pattern};
 
-const LENGTH: u64 = 4 * PAGE;
+fn region_length() -> u64 {
+    4 * page_bytes()
+}
 
 /// One way for the bytes, and the stand-in NIC that it needs, if it does.
 struct Way {
@@ -41,13 +43,13 @@ impl Way {
             path => &[("FLAGCX_P2P_PATH", path)],
         };
         let path = [&[("FLAGCX_P2P_BIND", "127.0.0.1")], path].concat();
-        let Some(devices) = &self.devices else { return Pair::with(LENGTH as usize, &path) };
+        let Some(devices) = &self.devices else { return Pair::with(region_length() as usize, &path) };
         let config = support::config(&path);
         let engine = || {
             let options = EngineOptions { gpu_index: 0, devices: Some(Arc::clone(devices)) };
             Engine::open(Arc::clone(&config), options).unwrap()
         };
-        Pair::between(engine(), engine(), LENGTH as usize)
+        Pair::between(engine(), engine(), region_length() as usize)
     }
 }
 
@@ -74,21 +76,21 @@ fn ways() -> Vec<Way> {
 
 /// Memory that registers for reading only: by its mapping, or by the flag.
 fn read_only_kinds() -> Vec<(&'static str, Pages, Access)> {
-    let content = pattern(5, LENGTH as usize);
+    let content = pattern(5, region_length() as usize);
     let protected = |pages: Pages| {
         pages.fill(&content);
-        pages.protect(0, LENGTH, Rights::READ);
+        pages.protect(0, region_length(), Rights::READ);
         pages
     };
-    let page_within = Pages::anonymous(LENGTH, Rights::WRITE);
+    let page_within = Pages::anonymous(region_length(), Rights::WRITE);
     page_within.fill(&content);
-    page_within.protect(2 * PAGE, PAGE, Rights::READ);
-    let flagged = Pages::anonymous(LENGTH, Rights::WRITE);
+    page_within.protect(2 * page_bytes(), page_bytes(), Rights::READ);
+    let flagged = Pages::anonymous(region_length(), Rights::WRITE);
     flagged.fill(&content);
     vec![
-        ("anonymous", protected(Pages::anonymous(LENGTH, Rights::WRITE)), Access::FULL),
+        ("anonymous", protected(Pages::anonymous(region_length(), Rights::WRITE)), Access::FULL),
         ("one page", page_within, Access::FULL),
-        ("shared", protected(Pages::memfd(LENGTH, LENGTH, Rights::WRITE)), Access::FULL),
+        ("shared", protected(Pages::memfd(region_length(), region_length(), Rights::WRITE)), Access::FULL),
         ("file", Pages::file(&content, Rights::READ), Access::FULL),
         ("flag", flagged, Access::READ_ONLY),
     ]
@@ -122,11 +124,11 @@ fn peers_read_what_is_for_reading_only_and_do_not_write_it() {
             let case = format!("{name}, {}", way.name);
             let pair = way.pair();
             let region = register(&pair.server, memory.range(), kind, access, true).unwrap();
-            let remote = pair.here.describe_remote(memory.address(), LENGTH as u32).unwrap();
-            let whole = Iov { local: pair.source.address(), length: LENGTH, region: None, remote };
+            let remote = pair.here.describe_remote(memory.address(), region_length() as u32).unwrap();
+            let whole = Iov { local: pair.source.address(), length: region_length(), region: None, remote };
             // Twice: the second finds what the first has left on the lane.
             for _ in 0..2 {
-                assert!(pair.source.write(0, &vec![0xee; LENGTH as usize]));
+                assert!(pair.source.write(0, &vec![0xee; region_length() as usize]));
                 assert_eq!(submit(&pair, Opcode::Read, whole).unwrap(), Outcome::Done, "{case}");
                 assert_eq!(support::content(&pair.source), memory.bytes(), "{case}");
                 let refused = submit(&pair, Opcode::Write, whole).unwrap_err();
@@ -137,7 +139,7 @@ fn peers_read_what_is_for_reading_only_and_do_not_write_it() {
             // For a region that is not announced, the peer learns it from the fabric.
             assert!(pair.server.deregister(region), "{case}");
             let region = register(&pair.server, memory.range(), kind, access, false).unwrap();
-            let remote = pair.server.describe(region, memory.address() + 2 * PAGE, 64).unwrap();
+            let remote = pair.server.describe(region, memory.address() + 2 * page_bytes(), 64).unwrap();
             eventually("the peer has the removal of the announced one", || {
                 pair.here.describe_remote(memory.address(), 64).is_none()
             });
@@ -151,7 +153,7 @@ fn peers_read_what_is_for_reading_only_and_do_not_write_it() {
             }
             assert_eq!(memory.bytes(), before, "{case}");
             assert_eq!(submit(&pair, Opcode::Read, small).unwrap(), Outcome::Done, "{case}");
-            let at = 2 * PAGE as usize;
+            let at = 2 * page_bytes() as usize;
             assert_eq!(support::content(&pair.source)[..64], before[at..at + 64], "{case}");
         }
     }
@@ -166,8 +168,10 @@ fn what_is_for_reading_only_is_sent_and_not_received_into() {
             let case = format!("{name}, {}", way.name);
             let region = register(&pair.client, memory.range(), MemoryKind::Probe, access, true).unwrap();
             let before = memory.bytes();
-            for (named, length) in [(None, LENGTH), (Some(region), LENGTH), (None, 48), (Some(region), 48)] {
-                assert!(pair.target.write(0, &vec![0; LENGTH as usize]));
+            for (named, length) in
+                [(None, region_length()), (Some(region), region_length()), (None, 48), (Some(region), 48)]
+            {
+                assert!(pair.target.write(0, &vec![0; region_length() as usize]));
                 let remote: RemoteRange =
                     pair.here.describe_remote(pair.target.address(), length as u32).unwrap();
                 let iov = Iov { local: memory.address(), length, region: named, remote };
@@ -221,23 +225,28 @@ fn inaccessible_memory_is_refused_with_the_offset() {
                 let region = register(&engine, memory.range(), kind, Access::FULL, true).unwrap();
                 assert!(engine.deregister(region));
             };
-            let none = Pages::anonymous(LENGTH, Rights::NONE);
+            let none = Pages::anonymous(region_length(), Rights::NONE);
             check("no access", &none, 0, InaccessibleReason::NotReadable);
-            none.protect(0, 3 * PAGE, Rights::WRITE);
-            check("last page", &none, 3 * PAGE, InaccessibleReason::NotReadable);
-            none.protect(0, LENGTH, Rights::WRITE);
+            none.protect(0, 3 * page_bytes(), Rights::WRITE);
+            check("last page", &none, 3 * page_bytes(), InaccessibleReason::NotReadable);
+            none.protect(0, region_length(), Rights::WRITE);
             register_for_now(&none);
             // A NIC pins them.
             assert!(way.name == "verbs" || none.resident() == 0, "{}: a page was touched", way.name);
 
-            let file_size = PAGE + 1;
-            let longer = Pages::memfd(file_size, LENGTH, Rights::WRITE);
-            check("beyond the end", &longer, 2 * PAGE, InaccessibleReason::BeyondEndOfFile { file_size });
-            longer.set_file_size(LENGTH - PAGE + 1);
+            let file_size = page_bytes() + 1;
+            let longer = Pages::memfd(file_size, region_length(), Rights::WRITE);
+            check(
+                "beyond the end",
+                &longer,
+                2 * page_bytes(),
+                InaccessibleReason::BeyondEndOfFile { file_size },
+            );
+            longer.set_file_size(region_length() - page_bytes() + 1);
             register_for_now(&longer);
 
-            let hole = Pages::anonymous(LENGTH, Rights::WRITE);
-            hole.unmap(PAGE, PAGE);
+            let hole = Pages::anonymous(region_length(), Rights::WRITE);
+            hole.unmap(page_bytes(), page_bytes());
             let error = register(&engine, hole.range(), kind, Access::FULL, true).unwrap_err();
             assert!(error.to_string().contains("byte 4096 on: no memory is mapped"), "{error}");
         }
@@ -278,8 +287,8 @@ fn registering_takes_as_long_with_many_regions_as_with_few() {
 fn an_allocation_stays_mapped_under_its_last_registration() {
     let engine = support::engine(&[]);
     let is_mapped = |address| flagcx_p2p::internals::memory::inspect(address, 1).is_ok();
-    let buffer = engine.allocate(LENGTH as usize).unwrap();
-    let (start, inside) = (buffer.address(), buffer.address() + PAGE);
+    let buffer = engine.allocate(region_length() as usize).unwrap();
+    let (start, inside) = (buffer.address(), buffer.address() + page_bytes());
     // SAFETY: deregistered below; the buffer's memory stays mapped until then.
     let id = unsafe { engine.register(inside, 100, RegisterOptions::default()) }.unwrap();
     drop(buffer);
@@ -288,9 +297,9 @@ fn an_allocation_stays_mapped_under_its_last_registration() {
     assert!(engine.deregister(id));
     assert!(!is_mapped(start));
     // An engine that is closed leaves the memory to its buffer.
-    let buffer = engine.allocate(LENGTH as usize).unwrap();
+    let buffer = engine.allocate(region_length() as usize).unwrap();
     engine.close();
-    assert!(buffer.write(0, &pattern(1, LENGTH as usize)));
+    assert!(buffer.write(0, &pattern(1, region_length() as usize)));
     let start = buffer.address();
     drop(buffer);
     assert!(!is_mapped(start));
@@ -300,7 +309,7 @@ fn an_allocation_stays_mapped_under_its_last_registration() {
 #[test]
 fn allocated_memory_is_treated_as_memory_that_cannot_vanish() {
     let engine = support::engine(&[]);
-    let buffer = engine.allocate(LENGTH as usize).unwrap();
+    let buffer = engine.allocate(region_length() as usize).unwrap();
     let region = engine.find_region(buffer.address(), 1).unwrap();
     assert!(region.readable && region.anonymous && region.access == Access::FULL);
     let options =
@@ -318,18 +327,18 @@ fn allocated_memory_is_treated_as_memory_that_cannot_vanish() {
 #[test]
 fn memory_is_registered_by_the_file_that_it_is_mapped_from() {
     let engine = support::engine(&[]);
-    let pages = Pages::memfd(LENGTH, LENGTH, Rights::WRITE);
+    let pages = Pages::memfd(region_length(), region_length(), Rights::WRITE);
     let other = rustix::fs::memfd_create("other", rustix::fs::MemfdFlags::CLOEXEC).unwrap();
-    rustix::fs::ftruncate(&other, LENGTH).unwrap();
+    rustix::fs::ftruncate(&other, region_length()).unwrap();
     let file = SharedFile { fd: std::os::fd::AsRawFd::as_raw_fd(&other), offset: 0, is_own: false };
     let options = RegisterOptions { file: Some(file), ..RegisterOptions::default() };
     // SAFETY: mapped until the end of the test.
-    let refused = unsafe { engine.register(pages.address(), LENGTH, options) }.unwrap_err();
+    let refused = unsafe { engine.register(pages.address(), region_length(), options) }.unwrap_err();
     assert!(matches!(refused, EngineError::SharedFile(_)), "{refused}");
     assert!(refused.to_string().contains("another file"), "{refused}");
     assert!(engine.find_region(pages.address(), 1).is_none());
     // The engine's own memory has its own file, whatever is said.
-    let buffer = engine.allocate(LENGTH as usize).unwrap();
+    let buffer = engine.allocate(region_length() as usize).unwrap();
     // SAFETY: as above.
     let id = unsafe { engine.register(buffer.address() + 1, 10, options) }.unwrap();
     assert!(engine.deregister(id));

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use flagcx_p2p::Opcode;
+use rustix::param::page_size;
 
 use super::case::Case;
 use super::latencies::Latencies;
@@ -25,8 +26,6 @@ use crate::settings::processor_time;
 const TICK: Duration = Duration::from_millis(50);
 /// How often the server is asked for a sign of life.
 const PING_INTERVAL: Duration = Duration::from_secs(1);
-/// The parts of a pool begin at a page.
-const PAGE: u64 = 4096;
 
 /// What a row is measured with.
 #[derive(Debug)]
@@ -108,7 +107,9 @@ impl Measuring<'_> {
     /// Forward alone, or both: each with a part of the pools of its own.
     fn directions(&self, case: Case, opcode: Opcode) -> Vec<Direction> {
         let both = self.workload.bidirectional;
-        let length = if both { self.pool / 2 / PAGE * PAGE } else { self.pool };
+        // The parts of a pool begin at a page.
+        let page = page_size() as u64;
+        let length = if both { self.pool / 2 / page * page } else { self.pool };
         let layout = |start, seed| LayoutSpec {
             seed,
             start,

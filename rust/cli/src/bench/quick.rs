@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use flagcx_p2p::Opcode;
+use rustix::param::page_size;
 
 use super::case::Case;
 use super::layout;
@@ -50,7 +51,7 @@ pub(crate) fn rate(path: Path, case: Case, time: Duration) -> Result<Rate> {
     let process = if path == Path::InProcess { None } else { Some(ServerProcess::start_bench()?) };
     let address = process.as_ref().map_or_else(serve_here, |process| Ok(process.address.clone()))?;
     // Two transfers' worth, so that one is not the one before it.
-    let pool = (2 * layout::needed(case.batch, case.size, false)).next_multiple_of(4096);
+    let pool = (2 * layout::needed(case.batch, case.size, false)).next_multiple_of(page_size() as u64);
     let options = SessionOptions { path, pool, connections: 1, bidirectional: false };
     let mut sessions = [Session::open(&address, &options)?];
     let one_process = process.is_none();

@@ -5,6 +5,7 @@ use std::time::SystemTime;
 
 use flagcx_p2p::internals::engine;
 use flagcx_p2p::{Opcode, PathKind};
+use rustix::param::page_size;
 
 use super::case::Case;
 use super::document::{Document, FORMAT, Host, KIND, Server, Settings};
@@ -71,7 +72,8 @@ impl<'a> Bench<'a> {
         interrupt::handle(Kept::NOTHING)?;
         // The limits are measured with two more.
         let pools = ends * u64::from(workload.clients) + if workload.limits { 2 } else { 0 };
-        let pool = pool_size(workload, available_memory(), pools).map_err(CliError::usage)?;
+        let pool =
+            pool_size(workload, available_memory(), pools, page_size() as u64).map_err(CliError::usage)?;
         let seed = workload.seed.unwrap_or_else(|| fastrand::u64(0..1 << 32));
         let document = document(workload, pool, seed, in_process)?;
         let results = Results::new(document, outputs, workload)?;

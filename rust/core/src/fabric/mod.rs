@@ -55,6 +55,7 @@ mod registry;
 pub mod software;
 #[cfg(feature = "verbs")]
 pub mod verbs;
+mod whole_pages;
 mod work_request;
 
 pub use batch::{Batch, Posted};
@@ -74,6 +75,7 @@ pub use queue_pair_address::{
     LINK_ETHERNET, LINK_INFINIBAND, LINK_SOFTWARE, PathOptions, QpAddress, QueuePairCaps,
 };
 pub use registry::{DeviceList, Selection};
+pub(crate) use whole_pages::whole_pages;
 pub use work_request::{MAX_SGE, Opcode, Sge, WorkRequest};
 
 /// One port of one device. It is opened by its first use. Shared by every engine and pool of the process.

@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use rustix::param::page_size;
 
 use super::MemoryKind;
-use crate::fabric::DmaBuf;
+use crate::fabric::{DmaBuf, whole_pages};
 use crate::gpu::{self, DmaBufExport, GpuError, GpuRuntime, PointerKind, allocations};
 
 /// The kind of memory at `address`; [`MemoryKind::Probe`] if the runtime cannot tell.
@@ -124,8 +124,7 @@ impl CpuMapping {
     /// is registered by its own address.
     pub(super) fn of(address: u64, length: u64) -> Option<Self> {
         let page = page_size() as u64;
-        let first = address - address % page;
-        let whole = address.checked_add(length)?.checked_next_multiple_of(page)?.checked_sub(first)?;
+        let (first, whole) = whole_pages(address, length, page)?;
         let runtime = gpu::runtime();
         match runtime.map_for_cpu(first, whole) {
             Ok(mapped) => {

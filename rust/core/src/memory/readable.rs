@@ -36,7 +36,7 @@ mod tests {
 
     #[test]
     fn both_ends_count() {
-        const PAGE: usize = 4096;
+        const PAGE: usize = 64 << 10;
         // SAFETY: a fresh private mapping, never unmapped.
         let start =
             unsafe { mmap_anonymous(null_mut(), 2 * PAGE, ProtFlags::READ, MapFlags::PRIVATE) }.unwrap();

@@ -2,6 +2,8 @@
 
 use std::ops::Range;
 
+use rustix::param::page_size;
+
 use super::cutter::{CheckedIov, Cutter, Placed, TooManyRequests, set_only};
 use super::plan::stripe;
 use super::region_resolver::{FlushRead, RegionResolver, Unfit, chunk, holds_remote};
@@ -128,8 +130,9 @@ fn cut_stripes<S: IovSource + ?Sized>(
     resolver: &mut RegionResolver<'_>,
     cutter: &mut Cutter<'_>,
 ) -> Result<(), SubmitError> {
+    let page = page_size() as u64;
     for (index, iov) in source.iovs(0..source.len()).enumerate() {
-        let (offset, length) = stripe(iov.length, index, part, of);
+        let (offset, length) = stripe(iov.length, index, part, of, page);
         let chunk = match resolver.check(&iov, index, cutter.opcode()) {
             Ok(chunk) => chunk,
             Err(unfit) => {

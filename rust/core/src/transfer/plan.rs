@@ -69,9 +69,6 @@ const MIN_PART: u64 = 256 << 10;
 /// Over TCP on a loopback 1 MiB 3.1, 3.0, 2.0; READs 2.9, 2.8, 2.4; 16 MiB 2.6, 3.2, 3.1.
 const MIN_PART_OF_THREAD: u64 = 1 << 20;
 
-/// Stripes begin at multiples of this, the page of most memory.
-const STRIPE_ALIGN: u64 = 4096;
-
 impl Plan {
     /// Spreads `source` over lanes.
     #[inline]
@@ -110,16 +107,17 @@ impl Plan {
     }
 }
 
-/// Offset and length of stripe `part` of `of` of an iov; iovs too short to cut belong whole to one part in turn.
-pub(super) fn stripe(length: u64, index: usize, part: usize, of: usize) -> (u64, u64) {
-    if length < MIN_PART.max(of as u64 * STRIPE_ALIGN) {
+/// Offset and length of stripe `part` of `of` of an iov, which begins at a multiple of `page`, the bytes of a page; iovs too short to
+/// cut belong whole to one part in turn.
+pub(super) fn stripe(length: u64, index: usize, part: usize, of: usize, page: u64) -> (u64, u64) {
+    if length < MIN_PART.max(of as u64 * page) {
         return if index % of == part { (0, length) } else { (0, 0) };
     }
     let bound = |part: usize| {
         if part == of {
             length
         } else {
-            (u128::from(length) * part as u128 / of as u128) as u64 / STRIPE_ALIGN * STRIPE_ALIGN
+            (u128::from(length) * part as u128 / of as u128) as u64 / page * page
         }
     };
     (bound(part), bound(part + 1) - bound(part))
@@ -132,14 +130,18 @@ mod tests {
     use super::*;
 
     proptest! {
-        /// The stripes of an iov tile it, and a short one belongs to exactly one part.
+        /// The stripes of an iov tile it and begin at pages, and a short one belongs to exactly one part.
         #[test]
-        fn stripes_tile(length in prop_oneof![0u64..100_000, any::<u64>()], index in 0usize..20, of in 1usize..9) {
-            let stripes: Vec<_> = (0..of).map(|part| stripe(length, index, part, of)).collect();
+        fn stripes_tile(
+            length in prop_oneof![0u64..4_000_000, any::<u64>()], index in 0usize..20, of in 1usize..9,
+            page in prop::sample::select(vec![4u64 << 10, 16 << 10, 64 << 10]),
+        ) {
+            let stripes: Vec<_> = (0..of).map(|part| stripe(length, index, part, of, page)).collect();
             prop_assert_eq!(stripes.iter().map(|(_, length)| u128::from(*length)).sum::<u128>(), u128::from(length));
             let mut end = 0;
             for (offset, length) in stripes.into_iter().filter(|(_, length)| *length > 0) {
                 prop_assert_eq!(offset, end);
+                prop_assert!(offset.is_multiple_of(page));
                 end = offset + length;
             }
         }

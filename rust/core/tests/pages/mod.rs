@@ -8,7 +8,10 @@ use std::ptr::null_mut;
 use rustix::fs::{MemfdFlags, memfd_create};
 use rustix::mm::{MapFlags, MprotectFlags, ProtFlags, mmap, mmap_anonymous, mprotect, munmap};
 
-pub const PAGE: u64 = 4096;
+/// Bytes of a page of this kernel.
+pub fn page_bytes() -> u64 {
+    rustix::param::page_size() as u64
+}
 
 /// What may be done with pages.
 pub struct Rights(ProtFlags, MprotectFlags);
@@ -95,7 +98,7 @@ impl Pages {
 
     /// How many of the pages are in memory.
     pub fn resident(&self) -> usize {
-        let mut pages = vec![0_u8; self.length.div_ceil(PAGE) as usize];
+        let mut pages = vec![0_u8; self.length.div_ceil(page_bytes()) as usize];
         // SAFETY: looks at page tables only, and writes one byte for each page.
         let answer =
             unsafe { libc::mincore(self.address as *mut _, self.length as usize, pages.as_mut_ptr()) };

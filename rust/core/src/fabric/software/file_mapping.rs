@@ -10,7 +10,7 @@ use rustix::io::Errno;
 use rustix::mm::{Advice, MapFlags, ProtFlags, madvise, mmap, munmap};
 
 use super::mapping_budget::{Budget, Share};
-use crate::fabric::page_of_file;
+use crate::fabric::{page_of_file, whole_pages};
 
 /// What is to be mapped, as the peer says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -66,15 +66,15 @@ impl FileMapping {
         let is_own =
             wanted.is_own && seals.contains(SealFlags::SHRINK | SealFlags::SEAL) && is_reserved(&status);
         let page = page_of_file(file.as_fd()).map_err(|errno| failed("fstatfs", errno))?;
-        let lead = wanted.offset % page;
-        let bytes = (wanted.length + lead).checked_next_multiple_of(page);
-        let size = bytes.and_then(|bytes| usize::try_from(bytes).ok()).ok_or_else(|| refused("too long"))?;
+        let (first, bytes) =
+            whole_pages(wanted.offset, wanted.length, page).ok_or_else(|| refused("too long"))?;
+        let lead = wanted.offset - first;
+        let size = usize::try_from(bytes).map_err(|_| refused("too long"))?;
         let share =
             Budget::own().acquire(size as u64).map_err(|reason| Unmappable { reason, passes: true })?;
         let protection = if wanted.writable { ProtFlags::READ | ProtFlags::WRITE } else { ProtFlags::READ };
         // SAFETY: a fresh mapping at an address that the kernel chooses aliases no Rust object.
-        let address =
-            unsafe { mmap(null_mut(), size, protection, MapFlags::SHARED, file, wanted.offset - lead) };
+        let address = unsafe { mmap(null_mut(), size, protection, MapFlags::SHARED, file, first) };
         let address = address.map_err(|errno| failed("mmap", errno))?;
         let address = NonNull::new(address).ok_or_else(|| failed("mmap", Errno::NOMEM))?;
         let start = address.as_ptr() as u64 + lead;

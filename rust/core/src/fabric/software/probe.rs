@@ -6,15 +6,15 @@ use std::io;
 
 use rustix::io::Errno;
 
+use crate::fabric::whole_pages;
+
 /// Pages asked about in one call.
 const CHUNK_PAGES: usize = 16 * 1024;
 
 /// Refuses with `EFAULT` a range that is not mapped from end to end. Touches no page.
 pub(super) fn check_mapped(address: u64, length: u64) -> Result<(), Errno> {
     let page = rustix::param::page_size() as u64;
-    let end = address.checked_add(length).ok_or(Errno::FAULT)?;
-    let start = address / page * page;
-    let length = (end - 1) / page * page - start + page;
+    let (start, length) = whole_pages(address, length, page).ok_or(Errno::FAULT)?;
     let mut residency = vec![0_u8; CHUNK_PAGES.min(usize::try_from(length / page).unwrap_or(CHUNK_PAGES))];
     let chunk = residency.len() as u64 * page;
     let mut done = 0;
@@ -50,7 +50,8 @@ mod tests {
     use rustix::mm::{MapFlags, ProtFlags, mmap_anonymous, munmap};
     use std::ptr::null_mut;
 
-    const PAGE: usize = 4096;
+    /// A multiple of the page of each kernel.
+    const PAGE: usize = 64 << 10;
 
     fn map(pages: usize) -> u64 {
         // SAFETY: a fresh private mapping.

@@ -1,19 +1,18 @@
 //! The properties of a range, from its mappings. Pure: mappings and file sizes come from the caller.
 
-use rustix::param::page_size;
-
 use super::mapping::{MappedFile, Mapping};
 use super::source::Covering;
 use super::{CpuAccess, Inaccessible, InaccessibleReason, Inspection};
 
 /// Inspects `address..address + length`. `covering` returns the mapping that holds an address, if one does, and is
 /// called with ascending addresses. `size` returns the size of a mapping's file; `None` if it does not matter, or is
-/// not known.
+/// not known. `page`: bytes of a page.
 ///
 /// `Ok(None)`: `covering` failed.
 pub(super) fn judge(
     address: u64,
     length: u64,
+    page: u64,
     covering: Covering<'_>,
     size: impl Fn(&Mapping, &MappedFile) -> Option<u64>,
 ) -> Result<Option<Inspection>, Inaccessible> {
@@ -32,7 +31,7 @@ pub(super) fn judge(
         if let Some(file) = &mapping.file
             && let Some(file_size) = size(&mapping, file)
         {
-            let accessible = accessible_end(&mapping, file, file_size);
+            let accessible = accessible_end(&mapping, file, file_size, page);
             if accessible < mapping.end.min(end) {
                 return refuse(at.max(accessible), InaccessibleReason::BeyondEndOfFile { file_size });
             }
@@ -48,8 +47,8 @@ pub(super) fn judge(
 }
 
 /// The end of the last page of the mapping that the file has bytes for: all of that page can be accessed.
-fn accessible_end(mapping: &Mapping, file: &MappedFile, file_size: u64) -> u64 {
-    let whole_pages = file_size.checked_next_multiple_of(page_size() as u64).unwrap_or(u64::MAX);
+fn accessible_end(mapping: &Mapping, file: &MappedFile, file_size: u64, page: u64) -> u64 {
+    let whole_pages = file_size.checked_next_multiple_of(page).unwrap_or(u64::MAX);
     mapping.start.saturating_add(whole_pages.saturating_sub(file.offset))
 }
 
@@ -61,7 +60,8 @@ mod tests {
     use std::io;
     use std::path::PathBuf;
 
-    const PAGE: u64 = 4096;
+    /// Of kernels for ARM64, of which x86-64 has the first.
+    const PAGES: [u64; 3] = [4 << 10, 16 << 10, 64 << 10];
 
     /// Mappings one behind the other from page 1 on, of so many pages: (kind, pages).
     #[derive(Clone, Copy, Debug)]
@@ -70,8 +70,8 @@ mod tests {
         Anonymous,
         ReadOnly,
         NoAccess,
-        /// With so many bytes in the file behind the offset of the mapping.
-        File(u64),
+        /// With so many bytes in the file behind the offset of the mapping: whole pages, and bytes that are fewer than a page.
+        File(u64, u64),
     }
 
     fn kinds() -> impl Strategy<Value = Vec<(Kind, u64)>> {
@@ -80,44 +80,44 @@ mod tests {
             8 => Just(Kind::Anonymous),
             4 => Just(Kind::ReadOnly),
             1 => Just(Kind::NoAccess),
-            6 => (0_u64..6 * PAGE).prop_map(Kind::File),
+            6 => (0_u64..6, prop_oneof![Just(0_u64), Just(1), 1..4096_u64]).prop_map(|(pages, rest)| Kind::File(pages, rest)),
         ];
         proptest::collection::vec((kind, 1_u64..5), 1..8)
     }
 
     /// Where each mapping begins.
-    fn laid_out(kinds: &[(Kind, u64)]) -> Vec<(u64, u64, Kind)> {
-        let mut at = PAGE;
+    fn laid_out(kinds: &[(Kind, u64)], page: u64) -> Vec<(u64, u64, Kind)> {
+        let mut at = page;
         let place = |(kind, pages): &(Kind, u64)| {
             let start = at;
-            at += pages * PAGE;
+            at += pages * page;
             (start, at, *kind)
         };
         kinds.iter().map(place).collect()
     }
 
-    fn look(layout: &[(u64, u64, Kind)], address: u64) -> Option<Mapping> {
+    fn look(layout: &[(u64, u64, Kind)], address: u64, page: u64) -> Option<Mapping> {
         let (start, end, kind) = *layout.iter().find(|(start, end, _)| (*start..*end).contains(&address))?;
-        let file = MappedFile { offset: 7 * PAGE, inode: 1, device: (0, 1), name: PathBuf::from("/f") };
+        let file = MappedFile { offset: 7 * page, inode: 1, device: (0, 1), name: PathBuf::from("/f") };
         let (readable, writable, file) = match kind {
             Kind::Hole => return None,
             Kind::Anonymous => (true, true, None),
             Kind::ReadOnly => (true, false, None),
             Kind::NoAccess => (false, false, None),
-            Kind::File(_) => (true, true, Some(file)),
+            Kind::File(..) => (true, true, Some(file)),
         };
         Some(Mapping { start, end, readable, writable, shared: false, file })
     }
 
-    fn size_in(layout: &[(u64, u64, Kind)], mapping: &Mapping) -> Option<u64> {
+    fn size_in(layout: &[(u64, u64, Kind)], mapping: &Mapping, page: u64) -> Option<u64> {
         match layout.iter().find(|(start, ..)| *start == mapping.start)?.2 {
-            Kind::File(bytes) => Some(7 * PAGE + bytes),
+            Kind::File(pages, rest) => Some((7 + pages) * page + rest),
             _ => None,
         }
     }
 
     /// The reason why one byte cannot be accessed.
-    fn obstacle(layout: &[(u64, u64, Kind)], address: u64) -> Option<InaccessibleReason> {
+    fn obstacle(layout: &[(u64, u64, Kind)], address: u64, page: u64) -> Option<InaccessibleReason> {
         let Some((start, _, kind)) = layout.iter().find(|(start, end, _)| (*start..*end).contains(&address))
         else {
             return Some(InaccessibleReason::NotMapped);
@@ -125,8 +125,8 @@ mod tests {
         match kind {
             Kind::Hole => Some(InaccessibleReason::NotMapped),
             Kind::NoAccess => Some(InaccessibleReason::NotReadable),
-            Kind::File(bytes) if (address - start) / PAGE >= bytes.div_ceil(PAGE) => {
-                Some(InaccessibleReason::BeyondEndOfFile { file_size: 7 * PAGE + bytes })
+            Kind::File(pages, rest) if (address - start) / page >= pages + u64::from(*rest > 0) => {
+                Some(InaccessibleReason::BeyondEndOfFile { file_size: (7 + pages) * page + rest })
             }
             _ => None,
         }
@@ -135,13 +135,16 @@ mod tests {
     proptest! {
         /// Compared with a check of every byte's page.
         #[test]
-        fn says_what_byte_by_byte_would(kinds in kinds(), first in 0_u64..20 * PAGE, length in 1_u64..20 * PAGE) {
-            let layout = laid_out(&kinds);
-            let address = PAGE / 2 + first;
-            let answer =
-                judge(address, length, &mut |at| Ok(look(&layout, at)), |mapping, _| size_in(&layout, mapping));
-            let pages = (address / PAGE..=(address + length - 1) / PAGE).map(|page| (page * PAGE).max(address));
-            let bad = pages.clone().find_map(|at| Some((at - address, obstacle(&layout, at)?)));
+        fn says_what_byte_by_byte_would(
+            kinds in kinds(), page in prop::sample::select(&PAGES[..]), first in 0_u64..1 << 20, length in 1_u64..1 << 20,
+        ) {
+            let layout = laid_out(&kinds, page);
+            let address = page / 2 + first % (20 * page);
+            let length = 1 + length % (20 * page);
+            let size = |mapping: &Mapping, _: &MappedFile| size_in(&layout, mapping, page);
+            let answer = judge(address, length, page, &mut |at| Ok(look(&layout, at, page)), size);
+            let pages = (address / page..=(address + length - 1) / page).map(|n| (n * page).max(address));
+            let bad = pages.clone().find_map(|at| Some((at - address, obstacle(&layout, at, page)?)));
             match (bad, answer) {
                 (Some((offset, reason)), Err(error)) => {
                     prop_assert_eq!((error.address, error.length), (address, length));
@@ -150,7 +153,7 @@ mod tests {
                 (None, Ok(Some(inspection))) => {
                     let of_page = |at| layout.iter().find(|(start, end, _)| (*start..*end).contains(&at)).unwrap().2;
                     let writable = pages.clone().all(|at| !matches!(of_page(at), Kind::ReadOnly));
-                    let anonymous = pages.clone().all(|at| !matches!(of_page(at), Kind::File(_)));
+                    let anonymous = pages.clone().all(|at| !matches!(of_page(at), Kind::File(..)));
                     prop_assert_eq!(inspection.access == CpuAccess::ReadWrite, writable);
                     prop_assert_eq!(inspection.anonymous, anonymous);
                 }
@@ -161,21 +164,21 @@ mod tests {
 
     #[test]
     fn a_source_that_fails_says_nothing() {
-        let answer = judge(PAGE, 1, &mut |_| Err(io::ErrorKind::PermissionDenied.into()), |_, _| None);
+        let answer = judge(4096, 1, 4096, &mut |_| Err(io::ErrorKind::PermissionDenied.into()), |_, _| None);
         assert_eq!(answer, Ok(None));
     }
 
     #[test]
     fn the_end_of_the_address_space_is_an_end() {
         let mapping = Mapping {
-            start: u64::MAX - PAGE,
+            start: u64::MAX - 65_536,
             end: u64::MAX,
             readable: true,
             writable: true,
             shared: false,
             file: None,
         };
-        let answer = judge(u64::MAX - 10, 10, &mut |_| Ok(Some(mapping.clone())), |_, _| None);
+        let answer = judge(u64::MAX - 10, 10, 65_536, &mut |_| Ok(Some(mapping.clone())), |_, _| None);
         assert!(answer.unwrap().unwrap().anonymous);
     }
 }

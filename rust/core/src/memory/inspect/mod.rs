@@ -5,6 +5,8 @@
 //! descriptor of it or the capability (`CAP_SYS_ADMIN` or `CAP_CHECKPOINT_RESTORE`, for `/proc/self/map_files`);
 //! protection keys; guard pages of `MADV_GUARD_INSTALL`; a full file system or an empty pool of huge pages.
 
+use rustix::param::page_size;
+
 mod file_size;
 mod judge;
 mod mapped_from;
@@ -80,7 +82,8 @@ pub enum InaccessibleReason {
 ///
 /// `Ok(None)`: not known, as where /proc is not mounted.
 pub fn inspect(address: u64, length: u64) -> Result<Option<Inspection>, Inaccessible> {
-    source::with_mappings(&|covering| judge::judge(address, length, covering, file_size::of))
+    let page = page_size() as u64;
+    source::with_mappings(&|covering| judge::judge(address, length, page, covering, file_size::of))
 }
 
 #[cfg(test)]

@@ -10,7 +10,9 @@ use rustix::mm::{MapFlags, MprotectFlags, ProtFlags, mmap, mmap_anonymous, mprot
 
 use super::*;
 
-const PAGE: u64 = 4096;
+fn page_bytes() -> u64 {
+    page_size() as u64
+}
 const RW: ProtFlags = ProtFlags::READ.union(ProtFlags::WRITE);
 
 /// Memory of its own, gone when dropped.
@@ -22,29 +24,31 @@ struct Mapped {
 impl Mapped {
     fn anonymous(pages: u64, rights: ProtFlags, flags: MapFlags) -> Self {
         // SAFETY: a fresh mapping aliases nothing.
-        let address = unsafe { mmap_anonymous(null_mut(), (pages * PAGE) as usize, rights, flags) };
+        let address = unsafe { mmap_anonymous(null_mut(), (pages * page_bytes()) as usize, rights, flags) };
         Self { address: address.unwrap() as u64, pages }
     }
 
     fn file(file: &impl AsFd, pages: u64, offset: u64, rights: ProtFlags, flags: MapFlags) -> Self {
         // SAFETY: as above; the test does not access it.
-        let address =
-            unsafe { mmap(null_mut(), (pages * PAGE) as usize, rights, flags, file, offset * PAGE) };
+        let address = unsafe {
+            mmap(null_mut(), (pages * page_bytes()) as usize, rights, flags, file, offset * page_bytes())
+        };
         Self { address: address.unwrap() as u64, pages }
     }
 
     fn protect(&self, page: u64, rights: MprotectFlags) {
         // SAFETY: the page is the test's own, and no reference points into it.
-        unsafe { mprotect((self.address + page * PAGE) as *mut _, PAGE as usize, rights) }.unwrap();
+        unsafe { mprotect((self.address + page * page_bytes()) as *mut _, page_bytes() as usize, rights) }
+            .unwrap();
     }
 
     fn unmap(&self, page: u64) {
         // SAFETY: as above.
-        unsafe { munmap((self.address + page * PAGE) as *mut _, PAGE as usize) }.unwrap();
+        unsafe { munmap((self.address + page * page_bytes()) as *mut _, page_bytes() as usize) }.unwrap();
     }
 
     fn look(&self) -> Result<Inspection, (u64, InaccessibleReason)> {
-        look(self.address, self.pages * PAGE)
+        look(self.address, self.pages * page_bytes())
     }
 
     /// Resident pages: an inspection must bring in none.
@@ -52,7 +56,7 @@ impl Mapped {
         let mut pages = vec![0_u8; self.pages as usize];
         // SAFETY: looks at the page tables only, and writes one byte for each page.
         let answer = unsafe {
-            libc::mincore(self.address as *mut _, (self.pages * PAGE) as usize, pages.as_mut_ptr())
+            libc::mincore(self.address as *mut _, (self.pages * page_bytes()) as usize, pages.as_mut_ptr())
         };
         assert_eq!(answer, 0);
         pages.iter().filter(|page| **page & 1 != 0).count()
@@ -62,7 +66,7 @@ impl Mapped {
 impl Drop for Mapped {
     fn drop(&mut self) {
         // SAFETY: the mapping is the test's own; pages that are gone already do no harm.
-        let _ = unsafe { munmap(self.address as *mut _, (self.pages * PAGE) as usize) };
+        let _ = unsafe { munmap(self.address as *mut _, (self.pages * page_bytes()) as usize) };
     }
 }
 
@@ -70,7 +74,9 @@ impl Drop for Mapped {
 fn look(address: u64, length: u64) -> Result<Inspection, (u64, InaccessibleReason)> {
     let answer = inspect(address, length);
     let maps = File::open(source::MAPS).unwrap();
-    let in_text = source::in_text(maps, &|covering| judge::judge(address, length, covering, file_size::of));
+    let in_text = source::in_text(maps, &|covering| {
+        judge::judge(address, length, page_bytes(), covering, file_size::of)
+    });
     assert_eq!(answer, in_text);
     answer.map(|found| found.expect("/proc is mounted")).map_err(|error| (error.offset, error.reason))
 }
@@ -98,24 +104,24 @@ fn heap_stack_and_anonymous_memory_are_ordinary() {
     assert_eq!(lazy.look(), Ok(ORDINARY));
     assert_eq!(lazy.resident(), 0, "pages were touched");
     // Not whole pages.
-    assert_eq!(look(lazy.address + 1, 64 * PAGE - 2), Ok(ORDINARY));
+    assert_eq!(look(lazy.address + 1, 64 * page_bytes() - 2), Ok(ORDINARY));
 }
 
 #[test]
 fn what_has_a_file_for_the_kernel_is_not_anonymous() {
     let shared = Mapped::anonymous(4, RW, MapFlags::SHARED);
     assert_eq!(shared.look(), Ok(FILE));
-    let file = memfd(4 * PAGE);
+    let file = memfd(4 * page_bytes());
     for flags in [MapFlags::SHARED, MapFlags::PRIVATE] {
         assert_eq!(Mapped::file(&file, 4, 0, RW, flags).look(), Ok(FILE));
     }
     // Part of it is enough.
     let mixed = Mapped::anonymous(4, RW, MapFlags::PRIVATE);
-    let at = (mixed.address + 2 * PAGE) as *mut _;
+    let at = (mixed.address + 2 * page_bytes()) as *mut _;
     // SAFETY: replaces a page of the test's own.
-    unsafe { mmap(at, PAGE as usize, RW, MapFlags::SHARED | MapFlags::FIXED, &file, 0) }.unwrap();
+    unsafe { mmap(at, page_bytes() as usize, RW, MapFlags::SHARED | MapFlags::FIXED, &file, 0) }.unwrap();
     assert_eq!(mixed.look(), Ok(FILE));
-    assert_eq!(look(mixed.address, 2 * PAGE), Ok(ORDINARY));
+    assert_eq!(look(mixed.address, 2 * page_bytes()), Ok(ORDINARY));
 }
 
 #[test]
@@ -128,18 +134,21 @@ fn read_only_memory_is_seen_wherever_it_is() {
     let memory = Mapped::anonymous(4, RW, MapFlags::PRIVATE);
     memory.protect(2, MprotectFlags::READ);
     assert_eq!(memory.look(), Ok(read_only));
-    assert_eq!(look(memory.address, 2 * PAGE), Ok(ORDINARY));
+    assert_eq!(look(memory.address, 2 * page_bytes()), Ok(ORDINARY));
 }
 
 #[test]
 fn holes_and_forbidden_pages_are_named_by_their_first_byte() {
     let memory = Mapped::anonymous(8, RW, MapFlags::PRIVATE);
     memory.protect(5, MprotectFlags::empty());
-    assert_eq!(memory.look(), Err((5 * PAGE, InaccessibleReason::NotReadable)));
-    assert_eq!(look(memory.address + 7, 5 * PAGE - 7), Ok(ORDINARY));
-    assert_eq!(look(memory.address + 7, 5 * PAGE - 6), Err((5 * PAGE - 7, InaccessibleReason::NotReadable)));
+    assert_eq!(memory.look(), Err((5 * page_bytes(), InaccessibleReason::NotReadable)));
+    assert_eq!(look(memory.address + 7, 5 * page_bytes() - 7), Ok(ORDINARY));
+    assert_eq!(
+        look(memory.address + 7, 5 * page_bytes() - 6),
+        Err((5 * page_bytes() - 7, InaccessibleReason::NotReadable))
+    );
     memory.unmap(3);
-    assert_eq!(memory.look(), Err((3 * PAGE, InaccessibleReason::NotMapped)));
+    assert_eq!(memory.look(), Err((3 * page_bytes(), InaccessibleReason::NotMapped)));
     assert_eq!(look(1, 1), Err((0, InaccessibleReason::NotMapped)));
     assert_eq!(look(u64::MAX - 5, 5), Err((0, InaccessibleReason::NotMapped)));
     let nobodys = Mapped::anonymous(4, ProtFlags::empty(), MapFlags::PRIVATE);
@@ -157,20 +166,28 @@ fn the_end_of_a_file_is_the_end() {
     let deleted = tempfile::tempfile().unwrap();
     let in_memory = File::from(memfd(0));
     for file in [on_disk.as_file(), &deleted, &in_memory] {
-        for (size, whole_pages) in
-            [(0, 0), (1, 1), (PAGE, 1), (PAGE + 1, 2), (4 * PAGE - 1, 4), (9 * PAGE, 9)]
-        {
+        for (size, whole_pages) in [
+            (0, 0),
+            (1, 1),
+            (page_bytes(), 1),
+            (page_bytes() + 1, 2),
+            (4 * page_bytes() - 1, 4),
+            (9 * page_bytes(), 9),
+        ] {
             file.set_len(size).unwrap();
             for offset in [0, 1, 3] {
                 let mapped = Mapped::file(file, 4, offset, RW, MapFlags::SHARED);
                 let accessible = u64::saturating_sub(whole_pages, offset);
                 let expected = match accessible {
                     4.. => Ok(FILE),
-                    _ => Err((accessible * PAGE, InaccessibleReason::BeyondEndOfFile { file_size: size })),
+                    _ => Err((
+                        accessible * page_bytes(),
+                        InaccessibleReason::BeyondEndOfFile { file_size: size },
+                    )),
                 };
                 assert_eq!(mapped.look(), expected, "{file:?} of {size} from page {offset} on");
                 if accessible > 0 {
-                    assert_eq!(look(mapped.address, accessible.min(4) * PAGE), Ok(FILE));
+                    assert_eq!(look(mapped.address, accessible.min(4) * page_bytes()), Ok(FILE));
                 }
             }
         }
@@ -180,13 +197,16 @@ fn the_end_of_a_file_is_the_end() {
 /// An inspection sees the file as it is now, although the last file's descriptor is cached.
 #[test]
 fn a_file_that_changes_is_seen_as_it_is() {
-    let (first, second) = (memfd(4 * PAGE), memfd(4 * PAGE));
+    let (first, second) = (memfd(4 * page_bytes()), memfd(4 * page_bytes()));
     let (one, other) = [&first, &second].map(|file| Mapped::file(file, 4, 0, RW, MapFlags::SHARED)).into();
     for size in [4, 2, 3, 0, 4] {
-        ftruncate(&first, size * PAGE).unwrap();
+        ftruncate(&first, size * page_bytes()).unwrap();
         let expected = match size {
             4 => Ok(FILE),
-            _ => Err((size * PAGE, InaccessibleReason::BeyondEndOfFile { file_size: size * PAGE })),
+            _ => Err((
+                size * page_bytes(),
+                InaccessibleReason::BeyondEndOfFile { file_size: size * page_bytes() },
+            )),
         };
         assert_eq!(one.look(), expected);
         assert_eq!(other.look(), Ok(FILE));

@@ -6,7 +6,9 @@ use rustix::fs::{FallocateFlags, MemfdFlags, fallocate, fcntl_add_seals, ftrunca
 
 use super::*;
 
-const PAGE: u64 = 4096;
+fn page_bytes() -> u64 {
+    rustix::param::page_size() as u64
+}
 
 fn memfd(size: u64) -> OwnedFd {
     let file = memfd_create("region", MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING).unwrap();
@@ -34,28 +36,28 @@ fn reason(file: impl Into<OwnedFd>, wanted: Wanted) -> String {
 
 #[test]
 fn only_a_sealed_and_reserved_file_counts_as_own() {
-    let is_own = |file: OwnedFd| FileMapping::make(&file, wanted(0, PAGE)).unwrap().region.is_own;
-    let size = 4 * PAGE;
+    let is_own = |file: OwnedFd| FileMapping::make(&file, wanted(0, page_bytes())).unwrap().region.is_own;
+    let size = 4 * page_bytes();
     let all = SealFlags::SHRINK | SealFlags::SEAL;
     assert!(is_own(sealed(reserved(memfd(size), size), all)));
     assert!(!is_own(reserved(memfd(size), size)), "no seals");
     assert!(!is_own(sealed(reserved(memfd(size), size), SealFlags::SHRINK)), "it may get others");
     assert!(!is_own(sealed(reserved(memfd(size), size), SealFlags::SEAL)), "it may shrink");
-    assert!(!is_own(sealed(reserved(memfd(size), PAGE), all)), "three pages of it are not there");
+    assert!(!is_own(sealed(reserved(memfd(size), page_bytes()), all)), "three pages of it are not there");
     assert!(!is_own(tempfile::tempfile().map(OwnedFd::from).map(|file| reserved(file, size)).unwrap()));
 }
 
 #[test]
 fn what_is_no_file_or_too_short_is_not_mapped() {
-    assert!(reason(memfd(PAGE), wanted(0, PAGE + 1)).contains("shorter"));
-    assert!(reason(memfd(PAGE), wanted(PAGE, 1)).contains("shorter"));
-    assert!(reason(memfd(PAGE), wanted(u64::MAX, PAGE)).contains("shorter"));
-    assert!(reason(memfd(PAGE), wanted(0, 0)).contains("shorter"));
-    assert!(reason(std::fs::File::open("/").unwrap(), wanted(0, PAGE)).contains("regular"));
+    assert!(reason(memfd(page_bytes()), wanted(0, page_bytes() + 1)).contains("shorter"));
+    assert!(reason(memfd(page_bytes()), wanted(page_bytes(), 1)).contains("shorter"));
+    assert!(reason(memfd(page_bytes()), wanted(u64::MAX, page_bytes())).contains("shorter"));
+    assert!(reason(memfd(page_bytes()), wanted(0, 0)).contains("shorter"));
+    assert!(reason(std::fs::File::open("/").unwrap(), wanted(0, page_bytes())).contains("regular"));
     let (socket, _other) = std::os::unix::net::UnixStream::pair().unwrap();
-    assert!(reason(socket, wanted(0, PAGE)).contains("regular"));
+    assert!(reason(socket, wanted(0, page_bytes())).contains("regular"));
     let (pipe, _other) = std::io::pipe().unwrap();
-    assert!(reason(OwnedFd::from(pipe), wanted(0, PAGE)).contains("regular"));
+    assert!(reason(OwnedFd::from(pipe), wanted(0, page_bytes())).contains("regular"));
 }
 
 /// A sparse file of any size may be sent: as long as nothing is touched it costs addresses alone, which are bounded.
@@ -68,17 +70,17 @@ fn more_than_the_address_space_holds_is_an_error() {
 
 #[test]
 fn a_file_that_may_only_be_read_is_mapped_for_reading_only() {
-    let file = sealed(memfd(PAGE), SealFlags::FUTURE_WRITE);
-    assert!(reason(file.try_clone().unwrap(), wanted(0, PAGE)).contains("mmap"));
-    let for_reading = Wanted { writable: false, ..wanted(0, PAGE) };
+    let file = sealed(memfd(page_bytes()), SealFlags::FUTURE_WRITE);
+    assert!(reason(file.try_clone().unwrap(), wanted(0, page_bytes())).contains("mmap"));
+    let for_reading = Wanted { writable: false, ..wanted(0, page_bytes()) };
     assert!(!FileMapping::make(&file, for_reading).unwrap().region.writable);
 }
 
 #[test]
 fn the_first_byte_is_that_of_the_region() {
-    let file = reserved(memfd(4 * PAGE), 4 * PAGE);
-    rustix::io::pwrite(file.as_fd(), b"here", 2 * PAGE + 100).unwrap();
-    let mapping = FileMapping::make(&file, wanted(2 * PAGE + 100, PAGE)).unwrap();
+    let file = reserved(memfd(4 * page_bytes()), 4 * page_bytes());
+    rustix::io::pwrite(file.as_fd(), b"here", 2 * page_bytes() + 100).unwrap();
+    let mapping = FileMapping::make(&file, wanted(2 * page_bytes() + 100, page_bytes())).unwrap();
     // SAFETY: four bytes of the region, which is mapped.
     assert_eq!(unsafe { std::ptr::read_volatile(mapping.start as *const [u8; 4]) }, *b"here");
 }
