@@ -100,7 +100,12 @@ fn fetch(desc: *const Desc) {
     unsafe {
         std::arch::x86_64::_mm_prefetch::<{ std::arch::x86_64::_MM_HINT_T0 }>(desc.cast());
     }
-    #[cfg(not(target_arch = "x86_64"))]
+    // SAFETY: as above; `prfm` is a hint, too, and changes no flag.
+    #[cfg(target_arch = "aarch64")]
+    unsafe {
+        std::arch::asm!("prfm pldl1keep, [{}]", in(reg) desc, options(nostack, preserves_flags, readonly));
+    }
+    #[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
     let _ = desc;
 }
 
