@@ -63,7 +63,7 @@ impl FlushLanding {
 
 /// A page of its own, so that nothing else of the process is pinned. Atomic: the device writes to it.
 #[derive(Debug)]
-#[repr(C, align(4096))]
+#[repr(C, align(65536))]
 struct Page([AtomicU8; PAGE]);
 
 /// The registration, which ends before the page does: fields are dropped in their order.
@@ -87,7 +87,8 @@ impl MemoryRegion for Registered {
     }
 }
 
-const PAGE: usize = 4096;
+/// The largest page of a kernel: 64 KiB on ARM64.
+const PAGE: usize = 65_536;
 const NO_ACCESS: Access = Access {
     local_write: false,
     remote_write: false,
