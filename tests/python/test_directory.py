@@ -288,6 +288,7 @@ class OverEtcd(unittest.TestCase):
         for index in range(5):
             engine.publish(f"n{index}")
         self.etcd.process.send_signal(signal.SIGSTOP)
+        os.waitid(os.P_PID, self.etcd.process.pid, os.WSTOPPED | os.WNOWAIT)
         started = time.monotonic()
         engine.close()
         del engine

@@ -337,6 +337,8 @@ else:
         assert client.stdout is not None and client.stdin is not None
         self.assertEqual(client.stdout.readline(), "ready\n")
         server.send_signal(signal.SIGSTOP)
+        # Its threads stop one after the other, and may move the bytes before.
+        os.waitid(os.P_PID, server.pid, os.WSTOPPED | os.WNOWAIT)
         client.stdin.write("\n")
         client.stdin.flush()
         code, started, seconds = client.stdout.readline().split()

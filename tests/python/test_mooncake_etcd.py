@@ -151,6 +151,7 @@ class OverEtcd(unittest.TestCase):
         _, there, _ = self.peer("decode-3")
         self.assertTrue(self.moves("decode-3", there))
         self.etcd.process.send_signal(signal.SIGSTOP)
+        os.waitid(os.P_PID, self.etcd.process.pid, os.WSTOPPED | os.WNOWAIT)
         started = time.monotonic()
         self.assertTrue(self.moves("decode-3", there))
         self.assertLess(time.monotonic() - started, 1, "it is not looked up again")

@@ -4,7 +4,7 @@ use super::GpuError;
 
 /// An allocation, or one that is mapped among others, which a walk over a range has come to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Allocation {
+pub struct GpuAllocation {
     /// Where the walk has come into it: its start, or that of the range inside it.
     pub at: u64,
     /// Its start.
@@ -13,7 +13,7 @@ pub struct Allocation {
     pub bytes: u64,
 }
 
-impl Allocation {
+impl GpuAllocation {
     /// Where the next one may begin.
     pub fn end(&self) -> u64 {
         self.start.saturating_add(self.bytes)
@@ -27,20 +27,20 @@ pub fn allocations(
     runtime: &'static str,
     (address, length): (u64, u64),
     look_up: impl Fn(u64) -> Result<(u64, u64), GpuError>,
-) -> impl Iterator<Item = Result<Allocation, GpuError>> {
+) -> impl Iterator<Item = Result<GpuAllocation, GpuError>> {
     let end = address.saturating_add(length);
     let mut next = Some(address);
     std::iter::from_fn(move || {
         let at = next.take().filter(|at| *at < end)?;
         let found = look_up(at).and_then(|(start, bytes)| {
-            let allocation = Allocation { at, start, bytes };
+            let allocation = GpuAllocation { at, start, bytes };
             if start <= at && at < allocation.end() {
                 return Ok(allocation);
             }
             let answer = format!("{start:#x}+{bytes} as what is around {at:#x}");
             Err(GpuError::Malformed { runtime, operation: "name the allocation around an address", answer })
         });
-        next = found.as_ref().ok().map(Allocation::end);
+        next = found.as_ref().ok().map(GpuAllocation::end);
         Some(found)
     })
 }

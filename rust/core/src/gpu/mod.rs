@@ -26,7 +26,7 @@ use std::sync::Arc;
 
 use crate::events::Notifier;
 
-pub use allocations::{Allocation, allocations};
+pub use allocations::{GpuAllocation, allocations};
 pub use cuda::CudaRuntime;
 pub use error::GpuError;
 pub use guard::CurrentGpu;

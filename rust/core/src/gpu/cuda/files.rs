@@ -11,7 +11,7 @@ use super::super::allocations::allocations;
 use super::super::memory_files::MOST_FILES;
 use super::super::sharing::no_files;
 use super::super::{
-    Allocation, GpuError, GpuRuntime, MappedFiles, MemoryFile, MemoryFiles, POOL_POINTER_BYTES,
+    GpuAllocation, GpuError, GpuRuntime, MappedFiles, MemoryFile, MemoryFiles, POOL_POINTER_BYTES,
 };
 use super::file_symbols::{
     AccessDescription, AllocationProperties, Location, MappingSymbols, ON_DEVICE, PoolPointer, PoolSymbols,
@@ -45,7 +45,7 @@ impl CudaRuntime {
         address.checked_add(length).ok_or_else(|| not_shared("it ends beyond the address space"))?;
         let (mut base, mut files) = (None, Vec::new());
         for allocation in allocations(NAME, (address, length), |at| self.allocation_at(at)) {
-            let Allocation { at, start, bytes } = allocation?;
+            let GpuAllocation { at, start, bytes } = allocation?;
             if base.is_some() && start != at {
                 return Err(not_shared(format!("its allocations overlap at {at:#x}")));
             }
