@@ -222,7 +222,8 @@ static bool know(Pointer address, Known *known) {
     return true;
   }
   known->kind = DEVICE;
-  known->mapped = find_mapping(address, &known->start, &known->length, &known->device, &known->exportable, &known->fd);
+  known->mapped =
+      find_mapping(address, &known->start, &known->length, &known->device, &known->exportable, &known->fd);
   return known->mapped;
 }
 
@@ -288,7 +289,8 @@ EXPORT uint64_t nullcuda_synchronous(void) {
 
 // The dma-buf is the memfd of the allocation, opened anew, and begins at its file position: nullverbs maps it from there. As the
 // driver, it refuses ranges that are not whole pages of the host, or that reach into another allocation.
-EXPORT int cuMemGetHandleForAddressRange(int *handle, Pointer address, size_t length, int type, unsigned long long flags) {
+EXPORT int cuMemGetHandleForAddressRange(int *handle, Pointer address, size_t length, int type,
+                                         unsigned long long flags) {
   int code = need_context();
   if (code != OK)
     return code;

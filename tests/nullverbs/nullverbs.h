@@ -65,8 +65,8 @@ struct settings {
   uint64_t silent_device; // number of a device, from 1: its queue pairs never answer; 0: none
   uint64_t vectors;       // completion vectors
   uint64_t vendor, part;  // of the attributes
-  uint64_t dma_buf;        // 0: no dma-buf can be registered
-  uint64_t late_writes;    // WRITEs are in the memory of a dma-buf only once a READ of its region has followed
+  uint64_t dma_buf;       // 0: no dma-buf can be registered
+  uint64_t late_writes;   // WRITEs are in the memory of a dma-buf only once a READ of its region has followed
 };
 extern struct settings settings;
 
@@ -168,7 +168,8 @@ extern struct region regions[MAX_REGIONS];
 struct dma_buf {
   char *pages; // mapped for the region
   size_t bytes;
-  char *late; // what was written to the region, of which its memory has what was there before the last READ; NULL if none is
+  char *
+      late; // what was written to the region, of which its memory has what was there before the last READ; NULL if none is
 };
 extern struct dma_buf dma_bufs[MAX_REGIONS];
 

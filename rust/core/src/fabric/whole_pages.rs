@@ -1,7 +1,7 @@
 //! Ranges in whole pages.
 
 /// Start and length of the whole pages around `length` bytes at `start`. `page`: bytes of a page, which [`page_size`](rustix::param::page_size)
-/// or [`page_of_file`](super::page_of_file) says: 4, 16 or 64 KiB, or those of huge pages. `None`: they end behind the last address.
+/// or [`page_of_file`](super::page_of_file()) says: 4, 16 or 64 KiB, or those of huge pages. `None`: they end behind the last address.
 pub(crate) fn whole_pages(start: u64, length: u64, page: u64) -> Option<(u64, u64)> {
     let lead = start.checked_rem(page)?;
     let first = start - lead;

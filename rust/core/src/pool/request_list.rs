@@ -22,7 +22,7 @@ pub struct RequestList {
     /// Bytes of all requests.
     pub(crate) bytes: u64,
     /// Keeps the lane's recent region registered until the part has ended, if the part uses it. A list that is empty may have
-    /// one left, for the next part: see [`RequestList::clear_but_lease`].
+    /// one left, for the next part.
     pub lease: Option<Lease>,
     /// Keeps the other local regions registered until the part has ended.
     pub holds: Vec<Hold>,
