@@ -35,9 +35,11 @@ constexpr Member kMembers[] = {
 };
 static_assert(sizeof(kMembers) / sizeof(*kMembers) == kCallbacks, "");
 
+// The size by the symbol table. Where that has none the struct is taken as the shortest: a member that is missing
+// costs a look-up, one that is read behind the end is called.
 size_t askForSize(const char *adaptor) {
-  Dl_info info = {};
 #ifdef __GLIBC__
+  Dl_info info = {};
   void *entry = nullptr;
   if (dladdr1(adaptor, &info, &entry, RTLD_DL_SYMENT) == 0)
     return kVersion1; // On the heap: a copy of a plugin's, of which all members behind those of version 1 are NULL.
@@ -45,25 +47,28 @@ size_t askForSize(const char *adaptor) {
   if (symbol != nullptr && info.dli_saddr == adaptor && symbol->st_size != 0)
     return symbol->st_size;
 #else
-  if (dladdr(adaptor, &info) == 0)
-    return kVersion1;
+  (void)adaptor;
 #endif
-  return kWithLastError;
+  return kVersion1;
 }
 
-// The struct that was read last. Read without a lock, which another thread could hold when the process is forked; never freed,
-// because another thread may be reading it. FlagCX changes its adaptor once or twice in a process.
+// The struct that was read last, because the symbol table takes long to search. Its bytes are compared as well as its address: where
+// a library was unloaded another may be loaded, of which the struct has other functions. Read without a lock, which another thread
+// could hold when the process is forked; never freed, because another thread may be reading it. FlagCX changes its adaptor once or
+// twice in a process.
 struct Known {
   const char *adaptor;
   size_t bytes;
+  char content[kVersion1];
 };
 std::atomic<const Known *> known{nullptr};
 
 size_t sizeOf(const char *adaptor) {
   const Known *const last = known.load(std::memory_order_acquire);
-  if (last != nullptr && last->adaptor == adaptor)
+  if (last != nullptr && last->adaptor == adaptor && std::memcmp(last->content, adaptor, kVersion1) == 0)
     return last->bytes;
-  const auto *const found = new Known{adaptor, askForSize(adaptor)};
+  auto *const found = new Known{adaptor, askForSize(adaptor), {}};
+  std::memcpy(found->content, adaptor, kVersion1);
   known.store(found, std::memory_order_release);
   return found->bytes;
 }

@@ -21,11 +21,12 @@ Adaptor empty, full;
 
 } // namespace
 
-// A struct of FlagCX's version 1, with its size in the symbol table, and of the one with getPointerType. Behind the first one are
-// bytes that are no callbacks: to call one of them crashes.
+// A struct of FlagCX's version 1, with its size in the symbol table, and of the one with getPointerType; and one of version 1 that no
+// symbol names outside. Behind those of version 1 are bytes that are no callbacks: to call one of them crashes.
 asm(R"(
   .pushsection .data.adaptors, "aw", @progbits
-  .globl adaptorOfVersion1, adaptorWithPointerType
+  .globl adaptorOfVersion1, adaptorWithPointerType, adaptorWithoutSymbol
+  .hidden adaptorWithoutSymbol
   .type adaptorOfVersion1, @object
   .size adaptorOfVersion1, 416
   .type adaptorWithPointerType, @object
@@ -36,10 +37,13 @@ adaptorOfVersion1:
   .fill 224, 1, 0x5a
 adaptorWithPointerType:
   .zero 640
+adaptorWithoutSymbol:
+  .zero 416
+  .fill 224, 1, 0x5a
   .popsection
 )");
 extern "C" {
-extern char adaptorOfVersion1[], adaptorWithPointerType[];
+extern char adaptorOfVersion1[], adaptorWithPointerType[], adaptorWithoutSymbol[];
 }
 
 extern "C" {
@@ -102,18 +106,20 @@ TEST(FlagcxGpu, TheAdaptorIsReadAtEachUse) {
   EXPECT_EQ(FakeGpu::read(0, 4096), std::string(4096, 7));
 }
 
-// The first struct is 416 bytes long: getLastError and getPointerType, which registering would call, are none of it.
+// Both structs are 416 bytes long: getLastError and getPointerType, which registering would call, are none of it.
 TEST(FlagcxGpu, NothingIsReadBehindTheEndOfAnOlderStruct) {
   FakeGpu::reset();
   fill(full);
-  memcpy(adaptorOfVersion1, full.bytes, 416);
-  deviceAdaptor = adaptorOfVersion1;
   setenv("FLAGCX_P2P_FABRIC", "software", 1);
   const Engine engine = createEngine();
-  FlagcxP2pMr region = 0;
-  const Buffer host(engine, 4096, 7);
-  ASSERT_EQ(flagcxP2pEngineReg(engine.get(), FakeGpu::address(), 4096, region), 0) << flagcxP2pEngineLastError();
-  flagcxP2pEngineMrDestroy(engine.get(), region);
+  for (char *adaptor : {adaptorOfVersion1, adaptorWithoutSymbol}) {
+    memcpy(adaptor, full.bytes, 416);
+    deviceAdaptor = adaptor;
+    FlagcxP2pMr region = 0;
+    const Buffer host(engine, 4096, 7);
+    ASSERT_EQ(flagcxP2pEngineReg(engine.get(), FakeGpu::address(), 4096, region), 0) << flagcxP2pEngineLastError();
+    flagcxP2pEngineMrDestroy(engine.get(), region);
+  }
 }
 
 int pointerType(const void *pointer, int *type) {
