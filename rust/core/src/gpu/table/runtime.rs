@@ -206,7 +206,10 @@ impl GpuRuntime for TableRuntime {
         let operation = "export memory to other processes";
         let _entered = self.on_gpu_of(address)?;
         match probe(&self.table(), address)? {
-            IpcProbe::Handle(handle) => Ok(IpcExport { handle, base: None }),
+            // The handle is of the whole allocation. Without a driver that knows it, the range is taken to begin there.
+            IpcProbe::Handle(handle) => {
+                Ok(IpcExport { handle, base: self.allocation(address).ok().map(|(start, _)| start) })
+            }
             IpcProbe::Refused => Err(GpuError::NoMemory { runtime: NAME, operation, address }),
             IpcProbe::NoHandles => Err(unsupported(operation)),
         }

@@ -12,6 +12,8 @@ mod adaptors;
 
 const FAILED: c_int = 3;
 const RUNNING: c_int = 7;
+/// Bytes of each allocation of the GPU's memory.
+const ALLOCATION: u64 = 2048;
 
 /// What of the table alone is played, by the thread of a test.
 struct Played {
@@ -127,9 +129,11 @@ unsafe extern "C" fn handle_get(handle: *mut c_void, address: *mut c_void) -> c_
     if !inside {
         return FAILED;
     }
+    // As `cudaIpcGetMemHandle`: of the allocation, not of the address in it.
+    let start = address as u64 - (address as u64 - GPU) % ALLOCATION;
     // SAFETY: the object has at least eight bytes.
     result("handle_get", |_| unsafe {
-        handle.cast::<u64>().write(address as u64 ^ 0xFFFF);
+        handle.cast::<u64>().write(start ^ 0xFFFF);
         0
     })
 }
@@ -380,8 +384,8 @@ fn a_stream_carries_its_device_into_every_call() {
 fn ipc_handles_travel_as_bytes() {
     let runtime = over(full());
     let export = runtime.ipc_export(GPU + 64).unwrap();
-    assert_eq!(runtime.ipc_open(&export.handle), Ok(GPU + 64));
-    runtime.ipc_close(GPU + 64).unwrap();
+    assert_eq!(runtime.ipc_open(&export.handle), Ok(GPU), "the allocation, not the address in it");
+    runtime.ipc_close(GPU).unwrap();
     assert!(runtime.ipc_export(64).is_err(), "host memory");
     played(|played| played.handle_bytes = 65);
     assert!(matches!(runtime.ipc_export(GPU), Err(GpuError::Malformed { .. })));

@@ -72,6 +72,14 @@ fn memory_without_a_handle_is_the_gpus_if_the_driver_says_so() {
     assert_eq!(runtime.check_range(KNOWN, 4096), Err(RANGE));
 }
 
+/// Opened, a handle gives the start of the allocation: the peer adds the offset of the range in it.
+#[test]
+fn a_handle_names_the_allocation_and_the_driver_says_where_it_begins() {
+    let runtime: Arc<dyn GpuRuntime> = Arc::new(over_driver(full()));
+    let share = Share::new(&runtime, KNOWN + 64, 8).unwrap();
+    assert_eq!((share.base, runtime.ipc_open(&share.handle)), (KNOWN, Ok(KNOWN)));
+}
+
 #[test]
 fn a_dma_buf_is_the_tables_with_the_gpu_of_the_memory_current() {
     let page = rustix::param::page_size() as u64;
@@ -197,6 +205,9 @@ impl GpuRuntime for Driver {
     }
     fn ipc_close(&self, _: u64) -> Result<(), GpuError> {
         none()
+    }
+    fn allocation(&self, address: u64) -> Result<(u64, u64), GpuError> {
+        if address >= KNOWN { Ok((KNOWN, ALLOCATION)) } else { none() }
     }
     fn dma_buf(&self, _: u64, _: u64) -> Result<DmaBufExport, GpuError> {
         let fd = std::fs::File::open("/dev/null").unwrap().into();
