@@ -23,7 +23,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use cuda::cuda;
 use flagcx_p2p::internals::connection::Connection;
 use flagcx_p2p::internals::engine::{Engine, EngineOptions, RegisterOptions};
-use flagcx_p2p::internals::fabric::{DeviceList, DmaBuf, FabricChoice, FabricOptions, Opcode};
+use flagcx_p2p::internals::fabric::{Access, DeviceList, DmaBuf, FabricChoice, FabricOptions, Opcode};
 use flagcx_p2p::internals::gpu::{self, CudaRuntime};
 use flagcx_p2p::internals::memory::RegionId;
 use flagcx_p2p::internals::transfer::{Iov, Outcome, RemoteRange};
@@ -225,7 +225,7 @@ fn a_dma_buf_with_a_wrong_offset_is_refused() {
 }
 
 /// WRITEs to memory that is registered before and after the peer connects, of one piece, of several, and over several lanes.
-fn written_and_seen(flush: &str) -> [bool; 4] {
+fn written_and_seen(flush: &str) -> [bool; 5] {
     let nic = [("late_writes", 1)];
     let settings = [("FLAGCX_GDR_WRITE_REQUIRES_FLUSH", flush), ("FLAGCX_P2P_QPS_PER_CONN", "4")];
     let bench = Bench::new(&nic, &settings);
@@ -235,6 +235,10 @@ fn written_and_seen(flush: &str) -> [bool; 4] {
     let late = bench.register(memory.address + (2 << 20), 2 << 20).unwrap();
     let unannounced = RegisterOptions { announced: false, ..RegisterOptions::default() };
     let hidden = bench.register_with(memory.address + (4 << 20), 4096, unannounced).unwrap();
+    // The flush is a READ, which peers may not do otherwise.
+    let access = Access { remote_read: false, ..Access::FULL };
+    let write_only = RegisterOptions { access, ..RegisterOptions::default() };
+    let written = bench.register_with(memory.address + (5 << 20), 4096, write_only).unwrap();
     let range = |region, offset: usize, size: usize| {
         (0, bench.server.describe(region, memory.address + offset as u64, size as u64).unwrap())
     };
@@ -255,12 +259,13 @@ fn written_and_seen(flush: &str) -> [bool; 4] {
         seen(&[range(early, 4096, 9000), range(late, 2 << 20, 70_000), range(early, 100_000, 1)], 2),
         seen(&[range(early, 0, 2 << 20)], 3),
         seen(&[range(hidden, 4 << 20, 4096)], 4),
+        seen(&[range(written, 5 << 20, 4096)], 5),
     ]
 }
 
 #[test]
 fn what_is_written_is_seen_when_the_transfer_is_done_if_it_is_flushed() {
-    assert_eq!(written_and_seen("1"), [true; 4]);
-    assert_eq!(written_and_seen("0"), [false; 4], "the played GPU needs the flush");
-    assert_eq!(written_and_seen("-1"), [false; 4], "a GPU of compute capability 9 needs none");
+    assert_eq!(written_and_seen("1"), [true; 5]);
+    assert_eq!(written_and_seen("0"), [false; 5], "the played GPU needs the flush");
+    assert_eq!(written_and_seen("-1"), [false; 5], "a GPU of compute capability 9 needs none");
 }

@@ -14,7 +14,8 @@ use crate::transfer::RemoteRange;
 pub struct RegisterOptions {
     /// What kind of memory it is, as far as the caller knows.
     pub kind: MemoryKind,
-    /// What it may be used for. Of memory that is mapped for reading only, the rights to write are left out.
+    /// What it may be used for. Of memory that is mapped for reading only, the rights to write are left out;
+    /// GPU memory that peers flush when they write is registered for their READs as well, because that is how they flush.
     pub access: Access,
     /// Whether peers are told of it. They need a descriptor otherwise: [`Engine::describe`].
     pub announced: bool,

@@ -97,21 +97,24 @@ impl Registration {
         let backing = look.backing;
         let range =
             MemoryRange { address, length, access, dma_buf, file, cpu_address: None, backing, announced };
+        let by_nic_on_gpu = kind == MemoryKind::Gpu && registers_gpu_memory;
+        let flush = by_nic_on_gpu && access.remote_write && flush.of_gpu_memory(address);
+        // The peer's READ of the byte that flushes needs the right to it.
+        let access = Access { remote_read: access.remote_read || flush, ..access };
+        let of_device = MemoryRange { access, ..range };
         let registered = match (kind, declared) {
             // No CPU may touch it: only the GPU runtime moves it.
             (MemoryKind::Gpu, _) if !registers_gpu_memory => {
                 Ok(Segments::of_one(Segment::new(address, length, Arc::new(UnreachableMemory))))
             }
-            (_, MemoryKind::Host) => pieces::register(device, &range),
-            _ if !registers_gpu_memory || dma_buf.is_some() => pieces::register(device, &range),
-            _ => register_for_nic(device, &range, kind == MemoryKind::Gpu),
+            (_, MemoryKind::Host) => pieces::register(device, &of_device),
+            _ if !registers_gpu_memory || dma_buf.is_some() => pieces::register(device, &of_device),
+            _ => register_for_nic(device, &of_device, kind == MemoryKind::Gpu),
         };
         let segments = registered.map_err(|error| look.explain(error))?;
-        let by_nic_on_gpu = kind == MemoryKind::Gpu && registers_gpu_memory;
         if by_nic_on_gpu {
             synchronise_copies(address, length);
         }
-        let flush = by_nic_on_gpu && access.remote_write && flush.of_gpu_memory(address);
         // Memory that is not anonymous may be gone when the CPU comes to copy a payload out of it.
         let readable = kind == MemoryKind::Host
             && look.backing == Backing::Anonymous
