@@ -18,6 +18,7 @@ mod cuda;
 mod nullverbs;
 mod support;
 
+use std::os::unix::fs::FileExt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use cuda::cuda;
@@ -25,7 +26,7 @@ use flagcx_p2p::internals::connection::Connection;
 use flagcx_p2p::internals::engine::{Engine, EngineOptions, RegisterOptions};
 use flagcx_p2p::internals::fabric::{Access, DeviceList, DmaBuf, FabricChoice, FabricOptions, Opcode};
 use flagcx_p2p::internals::gpu::{self, CudaRuntime};
-use flagcx_p2p::internals::memory::RegionId;
+use flagcx_p2p::internals::memory::{MemoryKind, RegionId};
 use flagcx_p2p::internals::transfer::{Iov, Outcome, RemoteRange};
 use nullverbs::Standin;
 use support::{outcome, pattern};
@@ -268,4 +269,28 @@ fn what_is_written_is_seen_when_the_transfer_is_done_if_it_is_flushed() {
     assert_eq!(written_and_seen("1"), [true; 5]);
     assert_eq!(written_and_seen("0"), [false; 5], "the played GPU needs the flush");
     assert_eq!(written_and_seen("-1"), [false; 5], "a GPU of compute capability 9 needs none");
+}
+
+/// A dma-buf of a device without a runtime in this process: whether it needs the flush is not known, so it is flushed.
+#[test]
+fn memory_of_an_unknown_device_is_flushed() {
+    let bench = Bench::new(&[("late_writes", 1)], &[]);
+    let (file, address) = (tempfile::tempfile().unwrap(), 0x6000_0000_0000_u64);
+    file.set_len(2 * PAGE as u64).unwrap();
+    let dma_buf = Some(DmaBuf { fd: std::os::fd::AsRawFd::as_raw_fd(&file), offset: 0 });
+    let options = RegisterOptions { dma_buf, ..RegisterOptions::default() };
+    bench.register_with(address, PAGE, options).unwrap();
+    let declared = RegisterOptions { kind: MemoryKind::Host, ..options };
+    let of_host = bench.register_with(address + PAGE as u64, PAGE, declared).unwrap();
+    let (here, _there) = bench.connect();
+    let sent = pattern(7, PAGE);
+    bench.write(&here, &sent, &[(0, here.describe_remote(address, PAGE as u32).unwrap())]);
+    let mut seen = vec![0; PAGE];
+    file.read_exact_at(&mut seen, 0).unwrap();
+    assert!(seen == sent, "flushed");
+    let (sent, start) = (pattern(8, PAGE), address + PAGE as u64);
+    let remote = bench.server.describe(of_host, start, PAGE as u64).unwrap();
+    bench.write(&here, &sent, &[(0, remote)]);
+    file.read_exact_at(&mut seen, 0).unwrap();
+    assert!(seen != sent, "what the caller declares to be host memory is not");
 }

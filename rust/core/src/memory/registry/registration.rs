@@ -98,7 +98,10 @@ impl Registration {
         let range =
             MemoryRange { address, length, access, dma_buf, file, cpu_address: None, backing, announced };
         let by_nic_on_gpu = kind == MemoryKind::Gpu && registers_gpu_memory;
-        let flush = by_nic_on_gpu && access.remote_write && flush.of_gpu_memory(address);
+        // A dma-buf may be of a device without a runtime in this process.
+        let may_need_flush =
+            by_nic_on_gpu || registers_gpu_memory && dma_buf.is_some() && declared != MemoryKind::Host;
+        let flush = may_need_flush && access.remote_write && flush.of_gpu_memory(address);
         // The peer's READ of the byte that flushes needs the right to it.
         let access = Access { remote_read: access.remote_read || flush, ..access };
         let of_device = MemoryRange { access, ..range };
