@@ -40,9 +40,12 @@ pub(crate) struct FlushLanding(Arc<Region>);
 impl FlushLanding {
     /// Registers a byte with `device`.
     pub(super) fn register(device: &dyn Device) -> Result<Self, FabricError> {
-        let page = Box::new(Page([const { AtomicU8::new(0) }; PAGE]));
+        // Room alone, which is no value that would be built on the stack first. A page of its own, so that nothing else of the
+        // process is pinned. Atomic: the device writes to it.
+        let room = Vec::<AtomicU8>::with_capacity(2 * PAGE);
+        let page = room.as_ptr().expose_provenance().next_multiple_of(PAGE);
         let range = MemoryRange {
-            address: std::ptr::from_ref::<Page>(&page).expose_provenance() as u64,
+            address: page as u64,
             length: 1,
             access: Access { local_write: true, ..NO_ACCESS },
             dma_buf: None,
@@ -51,7 +54,7 @@ impl FlushLanding {
             backing: Backing::Anonymous,
             announced: false,
         };
-        let memory = Arc::new(Registered { memory: device.register(&range)?, _page: page });
+        let memory = Arc::new(Registered { memory: device.register(&range)?, _room: room });
         Ok(Self(Region::imported(range.address, range.length, memory)))
     }
 
@@ -61,16 +64,12 @@ impl FlushLanding {
     }
 }
 
-/// A page of its own, so that nothing else of the process is pinned. Atomic: the device writes to it.
-#[derive(Debug)]
-#[repr(C, align(65536))]
-struct Page([AtomicU8; PAGE]);
-
-/// The registration, which ends before the page does: fields are dropped in their order.
+/// The registration, which ends before the room does: fields are dropped in their order.
 #[derive(Debug)]
 struct Registered {
     memory: Arc<dyn MemoryRegion>,
-    _page: Box<Page>,
+    /// Holds no value: only the device uses it.
+    _room: Vec<AtomicU8>,
 }
 
 impl MemoryRegion for Registered {
@@ -96,3 +95,19 @@ const NO_ACCESS: Access = Access {
     remote_atomic: false,
     relaxed_ordering: false,
 };
+
+#[cfg(all(test, not(flagcx_p2p_loom)))]
+mod tests {
+    use super::*;
+    use crate::memory::limited_device::LimitedDevice;
+
+    /// The caller is a thread of the program, which may have asked for a small stack.
+    #[test]
+    fn a_landing_needs_little_of_the_stack() {
+        let device = LimitedDevice::new(u64::MAX);
+        let register = move || FlushLanding::register(&device).map(|landing| landing.0.address);
+        let thread = std::thread::Builder::new().stack_size(PAGE).spawn(register).unwrap();
+        let address = thread.join().unwrap().unwrap();
+        assert!(address != 0 && address.is_multiple_of(PAGE as u64), "{address:#x}");
+    }
+}
