@@ -56,6 +56,12 @@ pub trait GpuRuntime: Send + Sync + Debug {
     /// or not it can be opened by other processes. Needs no current GPU, and makes none.
     fn pointer_kind(&self, address: u64) -> Result<PointerKind, GpuError>;
 
+    /// Whether the memory at `address` is managed: the CPU reaches it, and no NIC reaches it on the GPU. False where the runtime
+    /// cannot say.
+    fn is_managed(&self, _address: u64) -> bool {
+        false
+    }
+
     /// Number of GPUs.
     fn gpu_count(&self) -> Result<u32, GpuError>;
 

@@ -158,12 +158,16 @@ impl GpuRuntime for CudaRuntime {
             None | Some(0 | MEMORY_TYPE_HOST) => return Ok(PointerKind::Host),
             Some(_) => {}
         }
-        // The CPU reaches managed memory, and no NIC reaches it on the GPU.
-        if self.attribute(ATTRIBUTE_IS_MANAGED, address)?.is_some_and(|managed| managed & 0xFF != 0) {
+        if self.is_managed(address) {
             return Ok(PointerKind::Host);
         }
         let ordinal = self.attribute(ATTRIBUTE_DEVICE_ORDINAL, address)?;
         Ok(PointerKind::Gpu(ordinal.map(|ordinal| ordinal as i32)))
+    }
+
+    fn is_managed(&self, address: u64) -> bool {
+        let managed = self.attribute(ATTRIBUTE_IS_MANAGED, address);
+        managed.ok().flatten().is_some_and(|managed| managed & 0xFF != 0)
     }
 
     fn gpu_count(&self) -> Result<u32, GpuError> {

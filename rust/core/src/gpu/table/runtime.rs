@@ -118,6 +118,10 @@ impl GpuRuntime for TableRuntime {
         if told == Some(POINTER_IS_HOST) {
             return Ok(PointerKind::Host);
         }
+        // FlagCX's adaptor of CUDA says of managed memory, too, that it is a GPU's.
+        if told.is_some() && (self.driver)(Look::Now).is_some_and(|driver| driver.is_managed(address)) {
+            return Ok(PointerKind::Host);
+        }
         let known = self.driver_of(address).map(|(_, gpu)| PointerKind::Gpu(gpu));
         if let Some(kind) = known.or_else(|| told.map(|_| PointerKind::Gpu(None))) {
             return Ok(kind);

@@ -7,6 +7,7 @@ use super::*;
 
 /// The driver below the table knows the second half of the GPU's memory, as that of GPU 1.
 const KNOWN: u64 = GPU + 2048;
+const MANAGED: u64 = GPU + 1024;
 const RANGE: GpuError = GpuError::Range { address: KNOWN, length: 4096, problem: "played", at: 1 };
 
 /// An adaptor of which the IPC part is not written, as those of HIP, MUSA, CANN and MLU.
@@ -57,6 +58,14 @@ fn the_tables_own_answer_comes_before_handles() {
         over(GpuTable { get_pointer_type: Some(pointer_type), ..full() }).pointer_kind(GPU),
         Ok(PointerKind::Gpu(None))
     );
+}
+
+/// FlagCX's adaptor of CUDA says of managed memory that it is a GPU's.
+#[test]
+fn managed_memory_is_the_hosts_if_the_driver_says_so() {
+    let runtime = over_driver(GpuTable { get_pointer_type: Some(pointer_type), ..full() });
+    assert_eq!(runtime.pointer_kind(MANAGED), Ok(PointerKind::Host));
+    assert_eq!(runtime.pointer_kind(GPU), Ok(PointerKind::Gpu(None)), "memory that the driver does not know");
 }
 
 /// As memory of `cuMemMap` and of pools: GPU memory without a handle.
@@ -172,6 +181,9 @@ impl GpuRuntime for Driver {
     }
     fn pointer_kind(&self, address: u64) -> Result<PointerKind, GpuError> {
         Ok(if address >= KNOWN { PointerKind::Gpu(self.gpu_of(address)) } else { PointerKind::Host })
+    }
+    fn is_managed(&self, address: u64) -> bool {
+        address == MANAGED
     }
     fn gpu_count(&self) -> Result<u32, GpuError> {
         none()
