@@ -18,6 +18,12 @@ pub struct Share {
 }
 
 impl Share {
+    /// Of no memory.
+    #[cfg(all(test, not(flagcx_p2p_loom)))]
+    pub(crate) fn played(handle: [u8; IPC_HANDLE_BYTES]) -> Self {
+        Self { handle, base: 0, _offer: None }
+    }
+
     /// Shares the memory at `address`. Legacy handles come first, because every process of FlagCX understands them.
     pub fn new(runtime: &Arc<dyn GpuRuntime>, address: u64, length: u64) -> Result<Self, GpuError> {
         let refused = match runtime.ipc_export(address) {
@@ -52,6 +58,10 @@ impl OpenedShare {
     pub fn open(runtime: &Arc<dyn GpuRuntime>, handle: &[u8; IPC_HANDLE_BYTES]) -> Result<Self, GpuError> {
         let runtime = Arc::clone(runtime);
         let Some(reference) = FileReference::decode(handle) else {
+            if FileReference::is_in(handle) {
+                let reason = "its IPC information is malformed: ask its owner for it again".to_owned();
+                return Err(GpuError::NotShared { reason });
+            }
             let address = runtime.ipc_open(handle)?;
             return Ok(Self { address, length: None, owner: None, mapping: None, runtime });
         };
@@ -107,4 +117,21 @@ fn first_that_can<T>(
 /// What a runtime without files answers.
 pub(super) fn no_files<T>(runtime: &'static str) -> Result<T, GpuError> {
     Err(GpuError::Unsupported { runtime, operation: "share memory by file descriptors" })
+}
+
+#[cfg(all(test, not(flagcx_p2p_loom)))]
+mod tests {
+    use super::super::PlayedRuntime;
+    use super::*;
+
+    #[test]
+    fn a_malformed_reference_is_never_given_to_the_runtime() {
+        let played = Arc::new(PlayedRuntime::default());
+        let runtime = Arc::clone(&played) as Arc<dyn GpuRuntime>;
+        let mut handle = [0; IPC_HANDLE_BYTES];
+        handle[..16].copy_from_slice(b"flagcx-p2p\0files");
+        let error = OpenedShare::open(&runtime, &handle).unwrap_err();
+        assert!(matches!(error, GpuError::NotShared { .. }), "{error}");
+        assert_eq!(played.opens(), 0);
+    }
 }
