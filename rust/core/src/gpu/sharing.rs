@@ -5,6 +5,7 @@ use std::sync::Arc;
 use super::installed::cuda;
 use super::memory_files::{FileReference, Offer, Owner, take};
 use super::{GpuError, GpuRuntime, IPC_HANDLE_BYTES};
+use crate::process::ProcessIdentity;
 
 /// A range of GPU memory that other processes may open until this is dropped.
 #[derive(Debug)]
@@ -54,8 +55,12 @@ pub struct OpenedShare {
 }
 
 impl OpenedShare {
-    /// Opens what a handle names, for the current GPU.
-    pub fn open(runtime: &Arc<dyn GpuRuntime>, handle: &[u8; IPC_HANDLE_BYTES]) -> Result<Self, GpuError> {
+    /// Opens what a handle names, for the current GPU. Files are taken of `peer` only, if it is known.
+    pub fn open(
+        runtime: &Arc<dyn GpuRuntime>,
+        handle: &[u8; IPC_HANDLE_BYTES],
+        peer: Option<ProcessIdentity>,
+    ) -> Result<Self, GpuError> {
         let runtime = Arc::clone(runtime);
         let Some(reference) = FileReference::decode(handle) else {
             if FileReference::is_in(handle) {
@@ -65,7 +70,7 @@ impl OpenedShare {
             let address = runtime.ipc_open(handle)?;
             return Ok(Self { address, length: None, owner: None, mapping: None, runtime });
         };
-        let (owner, files) = take(&reference)?;
+        let (owner, files) = take(&reference, peer)?;
         let mapping = first_that_can(&runtime, |runtime| runtime.map_files(&files))?;
         let (address, length) = (mapping.address(), files.length());
         Ok(Self { address, length, owner: Some(Arc::new(owner)), mapping: Some(mapping), runtime })
@@ -130,7 +135,7 @@ mod tests {
         let runtime = Arc::clone(&played) as Arc<dyn GpuRuntime>;
         let mut handle = [0; IPC_HANDLE_BYTES];
         handle[..16].copy_from_slice(b"flagcx-p2p\0files");
-        let error = OpenedShare::open(&runtime, &handle).unwrap_err();
+        let error = OpenedShare::open(&runtime, &handle, None).unwrap_err();
         assert!(matches!(error, GpuError::NotShared { .. }), "{error}");
         assert_eq!(played.opens(), 0);
     }

@@ -3,12 +3,12 @@
 use std::io;
 use std::os::fd::{AsRawFd, OwnedFd};
 
-use rustix::fs::{MemfdFlags, memfd_create};
+use rustix::fs::{MemfdFlags, fcntl_add_seals, memfd_create};
 use rustix::io::{pwrite, retry_on_intr};
 use rustix::process::getpid;
 
 use super::super::{GpuError, IPC_HANDLE_BYTES};
-use super::{FileReference, MemoryFiles, Token};
+use super::{FileReference, MemoryFiles, Token, list};
 use crate::auth::random;
 use crate::process::ProcessIdentity;
 
@@ -60,12 +60,6 @@ fn failed(reason: &str) -> GpuError {
 }
 
 fn write_list(token: &Token, files: &MemoryFiles) -> io::Result<OwnedFd> {
-    let flags = MemfdFlags::CLOEXEC;
-    let list = match retry_on_intr(|| memfd_create(NAME, flags | MemfdFlags::NOEXEC_SEAL)) {
-        // A kernel before 6.3.
-        Err(rustix::io::Errno::INVAL) => retry_on_intr(|| memfd_create(NAME, flags))?,
-        made => made?,
-    };
     let mut bytes = token.to_vec();
     bytes.extend(u32::try_from(files.files.len()).unwrap_or(u32::MAX).to_ne_bytes());
     bytes.extend(u32::from(files.pool_pointer.is_some()).to_ne_bytes());
@@ -75,10 +69,23 @@ fn write_list(token: &Token, files: &MemoryFiles) -> io::Result<OwnedFd> {
         bytes.extend(file.length.to_ne_bytes());
     }
     bytes.extend(files.pool_pointer.into_iter().flatten());
-    match retry_on_intr(|| pwrite(&list, &bytes, 0))? {
-        written if written == bytes.len() => Ok(list),
-        written => Err(io::Error::other(format!("{written} of {} bytes written", bytes.len()))),
+    memfd(&bytes)
+}
+
+/// The file of a list: it keeps its size, and its token can be erased.
+pub(super) fn memfd(bytes: &[u8]) -> io::Result<OwnedFd> {
+    let flags = MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING;
+    let list = match retry_on_intr(|| memfd_create(NAME, flags | MemfdFlags::NOEXEC_SEAL)) {
+        // A kernel before 6.3.
+        Err(rustix::io::Errno::INVAL) => retry_on_intr(|| memfd_create(NAME, flags))?,
+        made => made?,
+    };
+    let written = retry_on_intr(|| pwrite(&list, bytes, 0))?;
+    if written != bytes.len() {
+        return Err(io::Error::other(format!("{written} of {} bytes written", bytes.len())));
     }
+    retry_on_intr(|| fcntl_add_seals(&list, list::seals()))?;
+    Ok(list)
 }
 
 /// As `/proc/PID/fd` shows it.
@@ -109,6 +116,15 @@ mod tests {
         let (token, after) = token_after(|_| {});
         assert_eq!(after, Token::default());
         assert_ne!(token, after);
+    }
+
+    #[test]
+    fn a_list_keeps_its_size_and_its_seals() {
+        token_after(|offer| {
+            assert_eq!(rustix::fs::ftruncate(&offer.list, 0), Err(rustix::io::Errno::PERM));
+            let more = fcntl_add_seals(&offer.list, rustix::fs::SealFlags::WRITE);
+            assert_eq!(more, Err(rustix::io::Errno::PERM), "the token must stay erasable");
+        });
     }
 
     #[test]
