@@ -24,11 +24,16 @@ impl Sharing {
         Self(Mutex::new(State::NotAsked))
     }
 
-    /// What is shared, made by `make` at the first call. `None` if that has failed, then or earlier.
+    /// What is shared, made by `make` unless it is there. `None` if that fails now, or has failed for good.
     pub(crate) fn get_or_make(&self, make: impl FnOnce() -> Result<Share, GpuError>) -> Option<Arc<Share>> {
         let mut state = lock(&self.0);
         if matches!(*state, State::NotAsked) {
-            *state = make().map_or(State::Refused, |share| State::Shared(Arc::new(share)));
+            *state = match make() {
+                Ok(share) => State::Shared(Arc::new(share)),
+                Err(GpuError::Unsupported { .. } | GpuError::NotShared { .. }) => State::Refused,
+                // It may pass: no descriptors left, no memory.
+                Err(_) => State::NotAsked,
+            };
         }
         match &*state {
             State::Shared(share) => Some(Arc::clone(share)),
@@ -39,5 +44,36 @@ impl Sharing {
     /// No process opens the memory any more. What is open stays so.
     pub(super) fn end(&self) {
         *lock(&self.0) = State::Ended;
+    }
+}
+
+#[cfg(all(test, not(flagcx_p2p_loom)))]
+mod tests {
+    use super::*;
+
+    fn share() -> Share {
+        Share::played([1; 64])
+    }
+
+    #[test]
+    fn a_failure_that_may_pass_is_not_kept() {
+        let sharing = Sharing::new();
+        let (runtime, operation) = ("played", "share memory");
+        let failed = GpuError::Call { runtime, operation, code: 24, text: String::new() };
+        assert!(sharing.get_or_make(|| Err(failed)).is_none());
+        assert!(sharing.get_or_make(|| Ok(share())).is_some());
+    }
+
+    #[test]
+    fn memory_without_a_way_to_be_shared_is_asked_once() {
+        let (runtime, operation) = ("played", "share memory");
+        for refusal in [
+            GpuError::Unsupported { runtime, operation },
+            GpuError::NotShared { reason: "of no file".to_owned() },
+        ] {
+            let sharing = Sharing::new();
+            assert!(sharing.get_or_make(|| Err(refusal)).is_none());
+            assert!(sharing.get_or_make(|| panic!("asked again")).is_none());
+        }
     }
 }

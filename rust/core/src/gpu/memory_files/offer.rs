@@ -28,7 +28,7 @@ impl Offer {
             return Err(failed("the process cannot be told from others: mount /proc"));
         }
         let token: Token = random().map_err(|error| failed(&error.to_string()))?;
-        let list = write_list(&token, &files).map_err(|error| failed(&format!("its list: {error}")))?;
+        let list = write_list(&token, &files).map_err(|error| not_now(&error))?;
         let number = u32::try_from(list.as_raw_fd()).unwrap_or(u32::MAX);
         Ok(Self { reference: FileReference { owner, list: number, token }, list, files: Some(files) })
     }
@@ -57,6 +57,16 @@ impl Drop for Offer {
 
 fn failed(reason: &str) -> GpuError {
     GpuError::NotShared { reason: format!("no file descriptors can be offered for it: {reason}") }
+}
+
+/// As when there are no descriptors left: it may be tried again.
+fn not_now(error: &io::Error) -> GpuError {
+    GpuError::Call {
+        runtime: "Linux",
+        operation: "writing a list of its file descriptors",
+        code: error.raw_os_error().unwrap_or(0),
+        text: format!(", {error}"),
+    }
 }
 
 fn write_list(token: &Token, files: &MemoryFiles) -> io::Result<OwnedFd> {
