@@ -3,7 +3,7 @@
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
-use rustix::fs::fcntl_get_seals;
+use rustix::fs::{fcntl_get_seals, fstat};
 use rustix::io::{Errno, pread, retry_on_intr};
 
 use super::super::GpuError;
@@ -19,7 +19,7 @@ pub struct Owner {
 }
 
 impl Owner {
-    /// Refuses memory that is its owner's no more: the process has ended, or has deregistered the range. Two system calls.
+    /// Refuses memory that is its owner's no more: the process has ended, runs another program, or has deregistered the range.
     pub fn check(&self) -> Result<(), GpuError> {
         if !self.process.is_alive() {
             return Err(self.refuse(ENDED));
@@ -29,7 +29,14 @@ impl Owner {
         if read != Ok(token.len()) || token != self.reference.token {
             return Err(self.refuse(DEREGISTERED));
         }
-        Ok(())
+        // Another program of the same process has not erased the token, but exec has closed the list.
+        match take_file(&self.process, self.reference.list) {
+            Ok(file) if is_list(&file) && is_same(&file, &self.list) => Ok(()),
+            Ok(_) => Err(self.refuse(DEREGISTERED)),
+            // That this process has no descriptor left says nothing of the owner.
+            Err(Errno::MFILE | Errno::NFILE) => Ok(()),
+            Err(error) => Err(self.refuse(&said(error))),
+        }
     }
 
     fn refuse(&self, reason: &str) -> GpuError {
@@ -68,6 +75,11 @@ pub(in crate::gpu) fn take(
 fn take_file(process: &PeerProcess, number: u32) -> Result<OwnedFd, Errno> {
     let number = i32::try_from(number).map_err(|_| Errno::BADF)?;
     process.take_descriptor(number).map_err(|error| Errno::from_io_error(&error).unwrap_or(Errno::IO))
+}
+
+/// Whether both are the same file. Of lists only: other file systems may block.
+fn is_same(one: &OwnedFd, other: &OwnedFd) -> bool {
+    matches!((fstat(one), fstat(other)), (Ok(one), Ok(other)) if (one.st_dev, one.st_ino) == (other.st_dev, other.st_ino))
 }
 
 /// Whether a file is sealed as a list is: then it is in memory, and reading it does not block. Other files answer here without
@@ -138,6 +150,7 @@ fn said(error: Errno) -> String {
 #[cfg(test)]
 mod tests {
     use std::process::{Child, Command, Stdio};
+    use std::time::{Duration, Instant};
 
     use rustix::fs::{MemfdFlags, memfd_create};
     use rustix::io::pwrite;
@@ -189,6 +202,30 @@ mod tests {
     fn list_of_itself() -> Vec<u8> {
         let numbers = [1_u32, 0, 2, 0].into_iter().flat_map(u32::to_ne_bytes);
         [7; 16].into_iter().chain(numbers).chain(4096_u64.to_ne_bytes()).collect()
+    }
+
+    #[test]
+    fn what_the_owner_offered_is_refused_once_it_runs_another_program() {
+        let list = memfd(&list_of_itself()).unwrap();
+        let (mut child, reference) = process_with(list);
+        let (owner, files) = take(&reference, None).unwrap();
+        assert_eq!(files.length(), Some(4096));
+        owner.check().unwrap();
+        drop(child.stdin.take());
+        let start = Instant::now();
+        let error = loop {
+            match owner.check() {
+                Err(error) => break error.to_string(),
+                Ok(()) if start.elapsed() > Duration::from_secs(10) => break "it was not refused".to_owned(),
+                Ok(()) => std::thread::sleep(Duration::from_millis(1)),
+            }
+        };
+        let ran_on = child.try_wait().unwrap().is_none();
+        child.kill().unwrap();
+        child.wait().unwrap();
+        let ended = owner.check().unwrap_err().to_string();
+        assert!(error.contains("deregistered"), "{error}");
+        assert!(ran_on && ended.contains("has ended"), "{ended}");
     }
 
     #[test]
