@@ -6,6 +6,7 @@ use std::time::Instant;
 use crate::fabric::{FabricError, MemoryRegion};
 use crate::gpu::{CurrentGpu, GpuError, GpuRuntime, IPC_HANDLE_BYTES, IpcInfo, OpenedShare, Owner};
 use crate::memory::{Hold, Region};
+use crate::process::ProcessIdentity;
 use crate::sync::{Mutex, lock};
 
 /// Allocations of one peer that are kept open. One more closes the one that was not used for the longest time.
@@ -13,7 +14,11 @@ const KEPT: usize = 16;
 
 /// What is open of one peer's memory, the allocation that was used last at the end.
 #[derive(Debug, Default)]
-pub(super) struct Imports(Mutex<State>);
+pub(super) struct Imports {
+    /// The process that the peer has announced; `None` if it is not known, or is this one.
+    peer: Option<ProcessIdentity>,
+    state: Mutex<State>,
+}
 
 #[derive(Debug, Default)]
 struct State {
@@ -58,6 +63,10 @@ pub(super) struct Opening {
 }
 
 impl Imports {
+    pub(super) fn of_peer(peer: Option<ProcessIdentity>) -> Self {
+        Self { peer, state: Mutex::default() }
+    }
+
     /// Opens the allocation that `info` names, unless it is open. Memory that its owner has deregistered, or of a process that
     /// has ended, is refused, also if it is open still.
     pub(super) fn open(
@@ -66,7 +75,7 @@ impl Imports {
         gpu: i32,
         info: &IpcInfo,
     ) -> Result<Opening, GpuError> {
-        let mut state = lock(&self.0);
+        let mut state = lock(&self.state);
         // Closed since the last transfer that used them.
         state.open.retain(|import| import.region.strong_count() > 0);
         let is_it = |import: &Import| {
@@ -80,7 +89,7 @@ impl Imports {
         let open = found.and_then(|import| Some((import.region.upgrade()?, import)));
         let (region, import) = match open {
             Some(open) => open,
-            None => Import::open(runtime, gpu, info, !state.closed)?,
+            None => self.import(runtime, gpu, info, !state.closed)?,
         };
         let (start, length, hold) = (region.address, import.length, region.hold());
         state.open.push(import);
@@ -98,31 +107,19 @@ impl Imports {
         Ok(Opening { start, length, hold })
     }
 
-    /// Keeps nothing open beyond the transfers that use it: the peer must not free memory that is open here.
-    pub(super) fn release(&self) {
-        lock(&self.0).open.iter_mut().for_each(|import| import.kept = None);
-    }
-
-    /// As [`Imports::release`], for what is opened later, too.
-    pub(super) fn close(&self) {
-        lock(&self.0).closed = true;
-        self.release();
-    }
-}
-
-impl Import {
-    fn open(
+    fn import(
+        &self,
         runtime: &Arc<dyn GpuRuntime>,
         gpu: i32,
         info: &IpcInfo,
         keep: bool,
-    ) -> Result<(Arc<Region>, Self), GpuError> {
+    ) -> Result<(Arc<Region>, Import), GpuError> {
         let _entered = CurrentGpu::ensure(&**runtime, gpu)?;
-        let memory = OpenedShare::open(runtime, &info.handle)?;
+        let memory = OpenedShare::open(runtime, &info.handle, self.peer)?;
         let (address, length, owner) = (memory.address(), memory.length(), memory.owner().cloned());
         let opened = Opened { runtime: Arc::clone(runtime), gpu, memory: Some(memory) };
         let region = Region::imported(address, length.unwrap_or(info.size).max(1), Arc::new(opened));
-        let import = Self {
+        let import = Import {
             handle: info.handle,
             gpu,
             runtime: Arc::clone(runtime),
@@ -132,6 +129,17 @@ impl Import {
             kept: keep.then(|| Arc::clone(&region)),
         };
         Ok((region, import))
+    }
+
+    /// Keeps nothing open beyond the transfers that use it: the peer must not free memory that is open here.
+    pub(super) fn release(&self) {
+        lock(&self.state).open.iter_mut().for_each(|import| import.kept = None);
+    }
+
+    /// As [`Imports::release`], for what is opened later, too.
+    pub(super) fn close(&self) {
+        lock(&self.state).closed = true;
+        self.release();
     }
 }
 

@@ -10,6 +10,7 @@ use crate::fabric::gpu::{CopyStreams, GpuWorkQueue};
 use crate::fabric::{FabricError, Opcode, WorkQueue};
 use crate::gpu::{CurrentGpu, GpuError, GpuRuntime};
 use crate::pool::{EndState, LaneCounts, LaneHealth, LaneSetup, LaneStatus, PoolError};
+use crate::process::ProcessIdentity;
 use crate::sync::{Mutex, lock};
 
 /// Copies that may be outstanding on one stream.
@@ -51,13 +52,12 @@ pub(super) enum NoLane {
     Pool(#[from] PoolError),
 }
 
-impl Default for GpuLanes {
-    fn default() -> Self {
-        Self { lanes: Mutex::new(Some(Vec::new())), imports: Imports::default(), counts: Arc::default() }
-    }
-}
-
 impl GpuLanes {
+    /// `peer`: see [`Imports::of_peer`].
+    pub(super) fn of_peer(peer: Option<ProcessIdentity>) -> Self {
+        Self { lanes: Mutex::new(Some(Vec::new())), imports: Imports::of_peer(peer), counts: Arc::default() }
+    }
+
     /// Memory of the peer that is open.
     pub(super) fn imports(&self) -> &Imports {
         &self.imports

@@ -57,6 +57,7 @@ use crate::memory::{Cursor, RemoteRegions, holds};
 use crate::notify::Sender;
 use crate::observe::{self, PathNames, SharedCounts};
 use crate::pool::{LaneHealth, PoolError};
+use crate::process::ProcessIdentity;
 use crate::sync::{AtomicBool, AtomicU32, AtomicU64, Mutex, Ordering};
 use crate::transfer::{RemoteRange, SlicePolicy, Spread, SubmitError};
 
@@ -152,6 +153,8 @@ pub struct Established {
     pub began: Instant,
     /// How its end is noticed.
     pub presence: Presence,
+    /// The other process that it has announced, if it has.
+    pub process: Option<ProcessIdentity>,
     /// The socket that stays open.
     pub channel: Channel,
     /// The way to send notifications.
@@ -196,6 +199,7 @@ impl Connection {
             leads,
             began,
             presence,
+            process,
             channel,
             notify,
             connected_host,
@@ -223,7 +227,7 @@ impl Connection {
             reach: Reach::new(peer.same_process, peer.local, paths, lanes_carry_gpu),
             gate: AtomicU32::new(if transfer_span::is_wanted() { TRACED } else { 0 }),
             remote: Arc::new(remote),
-            gpu: GpuLanes::default(),
+            gpu: GpuLanes::of_peer(process),
             sync_requests: Arc::new(SyncRequests::new(told.is_some())),
             peer,
             capabilities,

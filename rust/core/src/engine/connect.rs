@@ -15,6 +15,7 @@ use crate::events::Waiter;
 use crate::memory::{Cursor, RemoteRegions};
 use crate::notify::Sender;
 use crate::observe::report;
+use crate::process::ProcessIdentity;
 
 impl Engine {
     /// Makes a new connection to the control listener of a peer at `host`, a name or an address, and `port`.
@@ -137,6 +138,10 @@ impl Engine {
             leads: matches!(role, Role::Initiator { .. }),
             began,
             presence: Presence::of(&self.config, peer.features.as_ref()),
+            process: peer
+                .features
+                .map(|features| features.identity)
+                .filter(|process| *process != ProcessIdentity::default() && !process.is_own()),
             channel: Channel::new(peer.channel),
             notify,
             connected_host: Some(peer.connected_host),

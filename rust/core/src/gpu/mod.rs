@@ -24,6 +24,8 @@ use std::fmt::Debug;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
+use rustix::io::{FdFlags, fcntl_setfd};
+
 use crate::events::Notifier;
 
 pub use allocations::{GpuAllocation, allocations};
@@ -38,6 +40,16 @@ pub use memory_files::{FileReference, MemoryFile, MemoryFiles, Owner, POOL_POINT
 pub(crate) use played_runtime::{PlayedRuntime, PlayedStreams};
 pub use sharing::{MappedFiles, OpenedShare, Share};
 pub use table::{GpuTable, TableRuntime};
+
+/// What a driver has given, for no program that this process may start.
+fn closed_on_exec(file: OwnedFd) -> OwnedFd {
+    if let Err(error) = fcntl_setfd(&file, FdFlags::CLOEXEC) {
+        tracing::warn!(
+            "a descriptor of a GPU's driver stays open in programs that this process starts: {error}"
+        );
+    }
+    file
+}
 
 /// Bytes of an IPC handle, as it travels between processes.
 pub const IPC_HANDLE_BYTES: usize = 64;

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use super::installed::cuda;
 use super::memory_files::{FileReference, Offer, Owner, take};
 use super::{GpuError, GpuRuntime, IPC_HANDLE_BYTES};
+use crate::process::ProcessIdentity;
 
 /// A range of GPU memory that other processes may open until this is dropped.
 #[derive(Debug)]
@@ -18,6 +19,12 @@ pub struct Share {
 }
 
 impl Share {
+    /// Of no memory.
+    #[cfg(all(test, not(flagcx_p2p_loom)))]
+    pub(crate) fn played(handle: [u8; IPC_HANDLE_BYTES]) -> Self {
+        Self { handle, base: 0, _offer: None }
+    }
+
     /// Shares the memory at `address`. Legacy handles come first, because every process of FlagCX understands them.
     pub fn new(runtime: &Arc<dyn GpuRuntime>, address: u64, length: u64) -> Result<Self, GpuError> {
         let refused = match runtime.ipc_export(address) {
@@ -48,14 +55,22 @@ pub struct OpenedShare {
 }
 
 impl OpenedShare {
-    /// Opens what a handle names, for the current GPU.
-    pub fn open(runtime: &Arc<dyn GpuRuntime>, handle: &[u8; IPC_HANDLE_BYTES]) -> Result<Self, GpuError> {
+    /// Opens what a handle names, for the current GPU. Files are taken of `peer` only, if it is known.
+    pub fn open(
+        runtime: &Arc<dyn GpuRuntime>,
+        handle: &[u8; IPC_HANDLE_BYTES],
+        peer: Option<ProcessIdentity>,
+    ) -> Result<Self, GpuError> {
         let runtime = Arc::clone(runtime);
         let Some(reference) = FileReference::decode(handle) else {
+            if FileReference::is_in(handle) {
+                let reason = "its IPC information is malformed: ask its owner for it again".to_owned();
+                return Err(GpuError::NotShared { reason });
+            }
             let address = runtime.ipc_open(handle)?;
             return Ok(Self { address, length: None, owner: None, mapping: None, runtime });
         };
-        let (owner, files) = take(&reference)?;
+        let (owner, files) = take(&reference, peer)?;
         let mapping = first_that_can(&runtime, |runtime| runtime.map_files(&files))?;
         let (address, length) = (mapping.address(), files.length());
         Ok(Self { address, length, owner: Some(Arc::new(owner)), mapping: Some(mapping), runtime })
@@ -107,4 +122,21 @@ fn first_that_can<T>(
 /// What a runtime without files answers.
 pub(super) fn no_files<T>(runtime: &'static str) -> Result<T, GpuError> {
     Err(GpuError::Unsupported { runtime, operation: "share memory by file descriptors" })
+}
+
+#[cfg(all(test, not(flagcx_p2p_loom)))]
+mod tests {
+    use super::super::PlayedRuntime;
+    use super::*;
+
+    #[test]
+    fn a_malformed_reference_is_never_given_to_the_runtime() {
+        let played = Arc::new(PlayedRuntime::default());
+        let runtime = Arc::clone(&played) as Arc<dyn GpuRuntime>;
+        let mut handle = [0; IPC_HANDLE_BYTES];
+        handle[..16].copy_from_slice(b"flagcx-p2p\0files");
+        let error = OpenedShare::open(&runtime, &handle, None).unwrap_err();
+        assert!(matches!(error, GpuError::NotShared { .. }), "{error}");
+        assert_eq!(played.opens(), 0);
+    }
 }

@@ -156,10 +156,9 @@ impl Region {
         (!self.revoked.load(Ordering::SeqCst)).then_some(hold)
     }
 
-    /// Allows no new use.
+    /// Allows no new use. The caller ends [`Region::sharing`] too, once it has released its locks.
     pub(super) fn revoke(&self) {
         process_regions::remove(self);
-        self.sharing.end();
         self.revoked.store(true, Ordering::SeqCst);
     }
 
@@ -178,6 +177,7 @@ impl Region {
     /// Ends a registration that nothing was told of.
     pub(super) fn discard(&self) {
         self.revoke();
+        self.sharing.end();
         let now = Instant::now();
         // Of all of them, whatever becomes of one.
         let left = self.segments().filter(|segment| segment.revoke(now).is_err()).count();

@@ -221,7 +221,9 @@ impl Registry {
         if entry.owners > 0 {
             return Ok(None);
         }
-        Ok(self.take_out(&mut state, id))
+        let region = self.take_out(&mut state, id);
+        drop(state);
+        Ok(region.inspect(|region| region.sharing.end()))
     }
 
     fn take_out(&self, state: &mut MutexGuard<'_, State>, id: RegionId) -> Option<Arc<Region>> {
@@ -239,11 +241,13 @@ impl Registry {
     /// number. `Ok(None)`: no such id here.
     pub fn remove_sole(&self, id: RegionId) -> Result<Option<Arc<Region>>, usize> {
         let mut state = self.regions.lock();
-        match state.by_id.get(&id).map(|entry| entry.owners) {
-            None => Ok(None),
-            Some(1) => Ok(self.take_out(&mut state, id)),
-            Some(owners) => Err(owners - 1),
-        }
+        let region = match state.by_id.get(&id).map(|entry| entry.owners) {
+            None => None,
+            Some(1) => self.take_out(&mut state, id),
+            Some(owners) => return Err(owners - 1),
+        };
+        drop(state);
+        Ok(region.inspect(|region| region.sharing.end()))
     }
 
     /// The region of that id, if its next [`Registry::remove`] takes it out.
@@ -262,10 +266,11 @@ impl Registry {
             self.withdraw(entry);
         }
         self.changed(&state);
-        entries.into_iter().map(|entry| entry.region).collect()
+        drop(state);
+        entries.into_iter().map(|entry| entry.region).inspect(|region| region.sharing.end()).collect()
     }
 
-    /// No new use of it, here or by peers.
+    /// No new use of it, here or by peers; but for what other processes open, which the caller ends without the lock.
     fn withdraw(&self, entry: &Entry) {
         entry.region.revoke();
         process_counts().deregistered(entry.region.length);

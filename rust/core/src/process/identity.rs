@@ -24,6 +24,13 @@ impl ProcessIdentity {
         }
     }
 
+    /// The identity of a process that is alive.
+    #[cfg(test)]
+    pub(crate) fn of(pid: u32) -> Self {
+        let fingerprint = Pid::from_raw(pid.cast_signed()).and_then(fingerprint);
+        Self { pid, fingerprint: fingerprint.unwrap_or_default() }
+    }
+
     /// Whether it is the identity of this process.
     pub(crate) fn is_own(self) -> bool {
         self.pid().is_some() && self == Self::own()

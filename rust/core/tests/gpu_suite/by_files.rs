@@ -56,7 +56,9 @@ pub fn run(group: &mut Group) {
     group.check("a range beyond the owner's memory is refused", || bench.expect_beyond());
     group.check("a forged token, list or process is refused", || bench.expect_forgeries());
     group.check("what its owner deregisters is refused, open or not", || bench.expect_deregistered());
-    group.check("the owner's process has ended: its memory is refused", || bench.expect_death());
+    group.check("memory of a process that is not the peer, or that has ended, is refused", || {
+        bench.expect_death()
+    });
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -208,9 +210,9 @@ impl Bench {
         let record = self.owner.record(Place::Segments).expect("IPC information");
         let mut said = String::new();
         for (at, says) in [
-            (16, "cannot be seen from here"),
+            (16, "not the peer's process"),
             (20, "deregistered"),
-            (24, "cannot be seen from here"),
+            (24, "not the peer's process"),
             (32, "deregistered"),
             (47, "deregistered"),
         ] {
@@ -235,20 +237,21 @@ impl Bench {
         self.expect_refusal(&pool, "deregistered")
     }
 
-    /// Of another owner, over a connection that lives on: only the look at the process tells.
+    /// Of another owner: over the connection to the first one, and over one of its own.
     fn expect_death(&mut self) -> String {
         let mut owner = Owner::start();
         let record = owner.record(Place::Segments).expect("IPC information");
+        self.expect_refusal(&record, "not the peer's process");
+        self.here = keeps("connect", || self.engine.connect("127.0.0.1", owner.port, 0, false)).unwrap();
         let local = Registered::new(&self.engine, Kind::Gpu, 64);
         owner.fill(Place::Segments, 90);
         assert_eq!(self.carry(Opcode::Read, &local, &record, 0, 64), Ok(Outcome::Done));
         assert!(local.memory.read() == pattern(90, record.size as usize)[..64]);
         owner.child.kill().unwrap();
         owner.child.wait().unwrap();
-        let open = self.expect_refusal(&record, "has ended");
-        let unopened = Owner::start().record(Place::Pool).expect("IPC information");
-        self.expect_refusal(&unopened, "has ended");
-        open
+        let after = self.carry(Opcode::Write, &local, &record, 0, 64);
+        assert_ne!(after, Ok(Outcome::Done));
+        format!("{after:?}")
     }
 }
 

@@ -8,6 +8,7 @@ use std::ptr;
 use std::sync::Arc;
 
 use super::super::allocations::allocations;
+use super::super::closed_on_exec;
 use super::super::memory_files::MOST_FILES;
 use super::super::sharing::no_files;
 use super::super::{
@@ -141,7 +142,7 @@ fn owned(file: c_int, operation: &'static str) -> Result<OwnedFd, GpuError> {
         return Err(GpuError::Malformed { runtime: NAME, operation, answer: format!("descriptor {file}") });
     }
     // SAFETY: the driver has just made this descriptor for us, and nothing else knows it.
-    Ok(unsafe { OwnedFd::from_raw_fd(file) })
+    Ok(closed_on_exec(unsafe { OwnedFd::from_raw_fd(file) }))
 }
 
 /// The driver's handle of an allocation, which is kept until this is dropped.
@@ -299,5 +300,19 @@ impl Drop for PoolMemory {
         }
         // SAFETY: imported by this object, and not used again.
         warn(self.driver.check("cuMemPoolDestroy", unsafe { (pools.destroy)(self.pool) }));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::fd::IntoRawFd;
+
+    use super::*;
+
+    #[test]
+    fn no_program_that_the_process_starts_gets_a_file_of_the_driver() {
+        let inherited = rustix::io::dup(std::fs::File::open("/dev/null").unwrap()).unwrap();
+        let file = owned(inherited.into_raw_fd(), "cuMemExportToShareableHandle").unwrap();
+        assert_eq!(rustix::io::fcntl_getfd(&file), Ok(rustix::io::FdFlags::CLOEXEC));
     }
 }

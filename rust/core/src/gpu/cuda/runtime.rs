@@ -12,7 +12,7 @@ use once_cell::sync::OnceCell;
 use super::super::pages::Pages;
 use super::super::{
     CopyStream, DmaBufExport, GpuError, GpuRuntime, IPC_HANDLE_BYTES, IpcExport, MappedFiles, MemoryFiles,
-    PointerKind, SavedGpu,
+    PointerKind, SavedGpu, closed_on_exec,
 };
 use super::context::{Entered, restore};
 use super::stream::CudaStream;
@@ -280,7 +280,8 @@ impl GpuRuntime for CudaRuntime {
             return Err(GpuError::Malformed { runtime: NAME, operation, answer: format!("descriptor {fd}") });
         }
         // SAFETY: the driver has just made this descriptor for us, and nothing else knows it.
-        Ok(DmaBufExport { fd: unsafe { OwnedFd::from_raw_fd(fd) }, offset })
+        let fd = closed_on_exec(unsafe { OwnedFd::from_raw_fd(fd) });
+        Ok(DmaBufExport { fd, offset })
     }
 
     fn allocation(&self, address: u64) -> Result<(u64, u64), GpuError> {

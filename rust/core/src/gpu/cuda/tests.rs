@@ -196,7 +196,8 @@ unsafe extern "C" fn handle_for_range(
     on_its_gpu();
     assert_eq!(kind, 1);
     driver(|driver| driver.range = Some((address, bytes)));
-    let file = std::fs::File::open("/dev/null").unwrap();
+    // Without FD_CLOEXEC.
+    let file = rustix::io::dup(std::fs::File::open("/dev/null").unwrap()).unwrap();
     out(fd.cast::<c_int>(), std::os::fd::IntoRawFd::into_raw_fd(file))
 }
 
@@ -363,6 +364,7 @@ fn a_dma_buf_covers_whole_pages() {
     let page = rustix::param::page_size();
     let export = cuda.dma_buf(GPU + 100, 2 * page as u64).unwrap();
     assert_eq!(export.offset, 100);
+    assert_eq!(rustix::io::fcntl_getfd(&export.fd), Ok(FdFlags::CLOEXEC));
     assert_eq!(driver(|driver| driver.range), Some((GPU, 3 * page)));
     assert!(matches!(cuda.dma_buf(u64::MAX, u64::MAX), Err(GpuError::Malformed { .. })));
 }

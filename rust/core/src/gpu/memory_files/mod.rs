@@ -57,6 +57,13 @@ type Token = [u8; 16];
 /// The fields of the list, in the byte order of the host: the token, the number of files, 1 for a pool, and for each file its
 /// descriptor and its length; behind them the name of a pool's allocation.
 mod list {
+    use rustix::fs::SealFlags;
+
     pub(super) const HEADER: usize = 16 + 4 + 4;
     pub(super) const FILE: usize = 4 + 4 + 8;
+
+    /// Of the file of every list. It may be written to, for the token is erased.
+    pub(super) fn seals() -> SealFlags {
+        SealFlags::SHRINK | SealFlags::GROW | SealFlags::SEAL
+    }
 }

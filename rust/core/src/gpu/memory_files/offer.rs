@@ -3,12 +3,12 @@
 use std::io;
 use std::os::fd::{AsRawFd, OwnedFd};
 
-use rustix::fs::{MemfdFlags, memfd_create};
+use rustix::fs::{MemfdFlags, fcntl_add_seals, memfd_create};
 use rustix::io::{pwrite, retry_on_intr};
 use rustix::process::getpid;
 
 use super::super::{GpuError, IPC_HANDLE_BYTES};
-use super::{FileReference, MemoryFiles, Token};
+use super::{FileReference, MemoryFiles, Token, list};
 use crate::auth::random;
 use crate::process::ProcessIdentity;
 
@@ -28,7 +28,7 @@ impl Offer {
             return Err(failed("the process cannot be told from others: mount /proc"));
         }
         let token: Token = random().map_err(|error| failed(&error.to_string()))?;
-        let list = write_list(&token, &files).map_err(|error| failed(&format!("its list: {error}")))?;
+        let list = write_list(&token, &files).map_err(|error| not_now(&error))?;
         let number = u32::try_from(list.as_raw_fd()).unwrap_or(u32::MAX);
         Ok(Self { reference: FileReference { owner, list: number, token }, list, files: Some(files) })
     }
@@ -59,13 +59,17 @@ fn failed(reason: &str) -> GpuError {
     GpuError::NotShared { reason: format!("no file descriptors can be offered for it: {reason}") }
 }
 
+/// As when there are no descriptors left: it may be tried again.
+fn not_now(error: &io::Error) -> GpuError {
+    GpuError::Call {
+        runtime: "Linux",
+        operation: "writing a list of its file descriptors",
+        code: error.raw_os_error().unwrap_or(0),
+        text: format!(", {error}"),
+    }
+}
+
 fn write_list(token: &Token, files: &MemoryFiles) -> io::Result<OwnedFd> {
-    let flags = MemfdFlags::CLOEXEC;
-    let list = match retry_on_intr(|| memfd_create(NAME, flags | MemfdFlags::NOEXEC_SEAL)) {
-        // A kernel before 6.3.
-        Err(rustix::io::Errno::INVAL) => retry_on_intr(|| memfd_create(NAME, flags))?,
-        made => made?,
-    };
     let mut bytes = token.to_vec();
     bytes.extend(u32::try_from(files.files.len()).unwrap_or(u32::MAX).to_ne_bytes());
     bytes.extend(u32::from(files.pool_pointer.is_some()).to_ne_bytes());
@@ -75,10 +79,23 @@ fn write_list(token: &Token, files: &MemoryFiles) -> io::Result<OwnedFd> {
         bytes.extend(file.length.to_ne_bytes());
     }
     bytes.extend(files.pool_pointer.into_iter().flatten());
-    match retry_on_intr(|| pwrite(&list, &bytes, 0))? {
-        written if written == bytes.len() => Ok(list),
-        written => Err(io::Error::other(format!("{written} of {} bytes written", bytes.len()))),
+    memfd(&bytes)
+}
+
+/// The file of a list: it keeps its size, and its token can be erased.
+pub(super) fn memfd(bytes: &[u8]) -> io::Result<OwnedFd> {
+    let flags = MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING;
+    let list = match retry_on_intr(|| memfd_create(NAME, flags | MemfdFlags::NOEXEC_SEAL)) {
+        // A kernel before 6.3.
+        Err(rustix::io::Errno::INVAL) => retry_on_intr(|| memfd_create(NAME, flags))?,
+        made => made?,
+    };
+    let written = retry_on_intr(|| pwrite(&list, bytes, 0))?;
+    if written != bytes.len() {
+        return Err(io::Error::other(format!("{written} of {} bytes written", bytes.len())));
     }
+    retry_on_intr(|| fcntl_add_seals(&list, list::seals()))?;
+    Ok(list)
 }
 
 /// As `/proc/PID/fd` shows it.
@@ -109,6 +126,15 @@ mod tests {
         let (token, after) = token_after(|_| {});
         assert_eq!(after, Token::default());
         assert_ne!(token, after);
+    }
+
+    #[test]
+    fn a_list_keeps_its_size_and_its_seals() {
+        token_after(|offer| {
+            assert_eq!(rustix::fs::ftruncate(&offer.list, 0), Err(rustix::io::Errno::PERM));
+            let more = fcntl_add_seals(&offer.list, rustix::fs::SealFlags::WRITE);
+            assert_eq!(more, Err(rustix::io::Errno::PERM), "the token must stay erasable");
+        });
     }
 
     #[test]

@@ -34,13 +34,13 @@ impl FileReference {
         handle
     }
 
-    /// The reference in a handle, if it is one.
+    /// The reference in a handle, if it is one. Not with a token of zeros: it is what an offer has that has ended.
     pub(in crate::gpu) fn decode(handle: &[u8; IPC_HANDLE_BYTES]) -> Option<Self> {
         let (_, rest) = handle.split_first_chunk::<16>().filter(|(mark, _)| **mark == MARK)?;
         let (pid, rest) = rest.split_first_chunk()?;
         let (list, rest) = rest.split_first_chunk()?;
         let (fingerprint, rest) = rest.split_first_chunk()?;
-        let (token, _) = rest.split_first_chunk()?;
+        let (token, _) = rest.split_first_chunk().filter(|(token, _)| **token != Token::default())?;
         let owner =
             ProcessIdentity { pid: u32::from_ne_bytes(*pid), fingerprint: u64::from_ne_bytes(*fingerprint) };
         Some(Self { owner, list: u32::from_ne_bytes(*list), token: *token })
@@ -62,5 +62,12 @@ mod tests {
         other[15] ^= 1;
         assert!(!FileReference::is_in(&other));
         assert_eq!(FileReference::decode(&other), None);
+    }
+
+    #[test]
+    fn a_token_of_zeros_is_refused() {
+        let owner = ProcessIdentity { pid: 7, fingerprint: 1 };
+        let erased = FileReference { owner, list: 9, token: Token::default() };
+        assert_eq!(FileReference::decode(&erased.encode()), None, "it is what an ended offer has");
     }
 }

@@ -5,7 +5,7 @@ use std::ffi::{c_int, c_void};
 use std::os::fd::{FromRawFd, OwnedFd};
 
 use super::super::pages::Pages;
-use super::super::{DmaBufExport, GpuError};
+use super::super::{DmaBufExport, GpuError, closed_on_exec};
 use super::GpuTable;
 use super::runtime::{NAME, check, malformed, unsupported};
 
@@ -30,5 +30,6 @@ pub(super) fn export(table: &GpuTable, address: u64, length: u64) -> Result<DmaB
         return Err(malformed("getHandleForAddressRange", format_args!("descriptor {fd}")));
     }
     // SAFETY: the table has just made this descriptor for its caller, and nothing else knows it.
-    Ok(DmaBufExport { fd: unsafe { OwnedFd::from_raw_fd(fd) }, offset })
+    let fd = closed_on_exec(unsafe { OwnedFd::from_raw_fd(fd) });
+    Ok(DmaBufExport { fd, offset })
 }

@@ -189,7 +189,8 @@ unsafe extern "C" fn handle_for_range(
     assert_eq!(flags, 0);
     result("handle_for_range", |gpu| {
         played(|played| played.dma_range = Some((gpu.current, buffer as u64, size)));
-        let file = std::fs::File::open("/dev/null").unwrap();
+        // Without FD_CLOEXEC.
+        let file = rustix::io::dup(std::fs::File::open("/dev/null").unwrap()).unwrap();
         out(fd.cast::<c_int>(), std::os::fd::IntoRawFd::into_raw_fd(file))
     })
 }

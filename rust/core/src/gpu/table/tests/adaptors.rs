@@ -97,7 +97,8 @@ fn a_dma_buf_is_the_tables_with_the_gpu_of_the_memory_current() {
     assert_eq!(played(|played| played.dma_range.take()), Some((1, start, page as usize)));
     assert_eq!(gpu(|gpu| gpu.current), 0, "restored");
     // Of memory that the driver does not know: with the GPU that the caller has chosen.
-    runtime.dma_buf(GPU, 100).unwrap();
+    let export = runtime.dma_buf(GPU, 100).unwrap();
+    assert_eq!(rustix::io::fcntl_getfd(&export.fd), Ok(FdFlags::CLOEXEC));
     assert_eq!(played(|played| played.dma_range), Some((0, GPU, page as usize)));
 }
 
