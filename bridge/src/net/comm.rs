@@ -49,6 +49,7 @@ impl Comm {
             leads,
             began: peer.began,
             presence: Presence::Sockets,
+            process: None,
             channel: Channel::new(peer.stream),
             notify: None,
             connected_host: None,

@@ -90,8 +90,10 @@ pub fn build_one(
     if !holds_remote(&recent.remote, iov) || !policy.takes_whole(iov.length) {
         return false;
     }
-    let local = recent.lease_into(&mut list.lease, iov.region, iov.local, iov.length);
-    local.is_some_and(|local| set_only(list, policy, opcode, &chunk(iov, 0, &local)))
+    let Some(local) = recent.lease_into(&mut list.lease, iov.region, iov.local, iov.length) else {
+        return false;
+    };
+    set_only(list, policy, opcode, &chunk(iov, 0, &local))
 }
 
 /// Iovs that are like those before them go in runs, which cost a third of what [`Cutter::push`] does.
