@@ -45,6 +45,8 @@ endforeach()
 foreach(_name IN LISTS _busy_one)
   set_tests_properties(cargo.${_name} PROPERTIES PROCESSORS 2)
 endforeach()
+# It compares times.
+set_tests_properties(cargo.core.silent_peers PROPERTIES RUN_SERIAL TRUE)
 foreach(_name IN LISTS _early)
   set_tests_properties(cargo.${_name} PROPERTIES COST 50)
 endforeach()

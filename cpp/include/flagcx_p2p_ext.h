@@ -25,7 +25,6 @@
 #ifndef __cplusplus
 #include <stdbool.h>
 #endif
-
 #ifdef __cplusplus
 extern "C" {
 #endif
@@ -101,11 +100,9 @@ enum FlagcxP2pXferState {
 
 /* How a transfer stands. Once ended, nothing touches its memory any more, whatever the state. */
 typedef struct FlagcxP2pXferResult {
-  uint32_t size;  /* in: sizeof; out: bytes filled */
-  uint32_t state; /* a FlagcxP2pXferState */
-  uint64_t
-      iov; /* FAILED: index of the first piece known to have failed; or, if the reason says "one of the pieces", of the
-                           first of these */
+  uint32_t size;        /* in: sizeof; out: bytes filled */
+  uint32_t state;       /* a FlagcxP2pXferState */
+  uint64_t iov;         /* FAILED: index of the first piece that failed, or may have: see the reason */
   uint32_t status;      /* FAILED: completion status, numbered as enum ibv_wc_status */
   uint32_t vendorError; /* FAILED: the vendor's own code, 0 if none */
   char peer[64];        /* FAILED: control address of the peer, "ip:port" */

@@ -28,9 +28,7 @@ const PEERS: usize = 200;
 const ROUNDS: usize = 10;
 const TRIES: usize = 5;
 /// Below this, times say nothing about credits on a machine that does other work as well.
-const NOISE: Duration = Duration::from_millis(3);
-/// How often it is measured with the silent peer, as long as it takes longer than it may.
-const LOOKS: usize = 5;
+const NOISE: Duration = Duration::from_millis(1);
 
 /// An engine on the device called `name`.
 fn engine(standin: &Standin, name: &str, settings: &[(&str, &str)]) -> Arc<Engine> {
@@ -80,12 +78,10 @@ fn others_are_not_stalled(settings: &[(&str, &str)]) {
     let before = best();
     // More than all credits of all workers.
     let stuck = silent.here.submit(Opcode::Write, &pieces(&silent, 8000)[..]).unwrap();
-    let allowed = (2 * before).max(NOISE);
-    // Other work may come to the machine between the two.
-    let during = (0..LOOKS).map(|_| best()).find(|during| *during <= allowed).unwrap_or_else(best);
+    let during = best();
     println!("{PEERS} peers, {settings:?}: p99 {before:?}, {during:?} with a silent one");
     assert_eq!(silent.here.wait(stuck, Duration::ZERO), Status::Pending, "it was not silent");
-    assert!(during <= allowed, "p99 {before:?} before, {during:?} with a silent peer");
+    assert!(during <= (2 * before).max(NOISE), "p99 {before:?} before, {during:?} with a silent peer");
     silent.here.cancel(stuck);
     let end = outcome(&silent.here, stuck);
     assert_eq!(end, Outcome::Cancelled);
