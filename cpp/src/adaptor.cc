@@ -52,24 +52,28 @@ size_t askForSize(const char *adaptor) {
   return kVersion1;
 }
 
-// The struct that was read last, because the symbol table takes long to search. Its bytes are compared as well as its address: where
-// a library was unloaded another may be loaded, of which the struct has other functions. Read without a lock, which another thread
-// could hold when the process is forked; never freed, because another thread may be reading it. FlagCX changes its adaptor once or
-// twice in a process.
+// The structs that were read, because the symbol table takes long to search. Their bytes are compared as well as their addresses: where
+// a library was unloaded another may be loaded, of which the struct has other functions. A list that only grows, by one entry per
+// struct: it is read without a lock, which another thread could hold when the process is forked. FlagCX has one adaptor or two.
 struct Known {
   const char *adaptor;
   size_t bytes;
+  const Known *older;
   char content[kVersion1];
 };
+// Written by the thread that meets a struct for the first time, with release; read by all with acquire, which shows the entry whole.
 std::atomic<const Known *> known{nullptr};
 
 size_t sizeOf(const char *adaptor) {
-  const Known *const last = known.load(std::memory_order_acquire);
-  if (last != nullptr && last->adaptor == adaptor && std::memcmp(last->content, adaptor, kVersion1) == 0)
-    return last->bytes;
-  auto *const found = new Known{adaptor, askForSize(adaptor), {}};
+  const Known *const newest = known.load(std::memory_order_acquire);
+  for (const Known *one = newest; one != nullptr; one = one->older)
+    if (one->adaptor == adaptor && std::memcmp(one->content, adaptor, kVersion1) == 0)
+      return one->bytes;
+  auto *const found = new Known{adaptor, askForSize(adaptor), newest, {}};
   std::memcpy(found->content, adaptor, kVersion1);
-  known.store(found, std::memory_order_release);
+  // Two threads that meet one struct at the same moment enter it twice, which costs its bytes and nothing else.
+  while (!known.compare_exchange_weak(found->older, found, std::memory_order_release, std::memory_order_relaxed))
+    ;
   return found->bytes;
 }
 
