@@ -240,7 +240,10 @@ fn a_thousand_connections_leave_nothing_behind() {
     if !is_enabled() {
         return;
     }
+    let unopened = (open_files(), held_by_kernel());
     let device = open(GIVES_UP);
+    // Opens the device, which stays open as long as it is held.
+    device.check_use().unwrap();
     let before = (open_files(), held_by_kernel());
     for round in 0..1000_u64 {
         let mut rig = in_process(&device);
@@ -253,6 +256,8 @@ fn a_thousand_connections_leave_nothing_behind() {
         assert_eq!(side.wait(1)[0].id, round);
     }
     assert_eq!((open_files(), held_by_kernel()), before);
+    drop(device);
+    assert_eq!((open_files(), held_by_kernel()), unopened);
 }
 
 fn open_files() -> usize {
