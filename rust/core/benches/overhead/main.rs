@@ -42,8 +42,8 @@ fn main() {
     if wanted.first().is_some_and(|argument| argument == "rates") {
         let options = FabricOptions { choice: FabricChoice::Software, ..FabricOptions::default() };
         let copied = Pair::new(&Arc::new(DeviceList::open(&options).expect("the software fabric opens")));
-        let only = wanted.get(1).map(|load| load.parse().expect("the number of a load"));
-        return counting::print_rates(&pair, &copied, only);
+        let load = wanted.get(1).and_then(|load| load.parse().ok()).expect("the number of a load");
+        return counting::print_rate(&pair, &copied, load);
     }
     if wanted.first().is_some_and(|argument| argument == "counting") {
         return counting::compare();
@@ -147,20 +147,27 @@ fn run(pair: &Pair, pieces: usize, in_flight: usize) -> f64 {
 
 /// The same with one call in flight on each of `connections`.
 fn run_on(connections: &[&Arc<Connection>], pair: &Pair, pieces: usize) -> f64 {
+    run_in_turn(connections, pair, pieces, 1)
+}
+
+/// The same, where each call moves the first of `places` sets of pieces, then the second, and so on.
+fn run_in_turn(connections: &[&Arc<Connection>], pair: &Pair, pieces: usize, places: usize) -> f64 {
     let mut offset = 0;
-    let mut calls: Vec<(&Arc<Connection>, Vec<Iov>, TransferId)> = connections
+    let sets: Vec<Vec<Iov>> = connections.iter().map(|_| pair.iovs(pieces * places, &mut offset)).collect();
+    let mut calls: Vec<_> = connections
         .iter()
-        .map(|connection| (*connection, pair.iovs(pieces, &mut offset), TransferId::COMPLETE))
+        .zip(&sets)
+        .map(|(connection, set)| (*connection, set.chunks(pieces).cycle(), TransferId::COMPLETE))
         .collect();
     let start = Instant::now();
     let mut done = 0u64;
     while start.elapsed() < Duration::from_millis(300) {
-        for (connection, iovs, id) in &mut calls {
+        for (connection, places, id) in &mut calls {
             match connection.status(*id) {
                 Status::Pending => {}
                 Status::Ended(Outcome::Done) => {
                     done += pieces as u64;
-                    *id = connection.submit(Opcode::Write, iovs.as_slice()).unwrap();
+                    *id = connection.submit(Opcode::Write, places.next().unwrap()).unwrap();
                 }
                 other => panic!("{other:?}"),
             }
