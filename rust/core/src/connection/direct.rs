@@ -3,7 +3,7 @@
 use std::time::Instant;
 
 use super::Connection;
-use super::submit::thread_hint;
+use super::lane_choice::thread_hint;
 use crate::fabric::{MOST_DIRECT_PIECES, Opcode};
 use crate::pool::{DirectLane, LaneHealth};
 use crate::transfer::{DirectPieces, IovSource};

@@ -8,7 +8,8 @@ use std::sync::{Arc, Once};
 use std::time::{Duration, Instant};
 
 use super::gpu_lanes::NoLane;
-use super::submit::{ROOM_TAKEN_LIMIT, WhenFull};
+use super::submit::WhenFull;
+use super::submit_parts::ROOM_TAKEN_LIMIT;
 use super::wakes::Wakes;
 use super::{Connection, LaneHandle};
 use crate::fabric::Opcode;

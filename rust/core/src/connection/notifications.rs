@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use super::Connection;
-use super::submit::thread_hint;
+use super::lane_choice::thread_hint;
 use crate::notify::{Message, NotifyError, Sender};
 use crate::observe::report;
 use crate::sync::Ordering;

@@ -1,17 +1,14 @@
 //! Starting transfers.
 
-use std::cell::Cell;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use super::Connection;
+use super::lane_choice::thread_hint;
 use super::lanes::LaneHandle;
 use super::wakes::Wakes;
-use crate::fabric::{CompletionStatus, Opcode};
+use crate::fabric::Opcode;
 use crate::memory::Recent;
-use crate::pool::{
-    EndState, LaneHealth, PartOwner, RequestFailure, RequestList, Submission, transfer_begins,
-};
+use crate::pool::{RequestList, Submission, transfer_begins};
 use crate::transfer::{
     IovSource, MOST_TRANSFERS, NewTransfer, Plan, Scope, Share, SlicePolicy, SubmitError, TransferId,
     TransferRecord, build, build_one,
@@ -205,67 +202,6 @@ impl Connection {
         Ok(true)
     }
 
-    /// A transfer over several lanes: built whole first, because a bad iov must keep all of it from being posted. Never
-    /// inlined: its lists would make the stack frame of a small transfer 3 KiB large.
-    #[inline(never)]
-    fn start_parts<S: IovSource + ?Sized>(
-        &self,
-        opcode: Opcode,
-        iovs: &S,
-        record: &'static TransferRecord,
-        plan: &Plan,
-        when_full: WhenFull,
-        since: Option<Instant>,
-    ) -> Result<u32, SubmitError> {
-        let (hint, begun) = (thread_hint(), transfer_begins());
-        let mut lists: [Option<RequestList>; MAX_PARTS] = Default::default();
-        for (part, slot) in lists.iter_mut().enumerate().take(plan.parts()) {
-            let mut list = self.context.pool.spare_lists().acquire();
-            let built = self.build(iovs, plan.share(part), opcode, &mut list, None);
-            *slot = Some(list);
-            if let Err(error) = built {
-                lists.into_iter().flatten().for_each(|list| self.context.pool.spare_lists().release(list));
-                return Err(error);
-            }
-        }
-        let started = since.unwrap_or_else(Instant::now);
-        // If it is not to wait there was room; others must have taken it since.
-        let limit = if when_full == WhenFull::Refuse { ROOM_TAKEN_LIMIT } else { self.room_limit() };
-        record.start(plan.parts() as u32, self.context.time_limit);
-        let (mut workers, mut wakes) = (0, Wakes::default());
-        for (number, list) in lists.into_iter().flatten().enumerate() {
-            let (first, bytes) = (number == 0, list.bytes);
-            // From here on some parts may be under way: a part that finds no place ends as failed with the others.
-            if record.end_state() != EndState::Done {
-                self.context.pool.spare_lists().release(list);
-                self.end_unplaced(record, opcode, first, bytes, begun);
-                continue;
-            }
-            let handed = self.pick_lane(hint.wrapping_add(number)).and_then(|lane| {
-                let part = Submission { lane: lane.key, owner: record, list, first, begun };
-                self.hand_over(lane, part, started, limit, &mut wakes)?;
-                Ok(lane.worker_index)
-            });
-            match handed {
-                Ok(worker) => workers |= 1 << worker,
-                Err(error) => {
-                    tracing::warn!("part {number} of a transfer was not posted: {error}");
-                    record.fail(RequestFailure {
-                        iov: 0,
-                        last_iov: 0,
-                        status: CompletionStatus::Flushed,
-                        vendor_error: 0,
-                        reason: error.to_string(),
-                    });
-                    self.context.pool.early_ends().note();
-                    self.end_unplaced(record, opcode, first, bytes, begun);
-                }
-            }
-        }
-        wakes.share();
-        Ok(workers)
-    }
-
     /// How long a call may wait for room.
     pub(super) fn room_limit(&self) -> Duration {
         self.context.settings.timeout.unwrap_or(Duration::MAX)
@@ -331,95 +267,8 @@ impl Connection {
         build(iovs, share, scope, opcode, list, recent)
     }
 
-    /// Whether every worker would take so many parts from this thread, even if its queue is not emptied.
-    fn has_room(&self, parts: usize) -> bool {
-        self.lanes.iter().all(|lane| lane.worker.room(thread_hint()) >= parts)
-    }
-
-    /// A lane in working order, or one that is being rebuilt; from `hint` on.
-    pub(super) fn pick_lane(&self, hint: usize) -> Result<&LaneHandle, SubmitError> {
-        let mut healing = None;
-        for lane in self.lanes_from(hint) {
-            match lane.status.health() {
-                LaneHealth::Healthy => return Ok(lane),
-                LaneHealth::Broken | LaneHealth::Drained if self.heals => healing = healing.or(Some(lane)),
-                _ => {}
-            }
-        }
-        healing.ok_or_else(|| {
-            let reason = self.lanes.first().map_or_else(String::new, |lane| lane.status.reason());
-            self.down(&format!("no lane is in working order: {reason}"))
-        })
-    }
-
-    /// All lanes, beginning with the one that `hint` points at.
-    #[inline]
-    fn lanes_from(&self, hint: usize) -> impl Iterator<Item = &LaneHandle> {
-        let (before, from) = self.lanes.split_at(self.own_lane(hint));
-        from.iter().chain(before)
-    }
-
-    /// The lane that `hint` points at.
-    #[inline(always)]
-    pub(super) fn lane_of(&self, hint: usize) -> Option<&LaneHandle> {
-        // Its index is compared with their number once, if they are as many as threads.
-        self.lanes.get(hint).or_else(|| self.lanes.get(self.own_lane(hint)))
-    }
-
-    /// The index of the lane that `hint` points at.
-    #[inline]
-    fn own_lane(&self, hint: usize) -> usize {
-        let count = self.lanes.len();
-        // A division takes longer than all the rest of it, and most often there are 1, 2, 4 or 8.
-        if hint < count {
-            hint
-        } else if count.is_power_of_two() {
-            hint & (count - 1)
-        } else {
-            hint.checked_rem(count).unwrap_or(0)
-        }
-    }
-
     #[cold]
     pub(super) fn down(&self, reason: &str) -> SubmitError {
         SubmitError::Down { peer: self.peer.control.to_string(), reason: reason.to_owned() }
     }
-
-    /// Ends a part that no lane takes, and counts it. `begun` is when its transfer began.
-    #[cold]
-    pub(super) fn end_unplaced(
-        &self,
-        record: &'static TransferRecord,
-        opcode: Opcode,
-        first: bool,
-        bytes: u64,
-        begun: u64,
-    ) {
-        let end = record.end_part();
-        if end.is_last() {
-            self.context.pool.note_unplaced(begun);
-        }
-        self.unplaced.start(opcode.into(), u64::from(first), bytes);
-        self.unplaced.end(opcode.into(), end.state(), u64::from(end.is_last()), bytes);
-    }
-}
-
-/// How long a part of a transfer that does not wait for room may wait, which others have taken behind its back.
-pub(super) const ROOM_TAKEN_LIMIT: Duration = Duration::from_millis(20);
-
-/// Lanes per connection are at most 8 (contract of the handshake), so parts are too.
-pub(super) const MAX_PARTS: usize = 8;
-
-/// A small number that differs between threads: threads so prefer different lanes and workers.
-#[inline]
-pub(super) fn thread_hint() -> usize {
-    /// Incremented once by each thread: only a spread, Relaxed.
-    static THREADS: AtomicUsize = AtomicUsize::new(0);
-    thread_local!(static HINT: Cell<usize> = const { Cell::new(usize::MAX) });
-    HINT.with(|hint| {
-        if hint.get() == usize::MAX {
-            hint.set(THREADS.fetch_add(1, Ordering::Relaxed));
-        }
-        hint.get()
-    })
 }

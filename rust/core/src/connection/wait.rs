@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use super::submit::thread_hint;
+use super::lane_choice::thread_hint;
 use super::{Connection, FAILURES_HELD};
 use crate::events::Wait;
 use crate::observe::report;

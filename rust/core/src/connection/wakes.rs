@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::submit::MAX_PARTS;
+use super::submit_parts::MAX_PARTS;
 use crate::pool::{Backlog, Worker};
 
 /// Workers that have been given parts, and are to be woken for these: they are when this is dropped.

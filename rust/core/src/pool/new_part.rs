@@ -1,6 +1,6 @@
 //! A part on its way onto a lane: acquired under the worker's lock, filled by the caller, and started.
 
-use super::lane::LaneKey;
+use super::lane_key::LaneKey;
 use super::part_owner::PartOwner;
 use super::request_list::RequestList;
 use super::shared_worker::{Backlog, Worker};

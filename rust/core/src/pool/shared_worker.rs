@@ -1,6 +1,9 @@
 //! A worker as others see it: the lock round its state, its submission queues, and the way to wake its thread.
 
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+mod lane_ends;
+mod waking;
+
+use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::thread::ThreadId;
 use std::time::{Duration, Instant};
@@ -8,20 +11,18 @@ use std::time::{Duration, Instant};
 use crossbeam::queue::ArrayQueue;
 use crossbeam::utils::{Backoff, CachePadded};
 use once_cell::sync::OnceCell;
-use rustix::event::Timespec;
 
 use super::PoolError;
-use super::drive_guard::{DriveGuard, OwnedDriveGuard};
 use super::jobs::Jobs;
-use super::lane::LaneKey;
+use super::lane_key::LaneKey;
 use super::new_part::NewPart;
 use super::parking::Parking;
-use super::part_owner::{EndState, PartOwner};
+use super::part_owner::PartOwner;
 use super::request_list::RequestList;
 use super::shares::Shares;
 use super::spare_lists::SpareLists;
-use super::worker::{DetachedLane, StepReport, WorkerState};
-use crate::events::{Interest, Notifier, wait_for};
+use super::worker::{StepReport, WorkerState};
+use crate::events::Notifier;
 use crate::fabric::{Progress, QueueHandle};
 use crate::sync::{AtomicBool, AtomicU32, Ordering};
 
@@ -220,102 +221,12 @@ impl Worker {
         &self.queue_handle
     }
 
-    /// Closes a lane, see [`WorkerState::close_lane`], and destroys its queue pair without the worker's lock. False while it is
-    /// being drained.
-    pub fn close_lane(&self, lane: LaneKey, end_state: EndState, reason: &str) -> bool {
-        let closing = self.with_state(|state| state.close_lane(lane, end_state, reason));
-        closing.is_closed()
-    }
-
-    /// Gives up waiting for a flush that does not come: destroys the queue pair, after which the device touches nothing of it,
-    /// and ends the lane's parts. Other lanes go on while the device destroys. Waits for the device, whichever thread has
-    /// begun it.
-    pub fn destroy_lane(&self, lane: LaneKey, end_state: EndState, reason: &str) {
-        let detached = self.with_state(|state| {
-            state.detach_lane(lane, end_state, reason);
-            state.take_detached()
-        });
-        self.destroy(detached);
-        while self.with_state(|state| state.is_detached(lane)) {
-            std::thread::sleep(Duration::from_micros(100));
-        }
-    }
-
-    /// Destroys the lanes that steps have found to be past their time.
-    #[cold]
-    pub(super) fn destroy_detached(&self) {
-        let detached = self.with_state(WorkerState::take_detached);
-        self.destroy(detached);
-    }
-
-    fn destroy(&self, lanes: Vec<DetachedLane>) {
-        for lane in lanes {
-            let destroyed = lane.destroy();
-            self.with_state(|state| state.end_destroyed(destroyed));
-        }
-    }
-
     /// Has the thread destroy what a step of another thread's has detached.
     #[inline]
     fn note_detached(&self, report: StepReport) {
         if report.detached {
             self.kick();
         }
-    }
-
-    /// Moves bytes for a while on the worker's thread, if the device wants that; with `may_leave` not while a caller is at it.
-    /// True if it was left to a caller. Called without the lock.
-    pub(super) fn move_bytes(&self, may_leave: bool) -> bool {
-        let Some(progress) = &self.progress else { return false };
-        let leaves =
-            may_leave && self.movers.load(Ordering::Relaxed) != 0 && !self.has_sleepers() && !self.shares();
-        if !leaves {
-            progress.advance();
-        }
-        leaves
-    }
-
-    /// Has the threads of all these workers move bytes beside callers, where the device does not: for a transfer that is spread
-    /// over them, of which each has left its backlog. They do so once processors are free for them; until then, and if none is,
-    /// the caller moves the bytes.
-    ///
-    /// Wakes one thread, which wakes the others. A caller on one of two processors that wakes all four has its processor
-    /// taken by the second of them.
-    pub fn share(workers: impl Iterator<Item = (Arc<Self>, Backlog)>) {
-        let mut workers = workers;
-        let Some((first, backlog)) = workers.next() else { return };
-        if first.progress.is_none() {
-            first.wake_for(backlog);
-            workers.for_each(|(worker, backlog)| worker.wake_for(backlog));
-            return;
-        }
-        let rest: Vec<_> = workers.collect();
-        first.shares.begin();
-        first.parking.cancel();
-        first.run_soon(move || {
-            for (worker, backlog) in rest {
-                // It may nap, and then a part that is posted does not wake it.
-                if worker.shares.begin() {
-                    worker.kick();
-                }
-                worker.wake_for(backlog);
-            }
-        });
-    }
-
-    /// The thread parks.
-    pub(super) fn note_park(&self) {
-        self.shares.note_park();
-    }
-
-    /// Whether the thread moves bytes beside callers.
-    pub(super) fn shares(&self) -> bool {
-        self.shares.is_on()
-    }
-
-    /// Whether callers and the thread move the bytes, and not the device.
-    pub(super) fn moves_bytes(&self) -> bool {
-        self.progress.is_some()
     }
 
     /// The worker's lock, waited for until then, or for as long as it takes.
@@ -340,36 +251,6 @@ impl Worker {
         state
     }
 
-    /// A caller is going to sleep until `owner` ends, at most until `until`: until it drops the answer, the worker's thread
-    /// drives. Takes no longer than until then, whatever holds the lock.
-    pub fn thread_drives(&self, owner: &dyn PartOwner, until: Instant) -> DriveGuard<'_> {
-        self.sleepers.fetch_add(1, Ordering::Relaxed);
-        if let Some(_state) = self.lock_until(Some(until)) {
-            owner.watch();
-        }
-        self.kick();
-        DriveGuard::new(self)
-    }
-
-    /// The worker's thread drives until the answer is dropped, and the end of `owner` is seen to be watched. For transfers
-    /// that notify something of their end. Waits for the worker's lock, however long that is held.
-    pub(crate) fn thread_drives_until_end(self: &Arc<Self>, owner: &dyn PartOwner) -> OwnedDriveGuard {
-        let is_first = self.sleepers.fetch_add(1, Ordering::Relaxed) == 0;
-        let driving = OwnedDriveGuard::new(Arc::clone(self));
-        while self.lock_until(None).map(|_state| owner.watch()).is_none() {}
-        if is_first {
-            self.kick();
-        } else {
-            self.wake_if_parked();
-        }
-        driving
-    }
-
-    /// A caller that slept, or a transfer that notified of its end, needs the thread no longer.
-    pub(super) fn end_driving(&self) {
-        self.sleepers.fetch_sub(1, Ordering::Relaxed);
-    }
-
     /// Has the worker's thread call `job` soon, without the worker's lock.
     pub(crate) fn run_soon(&self, job: impl FnOnce() + Send + 'static) {
         // The thread itself looks after each of its turns.
@@ -391,12 +272,6 @@ impl Worker {
 
     pub(super) fn run_jobs(&self) {
         self.jobs.run();
-    }
-
-    /// Wakes the thread whatever it does.
-    pub fn kick(&self) {
-        self.parking.cancel();
-        self.wake.notify();
     }
 
     #[inline]
@@ -451,16 +326,6 @@ impl Worker {
         self.stopping.load(Ordering::SeqCst)
     }
 
-    /// Sleeps until woken, until a completion (if `completions`), or until `timeout`.
-    pub(super) fn sleep(&self, completions: bool, timeout: Option<Duration>) {
-        let fds = [(self.wake.as_fd(), Interest::Read), (self.completions.as_fd(), Interest::Read)];
-        let timeout = timeout.and_then(|timeout| Timespec::try_from(timeout).ok());
-        let watched = if completions { &fds[..] } else { fds.split_at(1).0 };
-        // An interrupted or failed poll is a wake-up like any other: the loop looks at the state anyway.
-        let _ = wait_for(watched, timeout.as_ref(), |_| {});
-        self.wake.acknowledge();
-    }
-
     #[cold]
     fn take_submissions(&self, state: &mut WorkerState) {
         self.queued.swap(false, Ordering::AcqRel);
@@ -471,25 +336,5 @@ impl Worker {
                 self.spare_lists.release(state.adopt(submission));
             }
         }
-    }
-
-    /// Wakes the thread after a caller's step if there is something left for it: a backlog, or a device to poll.
-    #[inline]
-    pub fn wake_for(&self, backlog: Backlog) {
-        if self.device_needs_polling || backlog.0 {
-            self.wake_if_parked();
-        }
-    }
-
-    #[inline]
-    fn wake_if_parked(&self) {
-        if self.parking.must_wake() {
-            self.wake.notify();
-        }
-    }
-
-    /// The fd that wakes the thread; for tests.
-    pub fn wake_fd(&self) -> BorrowedFd<'_> {
-        self.wake.as_fd()
     }
 }

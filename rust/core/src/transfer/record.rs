@@ -1,6 +1,7 @@
 //! The state of a transfer: shared by the workers that move its parts and the callers that ask about it.
 
-use super::TransferId;
+mod notices;
+
 use super::end_notice::EndNotice;
 use crate::pool::{EndState, PartEnd, PartOwner, RequestFailure};
 use crate::sync::{AtomicBool, AtomicU32, AtomicU64, Condvar, Mutex, Ordering, lock, wait};
@@ -194,62 +195,6 @@ impl TransferRecord {
         notice.into_iter().for_each(|notice| notice.fire(Some(end.state())));
         end
     }
-
-    /// Has `notice` told of the end of the generation that it names; at once if that is over. The record is being
-    /// [watched](PartOwner::watch). A notice of the same generation is dropped for it. `remembered` answers how a transfer ended
-    /// that has no record any more.
-    pub(crate) fn tell_at_end(
-        &self,
-        notice: Box<EndNotice>,
-        remembered: impl Fn(TransferId) -> Option<EndState>,
-    ) {
-        let generation = notice.generation();
-        match self.set_notice(notice) {
-            // It is over, and was not told of: its end came before it was there.
-            Ok(Some(former)) if former.generation() != generation => {
-                let state = remembered(former.id());
-                former.fire(state);
-            }
-            Ok(_) => {}
-            Err(late) => {
-                let state = remembered(late.id());
-                return late.fire(state);
-            }
-        }
-        // What has ended it may have looked for a notice before this one was there.
-        if self.is_ended() || self.generation() != generation {
-            self.tell_missed(generation, remembered);
-        }
-    }
-
-    /// Tells of the end of a generation that is over, if a notice of it is still there.
-    fn tell_missed(
-        &self,
-        generation: TransferGeneration,
-        remembered: impl Fn(TransferId) -> Option<EndState>,
-    ) {
-        if let Some(notice) = self.take_notice(generation) {
-            let state = self.end_state_of(generation).or_else(|| remembered(notice.id()));
-            notice.fire(state);
-        }
-    }
-
-    /// Answers the notice that was here before; gives the new one back if its generation is over.
-    fn set_notice(&self, mut notice: Box<EndNotice>) -> Result<Option<Box<EndNotice>>, Box<EndNotice>> {
-        let mut gate = lock(&self.gate);
-        if notice.generation() != self.generation() {
-            return Err(notice);
-        }
-        if let Some(former) = gate.as_ref().filter(|former| former.generation() == notice.generation()) {
-            notice.replace(former);
-        }
-        Ok(gate.replace(notice))
-    }
-
-    /// Takes the notice of a generation, if it has one.
-    fn take_notice(&self, generation: TransferGeneration) -> Option<Box<EndNotice>> {
-        lock(&self.gate).take_if(|notice| notice.generation() == generation)
-    }
 }
 
 impl PartOwner for TransferRecord {
@@ -314,174 +259,10 @@ impl PartOwner for TransferRecord {
 }
 
 #[cfg(all(test, not(flagcx_p2p_loom)))]
-#[allow(clippy::unwrap_used, clippy::panic, reason = "tests")]
-mod tests {
-    use super::*;
-    use crate::fabric::CompletionStatus;
-
-    #[test]
-    fn ends_with_its_last_part_and_keeps_the_first_end_state() {
-        let record = TransferRecord::default();
-        record.start(2, TimeLimit::new(Duration::from_millis(7)));
-        assert!(!record.is_ended());
-        record.end_part();
-        record.fail(RequestFailure {
-            iov: 3,
-            last_iov: 3,
-            status: CompletionStatus::RemoteAccess,
-            vendor_error: 0,
-            reason: String::new(),
-        });
-        assert!(!record.condemn(EndState::TimedOut));
-        record.end_part();
-        assert!(record.is_ended());
-        assert_eq!(record.end_state(), EndState::Failed);
-        assert_eq!(record.failure().map(|f| f.iov), Some(3));
-        record.start(1, TimeLimit::NEVER);
-        assert_eq!((record.end_state(), record.failure()), (EndState::Done, None));
-    }
-
-    #[test]
-    fn its_time_counts_from_the_first_look() {
-        let record = TransferRecord::default();
-        record.start(1, TimeLimit::new(Duration::from_millis(100)));
-        assert!(!record.is_late(5_000) && !record.is_late(5_099) && record.is_late(5_100));
-        record.start(1, TimeLimit::NEVER);
-        assert!(!record.is_late(u64::MAX));
-    }
-
-    #[test]
-    fn a_late_caller_does_not_change_the_next_transfer() {
-        let record = TransferRecord::default();
-        record.start(1, TimeLimit::NEVER);
-        let first = record.generation();
-        record.end_part();
-        record.start(1, TimeLimit::NEVER);
-        assert!(!record.condemn_generation(first, EndState::Cancelled));
-        record.abort_generation(first);
-        assert!(!record.is_aborted() && record.end_state() == EndState::Done);
-        record.abort();
-        assert!(record.is_aborted() && record.condemn(EndState::Cancelled));
-    }
-}
+mod tests;
 
 #[cfg(test)]
 mod notice_tests;
 
 #[cfg(all(test, flagcx_p2p_loom))]
-#[allow(clippy::unwrap_used, clippy::panic, reason = "tests")]
-mod models {
-    use super::*;
-    use crate::fabric::CompletionStatus;
-    use crate::sync::Arc;
-
-    /// Two workers end a part each while a caller goes to sleep: the caller always wakes.
-    #[test]
-    fn a_sleeper_is_always_woken() {
-        // All orders in which threads are interrupted at most three times; without the bound it takes minutes.
-        let mut model = loom::model::Builder::new();
-        model.preemption_bound = Some(3);
-        model.check(|| {
-            let record = Arc::new(TransferRecord::default());
-            record.start(2, TimeLimit::NEVER);
-            let locks = Arc::new([Mutex::new(()), Mutex::new(())]);
-            let workers: Vec<_> = (0..2)
-                .map(|worker| {
-                    let (record, locks) = (record.clone(), locks.clone());
-                    loom::thread::spawn(move || {
-                        let _held = lock(&locks[worker]);
-                        record.end_part();
-                    })
-                })
-                .collect();
-            for worker in locks.iter() {
-                let _held = lock(worker);
-                record.watch();
-            }
-            assert!(record.sleep_until_ended(Instant::now() + Duration::from_secs(3600)));
-            for worker in workers {
-                worker.join().unwrap();
-            }
-        });
-    }
-
-    /// A transfer ends while a notice of its end is set, and another one takes the record at once: the notice is told once, by
-    /// the part that ends, by the thread that set it, or by the thread that sets the next one.
-    #[test]
-    fn a_notice_is_told_once() {
-        use crate::transfer::end_notice::{AtEnd, EndNotice};
-
-        #[derive(Debug, Default)]
-        struct Count(AtomicU32);
-        impl AtEnd for Count {
-            fn ended(self: std::sync::Arc<Self>, state: Option<EndState>) {
-                assert_eq!(state, Some(EndState::Done));
-                self.0.fetch_add(1, Ordering::Relaxed);
-            }
-        }
-
-        fn tell(
-            record: &TransferRecord,
-            worker: &Mutex<()>,
-            generation: TransferGeneration,
-            count: &std::sync::Arc<Count>,
-        ) {
-            {
-                let _held = lock(worker);
-                record.watch();
-            }
-            let notice = EndNotice::new(TransferId(1), generation, count.clone(), Vec::new());
-            record.tell_at_end(Box::new(notice), |_| Some(EndState::Done));
-        }
-
-        let mut model = loom::model::Builder::new();
-        model.preemption_bound = Some(3);
-        model.check(|| {
-            let (record, worker) = (Arc::new(TransferRecord::default()), Arc::new(Mutex::new(())));
-            let counts = [std::sync::Arc::new(Count::default()), std::sync::Arc::new(Count::default())];
-            record.start(1, TimeLimit::NEVER);
-            let first = record.generation();
-            let next = {
-                let (record, worker, second) = (record.clone(), worker.clone(), counts[1].clone());
-                loom::thread::spawn(move || {
-                    let end = || {
-                        let _held = lock(&worker);
-                        record.end_part();
-                    };
-                    end();
-                    record.start(1, TimeLimit::NEVER);
-                    tell(&record, &worker, record.generation(), &second);
-                    end();
-                })
-            };
-            tell(&record, &worker, first, &counts[0]);
-            next.join().unwrap();
-            assert_eq!(counts.map(|count| count.0.load(Ordering::Relaxed)), [1, 1]);
-        });
-    }
-
-    /// A failing and a cancelling thread: one end state, and a failure record exactly when it says so.
-    #[test]
-    fn one_end_state() {
-        loom::model(|| {
-            let record = Arc::new(TransferRecord::default());
-            record.start(1, TimeLimit::NEVER);
-            let other = record.clone();
-            let worker = loom::thread::spawn(move || {
-                other.fail(RequestFailure {
-                    iov: 0,
-                    last_iov: 0,
-                    status: CompletionStatus::Flushed,
-                    vendor_error: 0,
-                    reason: String::new(),
-                });
-                other.end_part();
-            });
-            let cancelled = record.condemn(EndState::Cancelled);
-            worker.join().unwrap();
-            assert!(record.is_ended());
-            assert_eq!(record.end_state() == EndState::Cancelled, cancelled);
-            assert_eq!(record.failure().is_some(), !cancelled);
-        });
-    }
-}
+mod models;

@@ -3,7 +3,9 @@
 use super::{EndState, EndedPart, RequestFailure, WorkerState, condemn, fail, note_late};
 use crate::fabric::{Completion, CompletionStatus, FabricError};
 use crate::observe::{Direction, WorkerCounters};
-use crate::pool::lane::{Lane, LaneHealth, LaneKey, break_lane, make_ready};
+use crate::pool::lane::{Lane, break_lane, make_ready};
+use crate::pool::lane_key::LaneKey;
+use crate::pool::lane_status::LaneHealth;
 use crate::pool::part::Parts;
 use crate::pool::slow_clock::SlowClock;
 

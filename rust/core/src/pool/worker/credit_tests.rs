@@ -11,7 +11,7 @@ use super::fake_nic::FakeNic;
 use super::*;
 use crate::fabric::{Opcode, QueuePairCaps};
 use crate::observe::WorkerCounters;
-use crate::pool::lane::LaneHealth;
+use crate::pool::lane_status::LaneHealth;
 use crate::pool::{LaneSetup, LaneStatus};
 use crate::transfer::{CheckedIov, Cutter, SlicePolicy, TimeLimit, TransferRecord};
 

@@ -2,7 +2,8 @@
 
 use super::{EndState, PartOwner, WorkerState};
 use crate::observe::COUNTED;
-use crate::pool::lane::{LaneHealth, break_lane};
+use crate::pool::lane::break_lane;
+use crate::pool::lane_status::LaneHealth;
 use crate::pool::{clock, quick_clock};
 
 /// How often deadlines are looked at, in milliseconds.

@@ -10,7 +10,9 @@ use std::sync::Arc;
 use super::{EndState, WorkerState, condemn};
 use crate::memory::Recent;
 use crate::observe::TransferCounts;
-use crate::pool::lane::{Lane, LaneHealth, LaneKey, LaneStatus};
+use crate::pool::lane::Lane;
+use crate::pool::lane_key::LaneKey;
+use crate::pool::lane_status::{LaneHealth, LaneStatus};
 
 /// A lane without a place in its worker's table. Its queue pair may still be at work on the memory of its parts.
 #[derive(Debug)]

@@ -6,7 +6,9 @@ use super::{EndState, WorkerState};
 use crate::fabric::{Paths, WorkQueue};
 use crate::memory::{RegionId, RemoteRegion};
 use crate::pool::PoolError;
-use crate::pool::lane::{LaneHealth, LaneKey, LaneSetup, break_lane, make_ready};
+use crate::pool::lane::{LaneSetup, break_lane, make_ready};
+use crate::pool::lane_key::LaneKey;
+use crate::pool::lane_status::LaneHealth;
 
 /// Answer of [`WorkerState::close_lane`].
 #[derive(Debug)]

@@ -29,7 +29,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::early_ends::EarlyEnds;
-use super::lane::{LaneKey, Lanes};
+use super::lane_key::LaneKey;
+use super::lane_table::Lanes;
 use super::part::Parts;
 use super::part_owner::{EndState, PartEnd, PartOwner, RequestFailure};
 use super::request_list::RequestList;

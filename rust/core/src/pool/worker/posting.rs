@@ -6,7 +6,8 @@ use super::{EndState, PartOwner, RequestFailure, WorkerLimits, WorkerState, fail
 use crate::fabric::CompletionStatus;
 use crate::observe::{COUNTED, SAMPLE_EVERY, WorkerCounters};
 use crate::pool::groups::Group;
-use crate::pool::lane::{Lane, LaneKey, break_lane, make_ready};
+use crate::pool::lane::{Lane, break_lane, make_ready};
+use crate::pool::lane_key::LaneKey;
 use crate::pool::part::Part;
 use crate::pool::part_list::AGE;
 use crate::pool::quick_clock;

@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::WorkerState;
 use crate::fabric::Opcode;
 use crate::pool::clock;
-use crate::pool::lane::LaneKey;
+use crate::pool::lane_key::LaneKey;
 
 /// A part that has not ended.
 #[derive(Clone, Debug)]

@@ -4,6 +4,7 @@
 
 use super::*;
 use crate::fabric::CompletionStatus;
+use crate::transfer::TransferId;
 use crate::transfer::end_notice::AtEnd;
 use std::sync::Arc;
 
