@@ -86,7 +86,7 @@ impl Context {
                 Arc::clone(pool.device()),
                 Flush { writes: settings.flush_writes, reads: settings.flush_reads },
             ),
-            transfers: Table::new(settings.failed_hold),
+            transfers: Table::new(settings.failed_hold, pool.workers().len()),
             pool,
             policy,
             slice_sizes,

@@ -1,5 +1,6 @@
 //! The way to one peer: lanes, the peer's region table, locality.
 
+mod begin_one;
 mod close;
 mod context;
 mod device_events;

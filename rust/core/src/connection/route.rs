@@ -97,12 +97,46 @@ impl Connection {
         if self.copies_directly && self.copy_directly(opcode, &[iov][..]) {
             return Ok(TransferId::COMPLETE);
         }
-        self.start_with_id(&Request { at_once: true, ..Request::new(opcode, &[iov][..]) })
+        if self.leads_over_lanes(true)
+            && let Some(id) = self.begin_one(opcode, &iov)
+        {
+            return Ok(id);
+        }
+        self.start_one_otherwise(opcode, iov)
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn start_one_otherwise(&self, opcode: Opcode, iov: Iov) -> Result<TransferId, SubmitError> {
+        self.start_otherwise(&Request { at_once: true, ..Request::new(opcode, &[iov][..]) })
     }
 
     /// [`Connection::start`] of a transfer that has an id of its own, unless it ends in the call as its caller asked.
     #[inline(always)]
     pub(super) fn start_with_id<S: IovSource + ?Sized>(
+        &self,
+        request: &Request<'_, S>,
+    ) -> Result<TransferId, SubmitError> {
+        if request.iovs.len() == 1
+            && matches!(request.remote, Remote::Described)
+            && self.leads_over_lanes(request.at_once)
+            && let Some(iov) = request.iovs.iov(0)
+            && let Some(id) = self.begin_one(request.opcode, &iov)
+        {
+            return Ok(id);
+        }
+        self.start_otherwise(request)
+    }
+
+    /// Whether a transfer that descriptors describe goes over the lanes to the peer, and its id is all that the call answers.
+    #[inline(always)]
+    fn leads_over_lanes(&self, at_once: bool) -> bool {
+        !(at_once && self.peer.same_process || self.reach.in_process && has_gpu_regions())
+    }
+
+    /// Not inlined, so that what the fast path does not need is apart from it.
+    #[inline(never)]
+    fn start_otherwise<S: IovSource + ?Sized>(
         &self,
         request: &Request<'_, S>,
     ) -> Result<TransferId, SubmitError> {

@@ -11,7 +11,7 @@ use crate::memory::Recent;
 use crate::pool::{RequestList, Submission, transfer_begins};
 use crate::transfer::{
     IovSource, MOST_TRANSFERS, NewTransfer, Plan, Scope, Share, SlicePolicy, SubmitError, TransferId,
-    TransferRecord, build, build_one,
+    TransferRecord, build,
 };
 
 /// Whether a full queue, or that no id is free, is an answer or a reason to wait.
@@ -187,17 +187,7 @@ impl Connection {
     ) -> Result<bool, SubmitError> {
         let Some(mut part) = lane.worker.try_begin(lane.key) else { return Ok(false) };
         let Some((list, recent)) = part.acquire() else { return Ok(false) };
-        // Not a closure: the iov would be copied for a call.
-        let is_built = if iovs.len() == 1
-            && let Some(iov) = iovs.iov(0)
-        {
-            build_one(&iov, &self.policy(), opcode, list, recent)
-        } else {
-            false
-        };
-        if !is_built {
-            self.build(iovs, Share::all(iovs), opcode, list, Some(recent))?;
-        }
+        self.build(iovs, Share::all(iovs), opcode, list, Some(recent))?;
         part.start(record, true);
         Ok(true)
     }

@@ -138,9 +138,9 @@ impl FailedTransfers {
 
     /// How a kept transfer ended, for a thread that is told so. It is not kept from now on, unless another thread was told
     /// that it has ended and has sent no notification since.
-    pub(super) fn tell(&mut self, id: TransferId, thread: usize) -> Option<(EndState, Outcome)> {
+    pub(super) fn tell(&mut self, id: TransferId, thread: usize) -> Option<Outcome> {
         let entry = self.by_id.get(&id)?;
-        let (order, outcome) = (entry.order, (entry.failed.state, entry.failed.outcome()));
+        let (order, outcome) = (entry.order, entry.failed.outcome());
         let (own, others): (Vec<_>, Vec<_>) =
             entry.told.iter().copied().partition(|(_, told)| *told == thread);
         for (connection, thread) in own {

@@ -86,8 +86,8 @@ fn the_outcome_ends_the_hold_and_the_refusal() {
     table.insert(told, &failed("a"), clock.at(A, 0, 0));
     table.insert(held, &failed("b"), clock.at(A, 0, 30));
     assert_eq!(table.has_ended(told, clock.at(A, 0, 40)), Some(true));
-    assert_eq!(table.tell(told, 0), Some((EndState::Failed, failed("a"))));
-    assert_eq!(table.tell(held, 1), Some((EndState::Failed, failed("b"))));
+    assert_eq!(table.tell(told, 0), Some(failed("a")));
+    assert_eq!(table.tell(held, 1), Some(failed("b")));
     assert_eq!(table.take_refusal(A, 0), None);
     assert_eq!(table.has_ended(held, clock.at(A, 0, 40)), None);
     assert!(table.by_id.is_empty() && table.refusals.is_empty());

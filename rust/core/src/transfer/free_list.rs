@@ -5,7 +5,7 @@ use crossbeam::utils::CachePadded;
 use super::slots::SLOT_BITS;
 use crate::sync::{AtomicU32, AtomicU64, Ordering};
 
-/// The rest of the head, and of an id, is the number of a taking.
+/// The rest of the head is the number of a taking.
 const INDEX_BITS: u32 = SLOT_BITS;
 /// No slot's index.
 const NONE: u32 = INDEX_MASK as u32;
@@ -13,7 +13,7 @@ const INDEX_MASK: u64 = (1 << INDEX_BITS) - 1;
 /// What a taking adds to the head.
 const ONE_TAKING: u64 = 1 << INDEX_BITS;
 
-/// A stack of slot indices (Treiber's), with its links in the slots themselves. It also numbers the slots taken from it.
+/// A stack of slot indices (Treiber's), with its links in the slots themselves.
 #[derive(Debug)]
 pub(super) struct FreeList {
     /// The topmost index in the low bits, and above them the number of the last taking: a thread that was interrupted
@@ -30,24 +30,21 @@ impl Default for FreeList {
 }
 
 impl FreeList {
-    /// Takes a slot, and answers it with an id: its index, and above that the number of the taking, which is never 0 and not
-    /// given again before 2^44 others. `slot` finds one by its index, `link` its link.
-    #[inline(always)]
-    pub(super) fn pop<'a, S>(
+    /// Takes a slot. `slot` finds one by its index, `link` its link.
+    #[inline]
+    pub(super) fn pop<S>(
         &self,
-        slot: impl Fn(u32) -> Option<&'a S>,
+        slot: impl Fn(u32) -> Option<S>,
         link: impl Fn(&S) -> &AtomicU32,
-    ) -> Option<(&'a S, u64)> {
+    ) -> Option<S> {
         let mut head = self.head.load(Ordering::Acquire);
         loop {
-            let index = (head & INDEX_MASK) as u32;
-            let slot = slot(index)?;
+            let taken = slot((head & INDEX_MASK) as u32)?;
             // A link read while another thread pops and pushes the slot may be any: the exchange then fails.
-            let next = u64::from(link(slot).load(Ordering::Relaxed));
+            let next = u64::from(link(&taken).load(Ordering::Relaxed));
             let number = (head & !INDEX_MASK).wrapping_add(ONE_TAKING);
-            let number = if number == 0 { ONE_TAKING } else { number };
             match self.head.compare_exchange(head, number | next, Ordering::Acquire, Ordering::Acquire) {
-                Ok(_) => return Some((slot, number | u64::from(index))),
+                Ok(_) => return Some(taken),
                 Err(other) => head = other,
             }
         }
@@ -82,11 +79,9 @@ mod models {
             let shared = Arc::new((FreeList::default(), [AtomicU32::new(NONE), AtomicU32::new(NONE)]));
             (0..2).for_each(|index| shared.0.push(index, &shared.1[index as usize]));
             let take = |shared: &(FreeList, [AtomicU32; 2])| {
-                let links: Vec<_> = shared.1.iter().collect();
-                shared
-                    .0
-                    .pop(|index| links.get(index as usize).copied(), |link| link)
-                    .map(|(_, id)| (id & INDEX_MASK) as u32)
+                let taken =
+                    shared.0.pop(|index| Some((index, shared.1.get(index as usize)?)), |(_, link)| link);
+                taken.map(|(index, _)| index)
             };
             let other = {
                 let shared = shared.clone();

@@ -27,6 +27,7 @@ mod slice_policy;
 mod slice_sizes;
 mod slots;
 mod table;
+mod worker_slots;
 
 pub use crate::fabric::{CompletionStatus, Opcode};
 pub use build::{build, build_one};
@@ -59,7 +60,7 @@ pub struct Iov {
     pub remote: RemoteRange,
 }
 
-/// Names a transfer of one engine. Not given again before 2^44 other transfers; 0 means "already complete".
+/// Names a transfer of one engine. Not given again before 2^42 other transfers; 0 means "already complete".
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 #[repr(transparent)]
 pub struct TransferId(pub u64);
@@ -227,6 +228,16 @@ impl Failure {
 }
 
 impl Outcome {
+    /// Without the details.
+    pub(crate) fn state(&self) -> EndState {
+        match self {
+            Self::Done => EndState::Done,
+            Self::Failed(_) => EndState::Failed,
+            Self::TimedOut => EndState::TimedOut,
+            Self::Cancelled => EndState::Cancelled,
+        }
+    }
+
     /// Of an ended transfer; `failure` says what failed, if a request did.
     fn new(state: EndState, failure: Option<Failure>) -> Self {
         match state {

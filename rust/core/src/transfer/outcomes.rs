@@ -2,90 +2,58 @@
 
 use std::collections::VecDeque;
 
-use super::slots::{SLOT_BITS, SLOT_MASK};
-use super::{Failure, TransferId};
-use crate::pool::EndState;
-use crate::sync::{AtomicU64, Mutex, Ordering, lock};
+use super::slots::{FREE, Slot, takings};
+use super::{Outcome, TransferId};
+use crate::sync::{Mutex, lock};
 
 /// Number of transfers that keep a readable outcome after their release.
 pub const REMEMBERED: usize = 4096;
 
-/// Twice as many as promised, so that long-running transfers between them do not push out the last ones released. A
-/// power of two: the remainder costs nothing.
-const LENGTH: usize = 2 * REMEMBERED;
+/// The outcomes of the last transfers that ended otherwise than done. That the others were done needs no record: a slot's word says
+/// which transfers it has had.
+#[derive(Debug, Default)]
+pub(super) struct Outcomes(Mutex<VecDeque<Recorded>>);
 
-/// The end states of released transfers.
 #[derive(Debug)]
-pub(super) struct Outcomes {
-    /// The sequence number, where ids have it, with an [`EndState`] below, at `sequence % len`; 0 for none. Written by the
-    /// thread that releases the transfer, read by any: one word, so Relaxed. A straggler does not overwrite a younger
-    /// transfer's.
-    by_sequence: [AtomicU64; LENGTH],
-    /// Such words of the last stragglers: transfers that ran for so long that younger ones stood there already.
-    stragglers: Mutex<VecDeque<u64>>,
-    /// Details of the last failed ones, oldest first.
-    failures: Mutex<VecDeque<(TransferId, Failure)>>,
-}
-
-impl Default for Outcomes {
-    fn default() -> Self {
-        Self {
-            by_sequence: std::array::from_fn(|_| AtomicU64::new(0)),
-            stragglers: Mutex::default(),
-            failures: Mutex::default(),
-        }
-    }
+struct Recorded {
+    id: TransferId,
+    outcome: Outcome,
+    slot: &'static Slot,
+    /// How often the slot had been taken when this was recorded.
+    takings: u64,
 }
 
 impl Outcomes {
-    #[inline(always)]
-    pub(super) fn record(&self, id: TransferId, state: EndState) {
-        let sequence = id.0 >> SLOT_BITS;
-        let Some(entry) = self.by_sequence.get(sequence as usize % LENGTH) else { return };
-        let value = id.0 & !SLOT_MASK | state as u64;
-        // Sequence numbers begin anew after 2^44.
-        if (value.wrapping_sub(entry.load(Ordering::Relaxed)) as i64) > 0 {
-            entry.store(value, Ordering::Relaxed);
-        } else {
-            self.record_straggler(value);
-        }
-    }
-
+    /// Records how a transfer of `slot` ended that was not done: before the slot is free of it, or it would read as done.
     #[cold]
-    fn record_straggler(&self, value: u64) {
-        let mut stragglers = lock(&self.stragglers);
-        if stragglers.len() == REMEMBERED {
-            stragglers.pop_front();
-        }
-        stragglers.push_back(value);
-    }
-
-    /// How a released transfer ended, if it is among the last [`REMEMBERED`].
-    pub(super) fn find(&self, id: TransferId) -> Option<EndState> {
-        let sequence = id.0 >> SLOT_BITS;
-        let is_meant = |value: &u64| sequence != 0 && value >> SLOT_BITS == sequence;
-        let value = self.by_sequence.get(sequence as usize % LENGTH)?.load(Ordering::Relaxed);
-        let value =
-            Some(value).filter(is_meant).or_else(|| lock(&self.stragglers).iter().copied().find(is_meant))?;
-        Some(EndState::from_code(value as u8))
-    }
-
-    /// Keeps the details of a failure.
-    #[cold]
-    pub(super) fn record_failure(&self, id: TransferId, failure: &Failure) {
-        let mut failures = lock(&self.failures);
+    pub(super) fn record(&self, id: TransferId, slot: &'static Slot, outcome: Outcome) {
+        let takings = takings(slot.word());
+        let mut last = lock(&self.0);
         // Two threads may release the same transfer at the same time and both come here.
-        if !failures.iter().rev().take(64).any(|(failed, _)| *failed == id) {
-            if failures.len() == REMEMBERED {
-                failures.pop_front();
-            }
-            failures.push_back((id, failure.clone()));
+        if let Some(known) = last.iter_mut().rev().take(64).find(|known| known.id == id) {
+            known.takings = takings;
+            return;
         }
+        if last.len() == REMEMBERED
+            && let Some(oldest) = last.pop_front()
+        {
+            oldest.slot.forget(oldest.id.0);
+        }
+        last.push_back(Recorded { id, outcome, slot, takings });
     }
 
-    /// The details of a failure, if it is among the last [`REMEMBERED`].
-    pub(super) fn find_failure(&self, id: TransferId) -> Option<Failure> {
-        let failures = lock(&self.failures);
-        failures.iter().rev().find(|(failed, _)| *failed == id).map(|(_, failure)| failure.clone())
+    /// How a transfer of `slot` ended that was released, if it is among the last [`REMEMBERED`].
+    pub(super) fn find(&self, id: TransferId, slot: &Slot) -> Option<Outcome> {
+        // Before the slot's word: what is recorded before a release is found after it.
+        let last = lock(&self.0);
+        let (word, number) = (slot.word(), takings(id.0));
+        if number == 0 || id.0 & FREE != 0 || word <= id.0 {
+            return None;
+        }
+        let is_late = |since: u64| takings(word).saturating_sub(since) > REMEMBERED as u64;
+        match last.iter().rev().find(|known| known.id == id) {
+            Some(known) => Some(&known.outcome).filter(|_| !is_late(known.takings)).cloned(),
+            None => Some(Outcome::Done).filter(|_| !is_late(number) && !slot.has_forgotten(id.0)),
+        }
     }
 }

@@ -50,6 +50,12 @@ impl Spread {
     pub const fn over_threads(lanes: usize) -> Self {
         Self { lanes, from: 2 * MIN_PART_OF_THREAD, min_part: MIN_PART_OF_THREAD }
     }
+
+    /// Whether a single iov of so many bytes goes over one lane.
+    #[inline(always)]
+    pub fn keeps_whole(&self, length: u64) -> bool {
+        length < self.from
+    }
 }
 
 /// How a transfer is spread over lanes.
@@ -74,7 +80,7 @@ impl Plan {
     #[inline]
     pub fn new(source: &(impl IovSource + ?Sized), spread: &Spread) -> Self {
         let iovs = source.len();
-        if iovs == 1 && source.lengths().all(|length| length < spread.from) {
+        if iovs == 1 && source.lengths().all(|length| spread.keeps_whole(length)) {
             return Self { parts: 1, striped: false, iovs };
         }
         // Two sums that the compiler makes several at a time; `any`, all lengths or-ed, is no less than the longest.

@@ -109,13 +109,19 @@ impl TransferRecord {
     pub fn start(&self, parts: u32, limit: TimeLimit) {
         let last = self.state.load(Ordering::Relaxed);
         if EndState::from_code(last as u8) != EndState::Done {
-            *lock(&self.failure) = None;
+            self.clear_failure();
         }
         self.state.store(TransferGeneration::of(last).next().with(EndState::Done), Ordering::Release);
         // The clock is not read here: that took a tenth of the time of a small transfer.
         self.deadline.store(limit.0, Ordering::Relaxed);
         self.watched.store(false, Ordering::Relaxed);
         self.parts.store(parts, Ordering::Release);
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn clear_failure(&self) {
+        *lock(&self.failure) = None;
     }
 
     /// Whether every part has ended.

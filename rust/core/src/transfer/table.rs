@@ -6,6 +6,7 @@ mod set_aside;
 
 use std::time::Duration;
 
+use crossbeam::utils::CachePadded;
 use once_cell::race::OnceRef;
 
 pub(crate) use by_record::ByRecord;
@@ -14,15 +15,20 @@ use super::failed::{FailedTransfers, Limits};
 use super::free_list::FreeList;
 use super::outcomes::Outcomes;
 use super::record::{TimeLimit, TransferRecord};
-use super::slots::{BLOCK, Block, SLOT_BITS, SLOT_MASK, SPARE, Slot};
+use super::slots::{BLOCK, Block, FREE, SLOT_BITS, SLOT_MASK, SPARE, Slot};
+use super::worker_slots::WorkerSlots;
 use super::{Failure, Outcome, TransferId};
 use crate::pool::{EndState, PartOwner, WorkerPool};
 use crate::sync::{Mutex, Ordering, lock};
 
-/// One less than indices allow: the highest index means none.
-const BLOCKS: usize = (1 << SLOT_BITS) / BLOCK - 1;
+/// Blocks of slots in the list of free ones. Those of workers come behind them.
+const BLOCKS: usize = (1 << 20) / BLOCK - 1;
+/// Most workers of which transfers take slots of their own.
+const WORKERS: usize = 32;
+// The highest index means none.
+const _: () = assert!((BLOCKS + WORKERS) * BLOCK < 1 << SLOT_BITS);
 
-/// Transfers that one engine may have at a time: in flight, or ended and not yet asked about.
+/// Transfers that one engine may have at a time, at least: in flight, or ended and not yet asked about.
 pub const MOST_TRANSFERS: usize = BLOCKS * BLOCK;
 
 /// All transfers of one engine.
@@ -30,18 +36,20 @@ pub const MOST_TRANSFERS: usize = BLOCKS * BLOCK;
 pub struct Table {
     /// Slot `i` is in block `i / BLOCK`.
     blocks: Box<[OnceRef<'static, Block>]>,
+    /// By the worker's index. Each in a cache line of its own: they are written under different locks.
+    workers: Box<[CachePadded<WorkerSlots>]>,
     free: FreeList,
-    /// Slots that there are.
+    /// Slots that there are in the list.
     made: Mutex<usize>,
-    outcomes: Box<Outcomes>,
+    outcomes: Outcomes,
     /// Those that are not to read as ended yet.
     failed: Mutex<FailedTransfers>,
 }
 
 impl Default for Table {
-    /// A table without a hold.
+    /// A table without a hold, and without slots of workers.
     fn default() -> Self {
-        Self::new(Duration::ZERO)
+        Self::new(Duration::ZERO, 0)
     }
 }
 
@@ -69,22 +77,46 @@ impl NewTransfer {
 
 impl Table {
     /// An empty table; failed transfers read as ended to callers of [`Table::has_failed_ended`] only `failed_hold` after
-    /// their [`Table::set_aside`].
-    pub fn new(failed_hold: Duration) -> Self {
+    /// their [`Table::set_aside`]. `workers` are those of which transfers take slots of their own.
+    pub fn new(failed_hold: Duration, workers: usize) -> Self {
+        let workers = workers.min(WORKERS);
+        let blocks: Box<[_]> = (0..BLOCKS + workers).map(|_| OnceRef::new()).collect();
+        let of_workers = blocks.iter().enumerate().skip(BLOCKS).map(|(index, vacant)| {
+            let block = SPARE.get().acquire((index * BLOCK) as u32);
+            let _ = vacant.set(block);
+            CachePadded::new(WorkerSlots::new(block))
+        });
         Self {
-            blocks: (0..BLOCKS).map(|_| OnceRef::new()).collect(),
+            workers: of_workers.collect(),
+            blocks,
             free: FreeList::default(),
             made: Mutex::new(0),
-            outcomes: Box::default(),
+            outcomes: Outcomes::default(),
             failed: Mutex::new(FailedTransfers::new(failed_hold, Limits::DEFAULT)),
         }
     }
 
-    /// A free slot; `None` when there are [`MOST_TRANSFERS`] slots and none is free.
+    /// A free slot; `None` when [`MOST_TRANSFERS`] slots are in use.
     #[inline]
     pub fn acquire(&self) -> Option<NewTransfer> {
-        let (slot, id) = self.pop_free().or_else(|| self.grow())?;
-        Some(NewTransfer { slot, id })
+        let slot = self.pop_free().or_else(|| self.grow())?;
+        Some(NewTransfer { slot, id: slot.next_id()? })
+    }
+
+    /// A slot for a transfer that the worker with this index takes whole. The caller holds that worker's lock until it has published
+    /// the transfer. `None` at times when [`Table::acquire`] has one.
+    #[inline(always)]
+    pub fn acquire_at(&self, worker: usize) -> Option<NewTransfer> {
+        match self.workers.get(worker)?.take() {
+            Some((slot, id)) => Some(NewTransfer { slot, id }),
+            None => self.acquire_listed(),
+        }
+    }
+
+    #[cold]
+    fn acquire_listed(&self) -> Option<NewTransfer> {
+        let slot = self.pop_free()?;
+        Some(NewTransfer { slot, id: slot.next_id()? })
     }
 
     /// Takes back a slot that was not published, while no worker has its record.
@@ -104,26 +136,26 @@ impl Table {
     /// The transfer of an id that is not released.
     #[inline]
     pub fn find(&self, id: TransferId) -> Option<Live> {
-        let slot = self.slot((id.0 & SLOT_MASK) as u32)?;
-        (id.0 != 0 && slot.id() == id.0).then_some(Live { slot, id })
+        let slot = self.slot(id)?;
+        (id.0 & FREE == 0 && slot.has(id.0)).then_some(Live { slot, id })
     }
 
     /// Releases an ended transfer if it has ended well; false if it has not, or another thread just did.
     #[inline]
     pub fn release_done(&self, live: &Live) -> bool {
-        live.slot.end_state(live.id.0) == Some(EndState::Done) && self.record_and_free(live, EndState::Done)
+        live.slot.end_state(live.id.0) == Some(EndState::Done) && self.free(live)
     }
 
     /// Releases an ended transfer and answers its outcome; `None` if another thread just did.
     #[cold]
     pub fn release(&self, live: &Live, peer: impl FnOnce() -> String) -> Option<Outcome> {
-        let (state, outcome) = self.outcome_of(live, peer)?;
-        self.record_failure(live.id, &outcome);
-        self.record_and_free(live, state).then_some(outcome)
+        let outcome = self.outcome_of(live, peer)?;
+        self.record(live, &outcome);
+        self.free(live).then_some(outcome)
     }
 
     /// How an ended transfer ended; `None` if its slot is not its own any more.
-    fn outcome_of(&self, live: &Live, peer: impl FnOnce() -> String) -> Option<(EndState, Outcome)> {
+    fn outcome_of(&self, live: &Live, peer: impl FnOnce() -> String) -> Option<Outcome> {
         let record = &live.slot.record;
         let state = record.end_state();
         let failure = if state == EndState::Failed { record.failure() } else { None };
@@ -138,87 +170,81 @@ impl Table {
             peer: peer(),
             reason: failure.reason,
         });
-        Some((state, Outcome::new(state, failure)))
+        Some(Outcome::new(state, failure))
     }
 
-    fn record_failure(&self, id: TransferId, outcome: &Outcome) {
-        if let Outcome::Failed(failure) = outcome {
-            self.outcomes.record_failure(id, failure);
+    /// Records how a transfer ended, if it was not done: before its slot is free.
+    fn record(&self, live: &Live, outcome: &Outcome) {
+        if *outcome != Outcome::Done {
+            self.outcomes.record(live.id, live.slot, outcome.clone());
         }
-    }
-
-    /// Records how a transfer ended and frees its slot; false if another thread just did.
-    #[inline(always)]
-    fn record_and_free(&self, live: &Live, state: EndState) -> bool {
-        // Recorded before the slot is free, so that no reader finds the id in neither of the two.
-        self.outcomes.record(live.id, state);
-        self.free(live)
     }
 
     /// Frees the slot of a transfer; false if another thread just did.
     #[inline(always)]
     fn free(&self, live: &Live) -> bool {
         let cleared = live.slot.clear(live.id.0);
-        if cleared {
-            self.free.push((live.id.0 & SLOT_MASK) as u32, &live.slot.next_free);
+        let index = (live.id.0 & SLOT_MASK) as u32;
+        if cleared && index < MOST_TRANSFERS as u32 {
+            self.free.push(index, &live.slot.next_free);
         }
         cleared
     }
 
     /// The outcome of a released transfer, if it is among the last [`REMEMBERED`](super::REMEMBERED).
     pub fn outcome(&self, id: TransferId) -> Option<Outcome> {
-        let state = self.outcomes.find(id)?;
-        let failure = if state == EndState::Failed { Some(self.outcomes.find_failure(id)?) } else { None };
-        Some(Outcome::new(state, failure))
+        self.outcomes.find(id, self.slot(id)?)
     }
 
     /// How a released transfer ended, as [`Table::outcome`].
     pub(crate) fn end_state(&self, id: TransferId) -> Option<EndState> {
-        if id == TransferId::COMPLETE { Some(EndState::Done) } else { self.outcomes.find(id) }
+        if id == TransferId::COMPLETE { Some(EndState::Done) } else { Some(self.outcome(id)?.state()) }
     }
 
     /// Every id in flight now.
     pub fn live_ids(&self) -> Vec<TransferId> {
-        let made = *lock(&self.made);
-        (0..made as u32)
-            .filter_map(|index| self.slot(index))
-            .map(|slot| TransferId(slot.id()))
-            .filter(|id| id.0 != 0)
-            .collect()
+        self.blocks().flatten().map(|slot| TransferId(slot.id())).filter(|id| id.0 != 0).collect()
     }
 
     /// Finds transfers by the addresses of their records.
     pub(crate) fn by_record(&self) -> ByRecord {
-        let made = *lock(&self.made);
-        let blocks = (0..made / BLOCK).filter_map(|block| self.blocks.get(block)?.get());
-        ByRecord::new(blocks)
+        ByRecord::new(self.blocks())
     }
 
-    #[inline]
-    fn slot(&self, index: u32) -> Option<&'static Slot> {
+    /// All that there are.
+    fn blocks(&self) -> impl Iterator<Item = &'static Block> {
+        let listed = *lock(&self.made) / BLOCK;
+        let (listed, of_workers) = (self.blocks.iter().take(listed), self.blocks.iter().skip(BLOCKS));
+        listed.chain(of_workers).filter_map(OnceRef::get)
+    }
+
+    #[inline(always)]
+    fn slot(&self, id: TransferId) -> Option<&'static Slot> {
+        self.slot_at((id.0 & SLOT_MASK) as u32)
+    }
+
+    #[inline(always)]
+    fn slot_at(&self, index: u32) -> Option<&'static Slot> {
         let index = index as usize;
         self.blocks.get(index / BLOCK)?.get()?.get(index % BLOCK)
     }
 
-    #[inline]
-    fn pop_free(&self) -> Option<(&'static Slot, u64)> {
-        self.free.pop(|index| self.slot(index), |slot| &slot.next_free)
+    fn pop_free(&self) -> Option<&'static Slot> {
+        self.free.pop(|index| self.slot_at(index), |slot| &slot.next_free)
     }
 
     /// A slot of one more block, if there may be one, and no other thread has made one.
     #[cold]
-    fn grow(&self) -> Option<(&'static Slot, u64)> {
+    fn grow(&self) -> Option<&'static Slot> {
         let mut made = lock(&self.made);
         loop {
             if let Some(free) = self.pop_free() {
                 return Some(free);
             }
-            let block = SPARE.get().acquire();
-            let Some(Ok(())) = self.blocks.get(*made / BLOCK).map(|vacant| vacant.set(block)) else {
-                SPARE.get().release(block);
-                return None;
-            };
             let first = *made as u32;
+            let vacant = self.blocks.get(*made / BLOCK).filter(|_| *made < MOST_TRANSFERS)?;
+            let block = SPARE.get().acquire(first);
+            let _ = vacant.set(block);
             *made += BLOCK;
             (first..*made as u32)
                 .zip(block)
@@ -252,7 +278,7 @@ impl Live {
     /// Whether the slot still is this transfer's.
     #[inline]
     pub fn is_current(&self) -> bool {
-        self.slot.id() == self.id.0
+        self.slot.has(self.id.0)
     }
 
     /// Whether the worker with this index has a part of it.

@@ -2,7 +2,7 @@
 
 use std::time::Instant;
 
-use super::{EndState, Live, Outcome, Table, TransferId};
+use super::{Live, Outcome, Table, TransferId};
 use crate::sync::lock;
 use crate::transfer::failed::{Asked, FailedTransfers};
 
@@ -11,9 +11,10 @@ impl Table {
     /// that outcome.
     #[cold]
     pub fn set_aside(&self, live: &Live, asked: Asked, peer: impl FnOnce() -> String) -> Option<Outcome> {
-        let (state, outcome) = self.outcome_of(live, peer)?;
-        if matches!(state, EndState::Done | EndState::Cancelled) {
-            self.record_and_free(live, state);
+        let outcome = self.outcome_of(live, peer)?;
+        self.record(live, &outcome);
+        if matches!(outcome, Outcome::Done | Outcome::Cancelled) {
+            self.free(live);
             return None;
         }
         // Under the lock until the slot is free, so that each reader finds the transfer here or there, and once.
@@ -38,10 +39,9 @@ impl Table {
     /// The outcome of a failed transfer that was set aside, told to `thread`; it is then remembered as others are.
     pub fn take_failed(&self, id: TransferId, thread: usize) -> Option<Outcome> {
         self.with_failed(|failed| {
-            let (state, outcome) = failed.tell(id, thread)?;
+            let outcome = failed.tell(id, thread)?;
             // Before the lock is released: each reader finds the outcome here or there.
-            self.record_failure(id, &outcome);
-            self.outcomes.record(id, state);
+            self.outcomes.record(id, self.slot(id)?, outcome.clone());
             Some(outcome)
         })
     }

@@ -1,4 +1,4 @@
-#![allow(clippy::unwrap_used, clippy::panic, reason = "tests")]
+#![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, reason = "tests")]
 
 use super::*;
 use crate::transfer::REMEMBERED;
@@ -115,4 +115,60 @@ fn a_failure_keeps_its_details() {
     assert!(table.release(&live, || "peer".to_owned()).is_some());
     let Some(Outcome::Failed(failure)) = table.outcome(id) else { panic!("no failure") };
     assert_eq!((failure.iov, failure.vendor_error, failure.peer.as_str()), (17, 9, "peer"));
+}
+
+/// Of a worker, of which slots are taken under its lock, as long as some are free: then those of the list.
+#[test]
+fn slots_of_a_worker_are_taken_in_turn_and_free_once_their_transfers_are_released() {
+    let table = Table::new(Duration::ZERO, 1);
+    let begin = || {
+        let transfer = table.acquire_at(0).or_else(|| table.acquire()).unwrap();
+        transfer.record().start(1, TimeLimit::NEVER);
+        table.publish(transfer, 1)
+    };
+    let release = |id: &TransferId| {
+        let live = table.find(*id).unwrap();
+        live.record().end_part();
+        table.release_done(&live)
+    };
+    let is_of_worker = |id: &&TransferId| id.0 & SLOT_MASK >= MOST_TRANSFERS as u64;
+    let ids: Vec<_> = (0..200).map(|_| begin()).collect();
+    assert_eq!(ids.iter().filter(is_of_worker).count(), BLOCK);
+    let mut live = table.live_ids();
+    live.sort_unstable();
+    let mut sorted = ids.clone();
+    sorted.sort_unstable();
+    assert_eq!(live, sorted);
+    assert!(ids.iter().all(&release));
+    assert_eq!(table.live_ids(), []);
+    for _ in 0..3 * BLOCK {
+        let id = begin();
+        assert!(is_of_worker(&&id) && !ids.contains(&id) && release(&id));
+        assert_eq!(table.outcome(id), Some(Outcome::Done));
+    }
+    assert!(table.acquire_at(1).is_none(), "there is no such worker");
+}
+
+/// That a transfer was done is not recorded: a failure that is forgotten must not be taken for that.
+#[test]
+fn an_outcome_that_is_forgotten_is_unknown() {
+    let table = Table::default();
+    let failed: Vec<_> = (0..=REMEMBERED).map(|_| begin(&table)).collect();
+    for id in &failed {
+        let live = table.find(*id).unwrap();
+        live.record().condemn(EndState::TimedOut);
+        live.record().end_part();
+        assert_eq!(table.outcome(*id), None, "not released");
+        assert_eq!(table.release(&live, String::new), Some(Outcome::TimedOut));
+    }
+    assert_eq!(table.outcome(failed[0]), None);
+    assert_eq!(
+        (table.outcome(failed[1]), table.end_state(failed[1])),
+        (Some(Outcome::TimedOut), Some(EndState::TimedOut))
+    );
+    // The one released last has its slot taken first.
+    let done: Vec<_> = failed.iter().map(|_| finish(&table)).collect();
+    assert!(done.iter().step_by(64).all(|id| table.outcome(*id) == Some(Outcome::Done)));
+    let never = TransferId(done[REMEMBERED].0 + 2 * FREE);
+    assert_eq!((table.outcome(never), table.outcome(TransferId(done[0].0 & SLOT_MASK))), (None, None));
 }
