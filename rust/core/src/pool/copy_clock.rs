@@ -1,7 +1,7 @@
 //! Which copies of a thread took longer than a millisecond: only those count that had a look at the clock before and behind them.
 //!
 //! A thread makes one copy after the other. So if little time has passed between two looks, each copy between them was quick. If much has, one of them was slow
-//! or the program did something else in between, and nothing tells which: none of them counts, and from there on each copy has looks of its own, until
+//! or the program did something else in between, and nothing shows which: none of them counts, and from there on each copy has looks of its own, until
 //! a long row has come without a pause and without a slow copy. Then one copy in 16 has a look, for two for each take a tenth of a copy of 4 KiB.
 
 use std::cell::Cell;
@@ -31,7 +31,7 @@ pub(super) struct CopyClock {
     last: Cell<u64>,
 }
 
-/// What the looks before and behind a copy tell of it.
+/// What the looks before and behind a copy show of it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct CopyTimes {
     /// Its time, if it was slow.

@@ -1,9 +1,9 @@
-//! How workers learn that a transfer of which they have parts is to end early, without looking at all they have.
+//! When workers look for parts of transfers that are to end early, without a look at all parts each time.
 
 use super::part_owner::PartOwner;
 use crate::sync::{AtomicU64, Ordering};
 
-/// Counts, for one pool, the transfers that were told to end by something that does not know their parts: a caller that
+/// Counts, for one pool, the transfers that are to end early because of something that does not know their parts: a caller that
 /// cancels, or a worker that has failed another part. A worker looks through its parts when the count has changed.
 #[derive(Debug, Default)]
 pub struct EarlyEnds {
@@ -13,12 +13,12 @@ pub struct EarlyEnds {
 }
 
 impl EarlyEnds {
-    /// An owner was condemned or aborted, and a worker that may have parts of it has to be told.
+    /// An owner was condemned or aborted, and each worker that may have parts of it has to look for them.
     pub fn note(&self) {
         self.count.fetch_add(1, Ordering::Release);
     }
 
-    /// As [`EarlyEnds::note`], by a worker that has one part: nothing to tell if that is the only one left.
+    /// As [`EarlyEnds::note`], by a worker that has one part: nothing is counted if that is the only one left.
     pub(super) fn note_others(&self, owner: &dyn PartOwner) {
         if owner.parts_left() > 1 {
             self.note();

@@ -18,7 +18,7 @@ use crate::observe::TransferCounts;
 pub(super) struct Lane {
     pub(super) key: LaneKey,
     pub(super) queue_pair: Box<dyn WorkQueue>,
-    /// What it tells its connection.
+    /// What its connection reads of it.
     pub(super) status: Arc<LaneStatus>,
     /// Where its parts are counted, by the paths that it has now.
     pub(super) counts: Arc<TransferCounts>,
@@ -107,7 +107,7 @@ impl Lane {
         self.health == LaneHealth::Healthy
     }
 
-    /// Changes its state, and tells its connection.
+    /// Changes its state, for its connection too.
     pub(super) fn set_health(&mut self, health: LaneHealth, reason: &str) {
         self.health = health;
         self.status.set(health, reason);
@@ -134,7 +134,7 @@ impl Lane {
     }
 
     /// Whether the last list was cut short: the last requests outstanding may be unsignaled, and then only the completion
-    /// of something posted behind them tells that they are done.
+    /// of something posted behind them shows that they are done.
     pub(super) fn is_cut_short(&self) -> bool {
         self.cut_short_at == Some(self.next)
     }
@@ -185,7 +185,7 @@ impl Lane {
 /// What a worker needs to know of a new lane.
 #[derive(Debug)]
 pub struct LaneSetup {
-    /// Where its state is told.
+    /// Where its connection reads its state.
     pub status: Arc<LaneStatus>,
     /// Interrupted parts wait for a rebuild instead of failing.
     pub heals: bool,

@@ -22,7 +22,7 @@ pub enum LaneHealth {
     Closed = 3,
 }
 
-/// What a lane tells its connection.
+/// The state of a lane as its connection reads it.
 #[derive(Debug)]
 pub struct LaneStatus {
     /// A [`LaneHealth`]. Written by the worker under its lock (Release), read by submitters as a hint and by the
@@ -38,7 +38,7 @@ pub struct LaneStatus {
     on_change: Option<Arc<dyn LaneWatcher>>,
 }
 
-/// Told when a lane leaves working order or is drained. Called under the worker's lock: must only pass it on.
+/// Called when a lane leaves working order or is drained, under the worker's lock: must only pass it on.
 pub trait LaneWatcher: Send + Sync + std::fmt::Debug {
     /// The lane's health changed.
     fn lane_changed(&self);

@@ -1,4 +1,4 @@
-//! What a pool tells operators.
+//! The metrics of a pool.
 
 use super::WorkerPool;
 use crate::observe::{Label, Snapshot, Source, WorkerCounters, metrics};

@@ -100,7 +100,7 @@ impl SlowClock {
         self.looks.wrapping_sub(u32::MAX / 2)
     }
 
-    /// A part that began with this number ends: whether it may have been slow, or was to be looked at. Else the next look tells.
+    /// A part that began with this number ends: whether it may have been slow, or was to be looked at. Else the next look shows it.
     #[inline(always)]
     pub(super) fn ends_late(&mut self, begun: u32) -> bool {
         let is_late = self.looks != begun;
@@ -109,7 +109,7 @@ impl SlowClock {
     }
 
     /// The most that a part has taken at `now` that began with this number, for as long as the looks are kept. `late` is the time since
-    /// deadlines were first looked at for it, in milliseconds, or 0: it tells more of one that began before.
+    /// deadlines were first looked at for it, in milliseconds, or 0: it is the better measure of one that began before.
     pub(super) fn took(&self, begun: u32, late: u64, now: u64) -> Duration {
         let time = |look: u32| self.times.get((look % KEPT) as usize).copied().unwrap_or(now);
         if self.looks.wrapping_sub(begun) < KEPT {
@@ -120,7 +120,7 @@ impl SlowClock {
     }
 
     /// A look at the quick clock. Answers how many parts have ended since the last one that may have been slow, and the most that each of them
-    /// took: after a pause nothing tells which of them it belongs to.
+    /// took: after a pause nothing shows which of them it belongs to.
     #[inline]
     pub(super) fn look(&mut self, now: u64) -> Option<(u32, Duration)> {
         let most = Duration::from_nanos(now.saturating_sub(self.last_kept));

@@ -189,7 +189,7 @@ impl WorkerPool {
         &self.spare_lists
     }
 
-    /// Where workers are told of transfers that are to end early.
+    /// The count of transfers that are to end early, for workers to look for their parts.
     pub fn early_ends(&self) -> &EarlyEnds {
         &self.early_ends
     }

@@ -1,4 +1,4 @@
-//! Who moves a worker's transfers on: callers, or its thread, and how that is woken.
+//! What moves a worker's transfers on: callers, or its thread, and how that is woken.
 
 use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;

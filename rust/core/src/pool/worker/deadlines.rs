@@ -91,7 +91,7 @@ impl WorkerState {
         }
     }
 
-    /// Ends the parts of transfers that were told to end early.
+    /// Ends the parts of transfers that are to end early.
     fn end_condemned(&mut self) {
         let mut condemned = std::mem::take(&mut self.condemned);
         if self.early_ends.changed(&mut self.early_ends_seen) {

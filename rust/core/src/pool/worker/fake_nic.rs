@@ -1,4 +1,4 @@
-//! The NIC of a worker's tests: it does what a test tells it, and notes what a real one would not survive.
+//! The NIC of a worker's tests: it does what a test has set, and notes what a real one would not survive.
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "a panic is how a test fails")]
 
 use std::collections::{HashSet, VecDeque};

@@ -55,7 +55,7 @@ impl WorkerState {
         }
     }
 
-    /// [`WorkerState::break_lane`] if the lane's queue pair is in ERROR already, which no completion tells where nothing is
+    /// [`WorkerState::break_lane`] if the lane's queue pair is in ERROR already, which no completion shows where nothing is
     /// outstanding.
     pub fn notice_broken(&mut self, key: LaneKey, reason: &str) {
         if self.lanes.get(key).is_some_and(|lane| lane.queue_pair.is_broken()) {

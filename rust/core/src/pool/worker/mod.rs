@@ -94,7 +94,7 @@ pub struct WorkerState {
     posted: u32,
     /// Parts that stand in some lane's `turns`.
     unposted: u32,
-    /// Parts of owners that were told to end early, and that could not be ended yet. May name others that have their
+    /// Parts of owners that are to end early, and that could not be ended yet. May name others that have their
     /// indices now.
     condemned: Vec<u32>,
     /// Lanes to destroy without the lock.
@@ -181,7 +181,7 @@ impl WorkerState {
     /// Begins a part with a list that was built without the lock. Answers another list for it, for reuse.
     pub fn adopt(&mut self, submission: Submission) -> RequestList {
         let Submission { lane, owner, mut list, first, begun } = submission;
-        // What told this worker of an early end may have been seen already, and does not come again for this part.
+        // This worker may have looked for parts of an early end already, and does not look again for this one.
         let goes_on = !list.is_empty() && !owner.ends_early();
         if goes_on && self.lanes.get(lane).is_some_and(|lane| lane.takes_parts()) {
             let index = self.parts.acquire();
@@ -290,7 +290,7 @@ impl WorkerState {
         if let Some(lane) = &mut lane {
             lane.parts.remove(&mut self.parts, index);
         }
-        // Frees it, and what it keeps registered; then tells its owner.
+        // Frees it, and what it keeps registered; then ends it for its owner.
         let end = self.parts.release(index, lane.as_deref().map(|lane| &lane.recent))?.end_part();
         if is_late {
             note_late(&mut self.parts, index, end, &self.counters, &mut self.slow_clock);

@@ -122,7 +122,7 @@ impl WorkerState {
         self.unposted -= 1;
         let failed = part.owner.is_some_and(|owner| owner.end_state() != EndState::Done);
         // Something else of the transfer failed: what is not posted is dropped. But for one request, if nothing else will
-        // tell that those outstanding are done.
+        // show that those outstanding are done.
         let mut limits = self.limits;
         if failed {
             limits.list = usize::from(part.outstanding > 0 && lane.is_cut_short());
@@ -146,7 +146,7 @@ impl WorkerState {
         end
     }
 
-    /// Posts, on a lane in ERROR after its last list was cut short, the first request that was not taken: no completion tells
+    /// Posts, on a lane in ERROR after its last list was cut short, the first request that was not taken: no completion shows
     /// that the ones before it are over, but its flush does.
     #[cold]
     pub(super) fn flush_behind_cut(&mut self, index: u16) {

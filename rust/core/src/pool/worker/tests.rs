@@ -226,7 +226,7 @@ fn each_lane_has_a_limit_of_its_own() {
     assert!(forever.is_ended() && slow.is_ended() && slow.end_state() == EndState::Done);
 }
 
-/// One part of it fails on one lane; what waits on another is told, and ends although nothing is late or posted there.
+/// One part of it fails on one lane; what waits on another ends too, although nothing is late or posted there.
 #[test]
 fn parts_on_other_lanes_end_with_the_first_that_fails() {
     let mut bench = Bench::new();
