@@ -2,6 +2,8 @@
 
 mod allocation;
 mod announced;
+#[cfg(all(test, not(flagcx_p2p_loom)))]
+pub(crate) mod delegating_device;
 mod flush;
 mod gpu_memory;
 mod history;
