@@ -39,6 +39,13 @@ foreach(_suite IN LISTS _suites)
 endforeach()
 # Its structs have their size in the symbol table, as FlagCX's own have in that of libflagcx.so.
 set_target_properties(test_flagcx_gpu PROPERTIES ENABLE_EXPORTS ON)
+# Libraries that it loads at the same address one after the other: their structs differ in length.
+foreach(_bytes 416 640)
+  add_library(plugin_${_bytes} MODULE gtest/plugin/adaptor.c)
+  target_compile_definitions(plugin_${_bytes} PRIVATE BYTES=${_bytes})
+  set_target_properties(plugin_${_bytes} PROPERTIES PREFIX "" LIBRARY_OUTPUT_DIRECTORY ${CMAKE_CURRENT_BINARY_DIR}/gtest)
+  add_dependencies(test_flagcx_gpu plugin_${_bytes})
+endforeach()
 # Not among the quick ones: it waits for time-outs.
 set_tests_properties(gtest.names PROPERTIES LABELS gtest)
 

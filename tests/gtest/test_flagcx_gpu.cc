@@ -4,6 +4,10 @@
 #include "fake_gpu.h"
 #include "support.h"
 
+#include <filesystem>
+
+#include <dlfcn.h>
+
 using namespace support;
 
 namespace {
@@ -120,6 +124,65 @@ TEST(FlagcxGpu, NothingIsReadBehindTheEndOfAnOlderStruct) {
     ASSERT_EQ(flagcxP2pEngineReg(engine.get(), FakeGpu::address(), 4096, region), 0) << flagcxP2pEngineLastError();
     flagcxP2pEngineMrDestroy(engine.get(), region);
   }
+}
+
+// A library that was loaded for a while, with its adaptor in use.
+class Plugin {
+ public:
+  explicit Plugin(const char *name) {
+    // Beside this program.
+    const auto file = std::filesystem::read_symlink("/proc/self/exe").replace_filename(name);
+    library = dlopen(file.c_str(), RTLD_NOW | RTLD_LOCAL);
+    if (library != nullptr)
+      adaptor = static_cast<char *>(dlsym(library, "pluginAdaptor"));
+  }
+  Plugin(const Plugin &) = delete;
+  ~Plugin() {
+    deviceAdaptor = &empty;
+    if (library != nullptr)
+      dlclose(library);
+  }
+  char *adaptor = nullptr;
+
+ private:
+  void *library = nullptr;
+};
+
+int pointerType(const void *pointer, int *type);
+
+// A longer struct, and where its library was a library with a shorter one: getPointerType is not read behind the end of that.
+TEST(FlagcxGpu, AnAdaptorInThePlaceOfOneThatWasUnloadedIsReadAnew) {
+  FakeGpu::reset();
+  fill(full);
+  setenv("FLAGCX_P2P_FABRIC", "software", 1);
+  const Engine engine = createEngine();
+  const Buffer host(engine, 4096, 7);
+  const auto use = [&] {
+    FlagcxP2pMr region = 0;
+    ASSERT_EQ(flagcxP2pEngineReg(engine.get(), FakeGpu::address(), 4096, region), 0) << flagcxP2pEngineLastError();
+    flagcxP2pEngineMrDestroy(engine.get(), region);
+  };
+  const char *place = nullptr;
+  {
+    const Plugin plugin("plugin_640.so");
+    ASSERT_NE(plugin.adaptor, nullptr) << dlerror();
+    memcpy(plugin.adaptor, full.bytes, 416);
+    memset(plugin.adaptor + 416, 0, 224);
+    memcpy(plugin.adaptor, "longer", 7);
+    const auto ask = pointerType;
+    memcpy(plugin.adaptor + 512, &ask, sizeof(ask));
+    deviceAdaptor = plugin.adaptor;
+    use();
+    place = plugin.adaptor;
+  }
+  const Plugin plugin("plugin_416.so");
+  ASSERT_NE(plugin.adaptor, nullptr) << dlerror();
+  if (plugin.adaptor != place)
+    GTEST_SKIP() << "not run: the second library was loaded elsewhere";
+  memcpy(plugin.adaptor, full.bytes, 416);
+  memcpy(plugin.adaptor, "shorter", 8);
+  deviceAdaptor = plugin.adaptor;
+  use();
 }
 
 int pointerType(const void *pointer, int *type) {

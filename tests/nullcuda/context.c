@@ -80,6 +80,18 @@ EXPORT int cuDeviceGetName(char *text, int room, int device) {
   return OK;
 }
 
+static int capability;
+
+// The major number of the compute capability from now on, in the place of the environment's. For tests.
+EXPORT void nullcuda_set_compute_capability(int major) {
+  __atomic_store_n(&capability, major, __ATOMIC_SEQ_CST);
+}
+
+static int compute_capability(int otherwise) {
+  const int set = __atomic_load_n(&capability, __ATOMIC_SEQ_CST);
+  return set != 0 ? set : otherwise;
+}
+
 static int setting(const char *name, int otherwise) {
   const char *text = getenv(name);
   return text != NULL ? atoi(text) : otherwise;
@@ -91,7 +103,7 @@ EXPORT int cuDeviceGetAttribute(int *value, int attribute, int device) {
   if (device < 0 || device >= DEVICES)
     return INVALID_DEVICE;
   if (attribute == 75)
-    *value = setting("NULLCUDA_COMPUTE_CAPABILITY", 9);
+    *value = compute_capability(setting("NULLCUDA_COMPUTE_CAPABILITY", 9));
   else if (attribute == 124)
     *value = setting("NULLCUDA_DMA_BUF", 1);
   else
@@ -183,6 +195,9 @@ EXPORT int cuCtxSetCurrent(Context *context) {
   if (context != NULL && !context->alive)
     return INVALID_CONTEXT;
   current = context;
+  pthread_mutex_lock(&nullcuda_mutex);
+  ++nullcuda_counted.contexts_set;
+  pthread_mutex_unlock(&nullcuda_mutex);
   return OK;
 }
 

@@ -259,8 +259,10 @@ EXPORT int cuPointerGetAttribute(void *value, int attribute, Pointer address) {
   return code;
 }
 
-// Whether the current context is one of the device that has the memory.
-static bool is_here(int device) {
+// Whether the current context is one in which the memory is looked up: of the device that has it, or of the one for which it was
+// opened.
+static bool is_here(const Known *known) {
+  const int device = known->kind == OPENED ? known->context->device : known->device;
   return device == current_context()->device;
 }
 
@@ -273,7 +275,7 @@ EXPORT int cuPointerSetAttribute(const void *value, int attribute, Pointer addre
   pthread_mutex_lock(&nullcuda_mutex);
   Known known;
   const bool on_gpu = know(address, &known) && known.kind != PINNED && known.kind != MANAGED;
-  code = on_gpu && is_here(known.device) ? OK : INVALID_VALUE;
+  code = on_gpu && is_here(&known) ? OK : INVALID_VALUE;
   synchronous += code == OK;
   pthread_mutex_unlock(&nullcuda_mutex);
   return code;
@@ -299,7 +301,7 @@ EXPORT int cuMemGetHandleForAddressRange(int *handle, Pointer address, size_t le
   pthread_mutex_lock(&nullcuda_mutex);
   Known known;
   code = INVALID_VALUE;
-  if (know(address, &known) && known.kind == DEVICE && is_here(known.device) &&
+  if (know(address, &known) && known.kind == DEVICE && is_here(&known) &&
       length <= ((known.length + 4095) & ~(size_t)4095) - (address - known.start)) {
     char path[64];
     snprintf(path, sizeof(path), "/proc/self/fd/%d", known.fd);
@@ -316,7 +318,7 @@ EXPORT int cuMemGetAddressRange_v2(Pointer *start, size_t *length, Pointer addre
     return code;
   pthread_mutex_lock(&nullcuda_mutex);
   Known known;
-  const bool found = know(address, &known) && is_here(known.device);
+  const bool found = know(address, &known) && is_here(&known);
   if (found) {
     *start = known.start;
     *length = known.length;
@@ -331,7 +333,7 @@ EXPORT int cuIpcGetMemHandle(IpcMemHandle *handle, Pointer address) {
     return code;
   pthread_mutex_lock(&nullcuda_mutex);
   const Allocation *a = starting_at(address, DEVICE);
-  const bool found = a != NULL && is_here(a->device);
+  const bool found = a != NULL && a->device == current_context()->device;
   if (found) {
     const Named named = {MAGIC, getpid(), a->fd, a->device, a->length};
     memset(handle, 0, sizeof(*handle));

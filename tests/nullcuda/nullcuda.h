@@ -47,6 +47,12 @@ typedef struct {
 
 typedef struct Pool Pool;
 
+// Calls so far, each kind by itself. For tests.
+struct nullcuda_calls {
+  uint64_t copies, copied_bytes, events_recorded, host_calls, streams, contexts_set;
+};
+extern struct nullcuda_calls nullcuda_counted;
+
 typedef struct Context {
   int device;
   bool alive;

@@ -86,10 +86,20 @@ EXPORT int cuMemAllocFromPoolAsync(Pointer *address, size_t length, Pool *pool, 
   return made;
 }
 
+static int export_answer;
+
+// What exports of pools answer that are possible. For tests.
+EXPORT void nullcuda_answer_pool_exports(int code) {
+  __atomic_store_n(&export_answer, code, __ATOMIC_SEQ_CST);
+}
+
 EXPORT int cuMemPoolExportToShareableHandle(void *exported, Pool *pool, int type, uint64_t flags) {
   usable(pool, __func__);
   if (type != 1 || flags != 0 || !pool->exportable || pool->imported)
     return INVALID_VALUE;
+  const int answer = __atomic_load_n(&export_answer, __ATOMIC_SEQ_CST);
+  if (answer != OK)
+    return answer;
   *(int *)exported = fcntl(pool->fd, F_DUPFD_CLOEXEC, 0);
   return OK;
 }

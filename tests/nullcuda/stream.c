@@ -43,6 +43,14 @@ void require(bool holds, const char *call, const char *problem) {
   abort();
 }
 
+struct nullcuda_calls nullcuda_counted;
+
+EXPORT void nullcuda_calls(struct nullcuda_calls *out) {
+  pthread_mutex_lock(&nullcuda_mutex);
+  *out = nullcuda_counted;
+  pthread_mutex_unlock(&nullcuda_mutex);
+}
+
 static int queries_per_record(void) {
   const char *text = getenv("NULLCUDA_QUERIES");
   return text == NULL ? 2 : atoi(text);
@@ -69,6 +77,7 @@ EXPORT int cuStreamCreate(Stream **stream, unsigned flags) {
   pthread_mutex_lock(&nullcuda_mutex);
   made->next = streams;
   streams = *stream = made;
+  ++nullcuda_counted.streams;
   pthread_mutex_unlock(&nullcuda_mutex);
   return OK;
 }
@@ -120,6 +129,8 @@ EXPORT int cuMemcpyAsync(Pointer to, Pointer from, size_t length, Stream *stream
   } else {
     stream->copies = realloc(stream->copies, (stream->count + 1) * sizeof(Copy));
     stream->copies[stream->count++] = (Copy){to, from, length};
+    ++nullcuda_counted.copies;
+    nullcuda_counted.copied_bytes += length;
   }
   pthread_mutex_unlock(&nullcuda_mutex);
   return code;
@@ -176,6 +187,7 @@ EXPORT int cuEventRecord(Event *event, Stream *stream) {
   pthread_mutex_lock(&nullcuda_mutex);
   event->stream = stream;
   event->number = ++stream->recorded;
+  ++nullcuda_counted.events_recorded;
   event->queries = queries_per_record();
   pthread_mutex_unlock(&nullcuda_mutex);
   return OK;
@@ -223,5 +235,8 @@ EXPORT int cuLaunchHostFunc(Stream *stream, void (*function)(void *), void *argu
   if (pthread_create(&thread, NULL, call_host, call) != 0)
     return OUT_OF_MEMORY;
   pthread_detach(thread);
+  pthread_mutex_lock(&nullcuda_mutex);
+  ++nullcuda_counted.host_calls;
+  pthread_mutex_unlock(&nullcuda_mutex);
   return OK;
 }

@@ -39,7 +39,8 @@ uint64_t nullverbs_queues_on(uint64_t vector) {
 
 struct ibv_cq *ibv_create_cq(struct ibv_context *context, int entries, void *user, struct ibv_comp_channel *channel,
                              int vector) {
-  int is_possible = entries > 0 && vector >= 0 && (uint64_t)vector < settings.vectors && vector < MAX_VECTORS;
+  int is_possible = entries > 0 && (uint64_t)entries >= settings.least_cqe && vector >= 0 &&
+                    (uint64_t)vector < settings.vectors && vector < MAX_VECTORS;
   struct completion_queue *queue = is_possible ? aligned_alloc(64, sizeof *queue) : NULL;
   if (!queue) {
     errno = EINVAL;

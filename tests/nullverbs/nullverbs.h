@@ -57,12 +57,14 @@ struct settings {
   uint64_t gid_calls;        // 2: ibv_query_gid_table and ibv_query_gid_ex, 1: the latter, 0: neither
   uint64_t hide_link_layer;  // 1: the port reports no link layer
   uint64_t no_rc;            // a bit for each device: its reliable connected queue pairs are EOPNOTSUPP
+  uint64_t least_depth;      // a queue pair for fewer requests is EINVAL
   uint64_t max_inline;       // a queue pair with more inline room is EINVAL
   uint64_t queue_bytes;      // a send queue that takes more of them is EINVAL; 0: any
   uint64_t grant_depth, grant_sge,
       grant_inline;       // a queue pair gets at most so much of each, whatever is asked; 0: all
   uint64_t oldest_errors; // 1: the first failure of a queue pair is reported on its oldest request
   uint64_t silent_device; // number of a device, from 1: its queue pairs never answer; 0: none
+  uint64_t least_cqe;     // a completion queue with fewer entries is EINVAL
   uint64_t vectors;       // completion vectors
   uint64_t vendor, part;  // of the attributes
   uint64_t dma_buf;       // 0: no dma-buf can be registered

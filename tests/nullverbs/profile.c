@@ -35,6 +35,7 @@ static const struct {
     {"small_caps", {{"grant_depth", 24}, {"grant_sge", 2}, {"grant_inline", 16}}},
     {"inline_above_cap", {{"max_inline", 20}}},
     {"small_queues", {{"queue_bytes", 16384}}},
+    {"long_queues", {{"least_cqe", 256}, {"least_depth", 16}}},
     {"slow_commands", {{"create_qp_ns", 400000000}, {"reg_ns", 400000000}}},
     {"silent_peer", {{"devs", 3}, {"silent_device", 3}}},
     {"eight_devices", {{"devs", 8}, {"vectors", 16}}},

@@ -37,9 +37,9 @@ static int is_possible(const struct ibv_qp_init_attr *init) {
   const struct ibv_qp_cap *cap = &init->cap;
   if (settings.queue_bytes && bytes_of(cap) > settings.queue_bytes)
     return 0;
-  return init->send_cq && init->recv_cq && init->qp_type == IBV_QPT_RC && cap->max_send_wr <= settings.max_depth &&
-         cap->max_recv_wr <= settings.max_depth && cap->max_send_sge <= MAX_SGE &&
-         cap->max_inline_data <= settings.max_inline;
+  return init->send_cq && init->recv_cq && init->qp_type == IBV_QPT_RC && cap->max_send_wr >= settings.least_depth &&
+         cap->max_send_wr <= settings.max_depth && cap->max_recv_wr <= settings.max_depth &&
+         cap->max_send_sge <= MAX_SGE && cap->max_inline_data <= settings.max_inline;
 }
 
 static struct slot *take_slot(struct queue_pair *queue_pair, struct ibv_pd *domain) {

@@ -87,6 +87,10 @@ fn local_measures_every_path_and_leaves_table_json_csv_and_plot() {
         assert!(is(&document[key]), "{key}: {document:#}");
     }
     assert_eq!(document["settings"]["pool_bytes"], 2 << 20);
+    let rate = &document["registrations"][0];
+    assert!(rate["microseconds"].as_f64().unwrap() > 0.0 && rate["bytes"] == 2 << 20, "{rate}");
+    let pins = document["provider"] == "verbs";
+    assert_eq!(rate["gigabytes_per_second"].as_f64().is_some_and(|rate| rate > 0.0), pins, "{rate}");
     let limits: Vec<_> =
         document["limits"].as_array().unwrap().iter().map(|limit| limit["name"].as_str().unwrap()).collect();
     assert!(limits.contains(&"memcpy") && limits.contains(&"tcp socket"), "{limits:?}");

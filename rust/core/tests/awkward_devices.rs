@@ -106,6 +106,21 @@ fn an_engine_takes_a_device_that_can_be_used() {
     }
 }
 
+/// Of a device that grants what the engine's queues need, and refuses shorter ones.
+#[test]
+fn a_device_is_tried_with_queues_as_the_engine_has_them() {
+    let standin = Standin::playing("long_queues", &[]);
+    for choice in [FabricChoice::Auto, FabricChoice::Verbs] {
+        let devices = list(&standin, choice);
+        assert_eq!(devices.selection().provider, Some(Provider::Verbs), "{}", devices.selection().reason);
+        devices.devices()[0].check_use().unwrap();
+    }
+    assert_eq!(standin.live(), Live::default());
+    let pair = pair(&standin, 4096);
+    let id = pair.here.submit(Opcode::Write, &[pair.iov(0, 0, 4096)][..]).unwrap();
+    assert_eq!(outcome(&pair.here, id), Outcome::Done);
+}
+
 #[test]
 fn devices_are_opened_by_their_first_use_and_once() {
     let standin = Standin::playing("eight_devices", &[]);

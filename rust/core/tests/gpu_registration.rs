@@ -15,8 +15,12 @@
 
 #[path = "gpu_suite/cuda.rs"]
 mod cuda;
+#[path = "gpu_suite/memory.rs"]
+mod memory;
 mod nullverbs;
 mod support;
+#[path = "gpu_suite/vmm.rs"]
+mod vmm;
 
 use std::os::unix::fs::FileExt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -143,6 +147,33 @@ fn synchronous() -> u64 {
     unsafe {
         let library = libloading::Library::new(cuda::library()).unwrap();
         library.get::<unsafe extern "C" fn() -> u64>(b"nullcuda_synchronous").unwrap()()
+    }
+}
+
+/// Sets a number of the played driver, until dropped.
+struct Played(&'static [u8]);
+
+impl Played {
+    const POOL_EXPORTS: &[u8] = b"nullcuda_answer_pool_exports";
+    const COMPUTE_CAPABILITY: &[u8] = b"nullcuda_set_compute_capability";
+
+    fn new(name: &'static [u8], value: i32) -> Self {
+        set(name, value);
+        Self(name)
+    }
+}
+
+impl Drop for Played {
+    fn drop(&mut self) {
+        set(self.0, 0);
+    }
+}
+
+fn set(name: &[u8], value: i32) {
+    // SAFETY: the stand-in is loaded already, and the prototype is that of its source.
+    unsafe {
+        let library = libloading::Library::new(cuda::library()).unwrap();
+        library.get::<unsafe extern "C" fn(libc::c_int)>(name).unwrap()(value);
     }
 }
 
@@ -293,4 +324,65 @@ fn memory_of_an_unknown_device_is_flushed() {
     bench.write(&here, &sent, &[(0, remote)]);
     file.read_exact_at(&mut seen, 0).unwrap();
     assert!(seen != sent, "what the caller declares to be host memory is not");
+}
+
+/// The first GPU memory that a peer writes to, by a descriptor, of which it has been told nothing; of a GPU of this compute capability.
+fn first_written_is_seen(flush: &str, capability: i32) -> bool {
+    let bench = Bench::new(&[("late_writes", 1)], &[("FLAGCX_GDR_WRITE_REQUIRES_FLUSH", flush)]);
+    // Of the process: no other bench is there.
+    let _capability = Played::new(Played::COMPUTE_CAPABILITY, capability);
+    let memory = GpuMemory::new(PAGE);
+    let (here, _there) = bench.connect();
+    let unannounced = RegisterOptions { announced: false, ..RegisterOptions::default() };
+    let hidden = bench.register_with(memory.address, PAGE, unannounced).unwrap();
+    let sent = pattern(9, PAGE);
+    bench.write(&here, &sent, &[(0, bench.server.describe(hidden, memory.address, PAGE as u64).unwrap())]);
+    memory.bytes() == sent
+}
+
+#[test]
+fn a_peer_with_gpus_that_need_it_is_flushed_before_it_has_announced_any_memory() {
+    for (flush, capability, seen) in
+        [("1", 9, true), ("0", 9, false), ("-1", 9, false), ("-1", 8, true), ("0", 8, false)]
+    {
+        assert_eq!(first_written_is_seen(flush, capability), seen, "{flush}, capability {capability}");
+    }
+}
+
+/// The flush is a READ. Host memory that peers may only write to gets the right to it, or is not flushed at all: where it was registered
+/// before there was a GPU that needs it.
+#[test]
+fn memory_for_writing_alone_is_written_to_before_and_after_there_is_such_a_gpu() {
+    for before in [false, true] {
+        let bench = Bench::new(&[], &[]);
+        let _capability = Played::new(Played::COMPUTE_CAPABILITY, if before { 9 } else { 8 });
+        let target = vec![0_u8; PAGE];
+        let access = Access { remote_read: false, ..Access::FULL };
+        let options = RegisterOptions { access, announced: false, ..RegisterOptions::default() };
+        let address = target.as_ptr().expose_provenance() as u64;
+        let region = bench.register_with(address, PAGE, options).unwrap();
+        set(Played::COMPUTE_CAPABILITY, 8);
+        let (here, _there) = bench.connect();
+        let remote = bench.server.describe(region, address, PAGE as u64).unwrap();
+        bench.write(&here, &pattern(4, PAGE), &[(0, remote)]);
+        assert!(target == pattern(4, PAGE), "before: {before}");
+    }
+}
+
+/// As when the process has no descriptors left: the next question is answered anew.
+#[test]
+fn a_driver_that_cannot_export_a_pool_now_is_asked_again() {
+    const OPERATING_SYSTEM: i32 = 304;
+    let _bench = Bench::new(&[], &[]);
+    let engine = support::engine(&[]);
+    let of_pool = vmm::OfPool::new(PAGE, vmm::Shareable::Yes);
+    // SAFETY: the memory is freed behind the engine's region.
+    let region =
+        unsafe { engine.register(of_pool.address, PAGE as u64, RegisterOptions::default()) }.unwrap();
+    let is_shared = || engine.ipc_info(of_pool.address).unwrap().is_some();
+    let failing = Played::new(Played::POOL_EXPORTS, OPERATING_SYSTEM);
+    assert!(!is_shared());
+    drop(failing);
+    assert!(is_shared());
+    assert!(engine.deregister(region));
 }

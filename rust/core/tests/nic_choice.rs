@@ -9,6 +9,7 @@ mod captured_log;
 mod nullverbs;
 mod support;
 
+use std::collections::BTreeSet;
 use std::ffi::{c_int, c_void};
 use std::io::Write;
 use std::net::TcpStream;
@@ -24,11 +25,14 @@ use flagcx_p2p::internals::fabric::{DeviceList, verbs};
 use flagcx_p2p::internals::gpu::{self, GpuTable, TableRuntime};
 use flagcx_p2p::internals::memory::RegionId;
 use nullverbs::Standin;
+use tracing::Level;
 
 /// The GPU that is current for every thread; -1 for none.
 static CURRENT: AtomicI32 = AtomicI32::new(-1);
 /// The next thread that counts GPUs, as the one does that chooses, waits here twice for another one.
 static HELD: Mutex<Option<Arc<Barrier>>> = Mutex::new(None);
+/// The GPUs that were current when the runtime was asked what memory is.
+static ASKED: Mutex<BTreeSet<i32>> = Mutex::new(BTreeSet::new());
 /// The addresses that are GPU memory.
 static ON_GPU: Mutex<Range<usize>> = Mutex::new(0..0);
 
@@ -246,6 +250,61 @@ fn a_nic_of_the_map_that_cannot_be_used_is_named_in_the_log() {
     assert!(line.contains("names it for GPU 0: "), "{line}");
 }
 
+/// Each need tries them again, in each engine: the first refusal of each device is news.
+#[test]
+fn devices_that_cannot_be_used_are_told_once_each() {
+    let played = Played::with(-1, &[("no_rc", u64::MAX)]);
+    let before = played.log.lines().len();
+    let levels = || {
+        let lines = played.log.lines();
+        let told = lines.iter().skip(before).filter(|line| line.message.starts_with("not used"));
+        let (warned, others): (Vec<_>, Vec<_>) = told.partition(|line| line.level == Level::WARN);
+        assert!(others.iter().all(|line| line.level == Level::DEBUG));
+        let mut names: Vec<_> = warned.iter().map(|line| line.fields["device"].clone()).collect();
+        names.sort();
+        (names.join(" "), others.len())
+    };
+    let engines = [played.open(), played.open()];
+    for (needs, engine) in (1..).zip([&engines[0], &engines[0], &engines[1]]) {
+        let (address, length) = (played.host_memory.as_ptr().expose_provenance() as u64, 4096);
+        // SAFETY: the memory outlives the engine, and nothing else uses it.
+        let refused = unsafe { engine.register(address, length, RegisterOptions::default()) }.unwrap_err();
+        assert!(refused.to_string().contains("nv3"), "{refused}");
+        assert_eq!(levels(), ("nv0 nv1 nv2 nv3".to_owned(), 4 * (needs - 1)));
+    }
+}
+
+/// A device that cannot be used keeps its number: only the GPU on its rail has another NIC.
+#[test]
+fn rails_stay_when_a_device_cannot_be_used() {
+    let played = Played::with(-1, &[("no_rc", 1 << 1)]);
+    let open = |gpu| nic(&played.try_open(gpu, &[("FLAGCX_P2P_DEST_DEV_AFFINITY", "1")]).unwrap()).unwrap();
+    assert_eq!([0, 2, 3, 4, 6].map(open), ["nv0", "nv2", "nv3", "nv0", "nv2"]);
+    let before = played.log.lines().len();
+    assert_ne!(open(1), "nv1");
+    let line = played.line(before, "NIC chosen for GPU 1");
+    assert!(!line.contains("number of the GPU"), "{line}");
+}
+
+/// A runtime that answers by the GPU that is current: for the choice of a NIC and for the registration it is the same one.
+#[test]
+fn the_runtime_is_asked_with_the_same_gpu_at_each_step() {
+    let played = Played::new(0);
+    // No GPU was named; the program has chosen another one since.
+    let unnamed = played.open();
+    CURRENT.store(3, Ordering::Relaxed);
+    ASKED.lock().unwrap().clear();
+    register(&unnamed, &played.gpu_memory);
+    assert_eq!(*ASKED.lock().unwrap(), BTreeSet::from([3]));
+    assert_eq!(nic(&unnamed).as_deref(), Some("nv3"));
+    // One was.
+    let named = played.try_open(1, &[]).unwrap();
+    ASKED.lock().unwrap().clear();
+    register(&named, &played.gpu_memory);
+    assert_eq!(*ASKED.lock().unwrap(), BTreeSet::from([1]));
+    assert_eq!(CURRENT.load(Ordering::Relaxed), 3, "the program's choice holds again");
+}
+
 #[test]
 fn host_memory_has_no_rail() {
     let played = Played::new(-1);
@@ -331,7 +390,8 @@ unsafe extern "C" fn get_device(gpu: *mut c_int) -> c_int {
     unsafe { *gpu = current };
     c_int::from(current < 0)
 }
-unsafe extern "C" fn set_device(_: c_int) -> c_int {
+unsafe extern "C" fn set_device(gpu: c_int) -> c_int {
+    CURRENT.store(gpu, Ordering::Relaxed);
     0
 }
 unsafe extern "C" fn get_device_count(count: *mut c_int) -> c_int {
@@ -358,6 +418,7 @@ unsafe extern "C" fn handle_create(handle: *mut *mut c_void, size: *mut usize) -
     0
 }
 unsafe extern "C" fn handle_get(_: *mut c_void, address: *mut c_void) -> c_int {
+    ASKED.lock().unwrap_or_else(PoisonError::into_inner).insert(CURRENT.load(Ordering::Relaxed));
     let on_gpu = ON_GPU.lock().unwrap_or_else(PoisonError::into_inner);
     c_int::from(!on_gpu.contains(&address.expose_provenance()))
 }

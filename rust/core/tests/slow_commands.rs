@@ -177,3 +177,19 @@ fn engines_of_other_devices_open_while_a_slow_one_is_tried() {
     let took = time_during(slow, || drop(support::engine(&[("FLAGCX_P2P_FABRIC", "software")])));
     assert!(took < COMMAND / 2, "another engine took {took:?} to open");
 }
+
+/// Two slow devices are tried at the same time.
+#[test]
+fn a_device_is_opened_while_another_one_is_tried() {
+    let standin = nullverbs::Standin::playing("slow_commands", &[("devs", 2)]);
+    let options =
+        FabricOptions { choice: FabricChoice::Verbs, verbs: standin.options(), ..FabricOptions::default() };
+    let devices = DeviceList::open(&options).unwrap();
+    let begun = Instant::now();
+    thread::scope(|scope| {
+        for device in devices.devices() {
+            scope.spawn(|| device.check_use().unwrap());
+        }
+    });
+    assert!((COMMAND..COMMAND * 2).contains(&begun.elapsed()), "{:?}", begun.elapsed());
+}

@@ -197,10 +197,12 @@ fn a_port_is_no_faster_than_its_slot() {
 #[test]
 fn a_nic_that_is_farther_than_another_is_told_apart() {
     let machine = machine(&["1a:00.0"], &[("mlx5_0", 100_000), ("mlx5_2", 200_000)]);
-    assert_eq!(machine.nearer(0, 0), None);
-    let (used, best) = machine.nearer(0, 1).unwrap();
+    assert_eq!(machine.nearer(0, 0, &[]), None);
+    assert_eq!(machine.nearer(0, 1, &[0]), None, "the nearer one cannot be used");
+    let (used, best) = machine.nearer(0, 1, &[]).unwrap();
     assert_eq!((used.distance, best.nic, best.distance), (Distance::System, 0, Distance::Switch));
-    assert_eq!((machine.nearer(1, 1), machine.nearer(0, 2)), (None, None), "no such GPU, no such NIC");
+    let absent = (machine.nearer(1, 1, &[]), machine.nearer(0, 2, &[]));
+    assert_eq!(absent, (None, None), "no such GPU, no such NIC");
 }
 
 #[test]
@@ -214,9 +216,31 @@ fn equals_are_spread_over_gpus() {
         .collect();
     let chosen: Vec<_> = (0..4).map(|gpu| choose(&machine, gpu)).collect();
     assert_eq!(chosen, [Some(0), Some(2), Some(1), Some(3)]);
+    // One that cannot be used keeps its place: only its own GPU has another one.
+    let without = |unusable: &[usize]| {
+        let choose = |gpu| machine.choose_without(MemoryPlace::Gpu(gpu), &NicMap::default(), unusable);
+        (0..4).map(|gpu| choose(gpu).map(|choice| choice.nic)).collect::<Vec<_>>()
+    };
+    assert_eq!(without(&[2]), [Some(0), Some(3), Some(1), Some(3)]);
+    assert_eq!(without(&[3, 0]), [Some(1), Some(2), Some(1), Some(1)]);
+    assert_eq!(without(&[0, 1, 2, 3]), [None; 4]);
     machine.nics.pop();
     let chosen: Vec<_> = (0..4).map(|gpu| choose(&machine, gpu)).collect();
     assert_eq!(chosen, [Some(0), Some(1), Some(2), Some(0)]);
+}
+
+#[test]
+fn behind_the_best_that_cannot_be_used_comes_the_next_best() {
+    let machine = machine(&["1a:00.0"], &[("mlx5_0", 100_000), ("mlx5_1", 200_000), ("mlx5_2", 400_000)]);
+    let without = |unusable: &[usize]| {
+        let choice = machine.choose_without(MemoryPlace::Gpu(0), &NicMap::default(), unusable);
+        choice.map(|choice| choice.nic)
+    };
+    let ranked: Vec<_> = machine.rank(MemoryPlace::Gpu(0)).iter().map(|candidate| candidate.nic).collect();
+    for place in 0..ranked.len() {
+        assert_eq!(without(&ranked[..place]), Some(ranked[place]));
+    }
+    assert_eq!(without(&ranked), None);
 }
 
 #[test]

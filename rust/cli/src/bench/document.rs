@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::limits::MachineLimit;
+use super::limits::{MachineLimit, RegistrationRate};
 #[cfg(test)]
 use super::row::Operation;
 use super::row::Row;
@@ -31,6 +31,9 @@ pub(crate) struct Document {
     pub(crate) interrupted: bool,
     pub(crate) not_measured: Vec<NotMeasured>,
     pub(crate) limits: Vec<MachineLimit>,
+    /// Of each device that was measured; none in files of before, or without limits.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(crate) registrations: Vec<RegistrationRate>,
     pub(crate) rows: Vec<Row>,
 }
 
@@ -129,6 +132,12 @@ impl Document {
                 limit("process_vm", Some(Operation::Read), Some(65_536)),
                 limit("tcp socket", None, None),
             ],
+            registrations: vec![RegistrationRate {
+                device: "soft0".to_owned(),
+                bytes: 1 << 20,
+                microseconds: 100.0,
+                gigabytes_per_second: Some(10.48576),
+            }],
             rows: vec![Row::for_test(), larger],
         }
     }

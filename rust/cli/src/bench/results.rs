@@ -3,7 +3,7 @@
 use std::io;
 
 use super::document::{Document, NotMeasured};
-use super::limits::MachineLimit;
+use super::limits::{MachineLimit, RegistrationRate};
 use super::options::{Outputs, Workload};
 use super::outputs::{Target, is_stdout};
 use super::plot;
@@ -73,6 +73,17 @@ impl Results {
     pub(crate) fn limit(&mut self, limit: MachineLimit) {
         self.print(&self.table.limit(&limit));
         self.document.limits.push(limit);
+    }
+
+    /// Prints and keeps how fast a device registers memory; once for each device.
+    pub(crate) fn registration(&mut self, rate: RegistrationRate) {
+        self.say(&rate.text());
+        self.document.registrations.push(rate);
+    }
+
+    /// Whether that is known of a device.
+    pub(crate) fn has_registration(&self, device: &str) -> bool {
+        self.document.registrations.iter().any(|rate| rate.device == device)
     }
 
     /// Prints and keeps why a path was not measured.

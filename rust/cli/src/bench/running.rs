@@ -9,7 +9,7 @@ use rustix::param::page_size;
 
 use super::case::Case;
 use super::document::{Document, FORMAT, Host, KIND, Server, Settings};
-use super::limits::{self, Copies, KernelCopies, PROCESS_VM};
+use super::limits::{self, Copies, KernelCopies, PROCESS_VM, RegistrationRate};
 use super::measuring::Measuring;
 use super::options::{Limit, LocalOptions, Outputs, RunOptions, Workload};
 use super::path::Path;
@@ -166,6 +166,7 @@ impl<'a> Bench<'a> {
             }
         }
         let Some(session) = sessions.first_mut() else { return Ok(()) };
+        self.registration(session);
         let over = |kind: PathKind| session.path_of(Opcode::Write) == kind.to_string();
         let (cross_memory, tcp) = (over(PathKind::CrossMemory), path == Path::Tcp || over(PathKind::Tcp));
         if cross_memory
@@ -178,6 +179,18 @@ impl<'a> Bench<'a> {
             self.results.limit(limits::socket(&mut session.stream)?);
         }
         Ok(())
+    }
+
+    /// Of each device once; one that refuses is noted with the reason.
+    fn registration(&mut self, session: &Session) {
+        let device = session.engine.device().map(|device| device.attributes().name.clone());
+        if device.is_some_and(|device| self.results.has_registration(&device)) {
+            return;
+        }
+        match RegistrationRate::measure(&session.engine, self.pool) {
+            Ok(rate) => self.results.registration(rate),
+            Err(error) => self.results.not_measured("registration", &error.to_string()),
+        }
     }
 
     fn kernel_copies(&mut self, session: &mut Session) -> Result<()> {
@@ -237,6 +250,7 @@ fn document(workload: &Workload, pool: u64, seed: u64, in_process: bool) -> Resu
         interrupted: false,
         not_measured: Vec::new(),
         limits: Vec::new(),
+        registrations: Vec::new(),
         rows: Vec::new(),
     })
 }

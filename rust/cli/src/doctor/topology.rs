@@ -104,7 +104,7 @@ impl Topology {
             operators_map(config, &machine.nics).map_err(|error| CliError::other(error.to_string()))?
         };
         let choose = |place| {
-            let choice = choose_nic(config, &machine, &map, place)?;
+            let choice = choose_nic(config, &machine, &map, place, &[])?;
             let nic = machine.nics.get(choice.nic)?;
             Some(NicChoice { nic: name(nic), reason: choice.reason.to_string() })
         };

@@ -154,7 +154,7 @@ pub fn region_changes(data: &[u8]) {
             id,
             read_only: false,
             continues: id > 1,
-            flush: id == 2,
+            gpu_flush: id == 2,
         };
         let regions = RemoteRegions::new(&[1, 2, 3].map(told));
         if regions.apply(&changes).is_ok() {

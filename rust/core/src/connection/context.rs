@@ -8,7 +8,7 @@ use super::device_events::{DeviceEvents, DeviceHealth};
 use crate::config::Config;
 use crate::events::Polling;
 use crate::fabric::{Device, FabricError};
-use crate::memory::{Flush, Registry};
+use crate::memory::{GpuFlush, Registry};
 use crate::pool::{PoolError, PoolOptions, WorkerPool};
 use crate::topology::{Sysfs, cpus_near};
 use crate::transfer::{SlicePolicy, SliceSizes, Table, TimeLimit};
@@ -82,9 +82,9 @@ impl Context {
             polling: polls.then(|| Polling::new(LONGEST_POLL)),
             time_limit: settings.timeout.map_or(TimeLimit::NEVER, TimeLimit::new),
             device_events,
-            registry: Registry::with_flush(
+            registry: Registry::with_gpu_flush(
                 Arc::clone(pool.device()),
-                Flush { writes: settings.flush_writes, reads: settings.flush_reads },
+                GpuFlush { writes: settings.flush_writes, reads: settings.flush_reads },
             ),
             transfers: Table::new(settings.failed_hold, pool.workers().len()),
             pool,

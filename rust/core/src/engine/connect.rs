@@ -58,7 +58,7 @@ impl Engine {
         };
         let limits = self.limits()?;
         let slices = |change| change_slices(context, change);
-        let local = self.local_side(&regions, &slices, same_process);
+        let local = self.local_side(context, &regions, &slices, same_process);
         let mut dial = Dial::new(host, port, &limits).map_err(error)?;
         loop {
             let Dialed { stream, target, deadline } = dial.connect().map_err(error)?;
@@ -76,14 +76,15 @@ impl Engine {
 
     /// What the accepting role needs of the engine. Reads the key file.
     pub(super) fn responding(&self) -> Result<Responding, EngineError> {
+        let context = Arc::clone(self.context()?);
         Ok(Responding {
-            context: Arc::clone(self.context()?),
             limits: self.limits()?,
             gpu_index: self.gpu_index,
             notify_port: self.notify_port(),
             address: self.address.listen(),
             advertise: self.advertise(),
-            features: self.features(),
+            features: self.features(&context),
+            context,
         })
     }
 
@@ -131,7 +132,10 @@ impl Engine {
                 ours: peer.features.is_some(),
                 incarnation: peer.features.map_or(0, |features| features.incarnation),
             },
-            remote: RemoteRegions::new(&peer.regions),
+            remote: RemoteRegions::of_peer(
+                &peer.regions,
+                peer.features.is_some_and(|features| features.has(Features::NEEDS_GPU_FLUSH)),
+            ),
             told: changes.then_some(told),
             capabilities: peer.capabilities,
             heals,
@@ -156,6 +160,7 @@ impl Engine {
 
     fn local_side<'a>(
         &self,
+        context: &Context,
         regions: &'a dyn Fn() -> Vec<RegionEntry>,
         slices: &'a dyn Fn(SliceSettings) -> SliceSettings,
         same_process: bool,
@@ -166,7 +171,7 @@ impl Engine {
             same_process,
             address: self.address.listen(),
             advertise: self.advertise(),
-            features: self.features(),
+            features: self.features(context),
             regions,
             slices,
         }
@@ -176,13 +181,15 @@ impl Engine {
         self.address.advertised.map(|advertised| advertised.ip)
     }
 
-    fn features(&self) -> Features {
+    fn features(&self, context: &Context) -> Features {
+        let gpu_flush = if context.registry.may_need_gpu_flush() { Features::NEEDS_GPU_FLUSH } else { 0 };
         Features {
-            bits: Features::CHANNEL
+            bits: gpu_flush
+                | Features::CHANNEL
                 | Features::REBUILD
                 | Features::REGIONS
                 | Features::LIVENESS
-                | Features::FLUSH
+                | Features::GPU_FLUSH
                 | Features::SEGMENTS,
             max_notification: u32::try_from(self.config.notif_max_bytes).unwrap_or(u32::MAX),
             incarnation: self.incarnation,

@@ -18,7 +18,8 @@ impl Engine {
         }
         let share = region.sharing.get_or_make(|| {
             let runtime = gpu::runtime();
-            let _entered = CurrentGpu::of_address(&*runtime, region.address, self.gpu_index);
+            let otherwise = || self.nic.gpu_of_questions(&*runtime);
+            let _entered = CurrentGpu::of_address(&*runtime, region.address, otherwise);
             Share::new(&runtime, region.address, region.length).inspect_err(|error| {
                 let (address, length) = (region.address, region.length);
                 tracing::info!(

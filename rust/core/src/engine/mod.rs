@@ -20,6 +20,7 @@ mod nic;
 mod nic_rules;
 mod open;
 mod process_devices;
+mod registration_time;
 mod sessions;
 mod slow_transfers;
 #[cfg(all(test, not(flagcx_p2p_loom)))]

@@ -10,7 +10,7 @@ use super::EngineError;
 use super::nic_rules::{choose_nic, operators_map};
 use crate::config::Config;
 use crate::connection::Context;
-use crate::fabric::{Device, Provider};
+use crate::fabric::{Device, FabricError, Provider};
 use crate::gpu::{self, GpuRuntime, PointerKind};
 use crate::memory::MemoryKind;
 use crate::topology::{
@@ -39,6 +39,8 @@ struct Chosen {
     context: Arc<Context>,
     machine: HostTopology,
     nic: usize,
+    /// NICs that have refused before it, by their places.
+    unusable: Vec<usize>,
 }
 
 /// What makes an engine need its NIC.
@@ -119,6 +121,13 @@ impl EngineNic {
         Ok(&chosen.context)
     }
 
+    /// The GPU by which questions about an address are answered, at every step of its registration, where the runtime does not say of
+    /// which GPU it is: the one that the program has named, else the one that is current for the thread, else the one that was
+    /// current when the engine opened. -1 if there is none.
+    pub(super) fn gpu_of_questions(&self, runtime: &dyn GpuRuntime) -> i32 {
+        self.named.or_else(|| self.assumed(runtime, Need::UnnamedGpuMemory)).unwrap_or(-1)
+    }
+
     /// What memory at an address makes of it. The runtime is asked only if that may change something.
     pub(super) fn need_of(&self, address: u64, kind: MemoryKind) -> Need {
         let runtime = gpu::runtime();
@@ -162,27 +171,23 @@ impl EngineNic {
                 format!("which is assumed because it is current: {}", occasion(need)),
             ),
         };
-        let (mut left, mut refusals) = (devices.to_vec(), Vec::new());
-        let (machine, nic, reason, device) = loop {
-            let machine = machine(&*runtime, gpu, &left);
-            let place = match gpu {
-                Some(gpu) => MemoryPlace::Gpu(gpu),
-                None => MemoryPlace::Host(current_affinity().ok().and_then(|cpus| machine.node_of(&cpus))),
-            };
-            let choice = choose_nic(config, &machine, &self.map, place);
+        let machine = machine(&*runtime, gpu, devices);
+        let place = match gpu {
+            Some(gpu) => MemoryPlace::Gpu(gpu),
+            None => MemoryPlace::Host(current_affinity().ok().and_then(|cpus| machine.node_of(&cpus))),
+        };
+        let (mut unusable, mut refusals) = (Vec::new(), Vec::new());
+        let (nic, reason, device) = loop {
+            let choice = choose_nic(config, &machine, &self.map, place, &unusable);
             let chosen =
-                choice.and_then(|Choice { nic, reason }| Some((nic, reason, Arc::clone(left.get(nic)?))));
+                choice.and_then(|Choice { nic, reason }| Some((nic, reason, Arc::clone(devices.get(nic)?))));
             let Some((nic, reason, device)) = chosen else { return Err(NotChosen::none_of(&refusals)) };
             match device.check_use() {
-                Ok(()) => break (machine, nic, reason, device),
+                Ok(()) => break (nic, reason, device),
                 Err(error) => {
-                    let gpu = gpu.filter(|_| reason == Reason::Map);
-                    let named = gpu.map_or_else(String::new, |gpu| {
-                        format!(", although FLAGCX_P2P_NIC_MAP or FLAGCX_TOPO_FILE names it for GPU {gpu}")
-                    });
-                    tracing::warn!(device = device.attributes().name, "not used{named}: {error}");
+                    tell_refusal(&*device, gpu.filter(|_| reason == Reason::Map), &error);
                     refusals.push(error.to_string());
-                    left.remove(nic);
+                    unusable.push(nic);
                 }
             }
         };
@@ -203,7 +208,7 @@ impl EngineNic {
                 occasion(need)
             ),
         }
-        Ok(Chosen { context, machine, nic })
+        Ok(Chosen { context, machine, nic, unusable })
     }
 
     fn map_names(&self, gpu: Option<i32>) -> bool {
@@ -212,8 +217,8 @@ impl EngineNic {
 
     /// Says once that memory is on a GPU for which another NIC is nearer.
     fn tell_if_far(&self, chosen: &Chosen, gpu: i32) {
-        let Chosen { machine, nic, .. } = chosen;
-        let Some((used, best)) = machine.nearer(gpu, *nic) else { return };
+        let Chosen { machine, nic, unusable, .. } = chosen;
+        let Some((used, best)) = machine.nearer(gpu, *nic, unusable) else { return };
         if self.map_names(Some(gpu)) || self.told.swap(true, Ordering::Relaxed) {
             return;
         }
@@ -224,6 +229,23 @@ impl EngineNic {
             name(*nic),
             name(best.nic),
         );
+    }
+}
+
+/// Says why a device is not used; `named`: the GPU for which the operator has named it. It is tried again at each need, and by each
+/// engine, which is no news.
+fn tell_refusal(device: &dyn Device, named: Option<i32>, error: &FabricError) {
+    let name = &device.attributes().name;
+    let named = named.map_or_else(String::new, |gpu| {
+        format!(", although FLAGCX_P2P_NIC_MAP or FLAGCX_TOPO_FILE names it for GPU {gpu}")
+    });
+    if device.is_first_refusal() {
+        tracing::warn!(
+            device = name,
+            "not used{named}: {error} (further lines about this device are of level DEBUG)"
+        );
+    } else {
+        tracing::debug!(device = name, "not used{named}: {error}");
     }
 }
 

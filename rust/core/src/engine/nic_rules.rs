@@ -5,17 +5,19 @@ use crate::config::{Config, ConfigError};
 use crate::topology::{Choice, HostTopology, MemoryPlace, Nic, NicMap, read_topology_file};
 
 /// The NIC for memory at a place, as the settings have it: what the map names, else the one on the GPU's rail if that is asked for,
-/// else the best.
+/// else the best. NICs that turned out to be `unusable` keep their rails, and are not chosen: for a GPU of theirs it is the best of the
+/// others.
 pub fn choose_nic(
     config: &Config,
     machine: &HostTopology,
     map: &NicMap,
     place: MemoryPlace,
+    unusable: &[usize],
 ) -> Option<Choice> {
-    match place.gpu() {
-        Some(gpu) if config.dest_dev_affinity && map.of_gpu(gpu).is_none() => machine.on_rail(gpu),
-        _ => machine.choose(place, map),
-    }
+    let by_rail = place.gpu().filter(|gpu| config.dest_dev_affinity && map.of_gpu(*gpu).is_none());
+    let on_rail = by_rail.and_then(|gpu| machine.on_rail(gpu));
+    let on_rail = on_rail.filter(|choice| !unusable.contains(&choice.nic));
+    on_rail.or_else(|| machine.choose_without(place, map, unusable))
 }
 
 /// `FLAGCX_P2P_NIC_MAP`, then what FlagCX's topology file says of further GPUs, for the NICs that are there.

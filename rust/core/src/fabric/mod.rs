@@ -90,6 +90,11 @@ pub trait Device: Send + Sync + Debug {
         Ok(())
     }
 
+    /// Whether a refusal of [`Device::check_use`] is to be told as news: true once, of a device that every need tries again.
+    fn is_first_refusal(&self) -> bool {
+        true
+    }
+
     /// The port's state now, or as it was listed while the device has not been used: link, MTU, message limit, the GID in use and why it was chosen.
     fn port(&self) -> Result<PortAttributes, FabricError>;
 

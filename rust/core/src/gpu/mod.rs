@@ -37,7 +37,7 @@ pub use installed::{install, runtime};
 pub use ipc_info::{IPC_INFO_BYTES, IpcInfo};
 pub use memory_files::{FileReference, MemoryFile, MemoryFiles, Owner, POOL_POINTER_BYTES};
 #[cfg(all(test, not(flagcx_p2p_loom)))]
-pub(crate) use played_runtime::{PlayedRuntime, PlayedStreams};
+pub(crate) use played_runtime::{Gate, PlayedRuntime, PlayedStreams};
 pub use sharing::{MappedFiles, OpenedShare, Share};
 pub use table::{GpuTable, TableRuntime};
 
@@ -121,6 +121,12 @@ pub trait GpuRuntime: Send + Sync + Debug {
     /// Maps another process's allocation; gives its start here. Ended by [`GpuRuntime::ipc_close`].
     fn ipc_open(&self, handle: &[u8; IPC_HANDLE_BYTES]) -> Result<u64, GpuError>;
 
+    /// Start and bytes of the allocation of another process that [`GpuRuntime::ipc_open`] has mapped at `address`: of a peer, its
+    /// own word is all there is otherwise. Asked with the GPU current for which it was opened.
+    fn opened_range(&self, _address: u64) -> Result<(u64, u64), GpuError> {
+        Err(GpuError::Unsupported { runtime: self.name(), operation: "name the bytes of opened memory" })
+    }
+
     /// Ends a mapping that [`GpuRuntime::ipc_open`] made. Nothing may use it any more.
     fn ipc_close(&self, address: u64) -> Result<(), GpuError>;
 
@@ -156,6 +162,11 @@ pub trait GpuRuntime: Send + Sync + Debug {
     /// known: then bytes are never missed.
     fn writes_need_flush(&self, _address: u64) -> bool {
         true
+    }
+
+    /// Whether some GPU needs that, of which memory may come to be registered. True also where that is not known.
+    fn some_gpu_needs_flush(&self) -> bool {
+        self.has_memory()
     }
 
     /// A CPU address to register instead of a range of GPU memory, where the platform works so; `None` elsewhere.

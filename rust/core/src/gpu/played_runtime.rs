@@ -3,7 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "a panic is how a test fails")]
 
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 
 use super::{
     CopyDirection, CopyStream, DmaBufExport, GpuError, GpuRuntime, IPC_HANDLE_BYTES, IpcExport, PointerKind,
@@ -12,11 +12,70 @@ use super::{
 
 #[derive(Debug, Default)]
 pub(crate) struct PlayedRuntime {
-    opens: AtomicUsize,
-    closes: AtomicUsize,
+    pub(crate) opens: AtomicUsize,
+    pub(crate) closes: AtomicUsize,
+    /// Bytes that it says of what it has opened, if it says any.
+    pub(crate) opened_bytes: Option<u64>,
+    /// The allocation of which each opening waits for the test.
+    pub(crate) slow_open: Option<(u8, Gate)>,
+    /// That of which each close does.
+    pub(crate) slow_close: Option<(u8, Gate)>,
+}
+
+/// Where calls wait for the test.
+#[derive(Debug, Default)]
+pub(crate) struct Gate {
+    /// Calls that have come, and how many may pass.
+    calls: Mutex<(usize, usize)>,
+    changed: Condvar,
+}
+
+impl Gate {
+    fn pass(&self) {
+        let mut calls = self.calls.lock().unwrap();
+        calls.0 += 1;
+        let number = calls.0;
+        self.changed.notify_all();
+        drop(self.changed.wait_while(calls, |(_, passes)| *passes < number).unwrap());
+    }
+
+    /// Waits until a call waits here.
+    pub(crate) fn wait_for_call(&self) {
+        let calls = self.calls.lock().unwrap();
+        drop(self.changed.wait_while(calls, |(came, passes)| came <= passes).unwrap());
+    }
+
+    /// Lets one more call pass.
+    pub(crate) fn let_pass(&self) {
+        self.calls.lock().unwrap().1 += 1;
+        self.changed.notify_all();
+    }
+
+    /// Lets all calls pass.
+    pub(crate) fn open_for_all(&self) {
+        self.calls.lock().unwrap().1 = usize::MAX;
+        self.changed.notify_all();
+    }
+}
+
+/// Where an allocation is opened.
+const FIRST: u64 = 0x1000;
+
+fn pass_if_slow(gate: Option<&(u8, Gate)>, number: u8) {
+    if let Some((_, gate)) = gate.filter(|(slow, _)| *slow == number) {
+        gate.pass();
+    }
 }
 
 impl PlayedRuntime {
+    pub(crate) fn slow_open(&self) -> &Gate {
+        &self.slow_open.as_ref().unwrap().1
+    }
+
+    pub(crate) fn slow_close(&self) -> &Gate {
+        &self.slow_close.as_ref().unwrap().1
+    }
+
     /// Calls of `ipc_open`.
     pub(crate) fn opens(&self) -> usize {
         self.opens.load(Ordering::SeqCst)
@@ -62,9 +121,14 @@ impl GpuRuntime for PlayedRuntime {
     }
     fn ipc_open(&self, handle: &[u8; IPC_HANDLE_BYTES]) -> Result<u64, GpuError> {
         self.opens.fetch_add(1, Ordering::SeqCst);
-        Ok(0x1000 * (1 + u64::from(handle[0])))
+        pass_if_slow(self.slow_open.as_ref(), handle[0]);
+        Ok(FIRST * (1 + u64::from(handle[0])))
     }
-    fn ipc_close(&self, _: u64) -> Result<(), GpuError> {
+    fn opened_range(&self, address: u64) -> Result<(u64, u64), GpuError> {
+        self.opened_bytes.map_or_else(cannot, |bytes| Ok((address, bytes)))
+    }
+    fn ipc_close(&self, address: u64) -> Result<(), GpuError> {
+        pass_if_slow(self.slow_close.as_ref(), (address / FIRST - 1) as u8);
         self.closes.fetch_add(1, Ordering::SeqCst);
         Ok(())
     }

@@ -68,7 +68,8 @@ impl OpenedShare {
                 return Err(GpuError::NotShared { reason });
             }
             let address = runtime.ipc_open(handle)?;
-            return Ok(Self { address, length: None, owner: None, mapping: None, runtime });
+            let length = opened_length(&*runtime, address);
+            return Ok(Self { address, length, owner: None, mapping: None, runtime });
         };
         let (owner, files) = take(&reference, peer)?;
         let mapping = first_that_can(&runtime, |runtime| runtime.map_files(&files))?;
@@ -81,7 +82,7 @@ impl OpenedShare {
         self.address
     }
 
-    /// Its bytes, where they are known.
+    /// Its bytes, where the driver says them, or the files.
     pub fn length(&self) -> Option<u64> {
         self.length
     }
@@ -98,6 +99,22 @@ impl Drop for OpenedShare {
             && let Err(error) = self.runtime.ipc_close(self.address)
         {
             tracing::warn!("the GPU memory of another process was not closed: {error}");
+        }
+    }
+}
+
+/// Bytes from the start of what was opened on; `None` where the runtime does not say them: then the driver itself has to refuse a
+/// copy that leaves the memory.
+pub(super) fn opened_length(runtime: &dyn GpuRuntime, address: u64) -> Option<u64> {
+    match runtime.opened_range(address) {
+        Ok((start, bytes)) => start.checked_add(bytes).and_then(|end| end.checked_sub(address)),
+        Err(error) => {
+            if !error.is_unsupported() {
+                tracing::debug!(
+                    "the length of another process's GPU memory is taken from its owner: {error}"
+                );
+            }
+            None
         }
     }
 }

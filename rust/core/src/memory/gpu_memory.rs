@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use rustix::param::page_size;
 
 use super::MemoryKind;
-use crate::fabric::{DmaBuf, whole_pages};
+use crate::fabric::{DmaBuf, FabricError, whole_pages};
 use crate::gpu::{self, DmaBufExport, GpuError, GpuRuntime, PointerKind, allocations};
 
 /// The kind of memory at `address`; [`MemoryKind::Probe`] if the runtime cannot tell.
@@ -66,31 +66,56 @@ impl ExportedPiece {
     }
 }
 
-/// Exports a range of GPU memory: as one piece, or, where the runtime refuses because the range was mapped from several allocations, as
-/// one for each of them, in the order of their addresses.
-pub(super) fn export(address: u64, length: u64) -> Result<Vec<ExportedPiece>, GpuError> {
+/// Exports a range of GPU memory, and gives it to `register`: as one piece, or, where the runtime refuses because the range was mapped
+/// from several allocations, as one for each of them, in the order of their addresses. Few are open at a time: `register` gets them in
+/// batches, and each batch is closed before the next one is exported.
+pub(super) fn export(
+    (address, length): (u64, u64),
+    register: impl FnMut(&[ExportedPiece]) -> Result<(), FabricError>,
+) -> Result<(), NotExported> {
     let runtime = gpu::runtime();
     let export = |address, length| {
         runtime.dma_buf(address, length).map(|export| ExportedPiece { address, length, export })
     };
-    in_pieces(runtime.name(), (address, length), export, |at| runtime.allocation(at))
+    in_batches(runtime.name(), (address, length), export, |at| runtime.allocation(at), register)
 }
 
-/// What `export` makes of a range, or of each of its allocations if it refuses the whole.
-fn in_pieces<E>(
+/// Why a range is not registered by dma-bufs.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum NotExported {
+    /// The runtime makes none.
+    #[error(transparent)]
+    Gpu(#[from] GpuError),
+    /// The device does not take them.
+    #[error(transparent)]
+    Device(#[from] FabricError),
+}
+
+/// Dma-bufs that are open at a time: far below the limit of descriptors of any process, and enough for the threads that register
+/// them.
+const OPEN_AT_ONCE: usize = 32;
+
+/// Gives `register` what `export` makes of a range, or of each of its allocations if it refuses the whole.
+fn in_batches<E>(
     runtime: &'static str,
     (address, length): (u64, u64),
     export: impl Fn(u64, u64) -> Result<E, GpuError>,
     look_up: impl Fn(u64) -> Result<(u64, u64), GpuError>,
-) -> Result<Vec<E>, GpuError> {
+    mut register: impl FnMut(&[E]) -> Result<(), FabricError>,
+) -> Result<(), NotExported> {
     let error = match export(address, length) {
-        Ok(whole) => return Ok(vec![whole]),
+        Ok(whole) => return Ok(register(&[whole])?),
         Err(error) => error,
     };
-    match parts(runtime, (address, length), look_up).as_slice() {
-        [] | [_] => Err(error),
-        several => several.iter().map(|(start, length)| export(*start, *length)).collect(),
+    let parts = parts(runtime, (address, length), look_up);
+    if parts.len() < 2 {
+        return Err(error.into());
     }
+    for batch in parts.chunks(OPEN_AT_ONCE) {
+        let exported = batch.iter().map(|(start, length)| export(*start, *length));
+        register(&exported.collect::<Result<Vec<_>, _>>()?)?;
+    }
+    Ok(())
 }
 
 /// The parts of a range that are of one allocation each; the rest as one, from where the runtime does not say.
@@ -154,6 +179,8 @@ impl Drop for CpuMapping {
 
 #[cfg(test)]
 mod tests {
+    use std::cell::Cell;
+
     use super::*;
 
     /// Memory that was mapped from an allocation of 4 MiB, and one of 2 MiB right behind it.
@@ -177,7 +204,12 @@ mod tests {
     }
 
     fn pieces(address: u64, length: u64) -> Option<Vec<(u64, u64)>> {
-        in_pieces("played", (address, length), export, allocation).ok()
+        let mut pieces = Vec::new();
+        let register = |batch: &[(u64, u64)]| {
+            pieces.extend_from_slice(batch);
+            Ok(())
+        };
+        in_batches("played", (address, length), export, allocation, register).ok().map(|()| pieces)
     }
 
     #[test]
@@ -189,6 +221,32 @@ mod tests {
         assert_eq!(pieces(FIRST.0, FIRST.1 + SECOND.1), Some(vec![FIRST, SECOND]));
         assert_eq!(pieces(SECOND.0, SECOND.1 + 1), None, "nothing is there");
         assert_eq!(pieces(1, 2), None);
+    }
+
+    /// Of a range over 1,000 allocations.
+    #[test]
+    fn few_are_open_at_a_time() {
+        const EACH: u64 = 4096;
+        let (open, most) = (Arc::new(()), Cell::new(0));
+        let export = |_: u64, length: u64| match length {
+            EACH => {
+                let made = Arc::clone(&open);
+                most.set(most.get().max(Arc::strong_count(&open) - 1));
+                Ok(made)
+            }
+            _ => Err(unknown()),
+        };
+        let look_up = |at: u64| Ok((at - at % EACH, EACH));
+        let mut registered = 0;
+        let register = |batch: &[Arc<()>]| {
+            registered += batch.len();
+            Ok(())
+        };
+        in_batches("played", (EACH, 1000 * EACH), export, look_up, register).unwrap();
+        assert_eq!((registered, most.get()), (1000, OPEN_AT_ONCE));
+        let refuse = |_: &[Arc<()>]| Err(FabricError::Unsupported("no more".to_owned()));
+        let refused = in_batches("played", (EACH, 1000 * EACH), export, look_up, refuse);
+        assert!(matches!(refused, Err(NotExported::Device(_))) && Arc::strong_count(&open) == 1);
     }
 
     #[test]

@@ -148,7 +148,7 @@ impl History {
                 id: u32::try_from(*id).ok().filter(|id| *id < RegionEntry::ID_LIMIT).unwrap_or(0),
                 read_only: region.read_only,
                 continues: *continues,
-                flush: region.flush,
+                gpu_flush: region.gpu_flush,
             })
             .collect();
         let named = entries.iter().take_while(|entry| entry.id != 0);
@@ -235,7 +235,7 @@ fn announced(id: u64, region: RemoteRegion, flags: u32) -> AnnouncedRegion {
     let given = |is: bool, flag: u32| if is { flag } else { 0 };
     let flags = flags
         | given(region.read_only, AnnouncedRegion::READ_ONLY)
-        | given(region.flush, AnnouncedRegion::FLUSH);
+        | given(region.gpu_flush, AnnouncedRegion::GPU_FLUSH);
     AnnouncedRegion { id, base: region.base, size: region.size, flags, rkey: Some(region.rkey) }
 }
 

@@ -3,13 +3,12 @@
 #![allow(clippy::unwrap_used, reason = "a panic is how a test fails")]
 
 use std::collections::BTreeSet;
-use std::os::fd::BorrowedFd;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
+use super::delegating_device::delegate_to_inner;
 use crate::fabric::{
-    CompletionQueue, Device, DeviceAttributes, DeviceEvent, FabricError, GidEntry, MemoryRange, MemoryRegion,
-    PortAttributes, QueueHandle, QueuePair, QueuePairCaps, SoftwareOptions, software,
+    Device, DeviceAttributes, FabricError, MemoryRange, MemoryRegion, SoftwareOptions, software,
 };
 
 #[derive(Debug)]
@@ -56,12 +55,7 @@ impl Device for LimitedDevice {
     fn attributes(&self) -> &DeviceAttributes {
         &self.attributes
     }
-    fn port(&self) -> Result<PortAttributes, FabricError> {
-        self.inner.port()
-    }
-    fn gids(&self) -> Result<Vec<GidEntry>, FabricError> {
-        self.inner.gids()
-    }
+    delegate_to_inner!();
     fn register(&self, range: &MemoryRange) -> Result<Arc<dyn MemoryRegion>, FabricError> {
         assert!(range.length <= self.attributes.max_region, "{range:?}");
         {
@@ -78,22 +72,6 @@ impl Device for LimitedDevice {
         let (inner, range) = (self.inner.register(range)?, (range.address, range.length));
         state.registered.insert(range);
         Ok(Arc::new(Counted { inner, range, state: Arc::clone(&self.state) }))
-    }
-    fn create_completion_queue(self: Arc<Self>, depth: u32) -> Result<Box<dyn CompletionQueue>, FabricError> {
-        Arc::clone(&self.inner).create_completion_queue(depth)
-    }
-    fn create_queue_pair(
-        self: Arc<Self>,
-        queue: &QueueHandle,
-        caps: &QueuePairCaps,
-    ) -> Result<Box<dyn QueuePair>, FabricError> {
-        Arc::clone(&self.inner).create_queue_pair(queue, caps)
-    }
-    fn poll_event(&self) -> Option<DeviceEvent> {
-        self.inner.poll_event()
-    }
-    fn event_fd(&self) -> Option<BorrowedFd<'_>> {
-        self.inner.event_fd()
     }
 }
 

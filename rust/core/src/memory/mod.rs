@@ -2,7 +2,9 @@
 
 mod allocation;
 mod announced;
-mod flush;
+#[cfg(all(test, not(flagcx_p2p_loom)))]
+pub(crate) mod delegating_device;
+mod gpu_flush;
 mod gpu_memory;
 mod history;
 mod host_inspection;
@@ -28,7 +30,7 @@ mod unreachable;
 pub use allocation::{Allocation, AllocationError, SharedFileError, check_mapped_file, is_allocated};
 pub use announced::Announced;
 pub(crate) use announced::Subscription;
-pub use flush::Flush;
+pub use gpu_flush::GpuFlush;
 pub use history::{Cursor, History, Limits};
 pub use inspect::{CpuAccess, Inaccessible, InaccessibleReason, Inspection, inspect};
 pub use process_regions::{has_gpu_regions, region_in_process};

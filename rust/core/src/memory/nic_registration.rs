@@ -4,7 +4,7 @@ use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::gpu_memory::{CpuMapping, ExportedPiece, export};
-use super::registry::pieces;
+use super::registry::pieces::{self, Pieces};
 use super::segment::Segments;
 use crate::fabric::{Device, FabricError, MemoryRange};
 
@@ -42,15 +42,16 @@ fn by_dma_buf(device: &dyn Device, range: &MemoryRange) -> Result<Segments, Stri
     if !device.attributes().dma_buf {
         return Err(format!("{} cannot register any", device.attributes().name));
     }
-    let exported = export(range.address, range.length).map_err(|error| error.to_string())?;
     let of_piece = |piece: &ExportedPiece| MemoryRange {
         address: piece.address,
         length: piece.length,
         dma_buf: Some(piece.dma_buf()),
         ..*range
     };
-    let ranges: Vec<_> = exported.iter().map(of_piece).collect();
-    pieces::register_all(device, &ranges).map_err(|error| error.to_string())
+    let mut pieces = Pieces::on(device);
+    let register = |batch: &[ExportedPiece]| pieces.add(&batch.iter().map(of_piece).collect::<Vec<_>>());
+    export((range.address, range.length), register).map_err(|error| error.to_string())?;
+    pieces.finish().map_err(|error| error.to_string())
 }
 
 /// One line for the process: most registrations of a host go the same way.

@@ -47,8 +47,8 @@ pub struct Region {
     pub anonymous: bool,
     /// Whether peers are told of it.
     pub announced: bool,
-    /// Whether peers read a byte behind what they write to it, see [`super::RemoteRegion::flush`].
-    pub flush: bool,
+    /// Whether peers read a byte behind what they write to it, see [`super::RemoteRegion::gpu_flush`].
+    pub gpu_flush: bool,
     segments: Segments,
     /// With other processes, by the GPU's runtime.
     pub(crate) sharing: Sharing,
@@ -80,7 +80,7 @@ impl Region {
             readable,
             anonymous: range.backing == Backing::Anonymous,
             announced,
-            flush: false,
+            gpu_flush: false,
             segments,
             sharing: Sharing::new(),
             allocation: None,
@@ -95,9 +95,9 @@ impl Region {
         self
     }
 
-    /// This region, with [`Region::flush`].
-    pub(super) fn flushed(mut self, flush: bool) -> Self {
-        self.flush = flush;
+    /// This region, with [`Region::gpu_flush`].
+    pub(super) fn flushed(mut self, gpu_flush: bool) -> Self {
+        self.gpu_flush = gpu_flush;
         self
     }
 

@@ -18,13 +18,13 @@ use std::time::Duration;
 use once_cell::sync::OnceCell;
 
 use super::announced::Announced;
-use super::flush::{Flush, FlushLanding};
+use super::gpu_flush::{GpuFlush, GpuFlushLanding};
 use super::published::Published;
 use super::region::{Hold, MemoryKind, Region, RegionId};
 use super::remote_table::RemoteRegion;
 use crate::fabric::{Access, Device, DmaBuf, FabricError, Sge, SharedFile};
 use crate::observe::process_counts;
-use crate::sync::{Condvar, MutexGuard, SwapGuard, wait};
+use crate::sync::{AtomicBool, Condvar, MutexGuard, Ordering, SwapGuard, wait};
 pub use error::RegistryError;
 pub(super) use registration::next_id;
 use registration::{Registration, gives};
@@ -43,8 +43,11 @@ pub struct Registry {
     registered: Condvar,
     announced: Arc<Announced>,
     /// Made when a transfer first needs it.
-    landing: OnceCell<FlushLanding>,
-    flush: Flush,
+    landing: OnceCell<GpuFlushLanding>,
+    gpu_flush: GpuFlush,
+    /// Memory was registered that peers may write to and cannot flush. Set before the device has it, by the threads that register;
+    /// read by those that connect, SeqCst: a peer that is told by other means of such memory has connected after it.
+    has_unflushable: AtomicBool,
 }
 
 #[derive(Debug, Default)]
@@ -71,15 +74,16 @@ struct Entry {
 impl Registry {
     /// An empty registry of regions on `device`.
     pub fn new(device: Arc<dyn Device>) -> Self {
-        Self::with_flush(device, Flush::default())
+        Self::with_gpu_flush(device, GpuFlush::default())
     }
 
     /// The same, with the flushes that were asked for.
-    pub fn with_flush(device: Arc<dyn Device>, flush: Flush) -> Self {
+    pub fn with_gpu_flush(device: Arc<dyn Device>, gpu_flush: GpuFlush) -> Self {
         Self {
             device,
             landing: OnceCell::new(),
-            flush,
+            gpu_flush,
+            has_unflushable: AtomicBool::new(false),
             regions: Published::new(next_id().0),
             registered: Condvar::new(),
             announced: Arc::default(),
@@ -109,7 +113,8 @@ impl Registry {
         dma_buf: Option<DmaBuf>,
         file: Option<SharedFile>,
     ) -> Result<RegionId, RegistryError> {
-        let registration = Registration { range, kind, access, announced, dma_buf, file };
+        let flushed_unknown = self.is_flushed_unknown(access);
+        let registration = Registration { range, kind, access, announced, dma_buf, file, flushed_unknown };
         registration.check()?;
         let (start, _) = range;
         let mut state = self.lock_open(range)?;
@@ -125,7 +130,7 @@ impl Registry {
         drop(state);
         // Dropped behind the lock below: until then no other thread registers the range.
         let _placeholder = Placeholder { registry: self, start };
-        let region = registration.make_counted(&*self.device, self.flush)?;
+        let region = registration.make_counted(&*self.device, self.gpu_flush)?;
         let mut state = self.lock_for(&region)?;
         state.by_start.insert(start, region.id);
         Ok(self.keep(&mut state, region, access))
@@ -142,13 +147,32 @@ impl Registry {
         dma_buf: Option<DmaBuf>,
         file: Option<SharedFile>,
     ) -> Result<RegionId, RegistryError> {
-        let registration = Registration { range, kind, access, announced, dma_buf, file };
+        let flushed_unknown = self.is_flushed_unknown(access);
+        let registration = Registration { range, kind, access, announced, dma_buf, file, flushed_unknown };
         registration.check()?;
         drop(self.lock_open(range)?);
-        let region = registration.make_counted(&*self.device, self.flush)?;
+        let region = registration.make_counted(&*self.device, self.gpu_flush)?;
         require_one_segment(&region, &*self.device)?;
         let mut state = self.lock_for(&region)?;
         Ok(self.keep(&mut state, region, access))
+    }
+
+    /// Whether peers are to flush what they write to memory that they do not know. Not if some of it cannot be flushed, since it was
+    /// registered for WRITEs alone before there was a GPU.
+    pub(crate) fn may_need_gpu_flush(&self) -> bool {
+        self.gpu_flush.may_come(&*self.device) && !self.has_unflushable.load(Ordering::SeqCst)
+    }
+
+    /// Whether peers may flush what is registered with these rights, and could not by the rights themselves.
+    fn is_flushed_unknown(&self, access: Access) -> bool {
+        if !access.remote_write || access.remote_read {
+            return false;
+        }
+        let may_come = self.gpu_flush.may_come(&*self.device);
+        if !may_come {
+            self.has_unflushable.store(true, Ordering::SeqCst);
+        }
+        may_come
     }
 
     /// Refuses a range if all regions were taken out.
@@ -183,7 +207,7 @@ impl Registry {
             size: segment.length,
             rkey: segment.rkey,
             read_only: !region.access.remote_write,
-            flush: region.flush,
+            gpu_flush: region.gpu_flush,
         });
         let announced = self.announced.add(&segments.collect::<Vec<_>>());
         if announced.is_empty() {
@@ -198,8 +222,8 @@ impl Registry {
 
     /// The byte that a flush reads to, as the entry of a READ, and what keeps it registered. Registers it at the first call,
     /// which takes some microseconds; `None` if that fails, which is logged.
-    pub(crate) fn flush_landing(&self) -> Option<(Sge, Hold)> {
-        let landing = self.landing.get_or_try_init(|| FlushLanding::register(&*self.device));
+    pub(crate) fn gpu_flush_landing(&self) -> Option<(Sge, Hold)> {
+        let landing = self.landing.get_or_try_init(|| GpuFlushLanding::register(&*self.device));
         landing
             .inspect_err(|error| tracing::warn!("cannot register the byte that a flush reads to: {error}"))
             .ok()?

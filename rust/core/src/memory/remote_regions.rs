@@ -39,7 +39,7 @@ struct State {
     /// Ids of regions that are gone and still in the table.
     gone: HashSet<u64>,
     /// See [`RemoteTable::flushes_unknown`].
-    has_flushed: bool,
+    has_gpu_flush: bool,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -68,14 +68,28 @@ impl RemoteRegions {
         Self::with_limits(regions, MAX_ANNOUNCED, REMEMBERED)
     }
 
-    /// The same; `limit`: regions that are kept; `remembered`: regions that are gone and known as such.
+    /// The same of a peer of which memory of unknown keys is flushed from the start, or not: see
+    /// [`Features::NEEDS_GPU_FLUSH`](crate::control::wire::Features::NEEDS_GPU_FLUSH).
+    pub fn of_peer(regions: &[RegionEntry], flushes_unknown: bool) -> Self {
+        let made = Self::new(regions);
+        if flushes_unknown {
+            let mut state = lock(&made.state);
+            state.has_gpu_flush = true;
+            let table = made.table.load();
+            let (levels, gone) = (table.levels.clone(), table.gone.clone());
+            made.table.store(Arc::new(RemoteTable { levels, gone, has_gpu_flush: true }));
+        }
+        made
+    }
+
+    /// As [`RemoteRegions::new`]; `limit`: regions that are kept; `remembered`: regions that are gone and known as such.
     pub fn with_limits(regions: &[RegionEntry], limit: usize, remembered: usize) -> Self {
         let region = |entry: &RegionEntry| RemoteRegion {
             base: entry.base,
             size: entry.size,
             rkey: entry.rkey,
             read_only: entry.read_only,
-            flush: entry.flush,
+            gpu_flush: entry.gpu_flush,
         };
         let (mut entries, mut by_id) = (Vec::with_capacity(regions.len()), HashMap::new());
         for entry in regions {
@@ -86,9 +100,9 @@ impl RemoteRegions {
                 by_id.insert(id, Known { region, generation: 0, first });
             }
         }
-        let has_flushed = regions.iter().any(|entry| entry.flush);
+        let has_gpu_flush = regions.iter().any(|entry| entry.gpu_flush);
         let table =
-            RemoteTable { levels: vec![Arc::new(Level::new(entries))], gone: Vec::new(), has_flushed };
+            RemoteTable { levels: vec![Arc::new(Level::new(entries))], gone: Vec::new(), has_gpu_flush };
         let version = by_id.keys().copied().max().unwrap_or(0);
         let state = State {
             limit,
@@ -99,7 +113,7 @@ impl RemoteRegions {
             by_id,
             entries: regions.len(),
             gone: HashSet::new(),
-            has_flushed,
+            has_gpu_flush,
         };
         Self { state: Mutex::new(state), table: Swap::from_pointee(table) }
     }
@@ -178,7 +192,7 @@ impl State {
         // What a later version announces without a key cannot be reached by one.
         let Some(rkey) = entry.rkey else { return Ok(()) };
         let region = region_of(entry, rkey);
-        self.has_flushed |= region.flush;
+        self.has_gpu_flush |= region.gpu_flush;
         let continues = entry.flags & AnnouncedRegion::CONTINUES != 0;
         let first = first_of(&self.by_id, entry.id, &region, continues);
         let known = Known { region, generation: self.generation, first };
@@ -213,7 +227,7 @@ impl State {
     fn renew(&mut self, old: &RemoteTable, effect: Effect) -> RemoteTable {
         let mut levels = old.levels.clone();
         let mut gone = old.gone.clone();
-        let has_flushed = self.has_flushed;
+        let has_gpu_flush = self.has_gpu_flush;
         self.entries += effect.added.len();
         if !effect.added.is_empty() {
             levels.push(Arc::new(Level::new(effect.added)));
@@ -228,11 +242,11 @@ impl State {
             return RemoteTable {
                 levels: vec![Arc::new(Level::new(entries))],
                 gone: Vec::new(),
-                has_flushed,
+                has_gpu_flush,
             };
         }
         join_like_sizes(&mut levels);
-        RemoteTable { levels, gone, has_flushed }
+        RemoteTable { levels, gone, has_gpu_flush }
     }
 
     /// The entries of all levels as they are now, the oldest first. Of those that are gone the newest.
@@ -288,8 +302,8 @@ const SHORTEST_WITHIN: u64 = 4096;
 
 fn region_of(entry: &AnnouncedRegion, rkey: u32) -> RemoteRegion {
     let has = |flag| entry.flags & flag != 0;
-    let (read_only, flush) = (has(AnnouncedRegion::READ_ONLY), has(AnnouncedRegion::FLUSH));
-    RemoteRegion { base: entry.base, size: entry.size, rkey, read_only, flush }
+    let (read_only, gpu_flush) = (has(AnnouncedRegion::READ_ONLY), has(AnnouncedRegion::GPU_FLUSH));
+    RemoteRegion { base: entry.base, size: entry.size, rkey, read_only, gpu_flush }
 }
 
 fn error(problem: String) -> WireError {

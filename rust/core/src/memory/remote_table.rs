@@ -18,8 +18,8 @@ pub struct RemoteRegion {
     /// It is registered for reading only: a WRITE to it would fail.
     pub read_only: bool,
     /// A WRITE to it is done only once a byte behind it has been read, see
-    /// [`AnnouncedRegion::FLUSH`](crate::control::wire::AnnouncedRegion::FLUSH).
-    pub flush: bool,
+    /// [`AnnouncedRegion::GPU_FLUSH`](crate::control::wire::AnnouncedRegion::GPU_FLUSH).
+    pub gpu_flush: bool,
 }
 
 impl RemoteRegion {
@@ -37,9 +37,9 @@ pub struct RemoteTable {
     pub(super) levels: Vec<Arc<Level>>,
     /// Ids of regions of `levels` that are gone since these were made, sorted.
     pub(super) gone: Vec<u64>,
-    /// The peer has announced a region with [`RemoteRegion::flush`] at some time: memory of a key that is not known may
-    /// be such, and its announcement under way.
-    pub(super) has_flushed: bool,
+    /// The peer has said that it may have regions with [`RemoteRegion::gpu_flush`], or has announced one at some time: memory of a key
+    /// that is not known may be such, and its announcement under way.
+    pub(super) has_gpu_flush: bool,
 }
 
 /// What the table says of a remote range.
@@ -164,7 +164,7 @@ impl RemoteTable {
 
     /// Whether WRITEs to memory of an unknown key are to be flushed.
     pub fn flushes_unknown(&self) -> bool {
-        self.has_flushed
+        self.has_gpu_flush
     }
 
     /// Number of regions.

@@ -16,9 +16,9 @@ pub struct RequestList {
     /// Their scatter/gather entries.
     entries: Vec<Sge>,
     entry_count: usize,
-    /// How many of the requests, the last ones, are READs behind WRITEs, see [`RequestList::append_flush`]. Such a list has
+    /// How many of the requests, the last ones, are READs behind WRITEs, see [`RequestList::append_gpu_flush`]. Such a list has
     /// a hold, by which emptying it knows.
-    flushes: u32,
+    gpu_flushes: u32,
     /// Bytes of all requests.
     pub(crate) bytes: u64,
     /// Keeps the lane's recent region registered until the part has ended, if the part uses it. A list that is empty may have
@@ -68,7 +68,7 @@ impl RequestList {
         self.bytes = 0;
         if !self.holds.is_empty() {
             self.holds.clear();
-            self.flushes = 0;
+            self.gpu_flushes = 0;
         }
         if self.requests.len() > Self::KEEP || self.entries.len() > Self::KEEP {
             self.shrink();
@@ -161,7 +161,7 @@ impl RequestList {
     /// Appends a READ of the byte at `remote_address` behind WRITEs, into `landing`, which `hold` keeps registered. It is
     /// posted after all WRITEs of the list; `iov` is the one that it is for. Nothing else is appended after it. False, and
     /// nothing is done, if the list is full.
-    pub(crate) fn append_flush(
+    pub(crate) fn append_gpu_flush(
         &mut self,
         (remote_address, rkey): (u64, u32),
         iov: u32,
@@ -183,7 +183,7 @@ impl RequestList {
         }
         self.len += 1;
         self.entry_count += 1;
-        self.flushes += 1;
+        self.gpu_flushes += 1;
         self.holds.push(hold);
         true
     }
@@ -193,11 +193,11 @@ impl RequestList {
     #[inline(always)]
     pub(crate) fn batch(&self, start: usize, most: usize, first_id: u64, signal_every: u32) -> Batch<'_> {
         // Without a branch for the rare case: with one, and a call behind it, a WRITE cost three instructions more.
-        let first_flush = self.len - self.flushes as usize;
-        let is_flush = start >= first_flush;
-        let end = if is_flush { self.len } else { first_flush }.min(start.saturating_add(most));
+        let first_gpu_flush = self.len - self.gpu_flushes as usize;
+        let is_gpu_flush = start >= first_gpu_flush;
+        let end = if is_gpu_flush { self.len } else { first_gpu_flush }.min(start.saturating_add(most));
         Batch {
-            opcode: if is_flush { Opcode::Read } else { self.opcode },
+            opcode: if is_gpu_flush { Opcode::Read } else { self.opcode },
             first_id,
             signal_every,
             requests: self.requests.get(start..end).unwrap_or_default(),

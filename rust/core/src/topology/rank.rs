@@ -79,22 +79,36 @@ impl HostTopology {
     /// their number, with the bits of the number mirrored when that is a power of two, so that neighbouring GPUs use NICs far
     /// from each other, as the original engine does. On a flat machine ([`HostTopology::is_flat`]) GPUs have the equals in order.
     pub fn choose(&self, place: MemoryPlace, map: &NicMap) -> Option<Choice> {
-        let ranked = self.rank(place);
+        self.choose_without(place, map, &[])
+    }
+
+    /// [`HostTopology::choose`] without NICs that turned out to be unusable, by their places in [`HostTopology::nics`]. They keep their
+    /// places among equals, so that the GPUs of the others have the same NICs as before; a GPU of theirs has the next one.
+    pub fn choose_without(&self, place: MemoryPlace, map: &NicMap, unusable: &[usize]) -> Option<Choice> {
+        let (ranked, is_usable) = (self.rank(place), |nic: usize| !unusable.contains(&nic));
         if let Some(entry) = place.gpu().and_then(|gpu| map.of_gpu(gpu)) {
             let named =
                 |candidate: &&Candidate| self.nics.get(candidate.nic).is_some_and(|nic| entry.names(nic));
-            if let Some(candidate) = ranked.iter().find(named) {
+            if let Some(candidate) = ranked.iter().filter(named).find(|candidate| is_usable(candidate.nic)) {
                 return Some(Choice { nic: candidate.nic, reason: Reason::Map });
             }
         }
         let class = |candidate: &Candidate| Some(rank_of(candidate, self.nics.get(candidate.nic)?));
-        let best = class(ranked.first()?);
-        let equals = ranked.iter().take_while(|candidate| class(candidate) == best).count();
-        let index = place.gpu().and_then(|gpu| usize::try_from(gpu).ok()).unwrap_or(0);
-        let at = if self.is_flat() { index % equals.max(1) } else { spread(index, equals) };
-        let chosen = *ranked.get(at)?;
-        let reason = if equals == 1 { Reason::Best(chosen) } else { Reason::OneOf(equals, chosen) };
-        Some(Choice { nic: chosen.nic, reason })
+        // Those behind are not looked at while one of the best can be used.
+        let mut rest = ranked.as_slice();
+        loop {
+            let best = class(rest.first()?);
+            let count = rest.iter().take_while(|candidate| class(candidate) == best).count();
+            let (equals, behind) = rest.split_at(count);
+            let index = place.gpu().and_then(|gpu| usize::try_from(gpu).ok()).unwrap_or(0);
+            let at = if self.is_flat() { index % count.max(1) } else { spread(index, count) };
+            let (before, from) = equals.split_at_checked(at)?;
+            if let Some(chosen) = from.iter().chain(before).find(|candidate| is_usable(candidate.nic)) {
+                let reason = if count == 1 { Reason::Best(*chosen) } else { Reason::OneOf(count, *chosen) };
+                return Some(Choice { nic: chosen.nic, reason });
+            }
+            rest = behind;
+        }
     }
 
     /// The NIC with the number of the GPU: the same one, so the same rail of the fabric, on every host.
@@ -105,11 +119,11 @@ impl HostTopology {
         by_name.get(number).map(|(nic, _)| Choice { nic: *nic, reason: Reason::Rail })
     }
 
-    /// The path from a GPU to a NIC, and that to the best one, if that is nearer.
-    pub fn nearer(&self, gpu: i32, nic: usize) -> Option<(Candidate, Candidate)> {
+    /// The path from a GPU to a NIC, and that to the best one that is not `unusable`, if that is nearer.
+    pub fn nearer(&self, gpu: i32, nic: usize, unusable: &[usize]) -> Option<(Candidate, Candidate)> {
         let ranked = self.rank(MemoryPlace::Gpu(gpu));
         let used = *ranked.iter().find(|candidate| candidate.nic == nic)?;
-        let best = *ranked.first()?;
+        let best = *ranked.iter().find(|candidate| !unusable.contains(&candidate.nic))?;
         (best.distance < used.distance).then_some((used, best))
     }
 

@@ -6,7 +6,7 @@ use rustix::param::page_size;
 
 use super::cutter::{CheckedIov, Cutter, Placed, TooManyRequests, set_only};
 use super::plan::stripe;
-use super::region_resolver::{FlushRead, RegionResolver, Unfit, chunk, holds_remote};
+use super::region_resolver::{GpuFlushRead, RegionResolver, Unfit, chunk, holds_remote};
 use super::segments::cut_at_segments;
 use super::slice_policy::SlicePolicy;
 use super::{Iov, IovSource, Scope, Share, SubmitError};
@@ -40,35 +40,35 @@ pub fn build<S: IovSource + ?Sized>(
             cut_stripes(source, (part, of), &mut resolver, &mut cutter)
         }
     };
-    let (holds, lease, flushes) = resolver.into_uses();
+    let (holds, lease, gpu_flushes) = resolver.into_uses();
     (list.holds, list.lease) = (holds, lease);
     built?;
-    match flushes {
+    match gpu_flushes {
         None => Ok(()),
-        Some(flushes) => append_flushes(source, &flushes, scope.local, list),
+        Some(gpu_flushes) => append_gpu_flushes(source, &gpu_flushes, scope.local, list),
     }
 }
 
 /// Appends what is read behind the WRITEs of a list. Nothing if there are no WRITEs.
 #[cold]
-fn append_flushes<S: IovSource + ?Sized>(
+fn append_gpu_flushes<S: IovSource + ?Sized>(
     source: &S,
-    flushes: &[FlushRead],
+    gpu_flushes: &[GpuFlushRead],
     local: &Registry,
     list: &mut RequestList,
 ) -> Result<(), SubmitError> {
     if list.is_empty() {
         return Ok(());
     }
-    for flush in flushes {
-        let (landing, hold) = local.flush_landing().ok_or_else(|| SubmitError::Remote {
-            iov: flush.iov,
-            address: flush.address,
-            length: source.iov(flush.iov).map_or(0, |iov| iov.length),
+    for gpu_flush in gpu_flushes {
+        let (landing, hold) = local.gpu_flush_landing().ok_or_else(|| SubmitError::Remote {
+            iov: gpu_flush.iov,
+            address: gpu_flush.address,
+            length: source.iov(gpu_flush.iov).map_or(0, |iov| iov.length),
             problem: CANNOT_FLUSH,
         })?;
-        if !list.append_flush((flush.address, flush.rkey), flush.iov as u32, landing, hold) {
-            return Err(SubmitError::TooLong { iov: flush.iov });
+        if !list.append_gpu_flush((gpu_flush.address, gpu_flush.rkey), gpu_flush.iov as u32, landing, hold) {
+            return Err(SubmitError::TooLong { iov: gpu_flush.iov });
         }
     }
     Ok(())

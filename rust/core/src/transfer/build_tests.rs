@@ -49,7 +49,7 @@ impl Scene {
             id: 0,
             read_only: n == 1 && read_only,
             continues: false,
-            flush: false,
+            gpu_flush: false,
         };
         Self { memory, regions, registry, remote: RemoteRegions::new(&[remote(0), remote(1)]) }
     }
@@ -242,7 +242,7 @@ fn writes_to_regions_that_ask_for_it_are_flushed() {
         rkey: 7 + n as u32,
         id: 0,
         read_only: false,
-        flush: n > 0,
+        gpu_flush: n > 0,
         continues: false,
     };
     let scene = Scene { remote: RemoteRegions::new(&[remote(0), remote(1), remote(2)]), ..Scene::new() };
@@ -280,15 +280,18 @@ fn writes_to_regions_that_ask_for_it_are_flushed() {
         all
     };
     let write = |number: u64, iov| (Opcode::Write, BASE + number * REGION + 64, 7 + number as u32, 64, iov);
-    let flush = |number: u64, iov| (Opcode::Read, BASE + number * REGION + 64, 7 + number as u32, 1, iov);
+    let gpu_flush = |number: u64, iov| (Opcode::Read, BASE + number * REGION + 64, 7 + number as u32, 1, iov);
     for most in [1, 2, 100] {
         for _ in 0..2 {
             assert_eq!(posted(&[plain], Opcode::Write, most), [write(0, 0)]);
-            assert_eq!(posted(&[first], Opcode::Write, most), [write(1, 0), flush(1, 0)]);
+            assert_eq!(posted(&[first], Opcode::Write, most), [write(1, 0), gpu_flush(1, 0)]);
             assert_eq!(posted(&[first], Opcode::Read, most).len(), 1);
             let mixed = [first, plain, second, first, second];
             let [a, b, c, d, e] = [(1, 0), (0, 1), (2, 2), (1, 3), (2, 4)].map(|(n, iov)| write(n, iov));
-            assert_eq!(posted(&mixed, Opcode::Write, most), [a, b, c, d, e, flush(1, 0), flush(2, 2)]);
+            assert_eq!(
+                posted(&mixed, Opcode::Write, most),
+                [a, b, c, d, e, gpu_flush(1, 0), gpu_flush(2, 2)]
+            );
             assert_eq!(posted(&[empty], Opcode::Write, most), []);
             let last = (Opcode::Read, BASE + 2 * REGION - 1, 8, 1, 0);
             assert_eq!(posted(&[empty, plain], Opcode::Write, most), [write(0, 1), last]);

@@ -50,15 +50,15 @@ pub(super) struct RegionResolver<'a> {
     other_local: LocalRange,
     other_remote: RemoteRegion,
     /// What is to be read behind the WRITEs; most transfers have none.
-    flushes: Option<Box<Flushes>>,
+    gpu_flushes: Option<Box<GpuFlushes>>,
 }
 
 /// READs of a byte each, behind the WRITEs of a part: one for each region of the peer that is to be flushed.
-type Flushes = Vec<FlushRead>;
+type GpuFlushes = Vec<GpuFlushRead>;
 
 /// A byte to be read.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct FlushRead {
+pub(super) struct GpuFlushRead {
     pub(super) address: u64,
     pub(super) rkey: u32,
     /// The first iov that is written there.
@@ -79,13 +79,13 @@ impl<'a> RegionResolver<'a> {
             remote: RemoteRegion::default(),
             other_local: LocalRange::default(),
             other_remote: RemoteRegion::default(),
-            flushes: None,
+            gpu_flushes: None,
         }
     }
 
     /// What keeps the regions registered that the iovs use, and what is to be read behind them.
-    pub(super) fn into_uses(self) -> (Vec<Hold>, Option<Lease>, Option<Box<Flushes>>) {
-        (self.holds, self.lease, self.flushes)
+    pub(super) fn into_uses(self) -> (Vec<Hold>, Option<Lease>, Option<Box<GpuFlushes>>) {
+        (self.holds, self.lease, self.gpu_flushes)
     }
 
     /// The chunk of an iov, valid on both sides.
@@ -212,15 +212,15 @@ impl<'a> RegionResolver<'a> {
             RemoteCheck::InSegments { .. } => Err(Unfit::InSegments),
             RemoteCheck::Inside(region) => {
                 self.remote = region;
-                if region.flush && opcode == Opcode::Write {
+                if region.gpu_flush && opcode == Opcode::Write {
                     // An empty iov may lie right behind the region.
                     let last = region.base.saturating_add(region.size.saturating_sub(1));
-                    self.flush(iov.remote.address.min(last), iov.remote.rkey, index);
+                    self.gpu_flush(iov.remote.address.min(last), iov.remote.rkey, index);
                 }
                 // One that is to be flushed is looked up by each transfer, as is one for reading only: what is found as the
                 // recent one is not asked.
                 if !region.read_only
-                    && !region.flush
+                    && !region.gpu_flush
                     && let Some(recent) = self.recent.as_deref_mut()
                 {
                     recent.remote = region;
@@ -229,7 +229,7 @@ impl<'a> RegionResolver<'a> {
             }
             RemoteCheck::UnknownKey if iov.remote.address.checked_add(iov.length).is_some() => {
                 if table.flushes_unknown() && opcode == Opcode::Write && iov.length > 0 {
-                    self.flush(iov.remote.address, iov.remote.rkey, index);
+                    self.gpu_flush(iov.remote.address, iov.remote.rkey, index);
                 }
                 Ok(())
             }
@@ -245,10 +245,10 @@ impl<'a> RegionResolver<'a> {
 
     /// Takes note of a byte to be read, of each region once.
     #[cold]
-    pub(super) fn flush(&mut self, address: u64, rkey: u32, iov: usize) {
-        let flushes = self.flushes.get_or_insert_default();
-        if !flushes.iter().any(|flush| flush.rkey == rkey) {
-            flushes.push(FlushRead { address, rkey, iov });
+    pub(super) fn gpu_flush(&mut self, address: u64, rkey: u32, iov: usize) {
+        let gpu_flushes = self.gpu_flushes.get_or_insert_default();
+        if !gpu_flushes.iter().any(|gpu_flush| gpu_flush.rkey == rkey) {
+            gpu_flushes.push(GpuFlushRead { address, rkey, iov });
         }
     }
 }

@@ -12,7 +12,7 @@ use crate::memory::{RemoteRegion, RemoteTable};
 pub(super) enum RemoteSegments {
     /// One for all of it.
     One(u32),
-    /// Where each segment ends, its key, and [`RemoteRegion::flush`](crate::memory::RemoteRegion::flush), from the segment with the first byte on.
+    /// Where each segment ends, its key, and [`RemoteRegion::gpu_flush`](crate::memory::RemoteRegion::gpu_flush), from the segment with the first byte on.
     Many(Vec<(u64, u32, bool)>),
 }
 
@@ -21,7 +21,7 @@ impl RemoteSegments {
     pub(super) fn of(table: &RemoteTable, iov: &Iov) -> Option<Self> {
         let segments = table.segments(iov.remote.rkey, iov.remote.address, iov.length)?;
         let end = |segment: &RemoteRegion| segment.base.saturating_add(segment.size);
-        let segments = segments.iter().map(|segment| (end(segment), segment.rkey, segment.flush));
+        let segments = segments.iter().map(|segment| (end(segment), segment.rkey, segment.gpu_flush));
         Some(Self::Many(segments.collect()))
     }
 
@@ -31,9 +31,9 @@ impl RemoteSegments {
             // The resolver has marked it when it looked it up.
             Self::One(rkey) => Some((*rkey, u64::MAX, false)),
             Self::Many(segments) => {
-                let (end, rkey, flush) =
+                let (end, rkey, gpu_flush) =
                     segments.get(segments.partition_point(|(end, ..)| *end <= address))?;
-                Some((*rkey, end - address, *flush))
+                Some((*rkey, end - address, *gpu_flush))
             }
         }
     }
@@ -56,11 +56,11 @@ pub(super) fn cut_at_segments(
         let Some(segment) = local.segment_at(near) else {
             return Err(local_error(iov, index, "internal error: has a part without a key"));
         };
-        let Some((rkey, behind, flush)) = remote.at(far) else {
+        let Some((rkey, behind, gpu_flush)) = remote.at(far) else {
             return Err(remote_error(iov, index, "internal error: has a part without a key"));
         };
-        if flush && cutter.opcode() == Opcode::Write {
-            resolver.flush(far, rkey, index);
+        if gpu_flush && cutter.opcode() == Opcode::Write {
+            resolver.gpu_flush(far, rkey, index);
         }
         let length = (end - at).min(segment.end() - near).min(behind);
         let lkey = segment.lkey;

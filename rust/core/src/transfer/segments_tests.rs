@@ -53,7 +53,7 @@ impl Scene {
             rkey: KEY + at as u32,
             id: 10 + at as u32,
             read_only,
-            flush: false,
+            gpu_flush: false,
             continues: at > 0,
         };
         // Behind the region another one begins, which is not a part of it.
@@ -63,7 +63,7 @@ impl Scene {
             rkey: 7,
             id: 99,
             read_only,
-            flush: false,
+            gpu_flush: false,
             continues: false,
         };
         let entries: Vec<_> = (0..bounds.len() - 1).map(entry).chain([next]).collect();
@@ -246,7 +246,7 @@ fn each_segment_that_is_written_is_flushed() {
         rkey: KEY + at as u32,
         id: 10 + at as u32,
         read_only: false,
-        flush: true,
+        gpu_flush: true,
         continues: at > 0,
     };
     let entries = [(0, cuts[0]), (cuts[0], cuts[1]), (cuts[1], LENGTH)];

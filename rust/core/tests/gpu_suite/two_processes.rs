@@ -47,6 +47,7 @@ pub fn run(group: &mut Group) {
         bench.expect_refusal(Kind::Gpu, Kind::Host)
     });
     group.check("a forged handle is refused", || bench.expect_forgery());
+    group.check("a length beyond the peer's allocation is refused", || bench.expect_no_more_than_there_is());
     group.check("the peer dies: the next transfer by IPC is refused or fails", || bench.expect_death());
 }
 
@@ -216,6 +217,27 @@ impl Bench {
         let error = self.start(Opcode::Write, &[iov], &[forged]).unwrap_err();
         assert!(matches!(error, SubmitError::Gpu { iov: 0, .. }), "{error}");
         error.to_string()
+    }
+
+    /// The driver says how long the allocation is that was opened, not the peer.
+    fn expect_no_more_than_there_is(&mut self) -> String {
+        let local = Registered::new(&self.engine, Kind::Gpu, LENGTH);
+        let iov = Iov {
+            local: local.memory.address,
+            length: 64,
+            region: Some(local.region),
+            remote: self.desc(Kind::Gpu, 0, 64),
+        };
+        let before = self.peer.sum(Kind::Gpu);
+        let mut said = String::new();
+        for (offset, size) in [(0, 1 << 40), (1 << 40, 64)] {
+            let error = self.start(Opcode::Write, &[iov], &[self.ipc(offset, size)]).unwrap_err();
+            assert!(matches!(error, SubmitError::Gpu { iov: 0, .. }), "{error}");
+            said = error.to_string();
+            assert!(said.contains("reaches beyond the peer's memory"), "{said}");
+        }
+        assert_eq!(self.peer.sum(Kind::Gpu), before);
+        said
     }
 
     fn expect_death(&mut self) -> String {

@@ -3,6 +3,7 @@
 
 mod memcpy;
 mod process_vm;
+mod registration;
 mod socket;
 
 use std::time::Duration;
@@ -14,6 +15,7 @@ use crate::error::{CliError, Result};
 
 pub(super) use memcpy::Copies;
 pub(super) use process_vm::{KernelCopies, PROCESS_VM};
+pub(super) use registration::RegistrationRate;
 pub(super) use socket::socket;
 
 /// A limit, as the JSON has it.

@@ -111,7 +111,7 @@ impl LocalSide<'_> {
         tables::RegionExtras {
             named: both(changes),
             segments: both(changes | Features::SEGMENTS),
-            flushes: both(changes | Features::FLUSH),
+            gpu_flushes: both(changes | Features::GPU_FLUSH),
         }
     }
 }

@@ -64,7 +64,7 @@ pub(super) struct RegionExtras {
     /// Which entries are further segments of the region before.
     pub(super) segments: bool,
     /// Which WRITEs are to be flushed. A peer that does not know the mark would take it for a part of the id.
-    pub(super) flushes: bool,
+    pub(super) gpu_flushes: bool,
 }
 
 /// Exchanges region tables.
@@ -114,7 +114,7 @@ impl RegionExtras {
                 (region.id, region.read_only) = (0, false);
             }
             region.continues &= self.segments;
-            region.flush &= self.flushes;
+            region.gpu_flush &= self.gpu_flushes;
         }
     }
 }

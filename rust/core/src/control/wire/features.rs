@@ -28,7 +28,8 @@ const SHORTEST_PAYLOAD: usize = 40;
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Features {
     /// Feature bits: [`Features::CHANNEL`], [`Features::REBUILD`], [`Features::AUTH`], [`Features::ADVERTISED`],
-    /// [`Features::REGIONS`], [`Features::LIVENESS`], [`Features::FLUSH`], [`Features::SEGMENTS`].
+    /// [`Features::REGIONS`], [`Features::LIVENESS`], [`Features::GPU_FLUSH`], [`Features::SEGMENTS`],
+    /// [`Features::NEEDS_GPU_FLUSH`].
     pub bits: u32,
     /// Largest notification taken in one frame, in bytes; 0 for the original's 512 only.
     pub max_notification: u32,
@@ -57,8 +58,11 @@ impl Features {
     pub const REGIONS: u32 = 16;
     /// Pings are answered on that channel, and a notification socket may name its process.
     pub const LIVENESS: u32 = 32;
-    /// WRITEs to regions that are marked so are flushed, see [`AnnouncedRegion::FLUSH`](super::AnnouncedRegion::FLUSH).
-    pub const FLUSH: u32 = 64;
+    /// WRITEs to regions that are marked so are flushed, see [`AnnouncedRegion::GPU_FLUSH`](super::AnnouncedRegion::GPU_FLUSH).
+    pub const GPU_FLUSH: u32 = 64;
+    /// Its process has GPUs, or may have, that need WRITEs to be flushed: memory of a key that the peer does not know may be theirs,
+    /// and its announcement under way.
+    pub const NEEDS_GPU_FLUSH: u32 = 256;
     /// Entries of the region table may say that they continue the one before: others would take that flag for a bit of the id.
     pub const SEGMENTS: u32 = 128;
 

@@ -22,9 +22,9 @@ pub struct RegionEntry {
     pub id: u32,
     /// Its peers may read it only.
     pub read_only: bool,
-    /// What peers write to it is flushed, see [`super::AnnouncedRegion::FLUSH`]. Only for peers that have
-    /// [`super::Features::FLUSH`]: for others it would be part of the id.
-    pub flush: bool,
+    /// What peers write to it is flushed, see [`super::AnnouncedRegion::GPU_FLUSH`]. Only for peers that have
+    /// [`super::Features::GPU_FLUSH`]: for others it would be part of the id.
+    pub gpu_flush: bool,
     /// See [`super::AnnouncedRegion::CONTINUES`].
     pub continues: bool,
 }
@@ -35,8 +35,9 @@ impl RegionEntry {
 
     fn encode(&self) -> [u8; REGION_SIZE] {
         let flag = |is_set: bool, flag: u32| if is_set { flag } else { 0 };
-        let flags =
-            flag(self.read_only, READ_ONLY) | flag(self.flush, FLUSH) | flag(self.continues, CONTINUES);
+        let flags = flag(self.read_only, READ_ONLY)
+            | flag(self.gpu_flush, GPU_FLUSH)
+            | flag(self.continues, CONTINUES);
         Record::new()
             .put(0, &self.base.to_le_bytes())
             .put(8, &self.size.to_le_bytes())
@@ -55,14 +56,14 @@ impl RegionEntry {
             id: last % Self::ID_LIMIT,
             read_only: last & READ_ONLY != 0,
             continues: last & CONTINUES != 0,
-            flush: last & FLUSH != 0,
+            gpu_flush: last & GPU_FLUSH != 0,
         })
     }
 }
 
 /// Bits of the field that has the id.
 const READ_ONLY: u32 = 1 << 31;
-const FLUSH: u32 = 1 << 30;
+const GPU_FLUSH: u32 = 1 << 30;
 const CONTINUES: u32 = 1 << 29;
 
 /// Writes a table.

@@ -58,7 +58,7 @@ pub struct AnnouncedRegion {
     pub base: u64,
     /// Bytes.
     pub size: u64,
-    /// [`AnnouncedRegion::KEY_IN_USE`], [`AnnouncedRegion::READ_ONLY`], [`AnnouncedRegion::FLUSH`],
+    /// [`AnnouncedRegion::KEY_IN_USE`], [`AnnouncedRegion::READ_ONLY`], [`AnnouncedRegion::GPU_FLUSH`],
     /// [`AnnouncedRegion::CONTINUES`].
     pub flags: u32,
     /// Remote key, on the first rail. A region without one cannot be reached by it.
@@ -75,7 +75,7 @@ impl AnnouncedRegion {
     pub const CONTINUES: u32 = 8;
     /// What peers write to it is there for its GPU only once the device of the region has read from that memory: a peer
     /// reads a byte behind its WRITEs, on the same queue pair, before it takes them for done.
-    pub const FLUSH: u32 = 4;
+    pub const GPU_FLUSH: u32 = 4;
 }
 
 impl RegionChanges {

@@ -165,7 +165,7 @@ fn region_bytes() {
         rkey: 0xdead_beef,
         id: 0,
         read_only: false,
-        flush: false,
+        gpu_flush: false,
         continues: false,
     };
     let bytes = hex("00 50 34 12 00 7f 00 00 00 00 10 00 00 00 00 00 ef be ad de 00 00 00 00");
@@ -186,7 +186,7 @@ fn region_ids_travel_in_the_pad() {
         rkey: 3,
         id: 0x0102,
         read_only: false,
-        flush: false,
+        gpu_flush: false,
         continues: false,
     };
     let bytes = hex("00 10 00 00 00 00 00 00 00 20 00 00 00 00 00 00 03 00 00 00 02 01 00 00");
@@ -200,7 +200,7 @@ fn region_ids_travel_in_the_pad() {
     let bytes = hex("00 10 00 00 00 00 00 00 00 20 00 00 00 00 00 00 03 00 00 00 02 01 00 20");
     assert_eq!(encode_regions(&[further]), bytes);
     assert_eq!(decode_regions(&bytes), Ok(vec![further]));
-    let flushed = RegionEntry { flush: true, ..region };
+    let flushed = RegionEntry { gpu_flush: true, ..region };
     let bytes = hex("00 10 00 00 00 00 00 00 00 20 00 00 00 00 00 00 03 00 00 00 02 01 00 40");
     assert_eq!(encode_regions(&[flushed]), bytes);
     assert_eq!(decode_regions(&bytes), Ok(vec![flushed]));
@@ -373,8 +373,8 @@ proptest! {
     fn region_tables_survive(entries in proptest::collection::vec((any::<[u32; 3]>(), 0..RegionEntry::ID_LIMIT, any::<[bool; 3]>()), 0..100)) {
         let regions: Vec<_> = entries
             .into_iter()
-            .map(|([base, size, rkey], id, [read_only, flush, continues])| RegionEntry {
-                base: base.into(), size: size.into(), rkey, id, read_only, flush, continues,
+            .map(|([base, size, rkey], id, [read_only, gpu_flush, continues])| RegionEntry {
+                base: base.into(), size: size.into(), rkey, id, read_only, gpu_flush, continues,
             })
             .collect();
         prop_assert_eq!(decode_regions(&encode_regions(&regions)), Ok(regions));

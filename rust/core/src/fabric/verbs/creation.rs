@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use crate::fabric::QueuePairCaps;
 
 /// A shorter send queue than this is not tried: a device that refuses it refuses for another reason.
-const LEAST_DEPTH: u32 = 16;
+pub(super) const LEAST_DEPTH: u32 = 16;
 
 /// What a device has turned out to grant, so that later queue pairs need one command and not the whole search.
 #[derive(Debug)]

@@ -1,6 +1,7 @@
 //! One port of one device, as the engine sees it.
 
 use std::os::fd::BorrowedFd;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use once_cell::sync::OnceCell;
@@ -40,6 +41,8 @@ pub(super) struct VerbsDevice {
     port: Mutex<LocalPort>,
     /// Empty until the first use, and while each one fails.
     opened: OnceCell<OpenDevice>,
+    /// A refusal was told. Written by threads that need a NIC, Relaxed: it stands alone.
+    refusal_told: AtomicBool,
 }
 
 impl VerbsDevice {
@@ -78,6 +81,7 @@ impl VerbsDevice {
             settings,
             attributes,
             opened: OnceCell::new(),
+            refusal_told: AtomicBool::new(false),
         })
     }
 
@@ -155,6 +159,10 @@ impl Device for VerbsDevice {
 
     fn check_use(&self) -> Result<(), FabricError> {
         self.opened().map(drop)
+    }
+
+    fn is_first_refusal(&self) -> bool {
+        !self.refusal_told.swap(true, Ordering::Relaxed)
     }
 
     fn port(&self) -> Result<PortAttributes, FabricError> {

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 use super::completion_queue::{RawCompletionQueue, VerbsCompletionQueue};
 use super::context::{VerbsContext, VerbsDeviceList};
-use super::creation::Granted;
+use super::creation::{Granted, LEAST_DEPTH};
 use super::queue_pair::RawQueuePair;
 use super::sys::Library;
 use crate::fabric::{FabricError, QueuePairCaps};
@@ -45,6 +45,9 @@ impl OpenDevice {
     }
 }
 
+/// Entries of the trial's completion queue: `FLAGCX_P2P_CQ_DEPTH` where it is not set.
+const TRIAL_COMPLETIONS: i32 = 4096;
+
 /// A context of the device called `name`, as the library lists it now.
 pub(super) fn open_context(library: &'static Library, name: &str) -> Result<Arc<VerbsContext>, FabricError> {
     VerbsDeviceList::read(library)?.open(name).unwrap_or_else(|| {
@@ -53,10 +56,12 @@ pub(super) fn open_context(library: &'static Library, name: &str) -> Result<Arc<
     })
 }
 
-/// Creates a small queue pair of the kind that the engine uses, and destroys it.
+/// Creates a queue pair of the kind that the engine uses, and destroys it: as short as the engine's may become ([`LEAST_DEPTH`]), on
+/// a completion queue as long as the engine's are, because a device may refuse shorter ones than any program uses.
 pub(super) fn try_queue_pair(context: &Arc<VerbsContext>) -> Result<(), FabricError> {
-    let queue = Arc::new(RawCompletionQueue::create(Arc::clone(context), 1, 0)?);
-    let caps = QueuePairCaps { send_depth: 1, max_sge: 1, max_inline: 0 };
+    let most = context.query_device()?.max_cqe.max(1);
+    let queue = Arc::new(RawCompletionQueue::create(Arc::clone(context), TRIAL_COMPLETIONS.min(most), 0)?);
+    let caps = QueuePairCaps { send_depth: LEAST_DEPTH, max_sge: 1, max_inline: 0 };
     let Err(refusal) = RawQueuePair::create(&queue, &caps) else { return Ok(()) };
     let hint = match refusal {
         libc::EOPNOTSUPP | libc::ENOSYS | libc::EPROTONOSUPPORT => {
@@ -64,7 +69,7 @@ pub(super) fn try_queue_pair(context: &Arc<VerbsContext>) -> Result<(), FabricEr
              FLAGCX_IB_HCA names devices to use, FLAGCX_P2P_FABRIC=software does without"
         }
         _ => {
-            "the first queue pair of this device, of one request, was refused: are there queue pairs left (rdma resource), \
+            "the first queue pair of this device, of 16 requests, was refused: are there queue pairs left (rdma resource), \
              and does RLIMIT_MEMLOCK (ulimit -l) allow pinned memory?"
         }
     };

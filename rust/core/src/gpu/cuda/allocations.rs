@@ -80,7 +80,7 @@ impl CudaRuntime {
     }
 
     /// The driver's own answer, which it gives in the context of the memory.
-    fn address_range(&self, address: u64) -> Result<(u64, u64), GpuError> {
+    pub(super) fn address_range(&self, address: u64) -> Result<(u64, u64), GpuError> {
         let _entered = self.enter_context_of("look up the allocation of an address", address)?;
         let (driver, mut base, mut bytes) = (self.driver()?, 0, 0_usize);
         // SAFETY: the out parameters are valid; the address is only looked up.

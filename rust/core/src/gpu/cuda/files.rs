@@ -10,7 +10,7 @@ use std::sync::Arc;
 use super::super::allocations::allocations;
 use super::super::closed_on_exec;
 use super::super::memory_files::MOST_FILES;
-use super::super::sharing::no_files;
+use super::super::sharing::{no_files, opened_length};
 use super::super::{
     GpuAllocation, GpuError, GpuRuntime, MappedFiles, MemoryFile, MemoryFiles, POOL_POINTER_BYTES,
 };
@@ -23,6 +23,8 @@ use super::symbols::Symbols;
 /// `CU_MEM_HANDLE_TYPE_POSIX_FILE_DESCRIPTOR`.
 const FILE: c_int = 1;
 const READ_WRITE: c_int = 3;
+/// What the driver answers if a pool cannot be exported: invalid value, invalid handle, not permitted, not supported.
+const HAS_NO_FILE: &[c_int] = &[1, 400, 800, 801];
 
 impl CudaRuntime {
     pub(super) fn files_of(&self, address: u64, length: u64) -> Result<MemoryFiles, GpuError> {
@@ -77,11 +79,13 @@ impl CudaRuntime {
         let mut file: c_int = -1;
         // SAFETY: the out parameter is an int, as this handle type wants; the pool has an allocation that is in use.
         let code = unsafe { (pools.export)((&raw mut file).cast::<c_void>(), pool, FILE, 0) };
-        driver.check("cuMemPoolExportToShareableHandle", code).map_err(|error| {
-            not_shared(format!(
+        driver.check("cuMemPoolExportToShareableHandle", code).map_err(|error| match HAS_NO_FILE.contains(&code) {
+            true => not_shared(format!(
                 "{error}: its pool was made without CU_MEM_HANDLE_TYPE_POSIX_FILE_DESCRIPTOR, as the default pools are: make one \
                  with it, or take memory of cudaMalloc"
-            ))
+            )),
+            // As when there are no descriptors left: it may pass.
+            false => error,
         })?;
         let file = owned(file, "cuMemPoolExportToShareableHandle")?;
         let mut pointer = PoolPointer([0; POOL_POINTER_BYTES]);
@@ -97,9 +101,25 @@ impl CudaRuntime {
         let device = self.current_gpu()?;
         let access = AccessDescription { location: Location { kind: ON_DEVICE, device }, rights: READ_WRITE };
         match files.pool_pointer {
-            Some(pointer) => Ok(Box::new(PoolMemory::import(driver, files, pointer, &access)?)),
+            Some(pointer) => {
+                let memory = PoolMemory::import(driver, files, pointer, &access)?;
+                self.require_length(memory.address, files.length())?;
+                Ok(Box::new(memory))
+            }
             None => Ok(Box::new(Mapping::import(driver, files, &access)?)),
         }
+    }
+
+    /// Refuses an allocation that is shorter than its owner says, where the driver knows that.
+    fn require_length(&self, address: u64, told: Option<u64>) -> Result<(), GpuError> {
+        let Some(there) = opened_length(self, address) else { return Ok(()) };
+        if told.is_some_and(|told| told <= there) {
+            return Ok(());
+        }
+        let told = told.unwrap_or(u64::MAX);
+        Err(not_shared(format!(
+            "its owner says that it has {told} bytes, and the driver that it has {there}"
+        )))
     }
 }
 

@@ -42,10 +42,22 @@ impl CudaRuntime {
             .is_none_or(|major| major < FIRST_WITHOUT_FLUSH)
     }
 
+    /// Whether one of the GPUs is one before Hopper; true if that cannot be told. A driver that the program has not initialised stays
+    /// so, and does not tell.
+    pub(super) fn has_gpu_before_hopper(&self) -> bool {
+        let Some(count) = self.count_if_initialised() else { return true };
+        let major = |ordinal| self.device_attribute(ordinal, ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR);
+        (0..count).any(|ordinal| major(ordinal).is_none_or(|major| major < FIRST_WITHOUT_FLUSH))
+    }
+
     /// An attribute of the GPU that has the memory at `address`; `None` where the driver cannot say.
     fn device_attribute_at(&self, address: u64, attribute: c_int) -> Option<c_int> {
         let ordinal = self.attribute(ATTRIBUTE_DEVICE_ORDINAL, address).ok().flatten()?;
-        let (device, driver) = (self.device(ordinal as i32).ok()?, self.driver().ok()?);
+        self.device_attribute(ordinal as i32, attribute)
+    }
+
+    fn device_attribute(&self, ordinal: i32, attribute: c_int) -> Option<c_int> {
+        let (device, driver) = (self.device(ordinal).ok()?, self.driver().ok()?);
         let mut value = 0;
         // SAFETY: the out parameter is valid, the device came from the driver.
         let code = unsafe { (driver.device_attribute)(&raw mut value, attribute, device) };

@@ -76,6 +76,13 @@ impl CudaRuntime {
         self.driver().map(|_| Arc::clone(&self.symbols))
     }
 
+    /// The number of GPUs; `None` where the driver does not say it, as before it is initialised.
+    pub(super) fn count_if_initialised(&self) -> Option<i32> {
+        let mut count = 0;
+        // SAFETY: the driver's function by its documented type; the out parameter is valid.
+        (unsafe { (self.symbols.device_count)(&raw mut count) } == 0).then_some(count)
+    }
+
     pub(super) fn device(&self, ordinal: i32) -> Result<c_int, GpuError> {
         let (driver, mut device) = (self.driver()?, 0);
         // SAFETY: the out parameter is valid.
@@ -250,6 +257,10 @@ impl GpuRuntime for CudaRuntime {
         Ok(address)
     }
 
+    fn opened_range(&self, address: u64) -> Result<(u64, u64), GpuError> {
+        self.address_range(address)
+    }
+
     fn ipc_close(&self, address: u64) -> Result<(), GpuError> {
         let driver = self.driver()?;
         // SAFETY: the caller promises that the mapping is unused; the driver refuses what is no mapping.
@@ -294,5 +305,9 @@ impl GpuRuntime for CudaRuntime {
 
     fn writes_need_flush(&self, address: u64) -> bool {
         self.is_before_hopper(address)
+    }
+
+    fn some_gpu_needs_flush(&self) -> bool {
+        self.has_gpu_before_hopper()
     }
 }

@@ -397,6 +397,21 @@ fn gpus_before_hopper_and_unknown_ones_are_flushed() {
 }
 
 #[test]
+fn a_process_with_a_gpu_before_hopper_says_so_and_initialises_nothing() {
+    const COMPUTE_CAPABILITY_MAJOR: c_int = 75;
+    let cuda = played();
+    driver(|driver| driver.attributes.insert(COMPUTE_CAPABILITY_MAJOR, 9));
+    assert!(cuda.some_gpu_needs_flush(), "a driver that is not initialised does not tell");
+    assert!(!driver(|driver| driver.initialised));
+    assert_eq!(cuda.gpu_count(), Ok(2), "initialised");
+    assert!(!cuda.some_gpu_needs_flush());
+    driver(|driver| driver.attributes.insert(COMPUTE_CAPABILITY_MAJOR, 8));
+    assert!(cuda.some_gpu_needs_flush());
+    driver(|driver| driver.attributes.clear());
+    assert!(cuda.some_gpu_needs_flush(), "the driver does not say");
+}
+
+#[test]
 fn copies_are_made_synchronous_by_the_documented_attribute() {
     let cuda = played();
     cuda.synchronise_copies(GPU + 64).unwrap();

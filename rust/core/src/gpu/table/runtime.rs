@@ -241,6 +241,14 @@ impl GpuRuntime for TableRuntime {
         check("ipcMemHandleClose", unsafe { close(address as *mut c_void) })
     }
 
+    /// By the driver below.
+    fn opened_range(&self, address: u64) -> Result<(u64, u64), GpuError> {
+        match self.driver_of(address) {
+            Some((driver, _)) => driver.opened_range(address),
+            None => Err(unsupported("name the bytes of opened memory")),
+        }
+    }
+
     /// By the table; if that makes none, by the driver below.
     fn dma_buf(&self, address: u64, length: u64) -> Result<DmaBufExport, GpuError> {
         let entered = self.on_gpu_of(address)?;
@@ -271,6 +279,13 @@ impl GpuRuntime for TableRuntime {
     /// The table does not say. The driver below does; other GPUs may need it.
     fn writes_need_flush(&self, address: u64) -> bool {
         self.driver_of(address).is_none_or(|(driver, _)| driver.writes_need_flush(address))
+    }
+
+    fn some_gpu_needs_flush(&self) -> bool {
+        match (self.driver)(Look::Now) {
+            Some(driver) => driver.some_gpu_needs_flush(),
+            None => TableStream::is_offered(&self.table()),
+        }
     }
 
     fn map_for_cpu(&self, address: u64, length: u64) -> Result<Option<u64>, GpuError> {

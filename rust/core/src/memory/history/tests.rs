@@ -6,7 +6,13 @@ use super::*;
 use crate::memory::RemoteRegions;
 
 fn region(number: u64) -> RemoteRegion {
-    RemoteRegion { base: number << 12, size: 1 << 12, rkey: number as u32, read_only: false, flush: false }
+    RemoteRegion {
+        base: number << 12,
+        size: 1 << 12,
+        rkey: number as u32,
+        read_only: false,
+        gpu_flush: false,
+    }
 }
 
 /// A region of one segment: its id, if there is room for it.
@@ -150,9 +156,9 @@ fn peers_learn_what_is_read_only() {
 fn peers_learn_what_is_flushed() {
     let mut history = History::default();
     let mut cursor = history.table().1;
-    history.add(&[RemoteRegion { flush: true, ..region(1) }]);
-    assert_eq!(tell(&history, &mut cursor)[0].entries[0].flags, AnnouncedRegion::FLUSH);
-    assert!(history.table().0[0].flush);
+    history.add(&[RemoteRegion { gpu_flush: true, ..region(1) }]);
+    assert_eq!(tell(&history, &mut cursor)[0].entries[0].flags, AnnouncedRegion::GPU_FLUSH);
+    assert!(history.table().0[0].gpu_flush);
 }
 
 /// Events of a history and of the peers of its engine.

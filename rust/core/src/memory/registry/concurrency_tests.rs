@@ -2,17 +2,14 @@
 
 #![allow(clippy::unwrap_used, reason = "a panic is how a test fails")]
 
-use std::os::fd::BorrowedFd;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Barrier, Mutex};
 use std::thread;
 use std::time::Instant;
 
 use super::*;
-use crate::fabric::{
-    CompletionQueue, DeviceAttributes, DeviceEvent, FabricError, GidEntry, MemoryRange, MemoryRegion,
-    PortAttributes, QueueHandle, QueuePair, QueuePairCaps, SoftwareOptions, software,
-};
+use crate::fabric::{DeviceAttributes, FabricError, MemoryRange, MemoryRegion, SoftwareOptions, software};
+use crate::memory::delegating_device::delegate_to_inner;
 
 /// The software device; each registration passes `gate` before it begins.
 #[derive(Debug)]
@@ -42,12 +39,7 @@ impl Device for Gated {
     fn attributes(&self) -> &DeviceAttributes {
         self.inner.attributes()
     }
-    fn port(&self) -> Result<PortAttributes, FabricError> {
-        self.inner.port()
-    }
-    fn gids(&self) -> Result<Vec<GidEntry>, FabricError> {
-        self.inner.gids()
-    }
+    delegate_to_inner!();
     fn register(&self, range: &MemoryRange) -> Result<Arc<dyn MemoryRegion>, FabricError> {
         let is_first = self.calls.fetch_add(1, Ordering::SeqCst) == 0;
         match &self.gate {
@@ -73,22 +65,6 @@ impl Device for Gated {
             }
         }
         self.inner.register(range)
-    }
-    fn create_completion_queue(self: Arc<Self>, depth: u32) -> Result<Box<dyn CompletionQueue>, FabricError> {
-        Arc::clone(&self.inner).create_completion_queue(depth)
-    }
-    fn create_queue_pair(
-        self: Arc<Self>,
-        queue: &QueueHandle,
-        caps: &QueuePairCaps,
-    ) -> Result<Box<dyn QueuePair>, FabricError> {
-        Arc::clone(&self.inner).create_queue_pair(queue, caps)
-    }
-    fn poll_event(&self) -> Option<DeviceEvent> {
-        self.inner.poll_event()
-    }
-    fn event_fd(&self) -> Option<BorrowedFd<'_>> {
-        self.inner.event_fd()
     }
 }
 

@@ -21,36 +21,62 @@ const HUGE_PAGE: u64 = 2 << 20;
 
 /// Registers a range that is one dma-buf, or none; in pieces, if it is longer than the device's largest region.
 pub(in crate::memory) fn register(device: &dyn Device, range: &MemoryRange) -> Result<Segments, FabricError> {
-    register_all(device, std::slice::from_ref(range))
+    let mut pieces = Pieces::on(device);
+    pieces.add(std::slice::from_ref(range))?;
+    pieces.finish()
 }
 
-/// Registers `ranges`, which follow each other without a gap, as the segments of one region. Each may have a dma-buf of its own,
-/// and is cut where it is longer than the device's largest region. All of them are registered, or none.
-pub(in crate::memory) fn register_all(
-    device: &dyn Device,
-    ranges: &[MemoryRange],
-) -> Result<Segments, FabricError> {
-    let attributes = device.attributes();
-    let mut pieces = Vec::with_capacity(ranges.len());
-    for range in ranges {
-        cut(range, attributes.max_region, &attributes.name, &mut pieces)?;
-    }
-    let since = Instant::now();
-    let segments = match pieces.as_slice() {
-        [range] => vec![Segment::new(range.address, range.length, device.register(range)?)],
-        pieces => register_by_threads(device, pieces)?,
-    };
-    if segments.len() > 1 {
-        report(&segments, &attributes.name, since.elapsed());
-    }
-    Segments::new(segments).ok_or_else(|| FabricError::Unsupported("a region of no memory at all".to_owned()))
+/// The segments of one region while they are registered, in several steps. All of them are registered in the end, or none.
+pub(in crate::memory) struct Pieces<'a> {
+    device: &'a dyn Device,
+    segments: Vec<Segment>,
+    since: Instant,
 }
 
-/// Appends the pieces of `range`, none of them longer than `largest`.
+impl<'a> Pieces<'a> {
+    pub(in crate::memory) fn on(device: &'a dyn Device) -> Self {
+        Self { device, segments: Vec::new(), since: Instant::now() }
+    }
+
+    /// Registers further ranges, which follow those before without a gap, and each other. Each may have a dma-buf of its own, which
+    /// is not needed afterwards, and is cut where it is longer than the device's largest region.
+    pub(in crate::memory) fn add(&mut self, ranges: &[MemoryRange]) -> Result<(), FabricError> {
+        let attributes = self.device.attributes();
+        let mut pieces = Vec::with_capacity(ranges.len());
+        for range in ranges {
+            cut(range, attributes.max_region, &attributes.name, self.segments.len(), &mut pieces)?;
+        }
+        match pieces.as_slice() {
+            [range] => {
+                self.segments.push(Segment::new(range.address, range.length, self.device.register(range)?));
+            }
+            pieces => self.segments.extend(register_by_threads(self.device, pieces)?),
+        }
+        Ok(())
+    }
+
+    pub(in crate::memory) fn finish(mut self) -> Result<Segments, FabricError> {
+        let segments = std::mem::take(&mut self.segments);
+        if segments.len() > 1 {
+            report(&segments, &self.device.attributes().name, self.since.elapsed());
+        }
+        Segments::new(segments)
+            .ok_or_else(|| FabricError::Unsupported("a region of no memory at all".to_owned()))
+    }
+}
+
+impl Drop for Pieces<'_> {
+    fn drop(&mut self) {
+        end(&self.segments);
+    }
+}
+
+/// Appends the pieces of `range`, none of them longer than `largest`. `before`: segments that there are already.
 fn cut(
     range: &MemoryRange,
     largest: u64,
     device: &str,
+    before: usize,
     pieces: &mut Vec<MemoryRange>,
 ) -> Result<(), FabricError> {
     let page = page_size() as u64;
@@ -60,7 +86,7 @@ fn cut(
         return Ok(());
     }
     let align = if largest >= 2 * HUGE_PAGE { HUGE_PAGE } else { page };
-    let present = pieces.len() as u64;
+    let present = (before + pieces.len()) as u64;
     if present.saturating_add(range.length / (largest - largest % align)) >= MOST_PIECES {
         return Err(FabricError::Unsupported(format!(
             "a region of {} bytes needs more than {MOST_PIECES} pieces of the {largest} bytes (max_mr_size) that {device} can \
@@ -121,11 +147,16 @@ fn register_by_threads(device: &dyn Device, pieces: &[MemoryRange]) -> Result<Ve
         }
     }
     let Some(error) = first_error else { return Ok(segments) };
+    end(&segments);
+    Err(error)
+}
+
+/// Ends registrations of pieces of which another one has failed.
+fn end(segments: &[Segment]) {
     let now = Instant::now();
     for left in segments.iter().filter_map(|segment| segment.revoke(now).err()) {
         tracing::warn!("cannot end the registration of a piece, of which another one has failed: {left}");
     }
-    Err(error)
 }
 
 /// What became of a piece.

@@ -26,8 +26,14 @@ fn range(address: u64, length: u64) -> MemoryRange {
 
 fn pieces_of(range: &MemoryRange, largest: u64) -> Vec<MemoryRange> {
     let mut pieces = Vec::new();
-    cut(range, largest, "test0", &mut pieces).unwrap();
+    cut(range, largest, "test0", 0, &mut pieces).unwrap();
     pieces
+}
+
+fn register_all(device: &dyn Device, ranges: &[MemoryRange]) -> Result<Segments, FabricError> {
+    let mut pieces = Pieces::on(device);
+    pieces.add(ranges)?;
+    pieces.finish()
 }
 
 fn memory(pages: u64) -> (Vec<u8>, u64) {
@@ -61,7 +67,7 @@ proptest::proptest! {
 #[test]
 fn a_range_of_too_many_pieces_is_refused() {
     let mut pieces = Vec::new();
-    let error = cut(&range(PAGE, MOST_PIECES * PAGE), PAGE, "test0", &mut pieces).unwrap_err().to_string();
+    let error = cut(&range(PAGE, MOST_PIECES * PAGE), PAGE, "test0", 0, &mut pieces).unwrap_err().to_string();
     assert!(error.contains("65536 pieces") && error.contains("test0"), "{error}");
     // Together, too.
     let device = LimitedDevice::new(PAGE);
@@ -69,6 +75,9 @@ fn a_range_of_too_many_pieces_is_refused() {
     let ranges = [range(PAGE, half * PAGE), range((1 + half) * PAGE, half * PAGE)];
     let error = register_all(&device, &ranges).unwrap_err().to_string();
     assert!(error.contains("65536 pieces"), "{error}");
+    let mut pieces = Vec::new();
+    let error = cut(&ranges[0], PAGE, "test0", MOST_PIECES as usize / 2, &mut pieces).unwrap_err();
+    assert!(error.to_string().contains("65536 pieces"), "{error}");
     // A limit below a page is no limit to cut at: the device decides.
     assert_eq!(pieces_of(&range(PAGE, 1 << 40), 0).len(), 1);
 }
@@ -183,6 +192,26 @@ fn a_list_of_ranges_becomes_one_region() {
     let pages: Vec<_> = segments.iter().map(|segment| segment.length / PAGE).collect();
     assert_eq!(pages, [1, 2, 2, 1, 2]);
     assert!(register_all(&device, &[]).is_err());
+    drop(memory);
+}
+
+#[test]
+fn a_step_that_fails_undoes_those_before() {
+    let (memory, start) = memory(8);
+    let fails_at = Some(start + 5 * PAGE);
+    let device = LimitedDevice { fails_at, ..LimitedDevice::new(2 * PAGE) };
+    let plain = |page: u64, pages: u64| MemoryRange {
+        dma_buf: None,
+        cpu_address: None,
+        ..range(start + page * PAGE, pages * PAGE)
+    };
+    let mut pieces = Pieces::on(&device);
+    pieces.add(&[plain(0, 1), plain(1, 1)]).unwrap();
+    pieces.add(&[plain(2, 1)]).unwrap();
+    assert_eq!(device.state().lock().unwrap().registered.len(), 3);
+    assert!(pieces.add(&[plain(3, 5)]).is_err());
+    drop(pieces);
+    assert!(device.state().lock().unwrap().registered.is_empty());
     drop(memory);
 }
 

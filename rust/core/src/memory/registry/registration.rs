@@ -7,7 +7,7 @@ use std::time::Instant;
 use super::{RegistryError, pieces};
 use crate::fabric::{Access, Backing, Device, DmaBuf, MemoryRange, SharedFile};
 use crate::memory::allocation::{AllocationUse, BeingFreed};
-use crate::memory::flush::Flush;
+use crate::memory::gpu_flush::GpuFlush;
 use crate::memory::gpu_memory::{check_range, probe, synchronise_copies};
 use crate::memory::host_inspection::HostInspection;
 use crate::memory::nic_registration::register_for_nic;
@@ -30,6 +30,8 @@ pub(super) struct Registration {
     pub(super) announced: bool,
     pub(super) dma_buf: Option<DmaBuf>,
     pub(super) file: Option<SharedFile>,
+    /// Peers may flush what they write to it before they know what memory it is, and need the right to READ for that.
+    pub(super) flushed_unknown: bool,
 }
 
 impl Registration {
@@ -46,10 +48,10 @@ impl Registration {
     pub(super) fn make_counted(
         &self,
         device: &dyn Device,
-        flush: Flush,
+        gpu_flush: GpuFlush,
     ) -> Result<Arc<Region>, RegistryError> {
         let since = Instant::now();
-        let made = self.make(device, flush);
+        let made = self.make(device, gpu_flush);
         process_counts().registration_took(since.elapsed());
         if let Err(error) = &made {
             process_counts().registration_failed();
@@ -65,8 +67,9 @@ impl Registration {
     }
 
     /// Has the device register the range. May take long: called without a lock.
-    fn make(&self, device: &dyn Device, flush: Flush) -> Result<Arc<Region>, RegistryError> {
-        let Self { range: (address, length), kind, access, announced, dma_buf, file } = *self;
+    fn make(&self, device: &dyn Device, gpu_flush: GpuFlush) -> Result<Arc<Region>, RegistryError> {
+        let Self { range: (address, length), kind, access, announced, dma_buf, file, flushed_unknown } =
+            *self;
         let of_engine = kind != MemoryKind::Gpu && dma_buf.is_none();
         let allocation = of_engine.then(|| AllocationUse::of_range(address, length)).transpose();
         let allocation =
@@ -99,11 +102,12 @@ impl Registration {
             MemoryRange { address, length, access, dma_buf, file, cpu_address: None, backing, announced };
         let by_nic_on_gpu = kind == MemoryKind::Gpu && registers_gpu_memory;
         // A dma-buf may be of a device without a runtime in this process.
-        let may_need_flush =
+        let may_need_gpu_flush =
             by_nic_on_gpu || registers_gpu_memory && dma_buf.is_some() && declared != MemoryKind::Host;
-        let flush = may_need_flush && access.remote_write && flush.of_gpu_memory(address);
+        let gpu_flush = may_need_gpu_flush && access.remote_write && gpu_flush.of_memory(address);
         // The peer's READ of the byte that flushes needs the right to it.
-        let access = Access { remote_read: access.remote_read || flush, ..access };
+        let read_by_gpu_flush = gpu_flush || flushed_unknown && access.remote_write;
+        let access = Access { remote_read: access.remote_read || read_by_gpu_flush, ..access };
         let of_device = MemoryRange { access, ..range };
         let registered = match (kind, declared) {
             // No CPU may touch it: only the GPU runtime moves it.
@@ -123,7 +127,7 @@ impl Registration {
             && look.backing == Backing::Anonymous
             && (declared == MemoryKind::Host || of_host && look.is_readable(address, length));
         let region = Region::new(next_id(), &range, kind, readable, announced, segments);
-        let region = region.within(allocation).flushed(flush);
+        let region = region.within(allocation).flushed(gpu_flush);
         process_regions::add(&region);
         Ok(Arc::new(region))
     }

@@ -10,7 +10,7 @@ fn entry(id: u32) -> RegionEntry {
         rkey: id,
         id,
         read_only: false,
-        flush: false,
+        gpu_flush: false,
         continues: false,
     }
 }
@@ -25,14 +25,14 @@ fn changes(version: u64, change: Change, entries: &[AnnouncedRegion]) -> RegionC
 
 #[test]
 fn checks_by_key_in_64_bits() {
-    let region = RemoteRegion { base: 0x1000, size: 0x1000, rkey: 7, read_only: false, flush: false };
+    let region = RemoteRegion { base: 0x1000, size: 0x1000, rkey: 7, read_only: false, gpu_flush: false };
     let of = |base| RegionEntry {
         base,
         size: 0x1000,
         rkey: 7,
         id: 0,
         read_only: false,
-        flush: false,
+        gpu_flush: false,
         continues: false,
     };
     let table = RemoteRegions::new(&[of(0x1000), of(0x9000)]).table();
@@ -48,16 +48,22 @@ fn checks_by_key_in_64_bits() {
 fn flushed_regions_are_known_and_make_unknown_keys_suspect() {
     let regions = RemoteRegions::new(&[entry(1)]);
     assert!(!regions.table().flushes_unknown());
-    let flagged = AnnouncedRegion { flags: AnnouncedRegion::FLUSH, ..named(3) };
+    let flagged = AnnouncedRegion { flags: AnnouncedRegion::GPU_FLUSH, ..named(3) };
     regions.apply(&changes(4, Change::Add, &[flagged, named(4)])).unwrap();
-    let flush = |id: u32| match regions.table().check(id, u64::from(id) << 12, 16) {
-        RemoteCheck::Inside(region) => region.flush,
+    let gpu_flush = |id: u32| match regions.table().check(id, u64::from(id) << 12, 16) {
+        RemoteCheck::Inside(region) => region.gpu_flush,
         other => panic!("{other:?}"),
     };
-    assert_eq!([1, 3, 4].map(flush), [false, true, false]);
+    assert_eq!([1, 3, 4].map(gpu_flush), [false, true, false]);
     regions.apply(&changes(5, Change::Remove, &[flagged])).unwrap();
     assert!(regions.table().flushes_unknown());
-    assert!(RemoteRegions::new(&[RegionEntry { flush: true, ..entry(1) }]).table().flushes_unknown());
+    assert!(RemoteRegions::new(&[RegionEntry { gpu_flush: true, ..entry(1) }]).table().flushes_unknown());
+    // Or it has said so before it announced any.
+    let said = RemoteRegions::of_peer(&[entry(1)], true);
+    assert!(said.table().flushes_unknown() && said.table().len() == 1);
+    said.apply(&changes(2, Change::Add, &[named(2)])).unwrap();
+    assert!(said.table().flushes_unknown() && said.table().len() == 2, "also after changes");
+    assert!(!RemoteRegions::of_peer(&[entry(1)], false).table().flushes_unknown());
 }
 
 #[test]
@@ -311,7 +317,7 @@ proptest! {
         let place = |id: u64| (id * 37 % 300, id * 11 % 70);
         let of = |id: u64| AnnouncedRegion { id, base: place(id).0, size: place(id).1, flags: 0, rkey: Some((id % 50) as u32) };
         let table: Vec<_> = (1..=first)
-            .map(|id| RegionEntry { base: of(id).base, size: of(id).size, rkey: of(id).rkey.unwrap(), id: id as u32, read_only: false, flush: false, continues: false })
+            .map(|id| RegionEntry { base: of(id).base, size: of(id).size, rkey: of(id).rkey.unwrap(), id: id as u32, read_only: false, gpu_flush: false, continues: false })
             .collect();
         let regions = RemoteRegions::new(&table);
         let (mut live, mut next): (Vec<u64>, u64) = ((1..=first).collect(), first);

@@ -107,7 +107,7 @@ fn regions(count: u64) -> Vec<RegionEntry> {
             id: 0,
             read_only: false,
             continues: false,
-            flush: false,
+            gpu_flush: false,
         })
         .collect()
 }

@@ -65,7 +65,7 @@ pub(super) fn check(peer: &Peer, lanes: &FakeLanes) {
         rkey: 3,
         id: 0,
         read_only: false,
-        flush: false,
+        gpu_flush: false,
         continues: false,
     };
     assert_eq!(peer.regions, [region]);

@@ -1,4 +1,4 @@
-//! Flushes of GPU memory: a WRITE into that of some GPUs is done only once a byte behind it has been read on the same queue
+//! GPU flushes: a WRITE into memory of some GPUs is done only once a byte behind it has been read on the same queue
 //! pair, because the read waits for the bytes that the NIC has on the way.
 
 use std::sync::Arc;
@@ -11,16 +11,16 @@ use crate::gpu;
 
 /// Which flushes were asked for. The default leaves it to the GPU.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Flush {
+pub struct GpuFlush {
     /// Whether peers flush what they write to GPU memory of this process; `None`: as the GPU needs it.
     pub writes: Option<bool>,
     /// READs into GPU memory of this process are to be flushed, which this engine does not do: said once.
     pub reads: bool,
 }
 
-impl Flush {
+impl GpuFlush {
     /// Whether peers are to flush what they write to the GPU memory at `address`.
-    pub(super) fn of_gpu_memory(self, address: u64) -> bool {
+    pub(super) fn of_memory(self, address: u64) -> bool {
         /// Set by the first registration that says it. Relaxed: it stands alone.
         static SAID: AtomicBool = AtomicBool::new(false);
         if self.reads && !SAID.swap(true, Ordering::Relaxed) {
@@ -31,13 +31,19 @@ impl Flush {
         }
         self.writes.unwrap_or_else(|| gpu::runtime().writes_need_flush(address))
     }
+
+    /// Whether memory that comes to be registered with `device` may need it.
+    pub(super) fn may_come(self, device: &dyn Device) -> bool {
+        device.attributes().capabilities.gpu_memory
+            && self.writes.unwrap_or_else(|| gpu::runtime().some_gpu_needs_flush())
+    }
 }
 
 /// A byte of this process that a device may write to, which no peer is told of and nothing reads.
 #[derive(Debug)]
-pub(crate) struct FlushLanding(Arc<Region>);
+pub(crate) struct GpuFlushLanding(Arc<Region>);
 
-impl FlushLanding {
+impl GpuFlushLanding {
     /// Registers a byte with `device`.
     pub(super) fn register(device: &dyn Device) -> Result<Self, FabricError> {
         // Room alone, which is no value that would be built on the stack first. A page of its own, so that nothing else of the
@@ -105,7 +111,7 @@ mod tests {
     #[test]
     fn a_landing_needs_little_of_the_stack() {
         let device = LimitedDevice::new(u64::MAX);
-        let register = move || FlushLanding::register(&device).map(|landing| landing.0.address);
+        let register = move || GpuFlushLanding::register(&device).map(|landing| landing.0.address);
         let thread = std::thread::Builder::new().stack_size(PAGE).spawn(register).unwrap();
         let address = thread.join().unwrap().unwrap();
         assert!(address != 0 && address.is_multiple_of(PAGE as u64), "{address:#x}");
