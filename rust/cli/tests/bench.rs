@@ -194,6 +194,26 @@ fn the_same_seed_is_the_same_run_and_no_verify_says_so() {
 }
 
 #[test]
+fn variables_that_are_set_are_in_the_document_and_compared() {
+    let temp = tempfile::tempdir().unwrap();
+    let runs = [("before.json", "1"), ("after.json", "2")].map(|(name, workers)| {
+        let path = temp.path().join(name).to_str().unwrap().to_owned();
+        let mut command = program();
+        command.args(["bench", "--in-process", "--cases", "4x4K", "--json", &path]).args(QUICK);
+        command.env("FLAGCX_P2P_WORKERS_PER_POOL", workers);
+        command.env("FLAGCX_P2P_DIRECTORY", "etcd://user:secret@192.0.2.9/p");
+        run(&mut command).succeeded();
+        path
+    });
+    let text = fs::read_to_string(&runs[0]).unwrap();
+    let document: Value = serde_json::from_str(&text).unwrap();
+    assert_eq!(document["settings"]["variables"]["FLAGCX_P2P_WORKERS_PER_POOL"], "1", "{document:#}");
+    assert!(!text.contains("192.0.2.9"), "{document:#}");
+    let ended = bench(&["compare", &runs[0], &runs[1]]).succeeded();
+    assert!(ended.err.contains("the runs differ in FLAGCX_P2P_WORKERS_PER_POOL: 1 and 2"), "{ended:?}");
+}
+
+#[test]
 fn a_corrupted_byte_is_found_at_either_end() {
     for op in ["write", "read"] {
         for path in [&["--path", "tcp"][..], &["--in-process"]] {
