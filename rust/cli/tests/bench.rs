@@ -402,10 +402,16 @@ fn a_server_outlives_clients_that_send_what_is_no_benchmark() {
     let large = bench(&["run", &server.address, "--pool", "16M", "--cases", "1x4K"]);
     large.failed(1, "a pool of 16.00 MiB is more than the 8.00 MiB that --pool-limit leaves");
     bench(&[&["run", &server.address, "--cases", "1x4K"][..], &QUICK].concat()).succeeded();
-    let crowd: Vec<_> = (0..64).map(|_| TcpStream::connect(&server.address).unwrap()).collect();
-    bench(&["run", &server.address, "--pool", "1M", "--cases", "1x4K"])
-        .failed(1, "64 clients are served already");
-    drop(crowd);
+    // Clients that say nothing are dropped after 5 s, on a busy machine before the command has asked.
+    for attempt in 1.. {
+        let crowd: Vec<_> = (0..64).map(|_| TcpStream::connect(&server.address).unwrap()).collect();
+        let ended = bench(&[&["run", &server.address, "--cases", "1x4K"][..], &QUICK].concat());
+        drop(crowd);
+        if ended.code != Some(0) || attempt == 10 {
+            ended.failed(1, "64 clients are served already");
+            break;
+        }
+    }
 }
 
 #[test]
