@@ -212,7 +212,7 @@ impl<'a> Bench<'a> {
 
 fn document(workload: &Workload, pool: u64, seed: u64, in_process: bool) -> Result<Document> {
     let config = settings::config(None)?;
-    let devices = engine::devices(&*config)?;
+    let devices = engine::devices(&config)?;
     let provider = devices.selection().provider;
     let (seconds, iterations) = match workload.limit {
         Limit::Time(time) => (Some(time.as_secs_f64()), None),
