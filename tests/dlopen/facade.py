@@ -5,6 +5,8 @@ They are declared as FlagCX's wrapper does, see docs/consumers.md. FLAGCX_P2P_LI
 
 import ctypes
 import os
+import socket
+import tempfile
 import unittest
 
 FUNCTIONS = {
@@ -19,6 +21,10 @@ FUNCTIONS = {
 }
 
 BLOCKS, BLOCK = 64, 4096
+
+#: The library reads its variables once, with the first engine.
+FOLDER = tempfile.TemporaryDirectory()
+os.environ["FLAGCX_P2P_METRICS"] = f"unix:{FOLDER.name}/metrics-%p"
 
 
 class Facade(unittest.TestCase):
@@ -66,6 +72,23 @@ class Facade(unittest.TestCase):
         remote[BLOCKS - 1] = 4096
         self.assertEqual(write(peer, BLOCKS, local, remote, sizes), -1)
         self.assertEqual(target.raw, bytes(len(content)))
+
+    def test_the_metrics_endpoint_answers_in_a_process_that_has_only_the_library(self) -> None:
+        memory = ctypes.create_string_buffer(12345)
+        self.register("flagcxP2pRpcRegister", self.server, memory)
+        self.assertIn("\nflagcx_p2p_registered_bytes 12345\n", answer("/metrics"))
+        self.assertIn('"flagcx_p2p_registered_bytes"', answer("/snapshot"))
+        self.assertEqual(answer("/healthz").split("\r\n\r\n")[1].strip(), "ok")
+
+
+def answer(page: str) -> str:
+    with socket.socket(socket.AF_UNIX) as client:
+        client.settimeout(10)
+        client.connect(f"{FOLDER.name}/metrics-{os.getpid()}")
+        client.sendall(f"GET {page} HTTP/1.1\r\n\r\n".encode())
+        text = b"".join(iter(lambda: client.recv(1 << 16), b"")).decode()
+    assert text.startswith("HTTP/1.1 200 "), text
+    return text
 
 
 if __name__ == "__main__":

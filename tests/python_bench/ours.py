@@ -6,7 +6,10 @@ alone: both engines in one process, for what a call costs.
 """
 
 import asyncio
+import os
+import queue
 import sys
+import threading
 import time
 
 import content
@@ -15,7 +18,7 @@ import side
 from flagcx_p2p import Engine, version
 
 #: What is awaited: each from the beginning of the pool to the beginning of the target's.
-AWAITED, AWAITS = 64 * content.KIB, 10_000
+AWAITED, AWAITS, TOGETHER = 64 * content.KIB, 10_000, 100
 
 
 class Ours(side.Initiator):
@@ -58,23 +61,22 @@ def alone():
 
 
 def awaited(ours, expected):
-    """Microseconds of an awaited write of 64 KiB."""
+    """Microseconds of an awaited write of 64 KiB, which has ended when the call returns."""
+    return {"await_us": _awaits(ours, expected, AWAITED)}
 
-    async def run():
-        for _ in range(AWAITS):
-            await ours.connection.start_write(ours.local, ours.remote, AWAITED)
 
-    return {"await_us": _microseconds(lambda: asyncio.run(run()), expected)}
+def awaited_block(ours, expected):
+    """Those of an awaited write of 4 KiB that is under way when the call returns: the descriptor of the loop tells its end."""
+    return {"await_block_us": _awaits(ours, expected, content.BLOCK)}
 
 
 def waited(ours, expected):
     """The same write without await."""
+    return {"wait_us": _waits(ours, expected, AWAITED)}
 
-    def run():
-        for _ in range(AWAITS):
-            ours.connection.start_write(ours.local, ours.remote, AWAITED).wait()
 
-    return {"wait_us": _microseconds(run, expected)}
+def waited_block(ours, expected):
+    return {"wait_block_us": _waits(ours, expected, content.BLOCK)}
 
 
 def asyncio_alone(_ours, _expected):
@@ -87,18 +89,68 @@ def asyncio_alone(_ours, _expected):
             loop.call_soon(future.set_result, None)
             await future
 
+    return {"asyncio_us": _microseconds(run)}
+
+
+def asyncio_woken(_ours, _expected):
+    """An await of asyncio that another thread ends, as the engine's worker does."""
+
+    async def run():
+        loop, futures = asyncio.get_running_loop(), queue.SimpleQueue()
+
+        def end_them():
+            while (future := futures.get()) is not None:
+                loop.call_soon_threadsafe(future.set_result, None)
+
+        thread = threading.Thread(target=end_them)
+        thread.start()
+        for _ in range(AWAITS):
+            future = loop.create_future()
+            futures.put(future)
+            await future
+        futures.put(None)
+        thread.join()
+
+    return {"asyncio_woken_us": _microseconds(run)}
+
+
+def awaited_together(ours, expected):
+    """Those of an awaited write of 4 KiB where a hundred are awaited at a time."""
+
+    async def run():
+        for _ in range(AWAITS // TOGETHER):
+            started = [ours.connection.start_write(ours.local, ours.remote, content.BLOCK) for _ in range(TOGETHER)]
+            await asyncio.gather(*started)
+
+    return {"await_together_us": _written(_microseconds(run), expected, content.BLOCK)}
+
+
+def _awaits(ours, expected, size):
+    async def run():
+        for _ in range(AWAITS):
+            await ours.connection.start_write(ours.local, ours.remote, size)
+
+    return _written(_microseconds(run), expected, size)
+
+
+def _waits(ours, expected, size):
+    async def run():
+        for _ in range(AWAITS):
+            ours.connection.start_write(ours.local, ours.remote, size).wait()
+
+    return _written(_microseconds(run), expected, size)
+
+
+def _microseconds(run):
     begin = time.perf_counter()
     asyncio.run(run())
-    return {"asyncio_us": (time.perf_counter() - begin) / AWAITS * 1e6}
+    return (time.perf_counter() - begin) / AWAITS * 1e6
 
 
-def _microseconds(run, expected):
-    begin = time.perf_counter()
-    run()
-    seconds = time.perf_counter() - begin
-    blocks = numpy.arange(AWAITED // content.BLOCK)
+def _written(microseconds, expected, size):
+    blocks = numpy.arange(size // content.BLOCK)
     expected.written(blocks, blocks)
-    return seconds / AWAITS * 1e6
+    return microseconds
 
 
 def main():
@@ -111,7 +163,9 @@ def main():
         side.serve(f"127.0.0.1:{engine.port},{region.address}")
     else:
         session, remote = sys.argv[2].split(",")
-        side.answer(Ours(session, int(remote)), side.KINDS)
+        # Over the other paths the call itself copies a block: no await waits.
+        awaits = (awaited_block, awaited_together, waited_block, asyncio_woken)
+        side.answer(Ours(session, int(remote)), side.KINDS + (awaits if os.environ.get("FLAGCX_P2P_PATH") == "tcp" else ()))
 
 
 if __name__ == "__main__":

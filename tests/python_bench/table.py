@@ -19,6 +19,11 @@ def print_table(samples, missing, versions, rounds):
     for path, name in samples:
         cells = [f"{statistics.median(sample[key] for sample in samples[path, name]):.{digits}f}" for key, _, digits in COLUMNS]
         print(f"| {path} | {name} | " + " | ".join(cells) + " |")
+    if found := samples.get(("tcp", "Python")):
+        names = ("await_block_us", "await_together_us", "wait_block_us", "asyncio_woken_us")
+        figures = "; ".join(f"{statistics.median(sample[name] for sample in found):.1f}" for name in names)
+        what = "`await` of a write of 4 KiB; of a hundred, each; `wait` of one; an await of asyncio that another thread ends"
+        print(f"tcp: {what}: {figures} us")
     for (path, name), reason in missing.items():
         print(f"not measured: {name}, {path}: {reason}")
 

@@ -38,9 +38,9 @@ impl ListenOptions {
         Ok((listener, bound))
     }
 
-    /// Says that clients may come.
-    pub(crate) fn ready(&self, bound: SocketAddr, for_what: &str) -> Result<()> {
-        output::line(&format!("{READY}{bound} {for_what}"));
+    /// Says by this line that clients may come.
+    pub(crate) fn ready(&self, line: &str) -> Result<()> {
+        output::line(line);
         // Without this line the port stays unknown.
         output::check()?;
         if self.until_stdin_closes {

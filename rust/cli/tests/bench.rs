@@ -198,6 +198,26 @@ fn the_same_seed_is_the_same_run_and_no_verify_says_so() {
 }
 
 #[test]
+fn variables_that_are_set_are_in_the_document_and_compared() {
+    let temp = tempfile::tempdir().unwrap();
+    let runs = [("before.json", "1"), ("after.json", "2")].map(|(name, workers)| {
+        let path = temp.path().join(name).to_str().unwrap().to_owned();
+        let mut command = program();
+        command.args(["bench", "--in-process", "--cases", "4x4K", "--json", &path]).args(QUICK);
+        command.env("FLAGCX_P2P_WORKERS_PER_POOL", workers);
+        command.env("FLAGCX_P2P_DIRECTORY", "etcd://user:secret@192.0.2.9/p");
+        run(&mut command).succeeded();
+        path
+    });
+    let text = fs::read_to_string(&runs[0]).unwrap();
+    let document: Value = serde_json::from_str(&text).unwrap();
+    assert_eq!(document["settings"]["variables"]["FLAGCX_P2P_WORKERS_PER_POOL"], "1", "{document:#}");
+    assert!(!text.contains("192.0.2.9"), "{document:#}");
+    let ended = bench(&["compare", &runs[0], &runs[1]]).succeeded();
+    assert!(ended.err.contains("the runs differ in FLAGCX_P2P_WORKERS_PER_POOL: 1 and 2"), "{ended:?}");
+}
+
+#[test]
 fn a_corrupted_byte_is_found_at_either_end() {
     for op in ["write", "read"] {
         for path in [&["--path", "tcp"][..], &["--in-process"]] {
@@ -386,10 +406,16 @@ fn a_server_outlives_clients_that_send_what_is_no_benchmark() {
     let large = bench(&["run", &server.address, "--pool", "16M", "--cases", "1x4K"]);
     large.failed(1, "a pool of 16.00 MiB is more than the 8.00 MiB that --pool-limit leaves");
     bench(&[&["run", &server.address, "--cases", "1x4K"][..], &QUICK].concat()).succeeded();
-    let crowd: Vec<_> = (0..64).map(|_| TcpStream::connect(&server.address).unwrap()).collect();
-    bench(&["run", &server.address, "--pool", "1M", "--cases", "1x4K"])
-        .failed(1, "64 clients are served already");
-    drop(crowd);
+    // Clients that say nothing are dropped after 5 s, on a busy machine before the command has asked.
+    for attempt in 1.. {
+        let crowd: Vec<_> = (0..64).map(|_| TcpStream::connect(&server.address).unwrap()).collect();
+        let ended = bench(&[&["run", &server.address, "--cases", "1x4K"][..], &QUICK].concat());
+        drop(crowd);
+        if ended.code != Some(0) || attempt == 10 {
+            ended.failed(1, "64 clients are served already");
+            break;
+        }
+    }
 }
 
 #[test]

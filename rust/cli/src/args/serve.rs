@@ -36,18 +36,31 @@ pub(crate) struct ServeArgs {
     /// Clients served at the same time, 1 to 1024: each takes --ring-limit of memory, and up to 50 descriptors
     #[arg(long, default_value_t = 16, value_parser = clap::value_parser!(u16).range(1..=1024), value_name = "N")]
     max_clients: u16,
+    /// Print lines of JSON: for the start of listening, and for each file that was stored or sent
+    #[arg(long)]
+    json: bool,
     #[command(flatten)]
     publish: PublishArgs,
 }
 
 impl From<ServeArgs> for ServeOptions {
     fn from(args: ServeArgs) -> Self {
-        let ServeArgs { directory, listen, port, ring_limit, idle_limit, drain_limit, max_clients, publish } =
-            args;
+        let ServeArgs {
+            directory,
+            listen,
+            port,
+            ring_limit,
+            idle_limit,
+            drain_limit,
+            max_clients,
+            json,
+            publish,
+        } = args;
         let publish = publish.into();
         let [idle_limit, drain_limit] =
             [idle_limit, drain_limit].map(|seconds| Duration::from_secs(seconds.into()));
-        Self { directory, listen: listen.at(port), ring_limit, idle_limit, drain_limit, max_clients, publish }
+        let listen = listen.at(port);
+        Self { directory, listen, ring_limit, idle_limit, drain_limit, max_clients, publish, json }
     }
 }
 

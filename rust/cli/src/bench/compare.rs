@@ -1,5 +1,6 @@
 //! `bench compare`: two runs, row by row.
 
+use std::collections::BTreeSet;
 use std::path::Path;
 
 use super::document::{Document, FORMAT, KIND};
@@ -104,6 +105,12 @@ fn print(before: &Document, after: &Document, pairs: &[Pair<'_>]) {
     }
     if before.settings.pool_bytes != after.settings.pool_bytes {
         output::remark("the runs differ in the size of their pools");
+    }
+    let (ours, theirs) = (&before.settings.variables, &after.settings.variables);
+    let names: BTreeSet<_> = ours.keys().chain(theirs.keys()).collect();
+    for name in names.into_iter().filter(|name| ours.get(*name) != theirs.get(*name)) {
+        let [before, after] = [ours, theirs].map(|set| set.get(name).map_or("unset", String::as_str));
+        output::remark(&format!("the runs differ in {name}: {before} and {after}"));
     }
     let mut table =
         output::table(["path", "operation", "transfer", "before GB/s", "after GB/s", "ratio", ""]);

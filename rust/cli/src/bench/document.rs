@@ -1,5 +1,7 @@
 //! A run as JSON: what `--json` writes and `bench compare` reads.
 
+use std::collections::BTreeMap;
+
 use serde::{Deserialize, Serialize};
 
 use super::limits::{MachineLimit, RegistrationRate};
@@ -67,6 +69,9 @@ pub(crate) struct Settings {
     pub(crate) verify: bool,
     /// Both ends in one process, whatever the path.
     pub(crate) in_process: bool,
+    /// Variables of the engine that are set here, with their texts. Older files have none.
+    #[serde(default)]
+    pub(crate) variables: BTreeMap<String, String>,
 }
 
 /// A path that could not be measured.
@@ -122,6 +127,7 @@ impl Document {
                 seed: 1,
                 verify: true,
                 in_process: false,
+                variables: BTreeMap::new(),
             },
             interrupted: false,
             not_measured: Vec::new(),

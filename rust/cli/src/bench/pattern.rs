@@ -91,13 +91,26 @@ pub(crate) fn compare(memory: &impl Memory, seed: u64, layout: &Layout, spans: &
     found
 }
 
-/// No piece twice where the spans cover all of them.
+/// The pieces of all spans, none of them twice, in order. Threads that go on for different times reach into the spans of others.
 fn distinct(spans: &[Span], pieces: u64) -> Vec<Span> {
-    let total = spans.iter().fold(0_u64, |total, span| total.saturating_add(span.count));
-    if total >= pieces {
-        return vec![Span { first: 0, count: pieces }];
+    let parts = spans.iter().flat_map(|span| {
+        let (first, count) = (span.first % pieces, span.count.min(pieces));
+        // Behind the last piece comes the first one.
+        let before_the_end = count.min(pieces - first);
+        [Span { first, count: before_the_end }, Span { first: 0, count: count - before_the_end }]
+    });
+    let mut parts: Vec<Span> = parts.filter(|span| span.count > 0).collect();
+    parts.sort_unstable_by_key(|span| span.first);
+    let mut seen = 0;
+    let mut left = Vec::with_capacity(parts.len());
+    for Span { first, count } in parts {
+        let (first, end) = (first.max(seen), first + count);
+        if first < end {
+            left.push(Span { first, count: end - first });
+            seen = end;
+        }
     }
-    spans.iter().map(|span| Span { first: span.first % pieces, ..*span }).collect()
+    left
 }
 
 /// Offset of the first byte of piece `k` that differs from its source.
@@ -234,6 +247,22 @@ mod tests {
         assert_eq!((check(3, 5).pieces, check(3, 5).wrong), (5, 1));
         assert_eq!((check(0, 1 << 40).pieces, check(0, 1 << 40).wrong), (16, 12), "each piece once");
         assert_eq!(check(19, 4).wrong, 0, "numbers are those modulo the number of pieces");
+    }
+
+    #[test]
+    fn of_threads_that_reach_into_the_spans_of_others_what_was_moved_is_compared_once() {
+        let spec = LayoutSpec { seed: 3, start: 0, length: 1 << 16, piece: 4096, contiguous: false };
+        let layout = Layout::new(spec).unwrap();
+        let (from, to) = (Plain::new(1 << 16), Plain::new(1 << 16));
+        assert!(fill(&from, 5, 0, 1 << 16));
+        // Of 16 pieces one thread has moved 12 from the first on, another one 5 from the ninth on: together more than all, but not all.
+        moved(&layout, &from, &to, 0..13);
+        let spans = [Span { first: 0, count: 12 }, Span { first: 8, count: 5 }];
+        assert_eq!(compare(&to, 5, &layout, &spans), Compared { pieces: 13, wrong: 0, first: 0 });
+        // One that goes on from the last piece to the first one.
+        let spans = [Span { first: 0, count: 2 }, Span { first: 14, count: 5 }];
+        let pieces = distinct(&spans, 16).into_iter().flat_map(|span| span.first..span.first + span.count);
+        assert_eq!(pieces.collect::<Vec<_>>(), [0, 1, 2, 14, 15]);
     }
 
     #[test]

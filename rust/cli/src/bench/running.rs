@@ -1,10 +1,11 @@
 //! `bench run` and `bench local`: every row over every path.
 
 use std::cmp::Reverse;
+use std::collections::BTreeMap;
 use std::time::SystemTime;
 
 use flagcx_p2p::internals::engine;
-use flagcx_p2p::{Opcode, PathKind};
+use flagcx_p2p::{Config, Opcode, PathKind};
 use rustix::param::page_size;
 
 use super::case::Case;
@@ -223,7 +224,8 @@ impl<'a> Bench<'a> {
 }
 
 fn document(workload: &Workload, pool: u64, seed: u64, in_process: bool) -> Result<Document> {
-    let devices = engine::devices(&*settings::config(None)?)?;
+    let config = settings::config(None)?;
+    let devices = engine::devices(&config)?;
     let provider = devices.selection().provider;
     let (seconds, iterations) = match workload.limit {
         Limit::Time(time) => (Some(time.as_secs_f64()), None),
@@ -246,6 +248,7 @@ fn document(workload: &Workload, pool: u64, seed: u64, in_process: bool) -> Resu
             seed,
             verify: workload.verify,
             in_process,
+            variables: variables(&config),
         },
         interrupted: false,
         not_measured: Vec::new(),
@@ -253,4 +256,14 @@ fn document(workload: &Workload, pool: u64, seed: u64, in_process: bool) -> Resu
         registrations: Vec::new(),
         rows: Vec::new(),
     })
+}
+
+/// What is set of the variables that change how bytes move. Names of directories, keys and logs do not.
+fn variables(config: &Config) -> BTreeMap<String, String> {
+    let others = ["FLAGCX_P2P_DIRECTORY", "FLAGCX_P2P_AUTH", "FLAGCX_DEBUG"];
+    let set =
+        config.settings().iter().filter_map(|setting| Some((setting.variable.name, setting.text.clone()?)));
+    set.filter(|(name, _)| !others.iter().any(|other| name.starts_with(other)))
+        .map(|(name, text)| (name.to_owned(), text))
+        .collect()
 }

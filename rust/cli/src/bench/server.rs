@@ -13,7 +13,7 @@ use super::pool_size::available_memory;
 use super::protocol::Stream;
 use super::serving;
 use crate::error::{CliError, Result};
-use crate::listener::{self, ListenOptions};
+use crate::listener::{self, ListenOptions, READY};
 use crate::output::units;
 use crate::settings;
 use crate::signals;
@@ -51,7 +51,7 @@ pub(crate) fn serve(options: &ServeOptions) -> Result<()> {
     let (server, bound) = BenchServer::open(options)?;
     signals::on_each(|signal| signals::exit(signal))?;
     let pools = units::bytes(server.pool_limit);
-    options.listen.ready(bound, &format!("for benchmarks, pools of {pools} altogether"))?;
+    options.listen.ready(&format!("{READY}{bound} for benchmarks, pools of {pools} altogether"))?;
     server.run();
     Ok(())
 }

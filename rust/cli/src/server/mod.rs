@@ -3,6 +3,7 @@
 mod admission;
 mod list;
 mod receive;
+mod report;
 mod send;
 mod session;
 
@@ -14,9 +15,10 @@ use std::time::{Duration, Instant};
 
 use flagcx_p2p::internals::auth::AuthKey;
 use flagcx_p2p::{Config, Engine, EngineOptions};
+use serde_json::json;
 
 use crate::error::{CliError, Result, While};
-use crate::listener::{self, ListenOptions};
+use crate::listener::{self, ListenOptions, READY};
 use crate::names::{self, PublishOptions};
 use crate::output;
 use crate::settings;
@@ -49,6 +51,8 @@ pub(crate) struct ServeOptions {
     pub(crate) max_clients: u16,
     /// The name that clients may find it by.
     pub(crate) publish: PublishOptions,
+    /// Lines of JSON.
+    pub(crate) json: bool,
 }
 
 /// What all sessions share.
@@ -66,6 +70,8 @@ pub(crate) struct Server {
     idle_limit: Duration,
     drain_limit: Duration,
     admission: Arc<Admission>,
+    /// Lines of JSON.
+    json: bool,
 }
 
 /// Runs `serve`: prints one line once it listens, then serves until a signal ends it.
@@ -83,8 +89,7 @@ pub(crate) fn serve(options: &ServeOptions) -> Result<()> {
         draining.drain(signals::name(signal));
     })?;
     let published = names::publish(&options.publish, &server.engine, bound)?;
-    let also = published.as_ref().map_or_else(String::new, |published| format!(", published {published}"));
-    options.listen.ready(bound, &format!("serves {}{also}", options.directory.display()))?;
+    options.listen.ready(&ready_line(options, bound, published.as_ref().map(ToString::to_string)))?;
     server.run();
     // Clients that come now are refused: they are not to find it any more.
     drop(published);
@@ -114,6 +119,7 @@ impl Server {
             idle_limit: options.idle_limit,
             drain_limit: options.drain_limit,
             admission: Admission::new(usize::from(options.max_clients)),
+            json: options.json,
         };
         Ok((Arc::new(server), bound))
     }
@@ -158,6 +164,18 @@ impl Server {
         // So that no temporary file stays.
         self.admission.wait_empty(Instant::now() + CLEAN_UP);
     }
+}
+
+/// The line that says that clients may come.
+fn ready_line(options: &ServeOptions, bound: SocketAddr, published: Option<String>) -> String {
+    let directory = options.directory.display();
+    if options.json {
+        let (address, directory) = (bound.to_string(), directory.to_string());
+        let line = json!({ "event": "listening", "address": address, "directory": directory, "published": published });
+        return line.to_string();
+    }
+    let also = published.map_or_else(String::new, |published| format!(", published {published}"));
+    format!("{READY}{bound} serves {directory}{also}")
 }
 
 /// Removes what ended transfers have left, now and every hour.
@@ -205,6 +223,7 @@ pub(crate) fn serve_here(directory: PathBuf) -> Result<String> {
         drain_limit: Duration::ZERO,
         max_clients: 16,
         publish: PublishOptions::default(),
+        json: false,
     };
     let (server, bound) = Server::open(&options)?;
     thread::Builder::new()

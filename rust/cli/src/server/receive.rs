@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use super::admission::Phase;
-use super::session::{BATCH, Session, report, unexpected};
+use super::session::{BATCH, Session, unexpected};
 use crate::error::{CliError, Problem, Result};
 use crate::output::units;
 use crate::pipeline::{Digest, Filled, Sink, small};
@@ -83,7 +83,10 @@ impl Session<'_> {
                 _ => Ok(digest),
             });
             self.outbox.push(match answer {
-                Ok(Digest { bytes, hash }) => Frame::Finish { bytes, hash },
+                Ok(digest) => {
+                    self.report.small_file("stored", &name, digest);
+                    Frame::Finish { bytes: digest.bytes, hash: digest.hash }
+                }
                 Err(error) => {
                     tracing::info!(peer = %self.control.peer(), "put {} failed: {error}", name.escape_debug());
                     Frame::failed(&error.to_string())
@@ -157,7 +160,7 @@ impl Session<'_> {
         match stored {
             Ok(digest) => {
                 self.control.send(&Frame::Finish { bytes: digest.bytes, hash: digest.hash })?;
-                report("stored", name, digest, started.elapsed());
+                self.report.file("stored", name, digest, started.elapsed());
                 Ok(())
             }
             Err(error) => self.fail("put", name, &error),

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use super::admission::Phase;
-use super::session::{BATCH, CHECK_INTERVAL, Session, report, unexpected};
+use super::session::{BATCH, CHECK_INTERVAL, Session, unexpected};
 use crate::error::{CliError, Result};
 use crate::pipeline::{Digest, Filled, Next, Source, small};
 use crate::store::{Content, Prefix, RelativeName};
@@ -29,7 +29,7 @@ impl Session<'_> {
         match self.send_large(content, kept, hash, request)? {
             Ok(Some(sent)) => {
                 self.control.send(&Frame::Finish { bytes: sent.bytes, hash: sent.hash })?;
-                report("sent", name, sent, started.elapsed());
+                self.report.file("sent", name, sent, started.elapsed());
                 Ok(())
             }
             Ok(None) => self.fail("get", name, &CliError::other("the client did not take all of it")),
@@ -47,12 +47,14 @@ impl Session<'_> {
         let slots = u64::from(ring.shape().small().slots);
         self.wait_for_credit(slots - 1, self.requests)?;
         let (attributes, sequence) = (content.attributes(), self.sent);
-        let Digest { bytes, hash } = match small::fill(content, &ring, sequence) {
+        let digest = match small::fill(content, &ring, sequence) {
             Ok(digest) => digest,
             Err(error) => return self.fail("get", name, &error.into()),
         };
+        let Digest { bytes, hash } = digest;
         let length = u32::try_from(bytes).unwrap_or(u32::MAX);
         self.sent += 1;
+        self.report.small_file("sent", name, digest);
         let (name, force) = (name.to_owned(), false);
         self.outbox.push(Frame::Small(Small { name, force, attributes, sequence, length, hash }));
         Ok(self.send_outbox(BATCH.min(usize::from(ring.shape().small().slots) / 4))?)

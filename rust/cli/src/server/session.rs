@@ -7,10 +7,8 @@ use std::time::{Duration, Instant};
 use super::Server;
 use super::admission::{Permit, Phase};
 use super::receive::Group;
+use super::report::Report;
 use crate::error::{CliError, Problem, Result};
-use crate::output;
-use crate::output::units;
-use crate::pipeline::Digest;
 use crate::ring::{Ring, Shape};
 use crate::store::LastFolder;
 use crate::wire::control::{Control, ControlError, OPEN_TIMEOUT};
@@ -113,6 +111,7 @@ pub(super) struct Session<'a> {
     pub(super) group: Group,
     /// Frames about small files, to be sent together.
     pub(super) outbox: Vec<Frame>,
+    pub(super) report: Report,
 }
 
 impl<'a> Session<'a> {
@@ -120,6 +119,7 @@ impl<'a> Session<'a> {
         let (waiting, group, outbox) = (VecDeque::new(), Group::default(), vec![Frame::Opened]);
         let folders = LastFolder::below(server.directory.clone());
         let (requests, received, sent, credited) = (0, 0, 0, 0);
+        let report = Report::new(server.json, control.peer());
         Self {
             server,
             control,
@@ -132,6 +132,7 @@ impl<'a> Session<'a> {
             credited,
             group,
             outbox,
+            report,
         }
     }
 
@@ -244,17 +245,6 @@ impl<'a> Session<'a> {
         // After the answers to earlier requests.
         Ok(self.send_outbox(0)?)
     }
-}
-
-/// Prints a line about a file that was moved.
-pub(super) fn report(verb: &str, name: &str, digest: Digest, elapsed: Duration) {
-    output::line(&format!(
-        "{verb} {name}: {} in {:.2} s, {}, blake3 {}",
-        units::bytes(digest.bytes),
-        elapsed.as_secs_f64(),
-        units::rate(digest.bytes, elapsed),
-        units::hex(&digest.hash)
-    ));
 }
 
 pub(super) fn unexpected(frame: &Frame) -> CliError {
