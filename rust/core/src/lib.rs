@@ -50,6 +50,7 @@ mod observe;
 mod pool;
 mod ports;
 mod process;
+mod rails;
 pub(crate) mod sync;
 mod topology;
 mod transfer;
@@ -137,6 +138,10 @@ pub mod internals {
     #[allow(missing_docs, reason = "documented where it is")]
     pub mod process {
         pub use crate::process::*;
+    }
+    #[allow(missing_docs, reason = "documented where it is")]
+    pub mod rails {
+        pub use crate::rails::*;
     }
     #[allow(missing_docs, reason = "documented where it is")]
     pub mod topology {

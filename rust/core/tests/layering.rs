@@ -25,6 +25,7 @@ const BESIDE: &[&str] = &[
     "observe",
     "ports",
     "process",
+    "rails",
     "sync",
 ];
 
@@ -36,6 +37,7 @@ const EXCEPTIONS: &[(&str, &str, &str)] = &[
     ("config", "fabric", "fills the fabric's options from the variables"),
     ("control", "fabric", "carries queue pair addresses and keys over the wire"),
     ("memory", "fabric", "a region holds the fabric's registration of it"),
+    ("rails", "fabric", "an opcode decides when a part may move"),
 ];
 
 /// Uses that the rules above would allow and that are not wanted: (user, used, why).

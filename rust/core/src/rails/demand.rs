@@ -1,0 +1,77 @@
+//! When a connection makes a further rail.
+
+use super::{PlanLimits, RailLoad, RailSet, Shape};
+
+/// The rail that a connection should make next, if it should make one: `made` are those that it has, or is making, and `under_way` the
+/// bytes that it has started and not ended, this transfer's not included. `loads` has also those of rails that are not made.
+///
+/// A rail is made for a buffer that no rail reaches, for a connection that has more under way than the rails that it has need
+/// to be busy, and as second one for a connection the only NIC of which is much busier than others. So a peer that gets few bytes at a
+/// time has at most two: to choose of two is enough to spread many peers evenly (Mitzenmacher, "The power of two choices", 2001).
+pub fn wanted_rail(
+    shape: &Shape,
+    under_way: u64,
+    made: RailSet,
+    loads: &[RailLoad],
+    limits: &PlanLimits,
+) -> Option<usize> {
+    let reached = RailSet(shape.eligible.0 & made.0).0.count_ones();
+    let enough = limits.rail_from.saturating_mul(u64::from(reached));
+    let eligible = || loads.iter().enumerate().filter(|(rail, _)| shape.eligible.has(*rail));
+    let finish = |(rail, load): &(usize, &RailLoad)| (load.finish(shape.bytes), *rail);
+    let best = eligible().filter(|(rail, _)| !made.has(*rail)).map(|of| finish(&of)).min()?;
+    let needs_one = reached == 0 || under_way.saturating_add(shape.bytes) > enough;
+    let only = eligible().filter(|(rail, _)| made.has(*rail)).map(|of| finish(&of).0).min();
+    let is_far_better = reached == 1 && only.is_some_and(|only| only / MUCH > best.0);
+    (needs_one || is_far_better).then_some(best.1)
+}
+
+/// A second rail is made if a transfer would end in less than this part of the time: a half.
+const MUCH: u64 = 2;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MIB: u64 = 1 << 20;
+
+    fn wanted(bytes: u64, eligible: u8, under_way: u64, made: u8) -> Option<usize> {
+        let shape = Shape { bytes, eligible: RailSet(eligible), home: None, spread: 0 };
+        let mut loads = [RailLoad { rate: 1 << 30, ..RailLoad::default() }; 4];
+        loads[1].ready = 1_000;
+        wanted_rail(&shape, under_way, RailSet(made), &loads, &PlanLimits::default())
+    }
+
+    #[test]
+    fn few_bytes_need_one_rail() {
+        assert_eq!(wanted(MIB, 0b1111, 0, 0b0001), None);
+        assert_eq!(wanted(4 * MIB, 0b1111, 0, 0b0001), None);
+    }
+
+    #[test]
+    fn many_bytes_need_further_ones_the_least_loaded_first() {
+        assert_eq!(wanted(64 * MIB, 0b1111, 0, 0b0001), Some(2));
+        assert_eq!(wanted(MIB, 0b0011, 4 * MIB, 0b0001), Some(1));
+        assert_eq!(wanted(64 * MIB, 0b1111, 1 << 40, 0b1111), None, "all are made");
+    }
+
+    #[test]
+    fn a_busy_nic_makes_a_second_rail_and_no_third() {
+        let shape = Shape { bytes: MIB, eligible: RailSet::first(4), home: None, spread: 0 };
+        let mut loads = [RailLoad { rate: 50 << 30, ready: 3_000, ..RailLoad::default() }; 4];
+        let wanted = |loads: &[RailLoad; 4], made| {
+            wanted_rail(&shape, 0, RailSet(made), loads, &PlanLimits::default())
+        };
+        loads[0].ready = 20_000;
+        assert_eq!(wanted(&loads, 0b0001), None);
+        loads[0].ready = 200_000;
+        assert_eq!(wanted(&loads, 0b0001), Some(1));
+        loads[1].ready = 200_000;
+        assert_eq!(wanted(&loads, 0b0011), None);
+    }
+
+    #[test]
+    fn a_buffer_that_no_rail_reaches_needs_one() {
+        assert_eq!(wanted(1, 0b1000, 0, 0b0001), Some(3));
+    }
+}

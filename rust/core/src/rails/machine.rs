@@ -1,0 +1,311 @@
+//! The state machine of one rail.
+
+use super::silence::{RailCounts, Silence};
+use super::state::{PauseReason, RailLimits, RailState};
+
+/// What the driver of a rail is to do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RailAction {
+    /// Post a request of no bytes on a queue pair of the rail that has nothing else to do, and report its completion by
+    /// [`RailMachine::answered`] with this number.
+    Probe(u32),
+    /// Take every part from the rail: quiesce its lanes, and post their parts elsewhere.
+    Move(PauseReason),
+    /// Make the lanes of the rail again, once they are quiet, and report [`RailMachine::rebuilt`].
+    Rebuild,
+}
+
+/// The state of one rail: events with their times in, actions out.
+///
+/// ```text
+///          silent and no answer, errors, port down           until: Probe ── answered: Rebuild ── rebuilt
+///   Up ──────────────────── Move ───────────────▶ Paused ─────────────────────────────────────────────▶ Up
+///                                                  ▲  │ no answer, not rebuilt: twice as long
+///                            Down ── port up ──────┘◀─┘
+/// ```
+#[derive(Clone, Debug)]
+pub struct RailMachine {
+    limits: RailLimits,
+    state: State,
+    silence: Silence,
+    /// Pauses in a row.
+    pauses: u32,
+    reason: Option<PauseReason>,
+    /// When it was last said to be up.
+    up_since: u64,
+    /// When the first failure of the current window came, and how many have come since.
+    errors: (u64, u32),
+    /// Answers in a row without progress: each doubles the time until the next probe.
+    patience: u32,
+    /// When it may be asked again.
+    ask_at: u64,
+    /// The number of the last probe.
+    probe: u32,
+    last_look: u64,
+    actions: Actions,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum State {
+    Up { asked: Option<Asked> },
+    Waiting { until: u64 },
+    Asking { until: u64 },
+    Rebuilding { since: u64 },
+    Down { lost: bool },
+}
+
+/// A probe that is under way: its number is the machine's last one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Asked {
+    until: u64,
+}
+
+/// What waits to be taken: at most one of each kind.
+#[derive(Clone, Copy, Debug, Default)]
+struct Actions {
+    moves: Option<PauseReason>,
+    probe: Option<u32>,
+    rebuild: bool,
+}
+
+/// So often is the time until the next probe doubled: up to 64 times the silence that is looked for.
+const MOST_PATIENCE: u32 = 6;
+
+impl RailMachine {
+    /// A rail that is up.
+    pub fn new(limits: RailLimits, now: u64) -> Self {
+        Self {
+            limits,
+            state: State::Up { asked: None },
+            silence: Silence::default(),
+            pauses: 0,
+            reason: None,
+            up_since: now,
+            errors: (0, 0),
+            patience: 0,
+            ask_at: now,
+            probe: 0,
+            last_look: now,
+            actions: Actions::default(),
+        }
+    }
+
+    /// Whether it may be used.
+    pub fn state(&self) -> RailState {
+        match self.state {
+            State::Up { .. } => RailState::Up,
+            State::Waiting { until } | State::Asking { until } => RailState::Paused(until),
+            State::Rebuilding { since } => RailState::Paused(since),
+            State::Down { .. } => RailState::Down,
+        }
+    }
+
+    /// Whether it takes parts.
+    #[inline]
+    pub fn is_up(&self) -> bool {
+        matches!(self.state, State::Up { .. })
+    }
+
+    /// Why it was paused or went down last; `None` if it never was.
+    pub fn reason(&self) -> Option<PauseReason> {
+        self.reason
+    }
+
+    /// When a look last found that it had completed something.
+    pub fn progressed_at(&self) -> u64 {
+        self.silence.progressed_at
+    }
+
+    /// As [`RailMachine::progressed_at`], as a look at these counters would find it.
+    pub(super) fn progress_seen_by(&self, now: u64, counts: RailCounts) -> u64 {
+        if self.silence.would_progress(counts) { now } else { self.silence.progressed_at }
+    }
+
+    /// Looks at the counters of its lanes. `others_progressed_at` is the latest [`RailMachine::progressed_at`] of the connection's
+    /// other rails: if none of them has completed anything either, it is the peer that is silent, not this rail.
+    pub fn look(&mut self, now: u64, counts: RailCounts, others_progressed_at: u64) {
+        self.last_look = now;
+        self.silence.look(now, counts);
+        let State::Up { asked } = self.state else {
+            self.silence.reset();
+            return;
+        };
+        if self.silence.progressed_at == now {
+            (self.patience, self.ask_at) = (0, now);
+            self.state = State::Up { asked: None };
+            self.settle(now);
+        } else if let Some(asked) = asked {
+            if now >= asked.until && self.silence.since.is_some() {
+                self.pause(PauseReason::Silent, now);
+            }
+        } else if self.is_silent(now, others_progressed_at) {
+            self.state = State::Up { asked: Some(Asked { until: now + self.limits.answer }) };
+            self.ask();
+        }
+    }
+
+    /// The probe with this number was answered. Answers to others are ignored.
+    pub fn answered(&mut self, number: u32, now: u64) {
+        if number != self.probe {
+            return;
+        }
+        match self.state {
+            State::Up { asked: Some(_) } => {
+                self.state = State::Up { asked: None };
+                self.patience = (self.patience + 1).min(MOST_PATIENCE);
+                self.ask_at = now.saturating_add(self.silence_limit() << self.patience);
+                self.actions.probe = None;
+            }
+            State::Asking { .. } => {
+                self.state = State::Rebuilding { since: now };
+                self.actions.rebuild = true;
+            }
+            _ => {}
+        }
+    }
+
+    /// A lane of it has failed with an error that was not made by this end. Counts one, however many requests were flushed.
+    pub fn failed(&mut self, now: u64) {
+        let (since, count) = self.errors;
+        self.errors = if count > 0 && now.saturating_sub(since) <= self.limits.window {
+            (since, count + 1)
+        } else {
+            (now, 1)
+        };
+        if self.is_up() && self.errors.1 >= self.limits.errors {
+            self.pause(PauseReason::Errors, now);
+        }
+    }
+
+    /// The port at one of its ends went down.
+    pub fn port_down(&mut self) {
+        self.take_down(PauseReason::PortDown, false);
+    }
+
+    /// The ports at both ends are up again. Ignored if it is not down.
+    pub fn port_up(&mut self, now: u64) {
+        if self.state == (State::Down { lost: false }) {
+            self.wait(PauseReason::PortDown, now);
+        }
+    }
+
+    /// The device at one of its ends is lost, for good.
+    pub fn device_lost(&mut self) {
+        self.take_down(PauseReason::DeviceLost, true);
+    }
+
+    /// [`RailAction::Rebuild`] has ended. Ignored if none was requested.
+    pub fn rebuilt(&mut self, is_rebuilt: bool, now: u64) {
+        if !matches!(self.state, State::Rebuilding { .. }) {
+            return;
+        }
+        if !is_rebuilt {
+            return self.wait(PauseReason::Errors, now);
+        }
+        self.state = State::Up { asked: None };
+        self.silence.reset();
+        self.up_since = now;
+        self.errors = (0, 0);
+        (self.patience, self.ask_at) = (0, now);
+    }
+
+    /// When to look at a rail that has something under way, or to call [`RailMachine::timeout`]; `None`: no deadline is set, and
+    /// the next one is when it is given something to do.
+    pub fn deadline(&self) -> Option<u64> {
+        match self.state {
+            State::Up { asked } => {
+                self.silence.since?;
+                let look = self.last_look + RailLimits::interval(self.silence_limit() << self.patience);
+                Some(asked.map_or(look, |asked| look.min(asked.until)))
+            }
+            State::Waiting { until } | State::Asking { until } => Some(until),
+            State::Rebuilding { .. } | State::Down { .. } => None,
+        }
+    }
+
+    /// Handles the deadline of a rail that is not up. Does nothing before it.
+    pub fn timeout(&mut self, now: u64) {
+        match self.state {
+            State::Waiting { until } if now >= until => {
+                self.state = State::Asking { until: now + self.limits.answer };
+                self.ask();
+            }
+            State::Asking { until } if now >= until => self.wait(PauseReason::Silent, now),
+            _ => {}
+        }
+    }
+
+    /// The next thing to do: moves before all others.
+    pub fn next_action(&mut self) -> Option<RailAction> {
+        if let Some(reason) = self.actions.moves.take() {
+            return Some(RailAction::Move(reason));
+        }
+        if let Some(number) = self.actions.probe.take() {
+            return Some(RailAction::Probe(number));
+        }
+        std::mem::take(&mut self.actions.rebuild).then_some(RailAction::Rebuild)
+    }
+
+    fn is_silent(&self, now: u64, others_progressed_at: u64) -> bool {
+        self.silence.since.is_some_and(|since| others_progressed_at > since)
+            && self.silence.lasts(now) >= self.silence_limit()
+            && now >= self.ask_at
+    }
+
+    fn silence_limit(&self) -> u64 {
+        // An hour at most, so that it can be doubled.
+        self.silence.limit(self.limits.silence, self.limits.gaps).min(3_600_000 * super::MILLISECOND)
+    }
+
+    fn ask(&mut self) {
+        self.probe = self.probe.wrapping_add(1);
+        self.actions.probe = Some(self.probe);
+    }
+
+    /// It works: once it has worked for long enough, its next pause is the first one again.
+    fn settle(&mut self, now: u64) {
+        let needed = self.limits.window.max(self.pause_length(self.limits.longest_pause));
+        if self.pauses > 0 && now.saturating_sub(self.up_since) >= needed {
+            self.pauses = 0;
+        }
+    }
+
+    fn pause(&mut self, reason: PauseReason, now: u64) {
+        self.actions = Actions { moves: Some(reason), ..Actions::default() };
+        self.silence.reset();
+        self.wait(reason, now);
+    }
+
+    fn wait(&mut self, reason: PauseReason, now: u64) {
+        let longest = match reason {
+            PauseReason::Silent => self.limits.longest_silent_pause,
+            _ => self.limits.longest_pause,
+        };
+        self.pauses = self.pauses.saturating_add(1);
+        self.reason = Some(reason);
+        self.errors = (0, 0);
+        self.state = State::Waiting { until: now.saturating_add(self.pause_length(longest)) };
+    }
+
+    /// The length of the last of `pauses` pauses.
+    fn pause_length(&self, longest: u64) -> u64 {
+        let doublings = self.pauses.saturating_sub(1).min(32);
+        self.limits.first_pause.saturating_mul(1 << doublings).min(longest)
+    }
+
+    fn take_down(&mut self, reason: PauseReason, lost: bool) {
+        if let State::Down { lost: before } = self.state {
+            self.state = State::Down { lost: lost || before };
+            return;
+        }
+        let moves = if self.is_up() { Some(reason) } else { self.actions.moves };
+        self.actions = Actions { moves, ..Actions::default() };
+        self.silence.reset();
+        self.reason = Some(reason);
+        self.state = State::Down { lost };
+    }
+}
+
+#[cfg(test)]
+#[path = "machine_tests.rs"]
+mod tests;

@@ -1,0 +1,285 @@
+use proptest::prelude::*;
+
+use super::super::MILLISECOND;
+use super::*;
+
+const LIMITS: RailLimits = RailLimits {
+    silence: 2 * MILLISECOND,
+    gaps: 8,
+    answer: 3 * MILLISECOND,
+    errors: 2,
+    window: 100 * MILLISECOND,
+    first_pause: 4 * MILLISECOND,
+    longest_silent_pause: 8 * MILLISECOND,
+    longest_pause: 64 * MILLISECOND,
+};
+
+fn up() -> RailMachine {
+    RailMachine::new(LIMITS, 0)
+}
+
+fn counts(completions: u64, in_flight: u64) -> RailCounts {
+    RailCounts { completions, in_flight, ..RailCounts::default() }
+}
+
+fn actions(machine: &mut RailMachine) -> Vec<RailAction> {
+    std::iter::from_fn(|| machine.next_action()).collect()
+}
+
+/// Looks every half millisecond at a rail that ends nothing while others do, until it does something.
+fn stay_silent(machine: &mut RailMachine, from: u64, until: u64) -> (u64, Vec<RailAction>) {
+    let mut now = from;
+    while now < until {
+        machine.look(now, counts(1, 5), now);
+        let actions = actions(machine);
+        if !actions.is_empty() {
+            return (now, actions);
+        }
+        now += MILLISECOND / 2;
+    }
+    (now, Vec::new())
+}
+
+#[test]
+fn a_silent_rail_is_asked_and_then_paused() {
+    let mut machine = up();
+    machine.look(0, counts(1, 5), 0);
+    let (asked, done) = stay_silent(&mut machine, MILLISECOND / 2, 100 * MILLISECOND);
+    assert_eq!((asked, done), (2 * MILLISECOND, vec![RailAction::Probe(1)]));
+    assert!(machine.is_up(), "it may have a reason");
+    let (paused, done) = stay_silent(&mut machine, asked, 100 * MILLISECOND);
+    assert_eq!((paused, done), (5 * MILLISECOND, vec![RailAction::Move(PauseReason::Silent)]));
+    assert_eq!(machine.state(), RailState::Paused(9 * MILLISECOND));
+}
+
+#[test]
+fn a_rail_that_answers_is_not_paused_and_asked_ever_more_rarely() {
+    let mut machine = up();
+    machine.look(0, counts(1, 5), 0);
+    let (mut now, mut asked) = (0, Vec::new());
+    while now < 380 * MILLISECOND {
+        let (at, done) = stay_silent(&mut machine, now, 380 * MILLISECOND);
+        if let [RailAction::Probe(number)] = done[..] {
+            machine.answered(number, at);
+            asked.push(at / MILLISECOND);
+        }
+        now = at + MILLISECOND / 2;
+    }
+    assert_eq!(asked, [2, 6, 14, 30, 62, 126, 254]);
+    assert!(machine.is_up());
+}
+
+#[test]
+fn a_peer_that_is_silent_pauses_no_rail() {
+    let mut machine = up();
+    (0..1_000).for_each(|look| machine.look(look * MILLISECOND, counts(0, 5), 0));
+    assert_eq!((machine.is_up(), actions(&mut machine)), (true, vec![]));
+}
+
+#[test]
+fn a_rail_with_long_gaps_is_silent_later() {
+    let mut machine = up();
+    for number in 1..50 {
+        machine.look(number * 5 * MILLISECOND, counts(number, 5), number * 5 * MILLISECOND);
+    }
+    let (asked, done) = stay_silent_at(&mut machine, 245 * MILLISECOND, 49);
+    assert_eq!((asked, done), (285 * MILLISECOND, vec![RailAction::Probe(1)]), "8 gaps of 5 ms");
+}
+
+fn stay_silent_at(machine: &mut RailMachine, from: u64, completions: u64) -> (u64, Vec<RailAction>) {
+    let mut now = from;
+    loop {
+        now += MILLISECOND / 2;
+        machine.look(now, counts(completions, 5), now);
+        let actions = actions(machine);
+        if !actions.is_empty() {
+            return (now, actions);
+        }
+    }
+}
+
+#[test]
+fn an_idle_rail_is_never_silent() {
+    let mut machine = up();
+    machine.look(0, counts(7, 0), 0);
+    (1..100).for_each(|look| machine.look(look * MILLISECOND, counts(7, 0), look * MILLISECOND));
+    assert_eq!((actions(&mut machine), machine.deadline()), (vec![], None));
+}
+
+#[test]
+fn errors_pause_a_rail_if_they_come_together() {
+    let mut machine = up();
+    machine.failed(0);
+    machine.failed(LIMITS.window + 1);
+    assert!(machine.is_up());
+    machine.failed(LIMITS.window + 2);
+    assert_eq!(actions(&mut machine), [RailAction::Move(PauseReason::Errors)]);
+    assert_eq!((machine.is_up(), machine.reason()), (false, Some(PauseReason::Errors)));
+}
+
+/// Pauses it, and brings it back; answers for how long it was paused.
+fn pause_and_return(machine: &mut RailMachine, now: u64) -> u64 {
+    machine.failed(now);
+    machine.failed(now);
+    let RailState::Paused(until) = machine.state() else { panic!("{machine:?}") };
+    machine.timeout(until - 1);
+    assert_eq!(actions(machine), [RailAction::Move(PauseReason::Errors)]);
+    machine.timeout(until);
+    let [RailAction::Probe(number)] = actions(machine)[..] else { panic!("{machine:?}") };
+    machine.answered(number, until + 1);
+    assert_eq!(actions(machine), [RailAction::Rebuild]);
+    machine.rebuilt(true, until + 2);
+    assert!(machine.is_up());
+    until - now
+}
+
+#[test]
+fn pauses_double_to_a_bound_and_success_resets_them() {
+    let mut machine = up();
+    let mut now = 0;
+    for expected in [4, 8, 16, 32, 64, 64] {
+        assert_eq!(pause_and_return(&mut machine, now), expected * MILLISECOND);
+        now += 200 * MILLISECOND;
+    }
+    // It works, but not for as long as the window.
+    let mut back = now - 200 * MILLISECOND + 64 * MILLISECOND + 2;
+    machine.look(back + LIMITS.window - 1, counts(1, 1), 0);
+    back += LIMITS.window;
+    assert_eq!(pause_and_return(&mut machine, back), 64 * MILLISECOND);
+    back += 64 * MILLISECOND + 2;
+    machine.look(back + LIMITS.window, counts(2, 1), 0);
+    assert_eq!(pause_and_return(&mut machine, back + LIMITS.window + 1), 4 * MILLISECOND);
+}
+
+#[test]
+fn a_rail_that_stays_silent_is_asked_at_the_bound() {
+    let mut machine = up();
+    machine.look(0, counts(1, 5), 0);
+    let (asked, _) = stay_silent(&mut machine, 0, 100 * MILLISECOND);
+    let (mut now, _) = stay_silent(&mut machine, asked, 100 * MILLISECOND);
+    let mut asked = Vec::new();
+    while now < 60 * MILLISECOND {
+        now = machine.deadline().unwrap();
+        machine.timeout(now);
+        asked.extend(actions(&mut machine).iter().map(|_| now / MILLISECOND));
+    }
+    assert_eq!(asked, [9, 20, 31, 42, 53, 64], "8 ms of pause and 3 ms for the answer");
+}
+
+#[test]
+fn a_port_takes_a_rail_down_and_brings_it_back() {
+    let mut machine = up();
+    machine.port_up(0);
+    assert!(machine.is_up());
+    machine.port_down();
+    machine.port_down();
+    assert_eq!(
+        (machine.state(), actions(&mut machine)),
+        (RailState::Down, vec![RailAction::Move(PauseReason::PortDown)])
+    );
+    machine.port_up(10 * MILLISECOND);
+    assert_eq!(machine.state(), RailState::Paused(14 * MILLISECOND));
+    machine.port_down();
+    assert_eq!((machine.state(), actions(&mut machine)), (RailState::Down, vec![]), "nothing is on it");
+    machine.device_lost();
+    machine.port_up(20 * MILLISECOND);
+    assert_eq!(machine.state(), RailState::Down, "a lost device is lost");
+}
+
+#[test]
+fn late_answers_are_ignored() {
+    let mut machine = up();
+    machine.look(0, counts(1, 5), 0);
+    let (asked, _) = stay_silent(&mut machine, 0, 100 * MILLISECOND);
+    let (_, _) = stay_silent(&mut machine, asked, 100 * MILLISECOND);
+    machine.answered(1, 6 * MILLISECOND);
+    assert_eq!(machine.state(), RailState::Paused(9 * MILLISECOND));
+    machine.timeout(9 * MILLISECOND);
+    assert_eq!(actions(&mut machine), [RailAction::Probe(2)]);
+    machine.answered(1, 10 * MILLISECOND);
+    assert_eq!(actions(&mut machine), []);
+    machine.rebuilt(true, 10 * MILLISECOND);
+    assert!(!machine.is_up());
+}
+
+#[test]
+fn a_rebuild_that_fails_pauses_again() {
+    let mut machine = up();
+    machine.port_down();
+    machine.port_up(0);
+    machine.timeout(4 * MILLISECOND);
+    machine.answered(1, 4 * MILLISECOND);
+    machine.rebuilt(false, 5 * MILLISECOND);
+    assert_eq!(machine.state(), RailState::Paused(13 * MILLISECOND));
+}
+
+#[derive(Clone, Copy, Debug)]
+enum Event {
+    Look(u64, u64, bool),
+    Answered(bool),
+    Failed,
+    PortDown,
+    PortUp,
+    Rebuilt(bool),
+    Timeout,
+}
+
+fn any_event() -> impl Strategy<Value = Event> {
+    prop_oneof![
+        (0u64..3, 0u64..2, any::<bool>()).prop_map(|(ended, left, others)| Event::Look(ended, left, others)),
+        any::<bool>().prop_map(Event::Answered),
+        Just(Event::Failed),
+        Just(Event::PortDown),
+        Just(Event::PortUp),
+        any::<bool>().prop_map(Event::Rebuilt),
+        Just(Event::Timeout),
+    ]
+}
+
+proptest! {
+    /// Whatever happens in whatever order: a rail that leaves `Up` requests a move at once and only then, one that is not up comes back
+    /// only by an answered probe and a rebuild, pauses end, and at most three actions wait.
+    #[test]
+    fn a_rail_moves_its_parts_whenever_it_leaves(
+        events in prop::collection::vec((any_event(), 0u64..20 * MILLISECOND), 1..80)
+    ) {
+        let mut machine = up();
+        let (mut now, mut completions, mut last, mut answered, mut probe) = (0, 0, 0, false, 0);
+        for (event, step) in events {
+            now += step;
+            let was_up = machine.is_up();
+            match event {
+                Event::Look(ended, left, others) => {
+                    completions += ended;
+                    machine.look(now, counts(completions, left), if others { now } else { last });
+                    last = now;
+                }
+                Event::Answered(right) => {
+                    answered |= right && machine.state() != RailState::Down;
+                    machine.answered(if right { probe } else { probe.wrapping_sub(1) }, now);
+                }
+                Event::Failed => machine.failed(now),
+                Event::PortDown => machine.port_down(),
+                Event::PortUp => machine.port_up(now),
+                Event::Rebuilt(done) => machine.rebuilt(done, now),
+                Event::Timeout => machine.timeout(now),
+            }
+            let is_up = machine.is_up();
+            let taken = actions(&mut machine);
+            prop_assert!(taken.len() <= 3);
+            let moves = taken.iter().filter(|action| matches!(action, RailAction::Move(_))).count();
+            prop_assert_eq!(moves, usize::from(was_up && !is_up));
+            if !was_up && is_up {
+                prop_assert!(answered && matches!(event, Event::Rebuilt(true)));
+                answered = false;
+            }
+            for action in taken {
+                if let RailAction::Probe(number) = action { probe = number; }
+            }
+            if let RailState::Paused(until) = machine.state() {
+                prop_assert!(until <= now + LIMITS.longest_pause);
+                prop_assert!(machine.deadline().is_some() || until <= now, "a pause ends");
+            }
+        }
+    }
+}

@@ -1,0 +1,145 @@
+//! What will happen, in the order of its time.
+
+use std::cmp::Ordering;
+use std::collections::BinaryHeap;
+
+/// What happens, and where. Ports, groups, connections, rails and lanes are named by their indices.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Event {
+    /// A NIC has sent the last byte of a group.
+    Sent {
+        nic: u32,
+    },
+    /// The first byte of a group is at the receiving NIC.
+    Arrives {
+        group: u32,
+    },
+    /// A NIC has received a group.
+    Received {
+        nic: u32,
+    },
+    /// The completion of a group is at the NIC that has posted it.
+    Completed {
+        group: u32,
+    },
+    /// A NIC stops, or goes on; a silent one loses probes as well.
+    Stop {
+        nic: u32,
+        silent: bool,
+    },
+    Resume {
+        nic: u32,
+        silent: bool,
+    },
+    /// The load starts the next transfer of this source.
+    Start {
+        source: u32,
+    },
+    /// It is time for a connection to look at its rails.
+    Look {
+        connection: u32,
+    },
+    ProbeAnswered {
+        connection: u32,
+        rail: u8,
+        number: u32,
+        sent: u32,
+    },
+    DrainedHere {
+        connection: u32,
+        rail: u8,
+        lane: u8,
+    },
+    /// `Quiesce` is at the peer.
+    Asked {
+        connection: u32,
+        rail: u8,
+        lane: u8,
+        number: u32,
+    },
+    DrainedThere {
+        connection: u32,
+        rail: u8,
+        lane: u8,
+    },
+    /// `Quiesced` is here.
+    Quiesced {
+        connection: u32,
+        rail: u8,
+        lane: u8,
+        number: u32,
+    },
+    Rebuilt {
+        connection: u32,
+        rail: u8,
+    },
+    /// `RailReady` is here.
+    RailMade {
+        connection: u32,
+        rail: u8,
+    },
+    /// A connection hears of a port that went down or came up.
+    PortChanged {
+        connection: u32,
+        rail: u8,
+        up: bool,
+    },
+}
+
+/// The events to come.
+#[derive(Debug, Default)]
+pub(crate) struct Agenda {
+    heap: BinaryHeap<Entry>,
+    number: u64,
+    /// Nanoseconds since the beginning.
+    pub(crate) now: u64,
+}
+
+#[derive(Debug)]
+struct Entry {
+    at: u64,
+    number: u64,
+    event: Event,
+}
+
+impl Agenda {
+    pub(crate) fn after(&mut self, nanos: u64, event: Event) {
+        self.at(self.now + nanos, event);
+    }
+
+    pub(crate) fn at(&mut self, at: u64, event: Event) {
+        self.number += 1;
+        self.heap.push(Entry { at: at.max(self.now), number: self.number, event });
+    }
+
+    /// The next event before `end`; advances the time to it.
+    pub(crate) fn next(&mut self, end: u64) -> Option<Event> {
+        if self.heap.peek()?.at >= end {
+            return None;
+        }
+        let entry = self.heap.pop()?;
+        self.now = entry.at;
+        Some(entry.event)
+    }
+}
+
+impl PartialEq for Entry {
+    fn eq(&self, other: &Self) -> bool {
+        self.number == other.number
+    }
+}
+
+impl Eq for Entry {}
+
+impl PartialOrd for Entry {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl Ord for Entry {
+    /// The earliest is the greatest, which the heap returns first; of those of one time the one that was put there first.
+    fn cmp(&self, other: &Self) -> Ordering {
+        (other.at, other.number).cmp(&(self.at, self.number))
+    }
+}

@@ -1,0 +1,70 @@
+//! The model against formulas, a few seeds of each row, and the defects that the rows must find.
+
+use crate::formulas::formulas;
+use crate::policy::Policy;
+use crate::rows::{Row, compare_latencies, row};
+use crate::scenario::Scenario;
+use crate::simulation::run;
+
+#[test]
+fn the_model_agrees_with_formulas() {
+    assert_eq!(formulas(), Vec::<String>::new());
+}
+
+#[test]
+fn a_small_transfer_uses_one_nic() {
+    let outcome = run(&Scenario::once(8, 256 << 10), Policy::Ours, 1);
+    assert_eq!(outcome.by_rail.iter().filter(|bytes| **bytes > 0).count(), 1);
+}
+
+#[test]
+fn equal_nics_without_jitter_are_all_used_to_the_full() {
+    let scenario = Scenario { pauses: false, ..Scenario::a() };
+    let outcome = run(&scenario, Policy::Ours, 1);
+    assert!((0.995..1.005).contains(&outcome.share), "{}", outcome.share);
+    let (least, most) = (outcome.by_rail.iter().min(), outcome.by_rail.iter().max());
+    assert!(least.zip(most).is_some_and(|(least, most)| most - least <= most / 100), "{:?}", outcome.by_rail);
+}
+
+#[test]
+fn a_run_is_determined_by_its_seed() {
+    let scenario = Scenario::d();
+    let outcomes = [1, 1, 2].map(|seed| format!("{:?}", run(&scenario, Policy::Ours, seed)));
+    assert_eq!(outcomes[0], outcomes[1]);
+    assert_ne!(outcomes[0], outcomes[2]);
+}
+
+#[test]
+fn ours_reaches_every_row_with_a_few_seeds() {
+    let mut rows: Vec<Row> = Scenario::all().iter().map(|scenario| row(scenario, Policy::Ours, 3)).collect();
+    compare_latencies(&mut rows);
+    let missed: Vec<_> = rows.iter().filter(|row| !row.misses.is_empty()).collect();
+    assert!(missed.is_empty(), "{missed:#?}");
+}
+
+/// What a defect misses in a scenario.
+fn missed(scenario: &Scenario, defect: Policy) -> String {
+    assert!(row(scenario, Policy::Ours, 4).misses.is_empty());
+    row(scenario, defect, 4).misses.join("; ")
+}
+
+#[test]
+fn round_robin_in_the_place_of_the_plan_is_found() {
+    assert!(missed(&Scenario::b(), Policy::OursRoundRobin).contains("share >= 0.95"));
+}
+
+#[test]
+fn a_missing_probe_is_found() {
+    assert!(missed(&Scenario::d(), Policy::OursWithoutProbe).contains("detection"));
+}
+
+#[test]
+fn a_pause_of_a_rail_that_was_not_asked_is_found() {
+    assert!(missed(&Scenario::contended(), Policy::OursUnasked).contains("no rail paused"));
+}
+
+#[test]
+fn a_part_that_moves_before_the_peer_is_quiet_is_found() {
+    let missed = missed(&Scenario::d(), Policy::OursWithoutQuiesce);
+    assert!(missed.contains("after the end of its transfer"), "{missed}");
+}
