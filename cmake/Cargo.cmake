@@ -26,15 +26,16 @@ if(FLAGCX_P2P_CARGO_TARGET_DIR)
   set(FLAGCX_P2P_CARGO_DIR ${FLAGCX_P2P_CARGO_TARGET_DIR})
 endif()
 set(FLAGCX_P2P_CARGO_ENVIRONMENT CARGO_TARGET_DIR=${FLAGCX_P2P_CARGO_DIR})
-# What is compiled for the machine of the target, and the headers that cxx writes: in a folder of its own where there is one.
+# What is compiled for the machine of the target, and the headers that cxx writes: in a folder of its own where there is one. cxx
+# would write to CARGO_TARGET_DIR itself, if that is set: two machines' builds would write the same files.
 set(FLAGCX_P2P_CARGO_TARGET_ROOT ${FLAGCX_P2P_CARGO_DIR})
 if(FLAGCX_P2P_CARGO_TARGET)
   set(FLAGCX_P2P_CARGO_TARGET_ROOT ${FLAGCX_P2P_CARGO_DIR}/${FLAGCX_P2P_CARGO_TARGET})
   list(APPEND FLAGCX_P2P_CARGO_OPTIONS --target ${FLAGCX_P2P_CARGO_TARGET})
   string(REPLACE "-" "_" _target ${FLAGCX_P2P_CARGO_TARGET})
   string(TOUPPER ${_target} _upper)
-  list(APPEND FLAGCX_P2P_CARGO_ENVIRONMENT CXX_${_target}=${CMAKE_CXX_COMPILER} AR_${_target}=${CMAKE_AR}
-    CARGO_TARGET_${_upper}_LINKER=${CMAKE_CXX_COMPILER})
+  set(FLAGCX_P2P_CARGO_ENVIRONMENT --unset=CARGO_TARGET_DIR CARGO_BUILD_TARGET_DIR=${FLAGCX_P2P_CARGO_DIR}
+    CXX_${_target}=${CMAKE_CXX_COMPILER} AR_${_target}=${CMAKE_AR} CARGO_TARGET_${_upper}_LINKER=${CMAKE_CXX_COMPILER})
 endif()
 set(FLAGCX_P2P_CARGO_OUTPUT_DIR
   ${FLAGCX_P2P_CARGO_TARGET_ROOT}/$<IF:$<STREQUAL:${_profile},dev>,debug,${_profile}>)

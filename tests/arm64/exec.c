@@ -1,7 +1,7 @@
 // Preloaded into emulated programs: a program of ARM64 that one of them starts is started by the emulator. The kernel could do that
 // (binfmt_misc), but in most containers nobody may tell it to. Programs of this machine are started as they are.
 //
-// FLAGCX_P2P_EMULATOR is the emulator's path.
+// ARM64_EMULATOR is the emulator's path.
 #define _GNU_SOURCE
 #include <dlfcn.h>
 #include <elf.h>
@@ -23,7 +23,7 @@ static Exec *real_execve, *real_execvpe;
 
 // Before main(), for between fork and exec little may be called.
 __attribute__((constructor)) static void find(void) {
-  const char *named = getenv("FLAGCX_P2P_EMULATOR");
+  const char *named = getenv("ARM64_EMULATOR");
   if (named != NULL)
     strncpy(emulator, named, sizeof emulator - 1);
   real_spawn = (Spawn *)dlsym(RTLD_NEXT, "posix_spawn");

@@ -24,7 +24,8 @@ main() {
 environment() {
   local compiler
   compiler=$(command -v aarch64-linux-gnu-g++)
-  export CARGO_TARGET_DIR=$PWD/target CARGO_TARGET_AARCH64_UNKNOWN_LINUX_GNU_LINKER=$compiler
+  export -n CARGO_TARGET_DIR
+  export CARGO_BUILD_TARGET_DIR=$PWD/target CARGO_TARGET_AARCH64_UNKNOWN_LINUX_GNU_LINKER=$compiler
   export CC_aarch64_unknown_linux_gnu=aarch64-linux-gnu-gcc CXX_aarch64_unknown_linux_gnu=$compiler
   AR_aarch64_unknown_linux_gnu=$(command -v aarch64-linux-gnu-ar)
   export AR_aarch64_unknown_linux_gnu
@@ -35,12 +36,17 @@ environment() {
   tests/arm64/rdma_core.sh "$OUT/rdma-core" aarch64-linux-gnu-gcc
 }
 
-# Every crate, with the verbs provider and without: layouts that the code asserts are compared by the compiler, those of rdma-sys and of the
-# tables of FlagCX's adaptors among them. The C++ that cxx generates is compiled.
+# Every crate, with the verbs provider and without, and the facade: layouts that they assert are compared by the compilers, those of
+# rdma-sys, of flagcx_p2p.h and of the tables of FlagCX's adaptors among them. Nothing is linked: `build` does that.
 check() {
+  local source
   cargo check --workspace --locked --target "$TARGET"
   cargo check --locked --target "$TARGET" -p flagcx-p2p -p flagcx-p2p-bridge -p flagcx-p2p-cli --no-default-features \
     --features flagcx-p2p-bridge/metrics-endpoint,flagcx-p2p-cli/metrics-endpoint
+  for source in cpp/src/*.cc; do
+    "$CXX_aarch64_unknown_linux_gnu" -std=c++17 -fsyntax-only -Wall -Wextra -Wvla -Werror -Icpp/include \
+      -I"target/$TARGET/cxxbridge" "$source"
+  done
 }
 
 # The library without the verbs provider. The tests' is the one with it.
@@ -74,8 +80,8 @@ is_for_arm64() {
 # All tests but those of not_run.txt, or those that options of ctest choose.
 tests() {
   local filter=
-  export FLAGCX_P2P_EMULATOR QEMU_LD_PREFIX=/usr/aarch64-linux-gnu QEMU_SET_ENV=LD_PRELOAD=$OUT/exec.so
-  FLAGCX_P2P_EMULATOR=$(command -v qemu-aarch64-static)
+  export ARM64_EMULATOR QEMU_LD_PREFIX=/usr/aarch64-linux-gnu QEMU_SET_ENV=LD_PRELOAD=$OUT/exec.so
+  ARM64_EMULATOR=$(command -v qemu-aarch64-static)
   # Of nullverbs/build.sh.
   export CC=aarch64-linux-gnu-gcc
   tests/nullverbs/build.sh "$OUT/nullverbs" >/dev/null
