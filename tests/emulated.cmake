@@ -28,3 +28,8 @@ foreach(_name IN LISTS _names)
   add_test(NAME cargo.${_name} COMMAND ${CMAKE_CURRENT_SOURCE_DIR}/arm64/program.sh ${_programs} ${_name})
   set_tests_properties(cargo.${_name} PROPERTIES LABELS cargo TIMEOUT 300 PROCESSORS 2)
 endforeach()
+# It compares times.
+set_tests_properties(cargo.core.slow_commands PROPERTIES RUN_SERIAL TRUE)
+# Begun first, for they take longest.
+set_tests_properties(cargo.core.unit cargo.core.fabric_conformance cargo.core.registration gtest.fork gtest.long_pieces PROPERTIES
+  COST 100)
