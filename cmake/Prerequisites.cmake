@@ -52,8 +52,12 @@ flagcx_p2p_require(FLAGCX_P2P_RUSTC "rustc" "Install Rust ${_rust_minimum} or ne
 
 # The native libraries of the Rust standard library, taken from an empty library: the list of the bridge would contain
 # libibverbs too, which rdma-sys requests and of which nothing is called.
+set(_for "")
+if(FLAGCX_P2P_CARGO_TARGET)
+  set(_for --target ${FLAGCX_P2P_CARGO_TARGET})
+endif()
 execute_process(
-  COMMAND ${FLAGCX_P2P_RUSTC} --crate-type staticlib --print native-static-libs
+  COMMAND ${FLAGCX_P2P_RUSTC} ${_for} --crate-type staticlib --print native-static-libs
           -o ${CMAKE_CURRENT_BINARY_DIR}/empty.a -
   INPUT_FILE /dev/null WORKING_DIRECTORY ${PROJECT_SOURCE_DIR}
   OUTPUT_QUIET ERROR_VARIABLE _native RESULT_VARIABLE _native_result)

@@ -32,7 +32,7 @@ file(WRITE ${_registered} "${_lines}\n")
 # The whole workspace at once: crate by crate, cargo would resolve other features each time and build dependencies
 # again.
 add_test(NAME cargo.build WORKING_DIRECTORY ${PROJECT_SOURCE_DIR}
-  COMMAND ${CMAKE_CURRENT_SOURCE_DIR}/cargo/build.sh ${_registered} ${_programs} ${_cargo_test})
+  COMMAND ${CMAKE_CURRENT_SOURCE_DIR}/cargo/build.sh ${_registered} ${_programs} "--lib --tests" ${_cargo_test})
 set_tests_properties(cargo.build PROPERTIES LABELS cargo TIMEOUT 1200 FIXTURES_SETUP cargo)
 
 foreach(_name IN LISTS _names)

@@ -13,7 +13,7 @@ use crate::transfer::Iov;
 
 const LIMIT: Duration = Duration::from_secs(20);
 
-/// Two engines, each with 4 KiB. Requests take 5 ms, and each third fails.
+/// Two engines, each with 4 KiB. Requests take 20 ms, longer than it takes to begin them all, and each third fails.
 struct Pair {
     client: Arc<Engine>,
     here: Arc<Connection>,
@@ -25,7 +25,7 @@ struct Pair {
 
 impl Pair {
     fn new() -> Self {
-        let faults = "delay=us:5000;fail=every:3:general";
+        let faults = "delay=us:20000;fail=every:3:general";
         let TestPair { client, server, here, source, target } = TestPair::new(&[], faults);
         let remote = here.describe_remote(target.address(), 4096).unwrap();
         let iov = [Iov { local: source.address(), length: 4096, region: None, remote }];
