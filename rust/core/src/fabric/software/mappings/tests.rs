@@ -15,7 +15,7 @@ const BASE: u64 = 1 << 40;
 /// A peer's table as this process sees it, with its pins.
 struct Table {
     entries: SharedArray<RegionEntry>,
-    pins: SharedArray<AtomicU32>,
+    pins: SharedArray<SequentialU32>,
 }
 
 impl Table {
