@@ -33,7 +33,14 @@ suite() {
 main() {
   echo "=== $(uname -srm), pages of $(getconf PAGESIZE) bytes, $(nproc) processors"
   step ibv_rc_pingpong 60 bash -c pingpong
-  suite verbs_rxe verbs_rxe 400
+  case $(uname -r) in
+    6.1.*) suite verbs_rxe verbs_rxe 400 ;;
+    *)
+      # Seen with 6.12, with pages of 4 KiB as well.
+      echo "not run: verbs_rxe conformance_*: this kernel's soft-RoCE flushes a request that fails on this side, and those before it"
+      suite verbs_rxe verbs_rxe 400 --skip conformance_
+      ;;
+  esac
   suite forked_children.verbs forked_children 300
   export FLAGCX_P2P_FABRIC=software
   suite unit unit 600 "${modules[@]}"

@@ -148,7 +148,8 @@ fn the_file_of_a_region_is_given_to_a_peer_that_sees_the_region_until_it_ends() 
     let memfd = rustix::fs::memfd_create("region", rustix::fs::MemfdFlags::CLOEXEC).unwrap();
     rustix::fs::ftruncate(&memfd, 1 << 20).unwrap();
     // At the same place of a page as the buffer.
-    let offset = 4096 + buffer.as_ptr() as u64 % 4096;
+    let page = rustix::param::page_size() as u64;
+    let offset = page + buffer.as_ptr() as u64 % page;
     let file = Some(SharedFile { fd: memfd.as_raw_fd(), offset, is_own: true });
     let shared = MemoryRange { file, backing: Backing::Mapped, ..range(&buffer) };
     let announced = table.register(&shared).unwrap();
