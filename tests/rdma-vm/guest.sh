@@ -6,8 +6,8 @@
 #   started status                                        from the guest: the command runs; its exit status
 #   output console qemu.log process link                  of the host: pipe, logs, qemu's process id, the link's socket
 
-# Seconds from qemu's start to the command: 15 are usual without KVM.
-readonly boot_limit=90
+# Seconds from qemu's start to the command: 15 are usual without KVM, and 40 for ARM64.
+boot_limit=90
 # Set when a guest did not get as far as the command; run.sh then tries once more.
 boot_failed=0
 
@@ -42,7 +42,7 @@ link_options() {
 
 # boot CONTROL LABEL [QEMU OPTIONS]: starts a guest; what it prints goes to our output, each line behind LABEL.
 boot() {
-  local control=$1 label=$2 options=() index=0 folder
+  local control=$1 label=$2 options=() index=0 folder machine console
   for folder in "${shares[@]}"; do
     options+=(-fsdev "local,id=share$index,path=$folder,security_model=passthrough,multidevs=remap"
       -device "virtio-9p-pci,fsdev=share$index,mount_tag=share$index")
@@ -50,18 +50,22 @@ boot() {
   done
   # shellcheck disable=SC2206 # the words of the options
   options+=(${3:-})
+  case $architecture in
+    # "max" without the features that the emulation is slow at.
+    amd64) machine=(qemu-system-x86_64 -M "q35,usb=off" -cpu "max,-pclmulqdq,-erms,-fsrm") console=ttyS0 ;;
+    # The core of Graviton 2 and Altra.
+    arm64) machine=(qemu-system-aarch64 -M "virt,usb=off" -cpu neoverse-n1) console=ttyAMA0 ;;
+  esac
   sed -u "s/^/${label:+[$label] }/" <"$control/output" &
   echo $! >"$control/printer"
-  # "max" without the features that the emulation is slow at.
-  timeout -k 5 "$limit" qemu-system-x86_64 \
-    -M q35,usb=off -accel tcg,thread=multi,tb-size=512 -cpu max,-pclmulqdq,-erms,-fsrm \
+  timeout -k 5 "$limit" "${machine[@]}" -accel tcg,thread=multi,tb-size=512 \
     -smp "$processors" -m "$memory" -display none -nodefaults -no-reboot -no-user-config \
     -kernel "$kernel" -initrd "$initrd" \
-    -append "console=ttyS0 panic=-1 oops=panic nokaslr mitigations=off audit=0 random.trust_cpu=on tsc=reliable" \
+    -append "console=$console panic=-1 oops=panic nokaslr mitigations=off audit=0 random.trust_cpu=on tsc=reliable" \
     -chardev "file,id=console,path=$control/console" -serial chardev:console \
     -device virtio-serial-pci -chardev "file,id=output,path=$control/output,append=on" \
     -device virtserialport,chardev=output,name=output \
-    -fsdev local,id=root,path=/,readonly=on,security_model=none,multidevs=remap \
+    -fsdev "local,id=root,path=$guest_root,readonly=on,security_model=none,multidevs=remap" \
     -device virtio-9p-pci,fsdev=root,mount_tag=root \
     -fsdev "local,id=control,path=$control,security_model=none" \
     -device virtio-9p-pci,fsdev=control,mount_tag=control \

@@ -13,13 +13,13 @@ set_up_files() {
   ln -sfn fd/0 /dev/stdin
   ln -sfn fd/1 /dev/stdout
   ln -sfn fd/2 /dev/stderr
+  while read -r tag folder; do
+    mkdir -p "$folder"
+    mount -t 9p -o rw,cache=none,trans=virtio,version=9p2000.L,msize=512000 "$tag" "$folder" || die "cannot share $folder"
+  done < <(cat $control/shares 2>/dev/null)
   read -r modules <$control/modules
   mkdir -p "/lib/modules/$(uname -r)"
   mount --bind "$modules/lib/modules/$(uname -r)" "/lib/modules/$(uname -r)" || die "cannot reach the kernel's modules"
-  [ -e $control/shares ] || return 0
-  while read -r tag folder; do
-    mount -t 9p -o rw,cache=none,trans=virtio,version=9p2000.L,msize=512000 "$tag" "$folder" || die "cannot share $folder"
-  done <$control/shares
 }
 
 # One soft-RoCE device on a network interface. IPv4-mapped GIDs come from the interface's address.

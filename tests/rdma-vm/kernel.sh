@@ -1,14 +1,17 @@
 # shellcheck shell=bash disable=SC2154 # here, scratch: run.sh
 # The guest's kernel and its first root file system. Sourced by run.sh; prepare_kernel sets:
 #   kernel    the image to boot       initrd    the initial root       modules   folder that holds lib/modules
+# arm64.sh adds the root file system of guests of ARM64.
 
 cache=${RDMA_VM_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/flagcx-p2p/rdma-vm}
+busybox=$(command -v busybox || true)
 
 prepare_kernel() {
   mkdir -p "$cache"
   exec 9>"$cache/lock"
   flock 9 # of two first runs at once, one fetches
   local package
+  [ "$architecture" = amd64 ] || prepare_arm64
   package=$(kernel_package)
   modules=$cache/$package
   [ -e "$modules/complete" ] || fetch_kernel "$package"
@@ -21,20 +24,32 @@ prepare_kernel() {
   exec 9>&-
 }
 
-# The package behind linux-image-amd64, remembered, so that later runs need no package lists.
+# The package behind linux-image-amd64 or another one, remembered, so that later runs need no package lists.
 kernel_package() {
-  [ -s "$cache/package" ] || apt-cache depends linux-image-amd64 2>/dev/null |
-    sed -n 's/^ *Depends: \(linux-image-[^ ]*\).*/\1/p' | head -n 1 >"$cache/package"
-  [ -s "$cache/package" ] || die "apt-cache does not know linux-image-amd64: run apt-get update"
-  cat "$cache/package"
+  local known=$cache/package
+  [ "$image" = linux-image-amd64 ] || known+=-$image
+  [ -s "$known" ] || guest_apt apt-cache depends "$image" 2>/dev/null |
+    sed -n 's/^ *Depends: \(linux-image-[^ ]*\).*/\1/p' | head -n 1 >"$known"
+  [ -s "$known" ] || die "apt-cache does not know $image: run apt-get update"
+  cat "$known"
+}
+
+# guest_apt TOOL [ARGS...]: a tool of apt as it finds the guest's packages.
+guest_apt() {
+  case $architecture in
+    amd64) "$@" ;;
+    arm64) arm64_apt "$kernel_release" "$@" ;;
+  esac
 }
 
 fetch_kernel() {
   local package=$1 folder version
   folder=$(mktemp -d "$cache/fetch.XXXXXX")
   echo "rdma-vm: fetching $package" >&2
-  (cd "$folder" && apt-get -q -o APT::Sandbox::User=root download "$package" >&2 && dpkg -x ./*.deb . && rm ./*.deb) ||
-    die "cannot fetch $package: run apt-get update; delete $cache/package if the archive has a newer one"
+  (cd "$folder" && guest_apt apt-get -q -o APT::Sandbox::User=root download "$package" >&2 && dpkg -x ./*.deb . && rm ./*.deb) ||
+    die "cannot fetch $package: run apt-get update; delete $cache/package* if the archive has a newer one"
+  # Debian 13 has the modules there.
+  [ -d "$folder/lib" ] || ln -s usr/lib "$folder/lib"
   version=$(kernel_version "$folder")
   [ -d "$folder/lib/modules/$version/kernel/drivers/infiniband/sw/rxe" ] || die "$package has no rdma_rxe"
   depmod -b "$folder" "$version" 2>/dev/null
@@ -50,6 +65,8 @@ kernel_version() {
 # The ELF image inside of vmlinuz: qemu boots it directly, and the guest need not unpack it under emulation.
 unpack_image() {
   local image offset
+  # That of ARM64 is not packed.
+  [ "$architecture" = amd64 ] || return 0
   image=$(find "$1/boot" -name 'vmlinuz-*')
   offset=$(LC_ALL=C grep -aobP '\xfd7zXZ\x00' "$image" | head -n 1 | cut -d: -f1) || return 0
   tail -c "+$((offset + 1))" "$image" | xz -dc --single-stream >"$1/vmlinux" 2>/dev/null || true
@@ -61,7 +78,7 @@ build_initrd() {
   local root name order=100
   root=$(mktemp -d "$scratch/initrd.XXXXXX")
   mkdir -p "$root"/{bin,modules,proc,sys,dev,host,writable,root}
-  cp "$(command -v busybox)" "$root/bin/busybox"
+  cp "$busybox" "$root/bin/busybox"
   ln -s busybox "$root/bin/sh"
   for name in virtio_pci virtio_console 9pnet_virtio 9p overlay; do
     add_module "$root" "$name"

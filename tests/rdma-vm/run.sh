@@ -7,8 +7,11 @@
 #                                            a transfer between two guests over a link that loses packets
 #   run.sh [OPTIONS] --two-nodes COMMAND     the same command in two guests with a link between them; it finds
 #                                            RDMA_VM_NODE (1 or 2) and RDMA_VM_PEER (the other's address)
+#   run.sh -a arm64 --suite PROGRAMS         the suites for ARM64 (suite_arm64.sh): PROGRAMS is what tests/arm64/run.sh guest writes
 #   run.sh --setup                           only fetch the kernel
 #
+#   -a ARCH      the guest's processor: amd64, with this machine's root file system, or arm64, emulated, with one of Debian's packages
+#   -p SIZE      arm64: bytes of a page, 4k or 16k (4k)
 #   -t SECONDS   limit on the whole run, boot included (600)       -m MIB    memory of a guest (3072)
 #   -s COUNT     processors of a guest (the host's, at most 4)     -l RATE   two nodes: packet loss, as in 0.1%
 #   -w DIR       share DIR for writing, repeatable                 -v        print the guest's console at the end
@@ -16,7 +19,7 @@
 # The command runs with FLAGCX_P2P_FABRIC=verbs and this shell's environment and folder. Its writes are lost with the
 # guest, but for those under -w. Exit status: the command's own; 124 out of time; 125 no guest, with the reason.
 #
-# Needs root and, on Debian: qemu-system-x86 kmod cpio xz-utils busybox-static iproute2 rdma-core ibverbs-providers
+# Needs root and, on Debian: qemu-system-x86 (qemu-system-arm) kmod cpio xz-utils busybox-static iproute2 rdma-core ibverbs-providers
 # ibverbs-utils. The kernel is fetched once with apt-get, never installed, and kept in
 # ${RDMA_VM_CACHE:-${XDG_CACHE_HOME:-~/.cache}/flagcx-p2p/rdma-vm}.
 set -euo pipefail
@@ -27,7 +30,10 @@ readonly here
 . "$here/kernel.sh"
 # shellcheck source=tests/rdma-vm/guest.sh
 . "$here/guest.sh"
+# shellcheck source=tests/rdma-vm/arm64.sh
+. "$here/arm64.sh"
 
+architecture=amd64 image='' page=4k guest_root=/
 limit=600 memory=3072 loss='' verbose=0 mode=command
 processors=$(nproc)
 [ "$processors" -le 4 ] || processors=4
@@ -49,6 +55,8 @@ parse() {
       -m) memory=$2 && shift 2 ;;
       -s) processors=$2 && shift 2 ;;
       -l) loss=$2 && shift 2 ;;
+      -a) architecture=$2 && shift 2 ;;
+      -p) page=$2 && shift 2 ;;
       -w) shares+=("$(realpath "$2")") && shift 2 ;;
       -v) verbose=1 && shift ;;
       -h | --help) usage && exit 0 ;;
@@ -59,12 +67,19 @@ parse() {
     esac
   done
   arguments=("$@")
+  case $architecture-$page in
+    amd64-4k | arm64-4k) image=linux-image-$architecture ;;
+    arm64-16k) image=linux-image-arm64-16k && kernel_release=trixie ;;
+    *) die "no kernel of Debian is for $architecture with pages of $page" ;;
+  esac
+  [ "$architecture" = amd64 ] || boot_limit=240
   [ "$mode" = setup ] || [ $# -gt 0 ] || die "no command; see run.sh --help"
 }
 
 check_host() {
-  local tool
-  for tool in qemu-system-x86_64 depmod modprobe cpio xz busybox ip rdma flock; do
+  local tool qemu=qemu-system-x86_64
+  [ "$architecture" = amd64 ] || qemu="qemu-system-aarch64"
+  for tool in "$qemu" depmod modprobe cpio xz busybox ip rdma flock; do
     command -v "$tool" >/dev/null || die "$tool is missing: install the packages that run.sh --help names"
   done
   [ "$(id -u)" = 0 ] || die "run this as root: the guest reads the host's files with the rights of the calling user"
@@ -114,6 +129,14 @@ shell_words() {
   fi
 }
 
+# All of the project is shared with the guest, which has another root file system.
+run_arm64_suite() {
+  local programs
+  programs=$(realpath "$1") || die "there is no file $1: call tests/arm64/run.sh guest"
+  shares+=("$(realpath "$here/../..")")
+  unless_boot_fails run_one "$here/suite_arm64.sh" "$programs"
+}
+
 run_suite() {
   local build status=0
   build=$(realpath "$1") || die "there is no build folder $1"
@@ -149,11 +172,13 @@ main() {
   trap 'exit 130' INT
   trap 'exit 143' TERM HUP
   prepare_kernel
+  # Not in its root file system.
+  [ "$architecture" = amd64 ] || shares+=("$modules")
   case $mode in
     setup) echo "$kernel" ;;
     command) unless_boot_fails run_one "${arguments[@]}" ;;
     two-nodes) unless_boot_fails run_two "${arguments[@]}" ;;
-    suite) run_suite "${arguments[@]}" ;;
+    suite) if [ "$architecture" = amd64 ]; then run_suite "${arguments[@]}"; else run_arm64_suite "${arguments[@]}"; fi ;;
   esac
 }
 

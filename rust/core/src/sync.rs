@@ -14,6 +14,15 @@ pub(crate) use std::sync::{
     atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering, fence},
 };
 
+#[cfg(flagcx_p2p_loom)]
+pub(crate) use loom::thread::yield_now;
+#[cfg(not(flagcx_p2p_loom))]
+pub(crate) use std::thread::yield_now;
+
+mod sequential;
+
+pub(crate) use sequential::{SequentialBool, SequentialU32, SequentialU64};
+
 /// A pointer that is replaced while other threads read through it.
 #[cfg(not(flagcx_p2p_loom))]
 pub(crate) use arc_swap::ArcSwap as Swap;

@@ -19,6 +19,7 @@ mod range_index;
 mod readable;
 mod recent;
 mod region;
+mod region_uses;
 mod registry;
 mod remote_level;
 mod remote_regions;

@@ -5,11 +5,11 @@ use std::time::Instant;
 
 use super::allocation::AllocationUse;
 use super::process_regions;
+use super::region_uses::RegionUses;
 use super::registry::next_id;
 use super::segment::{Segment, Segments};
 use super::sharing::Sharing;
 use crate::fabric::{Access, Backing, MemoryRange, MemoryRegion};
-use crate::sync::{AtomicBool, AtomicU64, Ordering};
 
 /// Names a region. Unique in the process, never 0, never reused, owned by one engine.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -54,12 +54,7 @@ pub struct Region {
     pub(crate) sharing: Sharing,
     /// Keeps memory mapped that the engine has allocated.
     allocation: Option<AllocationUse>,
-    /// Transfers (parts of them) that use it. Incremented by submitters, decremented by the thread that ends the part, read
-    /// by the deregistering thread. The increment is followed by a look at `revoked`, the store to `revoked` by a
-    /// look at this, all four SeqCst: one of the two sees the other.
-    users: AtomicU64,
-    /// Set once by the deregistering thread: no new use. Pairs with `users`.
-    revoked: AtomicBool,
+    uses: RegionUses,
 }
 
 impl Region {
@@ -84,8 +79,7 @@ impl Region {
             segments,
             sharing: Sharing::new(),
             allocation: None,
-            users: AtomicU64::new(0),
-            revoked: AtomicBool::new(false),
+            uses: RegionUses::default(),
         }
     }
 
@@ -151,15 +145,16 @@ impl Region {
     /// Takes it into use; `None` once it is being deregistered.
     #[inline]
     pub fn hold(self: &Arc<Self>) -> Option<Hold> {
-        self.users.fetch_add(1, Ordering::SeqCst);
+        let allowed = self.uses.begin();
+        // Dropped on both ways out, which gives the use back.
         let hold = Hold { region: Arc::clone(self) };
-        (!self.revoked.load(Ordering::SeqCst)).then_some(hold)
+        allowed.then_some(hold)
     }
 
     /// Allows no new use. The caller ends [`Region::sharing`] too, once it has released its locks.
     pub(super) fn revoke(&self) {
         process_regions::remove(self);
-        self.revoked.store(true, Ordering::SeqCst);
+        self.uses.revoke();
     }
 
     /// Whether the engine has allocated its memory.
@@ -186,7 +181,7 @@ impl Region {
 
     /// Whether a transfer uses it now.
     pub fn in_use(&self) -> bool {
-        self.users.load(Ordering::SeqCst) != 0
+        self.uses.are_left()
     }
 }
 
@@ -214,7 +209,6 @@ impl Hold {
 impl Drop for Hold {
     #[inline]
     fn drop(&mut self) {
-        // Release: what the transfer did to the memory happens before the deregistering thread sees the count fall.
-        self.region.users.fetch_sub(1, Ordering::Release);
+        self.region.uses.end();
     }
 }

@@ -15,14 +15,10 @@ pub(super) struct CopyCounts {
     paths: PathNames,
     /// Number of the process generation that uses them.
     generation: u32,
-    own: [Line; PLACES],
+    /// On cache lines of their own, by direction.
+    own: [CachePadded<[Tally; 2]>; PLACES],
     shared: CachePadded<[Tally; 2]>,
 }
-
-/// What one thread counts, by direction, on a cache line of its own.
-#[derive(Debug, Default)]
-#[repr(align(64))]
-struct Line([Tally; 2]);
 
 /// At a place: stored by the thread that has the place, which alone loads for it, and by the next one after [`Places`](super::places::Places) has
 /// handed the place on. Shared: added to by any thread. Any thread loads either to report. Relaxed, for they guard no other memory.
@@ -72,7 +68,7 @@ impl CopyCounts {
     /// Where that thread, the current one, counts alone, if it has a place.
     #[inline(always)]
     pub(super) fn own(&self, thread: &CopyingThread, direction: Direction) -> Option<&Tally> {
-        self.own.get(thread.place(self.generation)?)?.0.get(direction as usize)
+        self.own.get(thread.place(self.generation)?)?.get(direction as usize)
     }
 
     /// Where all others count.
@@ -83,7 +79,7 @@ impl CopyCounts {
 
     fn so_far(&self, direction: Direction) -> Amount {
         let mut amount = self.shared(direction).amount();
-        let own = self.own.iter().filter_map(|line| line.0.get(direction as usize));
+        let own = self.own.iter().filter_map(|line| line.get(direction as usize));
         own.for_each(|tally| amount += tally.amount());
         amount
     }

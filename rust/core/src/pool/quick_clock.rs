@@ -4,7 +4,8 @@
 //! use, the clock itself is read.
 #![allow(unsafe_code, reason = "reads the processor's counter")]
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::hint::black_box;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use once_cell::sync::OnceCell;
 
@@ -14,10 +15,16 @@ use crate::fork::PerProcess;
 /// Over how long counter and clock are compared: an error of a microsecond of either is a hundred-thousandth of it.
 const COMPARED_OVER: u64 = 100_000_000;
 
-/// Nanoseconds of 2^32 ticks; 0 while that is not known. Stored after `OFFSET`, Release, and loaded Acquire before it; once.
-static RATE: AtomicU64 = AtomicU64::new(0);
-/// What is added to the nanoseconds of the counter, modulo 2^64.
-static OFFSET: AtomicU64 = AtomicU64::new(0);
+static LINE: Line = Line { rate: AtomicU64::new(0), offset: AtomicU64::new(0) };
+
+/// How nanoseconds follow from ticks.
+#[derive(Debug)]
+struct Line {
+    /// Nanoseconds of 2^32 ticks; 0 while that is not known. Stored once, behind `offset` (Release), and loaded before it (Acquire).
+    rate: AtomicU64,
+    /// What is added to the nanoseconds of the counter, modulo 2^64. Relaxed, for `rate` publishes it.
+    offset: AtomicU64,
+}
 
 /// As [`clock::now_ns`], to a microsecond or so.
 #[inline(always)]
@@ -26,30 +33,45 @@ pub(super) fn now_ns() -> u64 {
     if let Some(played) = played::now() {
         return played;
     }
-    let rate = RATE.load(Ordering::Acquire);
-    if rate == 0 {
-        return compare();
+    match LINE.rate.load(Ordering::Acquire) {
+        0 => compare(),
+        rate => Rate(rate).nanoseconds(counter()).wrapping_add(LINE.offset.load(Ordering::Relaxed)),
     }
-    Rate(rate).nanoseconds(counter()).wrapping_add(OFFSET.load(Ordering::Relaxed))
+}
+
+impl Line {
+    /// From now on these two count, unless another thread was first: the rate of one reading with the offset of another is wrong by
+    /// seconds, for the counter has run since the machine was started. `is_taken`: swapped by all, Relaxed, for only which thread is
+    /// the first one matters; of a process, so that it is clear in a child that is forked between the two stores.
+    fn publish(&self, rate: Rate, offset: u64, is_taken: &AtomicBool) {
+        if !is_taken.swap(true, Ordering::Relaxed) {
+            self.offset.store(offset, Ordering::Relaxed);
+            self.rate.store(rate.0, Ordering::Release);
+        }
+    }
 }
 
 /// Reads the clock while the rate is not known, and finds it out.
 #[cold]
 fn compare() -> u64 {
-    static BEGIN: PerProcess<OnceCell<Option<Reading>>> = PerProcess::new(OnceCell::new);
+    static IS_TAKEN: PerProcess<AtomicBool> = PerProcess::new(|| AtomicBool::new(false));
     let now = clock::now_ns();
-    let begin = BEGIN.get().get_or_init(|| counter_is_steady().then(Reading::take));
-    if let Some(begin) = begin
+    if let Some(begin) = begin()
         && now.saturating_sub(begin.nanoseconds) >= COMPARED_OVER
         && let reading = Reading::take()
         && let Some(rate) = Rate::between(begin, &reading)
     {
-        // Another thread that does the same stores nearly the same.
         let offset = reading.nanoseconds.wrapping_sub(rate.nanoseconds(reading.ticks));
-        OFFSET.store(offset, Ordering::Relaxed);
-        RATE.store(rate.0, Ordering::Release);
+        LINE.publish(rate, offset, IS_TAKEN.get());
     }
     now
+}
+
+/// The first reading; `None` where the counter is of no use.
+fn begin() -> Option<&'static Reading> {
+    static BEGIN: PerProcess<OnceCell<Option<Reading>>> = PerProcess::new(OnceCell::new);
+    let find = || (counter_is_steady() && counter_is_quick()).then(Reading::take);
+    BEGIN.get().get_or_init(find).as_ref()
 }
 
 /// The counter and the clock at the same time.
@@ -100,7 +122,24 @@ fn counter_is_steady() -> bool {
             std::fs::read_to_string("/sys/devices/system/clocksource/clocksource0/available_clocksource");
         return listed.is_ok_and(|listed| listed.split_whitespace().any(|source| source == "tsc"));
     }
+    // The architecture demands it, and Linux needs it.
     cfg!(target_arch = "aarch64")
+}
+
+/// Whether it is read in less time than the clock. A hypervisor may carry out each read in the processor's place, and so does the kernel
+/// on ARM64 where a processor's counter has an erratum.
+fn counter_is_quick() -> bool {
+    let time = |read: fn() -> u64| {
+        let tries = (0..5).map(|_| {
+            let begin = clock::now_ns();
+            for _ in 0..16 {
+                black_box(read());
+            }
+            clock::now_ns().saturating_sub(begin)
+        });
+        tries.min().unwrap_or(u64::MAX)
+    };
+    time(counter) < time(clock::now_ns)
 }
 
 #[cfg(target_arch = "x86_64")]
@@ -162,7 +201,17 @@ mod tests {
             assert!((before - 20_000..=after + 20_000).contains(&quick), "{before} {quick} {after}");
             std::thread::sleep(Duration::from_millis(5));
         }
-        assert!(RATE.load(Ordering::Acquire) != 0 || !counter_is_steady(), "by the counter at last");
+        assert!(LINE.rate.load(Ordering::Acquire) != 0 || begin().is_none(), "by the counter at last");
+    }
+
+    /// Two threads find the rate out at a time: the offset that counts is that of the same reading.
+    #[test]
+    fn a_rate_is_never_used_with_the_offset_of_another_reading() {
+        let (line, is_taken) =
+            (Line { rate: AtomicU64::new(0), offset: AtomicU64::new(0) }, AtomicBool::new(false));
+        line.publish(Rate(7), 70, &is_taken);
+        line.publish(Rate(8), 80, &is_taken);
+        assert_eq!((line.rate.into_inner(), line.offset.into_inner()), (7, 70));
     }
 
     proptest! {

@@ -21,9 +21,10 @@ pub(super) const BLOCK: usize = if cfg!(flagcx_p2p_loom) { 2 } else { 64 };
 /// Slots that are made together.
 pub(super) type Block = [Slot; BLOCK];
 
-/// Room for one transfer. What each one needs lies in one cache line, which no other transfer is in.
+/// Room for one transfer. What each one needs lies in one cache line, which no other transfer is in: nor in the next one, for some
+/// processors keep or fetch two together.
 #[derive(Debug, Default)]
-#[repr(C, align(64))]
+#[repr(C, align(128))]
 pub(super) struct Slot {
     /// The id of the transfer in it; while it is free, that of its last one and [`FREE`]. Stored by the submitter (Release) once
     /// the record has been started and `workers` is set; exchanged by the thread that releases it (AcqRel), of which there is one

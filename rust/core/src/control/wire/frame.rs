@@ -57,6 +57,9 @@ impl FrameHeader {
     /// The size, if the frame is the one that is expected and no larger than `limit`.
     pub fn expect(self, tag: Tag, limit: usize) -> Result<usize, WireError> {
         let Self { tag: found, size } = self;
+        if found == (tag as i32).swap_bytes() {
+            return Err(WireError::byte_order("frame header"));
+        }
         if found != tag as i32 {
             let problem = format!("tag {found}, expected {} ({tag:?})", tag as i32);
             return Err(WireError::new("frame header", problem));

@@ -46,6 +46,9 @@ impl Handle {
     pub fn decode_raw(bytes: &[u8]) -> Result<SocketAddr, WireError> {
         let fields = Fields::new("listen handle", bytes, RAW_HANDLE_SIZE)?;
         let magic = fields.u64(32)?;
+        if magic == MAGIC.swap_bytes() {
+            return Err(WireError::byte_order("listen handle"));
+        }
         if magic != MAGIC {
             return Err(WireError::new(
                 "listen handle",

@@ -52,6 +52,14 @@ impl WireError {
     pub(crate) fn refused(what: &'static str, problem: impl Into<String>) -> Self {
         Self { what, problem: problem.into(), is_malformed: false }
     }
+
+    /// A message of a machine of the other byte order. It shows in the first number of each socket.
+    fn byte_order(what: &'static str) -> Self {
+        Self::refused(
+            what,
+            "the peer's numbers are big-endian: both machines must be little-endian, as x86-64 and ARM64 are",
+        )
+    }
 }
 
 #[cfg(test)]

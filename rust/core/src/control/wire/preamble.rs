@@ -30,6 +30,9 @@ impl SocketKind {
     pub fn decode(bytes: &[u8]) -> Result<Result<Self, i32>, WireError> {
         let fields = Fields::new("socket preamble", bytes, PREAMBLE_SIZE)?;
         let magic = fields.u64(0)?;
+        if magic == MAGIC.swap_bytes() {
+            return Err(WireError::byte_order("socket preamble"));
+        }
         if magic != MAGIC {
             return Err(WireError::new(
                 "socket preamble",

@@ -11,6 +11,7 @@ use super::far_end::{FarEnd, FarMemory, FarView, Here, OtherProcess};
 use super::faults::Injection;
 use super::link::{Link, Unmapped};
 use super::send_queue::QueuedRequest;
+use super::table::end_of_copy;
 use super::work::{Next, Patience, PinSet, Step, Work};
 use crate::fabric::{CompletionStatus, Opcode, PathKind};
 
@@ -182,6 +183,7 @@ impl Copier {
             // their owners promised that they stay mapped until then.
             let answer = unsafe { batch.space.copy(opcode, &batch.local, &batch.remote, batch.plain) };
             moved = answer.map_err(|stop| self.stopped(work, memory, opcode, stop))?;
+            end_of_copy();
             // The regions of another process are pinned as well, so this can fail only if their owner gave up waiting for us.
             if memory.link().is_some() && !(local.all_live() && remote.all_live()) {
                 return Err(recheck(work, memory, first));

@@ -14,7 +14,7 @@ use super::endpoint::Endpoint;
 use super::far_end::{FarMemory, FarView};
 use super::link::Link;
 use super::socket::Range;
-use super::table::{Counterpart, Violation};
+use super::table::{Counterpart, Violation, end_of_copy};
 use super::users::Users;
 use super::work::{PinSet, Unpinned, rights};
 use crate::fabric::{DirectCopy, DirectPiece, MOST_DIRECT_PIECES, NotDirect, Opcode};
@@ -91,9 +91,17 @@ impl Direct {
         // SAFETY: both ranges were checked against their regions, which are pinned until after the call, so that neither
         // registration ends before. Plain ones cannot fault, by what their owners promised.
         let moved = unsafe { place.space.copy(opcode, &[near], &[far], plain) };
-        // As in `copy_several`.
-        let stayed = || memory.link().is_none() || local.is_live() && remote.is_live();
-        if moved == Ok(length) && stayed() { Ok(()) } else { Err(NotDirect) }
+        if moved != Ok(length) {
+            return Err(NotDirect);
+        }
+        if memory.link().is_some() {
+            end_of_copy();
+            // As in `copy_several`.
+            if !(local.is_live() && remote.is_live()) {
+                return Err(NotDirect);
+            }
+        }
+        Ok(())
     }
 
     /// Copies pieces of at most [`REGIONS`] regions on either side.
@@ -116,9 +124,17 @@ impl Direct {
         // SAFETY: the ranges were checked against their regions, which are pinned by `local` and `remote` until after the call,
         // so that neither registration ends before. Plain ones cannot fault, by what their owners promised.
         let moved = unsafe { ranges.space.copy(opcode, locals, remotes, ranges.plain) };
-        // The regions of another process are pinned as well, so this can fail only if their owner gave up waiting for us.
-        let stayed = || memory.link().is_none() || local.all_live() && remote.all_live();
-        if moved == Ok(ranges.bytes) && stayed() { Ok(()) } else { Err(NotDirect) }
+        if moved != Ok(ranges.bytes) {
+            return Err(NotDirect);
+        }
+        if memory.link().is_some() {
+            end_of_copy();
+            // The regions of another process are pinned as well, so this can fail only if their owner gave up waiting for us.
+            if !(local.all_live() && remote.all_live()) {
+                return Err(NotDirect);
+            }
+        }
+        Ok(())
     }
 }
 

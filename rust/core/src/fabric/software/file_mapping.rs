@@ -53,6 +53,12 @@ unsafe impl Send for FileMapping {}
 
 impl FileMapping {
     pub(super) fn make(file: &OwnedFd, wanted: Wanted) -> Result<Self, Unmappable> {
+        let page = page_of_file(file.as_fd()).map_err(|errno| failed("fstatfs", errno))?;
+        Self::make_in_pages(file, wanted, page)
+    }
+
+    /// `page`: bytes of a page of the file, a multiple of the kernel's.
+    fn make_in_pages(file: &OwnedFd, wanted: Wanted, page: u64) -> Result<Self, Unmappable> {
         // Before the size: a file with these seals keeps it.
         let seals = fcntl_get_seals(file).unwrap_or(SealFlags::empty());
         let status = fstat(file).map_err(|errno| failed("fstat", errno))?;
@@ -65,7 +71,6 @@ impl FileMapping {
         }
         let is_own =
             wanted.is_own && seals.contains(SealFlags::SHRINK | SealFlags::SEAL) && is_reserved(&status);
-        let page = page_of_file(file.as_fd()).map_err(|errno| failed("fstatfs", errno))?;
         let (first, bytes) =
             whole_pages(wanted.offset, wanted.length, page).ok_or_else(|| refused("too long"))?;
         let lead = wanted.offset - first;

@@ -8,7 +8,8 @@
 
 use std::mem::offset_of;
 use std::ptr;
-use std::sync::atomic::{AtomicU32, Ordering};
+
+use crate::sync::{AtomicU32, Ordering};
 
 /// The kernel's mark: the thread that held the word has ended.
 const OWNER_DIED: u32 = 0x4000_0000;
@@ -102,7 +103,8 @@ unsafe fn set(head: *const Head) -> bool {
     unsafe { libc::syscall(libc::SYS_set_robust_list, head, size_of::<Head>()) == 0 }
 }
 
-#[cfg(test)]
+#[cfg(all(test, not(flagcx_p2p_loom)))]
+#[allow(clippy::expect_used, reason = "tests")]
 mod tests {
     use super::*;
 

@@ -33,7 +33,7 @@ use crate::events::{Interest, Waiter};
 use crate::fabric::{Opcode, PathKind, Paths};
 use crate::fork::OwnSocket;
 use crate::process::PeerProcess;
-use std::sync::atomic::AtomicU32;
+use crate::sync::SequentialU32;
 
 /// Another process of this host, as far as one of our devices reaches one of its devices.
 #[derive(Debug)]
@@ -49,7 +49,7 @@ pub(super) struct Link {
     granted: SharedArray<RegionEntry>,
     questions: Questions,
     queue_pairs: SharedArray<QueuePairEntry>,
-    pins: SharedArray<AtomicU32>,
+    pins: SharedArray<SequentialU32>,
     denied: Denied,
     /// Whether its process has the user of this one.
     is_same_user: bool,

@@ -11,6 +11,7 @@ use rustix::io::{Errno, retry_on_intr};
 use rustix::mm::{MapFlags, ProtFlags, mmap, mmap_anonymous, munmap};
 
 use super::denial;
+use crate::sync::{SequentialU32, SequentialU64};
 
 /// What a [`SharedArray`] may hold.
 ///
@@ -20,9 +21,9 @@ use super::denial;
 pub(super) unsafe trait Shared: Send + Sync {}
 
 // SAFETY: one atomic integer, valid for every bit pattern.
-unsafe impl Shared for std::sync::atomic::AtomicU32 {}
+unsafe impl Shared for SequentialU32 {}
 // SAFETY: as above.
-unsafe impl Shared for std::sync::atomic::AtomicU64 {}
+unsafe impl Shared for SequentialU64 {}
 
 /// `len` elements of zeroed memory, alone in this process or shared through a memfd. Sparse: pages that no process
 /// touched take no memory.
@@ -141,26 +142,26 @@ impl<T: Shared> Drop for SharedArray<T> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::sync::atomic::{AtomicU32, Ordering};
 
     #[test]
     fn a_published_array_is_seen_by_its_reader_and_cannot_be_written_through_the_descriptor() {
-        let (owner, file) = SharedArray::<AtomicU32>::published("test", 1024).unwrap();
-        let reader = SharedArray::<AtomicU32>::open(file.as_fd(), 1024).unwrap();
-        owner.get(7).unwrap().store(42, Ordering::SeqCst);
-        assert_eq!(reader.get(7).unwrap().load(Ordering::SeqCst), 42);
+        let (owner, file) = SharedArray::<SequentialU32>::published("test", 1024).unwrap();
+        let reader = SharedArray::<SequentialU32>::open(file.as_fd(), 1024).unwrap();
+        owner.get(7).unwrap().store(42);
+        assert_eq!(reader.get(7).unwrap().load(), 42);
         assert!(reader.get(1024).is_none());
         assert!(
-            SharedArray::<AtomicU32>::map(file.as_fd(), 1024, ProtFlags::WRITE | ProtFlags::READ).is_err()
+            SharedArray::<SequentialU32>::map(file.as_fd(), 1024, ProtFlags::WRITE | ProtFlags::READ)
+                .is_err()
         );
     }
 
     #[test]
     fn a_file_of_the_wrong_size_or_without_seals_is_refused() {
-        let (_owner, file) = SharedArray::<AtomicU32>::published("test", 1024).unwrap();
-        assert!(SharedArray::<AtomicU32>::open(file.as_fd(), 2048).is_err());
+        let (_owner, file) = SharedArray::<SequentialU32>::published("test", 1024).unwrap();
+        assert!(SharedArray::<SequentialU32>::open(file.as_fd(), 2048).is_err());
         let unsealed = memfd_create("unsealed", MemfdFlags::ALLOW_SEALING).unwrap();
         ftruncate(&unsealed, 4096).unwrap();
-        assert!(SharedArray::<AtomicU32>::open(unsealed.as_fd(), 1024).is_err());
+        assert!(SharedArray::<SequentialU32>::open(unsealed.as_fd(), 1024).is_err());
     }
 }

@@ -6,7 +6,6 @@
 
 use std::collections::{BTreeSet, VecDeque};
 use std::io;
-use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use rustix::time::{ClockId, clock_gettime};
@@ -16,11 +15,11 @@ use super::file_mapping::{FileMapping, Unmappable};
 use super::mapping::SharedArray;
 use super::table::{Pinned, REGION_SLOTS, slot_of};
 use crate::fabric::Opcode;
-use crate::sync::{Mutex, lock};
+use crate::sync::{AtomicBool, AtomicU64, Mutex, Ordering, SequentialU32, SequentialU64, lock};
 
 /// Mappings of a link at a time: the regions of an inference engine with a region for keys and one for values of each layer. Those of
 /// all links together are bounded by [`super::mapping_budget`].
-const MOST: usize = 256;
+const MOST: usize = if cfg!(flagcx_p2p_loom) { 1 } else { 256 };
 /// Bytes of address space that they may take.
 const MOST_BYTES: u64 = 4 << 40;
 /// How long one that had to go for others is not mapped again: more regions in use than the cache holds take the other path, and not
@@ -41,9 +40,9 @@ pub(super) struct Mappings {
     begin: Instant,
     /// The same by the clock of [`coarse_now`].
     coarse_begin: Duration,
-    /// The words: a key above, and what is known of it. Written under the lock of `kept`, read by threads that have pinned the slot; SeqCst,
-    /// for a reader pins and then loads the word, and an eviction stores the word and then loads the pins: one sees the other.
-    words: SharedArray<AtomicU64>,
+    /// The words: a key above, and what is known of it. Written under the lock of `kept`, read by threads that have pinned the slot: a
+    /// reader pins and then loads the word, and an eviction stores the word and then loads the pins, so one sees the other.
+    words: SharedArray<SequentialU64>,
     records: Box<[Record]>,
     kept: Mutex<Kept>,
 }
@@ -107,7 +106,7 @@ impl Mappings {
 
     /// What is known of `length` bytes at `address` of the region `pinned`, for requests of `opcode`.
     pub(super) fn find(&self, pinned: &Pinned<'_>, address: u64, length: u64, opcode: Opcode) -> Known {
-        let word = self.word(pinned.key()).map_or(0, |word| word.load(Ordering::SeqCst));
+        let word = self.word(pinned.key()).map_or(0, |word| word.load());
         let (key, known) = ((word >> 32) as u32, word as u32);
         if key != pinned.key() {
             return Known::Nothing;
@@ -137,7 +136,7 @@ impl Mappings {
         &self,
         pinned: &Pinned<'_>,
         mapping: FileMapping,
-        pins: &SharedArray<AtomicU32>,
+        pins: &SharedArray<SequentialU32>,
     ) -> Result<(), Unmappable> {
         if mapping.size() > MOST_BYTES {
             let reason = format!("it has more than the {MOST_BYTES} bytes that are mapped of a peer at most");
@@ -193,7 +192,7 @@ impl Mappings {
     pub(super) fn sweep(
         &self,
         is_live: impl Fn(u32) -> bool,
-        pins: &SharedArray<AtomicU32>,
+        pins: &SharedArray<SequentialU32>,
     ) -> (Vec<FileMapping>, bool) {
         let mut gone = Vec::new();
         let mut kept = lock(&self.kept);
@@ -213,7 +212,7 @@ impl Mappings {
         &self,
         kept: &mut Kept,
         bytes: u64,
-        pins: &SharedArray<AtomicU32>,
+        pins: &SharedArray<SequentialU32>,
         gone: &mut Vec<FileMapping>,
     ) -> Option<usize> {
         let mut steps = 2 * MOST;
@@ -237,22 +236,20 @@ impl Mappings {
     fn begin_leaving(&self, kept: &mut Kept, index: usize, known: u32) {
         if let Some(Some(entry)) = kept.entries.get_mut(index)
             && !std::mem::replace(&mut entry.is_leaving, true)
-            && self
-                .word(entry.key)
-                .is_some_and(|word| (word.load(Ordering::SeqCst) >> 32) as u32 == entry.key)
+            && self.word(entry.key).is_some_and(|word| (word.load() >> 32) as u32 == entry.key)
         {
             // Otherwise it is the word of the next region in that slot already.
             self.set_word(entry.key, known);
         }
     }
 
-    fn word(&self, key: u32) -> Option<&AtomicU64> {
+    fn word(&self, key: u32) -> Option<&SequentialU64> {
         self.words.get(slot_of(key))
     }
 
     fn set_word(&self, key: u32, known: u32) {
         if let Some(word) = self.word(key) {
-            word.store(u64::from(key) << 32 | u64::from(known), Ordering::SeqCst);
+            word.store(u64::from(key) << 32 | u64::from(known));
         }
     }
 
@@ -277,9 +274,14 @@ impl Kept {
     }
 
     /// Takes out what is leaving, if nothing uses it.
-    fn finish_leaving(&mut self, index: usize, pins: &SharedArray<AtomicU32>, gone: &mut Vec<FileMapping>) {
+    fn finish_leaving(
+        &mut self,
+        index: usize,
+        pins: &SharedArray<SequentialU32>,
+        gone: &mut Vec<FileMapping>,
+    ) {
         let is_over = |entry: &Entry| {
-            let count = pins.get(slot_of(entry.key)).map_or(0, |count| count.load(Ordering::SeqCst));
+            let count = pins.get(slot_of(entry.key)).map_or(0, |count| count.load());
             entry.is_leaving && count == 0
         };
         let Some(place) = self.entries.get_mut(index) else { return };
@@ -321,5 +323,8 @@ impl Record {
     }
 }
 
-#[cfg(test)]
+#[cfg(all(test, flagcx_p2p_loom))]
+mod models;
+#[cfg(all(test, not(flagcx_p2p_loom)))]
+#[allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, reason = "tests")]
 mod tests;

@@ -61,6 +61,7 @@ mod life_word;
 mod link;
 mod link_messages;
 mod links;
+#[cfg_attr(flagcx_p2p_loom, path = "mapping/model.rs")]
 mod mapping;
 mod mapping_budget;
 mod mappings;

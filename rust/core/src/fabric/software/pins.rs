@@ -8,8 +8,7 @@ use std::sync::Arc;
 use super::mapping::SharedArray;
 use super::table::{Pinned, REGION_SLOTS, RegionEntry, slot_of};
 use crate::process;
-use crate::sync::{Mutex, lock};
-use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use crate::sync::{AtomicBool, Mutex, Ordering, SequentialU32, lock};
 
 /// Processes remembered as late; with more of them all are forgotten, which costs no more than their patience again.
 const MAX_LATE: usize = 4096;
@@ -18,7 +17,7 @@ const MAX_LATE: usize = 4096;
 #[derive(Debug)]
 pub(super) struct Pins {
     /// Pins of this process's own threads: in-process copies, local buffers, the TCP responder.
-    own: SharedArray<AtomicU32>,
+    own: SharedArray<SequentialU32>,
     /// Pins of the processes that copy in and out by themselves.
     peers: Mutex<Vec<Arc<PeerPins>>>,
     /// Processes that have kept a pin for too long, by their pids. Kept when a link ends, or a process that forges pins would
@@ -31,7 +30,7 @@ pub(super) struct Pins {
 pub(super) struct PeerPins {
     /// The process.
     pid: u32,
-    pins: SharedArray<AtomicU32>,
+    pins: SharedArray<SequentialU32>,
     /// The regions that it alone sees, because it has named their keys. Written under the lock of [`Pins::peers`].
     grants: SharedArray<RegionEntry>,
     /// Set by the responder when the peer's link is closed, read by revocations; Relaxed, for a revocation looks
@@ -53,7 +52,7 @@ impl Pins {
     }
 
     /// Those of this process.
-    pub(super) fn own(&self) -> &SharedArray<AtomicU32> {
+    pub(super) fn own(&self) -> &SharedArray<SequentialU32> {
         &self.own
     }
 
@@ -98,9 +97,7 @@ impl Pins {
 
     /// The holders of a pin on `slot` now.
     pub(super) fn holders(&self, slot: usize) -> Option<Holders> {
-        let held = |pins: &SharedArray<AtomicU32>| {
-            pins.get(slot).is_some_and(|count| count.load(Ordering::SeqCst) != 0)
-        };
+        let held = |pins: &SharedArray<SequentialU32>| pins.get(slot).is_some_and(|count| count.load() != 0);
         let this_process = held(&self.own);
         let peers: BTreeSet<_> = lock(&self.peers)
             .iter()
@@ -131,5 +128,44 @@ impl std::fmt::Display for Holders {
         let all: Vec<_> =
             own.into_iter().chain(self.peers.iter().map(|pid| process::describe(*pid))).collect();
         f.write_str(&all.join(", "))
+    }
+}
+
+#[cfg(all(test, flagcx_p2p_loom))]
+#[allow(clippy::unwrap_used, reason = "tests")]
+mod models {
+    use std::os::fd::AsFd;
+
+    use super::*;
+    use crate::fabric::software::table::RegionView;
+    use crate::fabric::software::table::key_of;
+    use crate::fabric::software::table::models::range;
+    use crate::sync::Arc as ModelArc;
+
+    /// A region is shown to a peer that has named its key, while it ends: nothing stays shown.
+    #[test]
+    fn what_is_granted_while_it_ends_is_taken_back() {
+        loom::model(|| {
+            let pins = Pins::new().unwrap();
+            let (peer, _) = pins.add_peer(1, nowhere().as_fd()).unwrap();
+            let entries = SharedArray::<RegionEntry>::private(REGION_SLOTS).unwrap();
+            let key = key_of(1, 1);
+            entries.get(1).unwrap().publish(key, &range(0x1000), false);
+            let all = ModelArc::new((pins, peer, entries));
+            let other = all.clone();
+            let responder = loom::thread::spawn(move || {
+                let (pins, peer, entries) = &*other;
+                pins.grant(peer, || RegionView { entries, pins: pins.own() }.pin(key).ok())
+            });
+            let (pins, peer, entries) = &*all;
+            entries.get(1).unwrap().revoke();
+            pins.revoke_grants(1);
+            responder.join().unwrap();
+            assert!(!Pins::is_granted(peer, key));
+        });
+    }
+
+    fn nowhere() -> OwnedFd {
+        std::fs::File::open("/dev/null").unwrap().into()
     }
 }

@@ -8,17 +8,18 @@ use std::mem::offset_of;
 
 use super::mapping::{Shared, SharedArray};
 use crate::fabric::{Access, Backing, MemoryRange};
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use crate::sync::{AtomicU32, AtomicU64, Ordering, SequentialU32, fence};
 
 /// Regions that a device can hold at a time.
 pub(super) const REGION_SLOTS: usize = 1 << SLOT_BITS;
 /// Queue pairs that a device can hold at a time.
-pub(super) const QUEUE_PAIR_SLOTS: usize = 1 << 14;
+pub(super) const QUEUE_PAIR_SLOTS: usize = if cfg!(flagcx_p2p_loom) { 2 } else { 1 << 14 };
 
 /// Entries of the queue pair table: those of the queue pairs, and behind them one of its owner, see [`QueuePairEntry::life_word`].
 pub(super) const QUEUE_PAIR_ENTRIES: usize = QUEUE_PAIR_SLOTS + 1;
 
-const SLOT_BITS: u32 = 18;
+// Models have few, for loom follows each atomic.
+const SLOT_BITS: u32 = if cfg!(flagcx_p2p_loom) { 1 } else { 18 };
 /// Generations of a slot run from 1 to below this, so that no key is ever 0.
 pub(super) const GENERATIONS: u32 = 1 << (32 - SLOT_BITS);
 
@@ -57,13 +58,14 @@ pub(super) enum Violation {
 /// One slot of the region table.
 ///
 /// `base`, `length` and `access` are written by the owner while `key` is 0 and no pin exists, and read by a thread that
-/// pinned the slot and then found its key: the owner's SeqCst store of `key` publishes them.
+/// pinned the slot and then found its key: the owner's store of `key` publishes them, so Relaxed.
 #[derive(Debug)]
+#[cfg_attr(flagcx_p2p_loom, derive(Default))]
 #[repr(C)]
 pub(super) struct RegionEntry {
-    /// Key of the live region, 0 for none. Written by the owner, read by all, all SeqCst: a reader stores its
+    /// Key of the live region, 0 for none. Written by the owner, read by all: a reader stores its
     /// pin and then loads the key, the owner clears the key and then loads the pins, so one of them sees the other.
-    key: AtomicU32,
+    key: SequentialU32,
     /// Bits of [`Right`], and [`ANONYMOUS`] to [`OWN`].
     access: AtomicU32,
     /// First address.
@@ -87,7 +89,7 @@ impl RegionEntry {
         self.length.store(range.length, Ordering::Relaxed);
         self.access
             .store(access_bits(range.access) | anonymous | announced | mappable | own, Ordering::Relaxed);
-        self.key.store(key, Ordering::SeqCst);
+        self.key.store(key);
     }
 
     /// Makes the slot stand for what `other`, which is pinned, stands for. Owner only, as [`RegionEntry::publish`].
@@ -95,29 +97,35 @@ impl RegionEntry {
         self.base.store(other.base, Ordering::Relaxed);
         self.length.store(other.length, Ordering::Relaxed);
         self.access.store(other.access, Ordering::Relaxed);
-        self.key.store(other.key, Ordering::SeqCst);
+        self.key.store(other.key);
     }
 
     /// Whether it stands for the region of `key` now.
     pub(super) fn is_of(&self, key: u32) -> bool {
-        self.key.load(Ordering::SeqCst) == key
+        self.key.load() == key
     }
 
     /// Takes the key away: pins made from now on fail. Owner only.
     pub(super) fn revoke(&self) {
-        self.key.store(0, Ordering::SeqCst);
+        self.key.store(0);
+        // For [`end_of_copy`]: what is written to the memory from now on is not seen before the key is seen to be gone.
+        fence(Ordering::SeqCst);
     }
 }
 
 /// One slot of the queue pair table: lets a peer see without asking whether its counterpart still answers.
+///
+/// A peer asks for a queue pair that it has been told of, which was after [`QueuePairEntry::acquire`]: of `peer` and `qpn`, which it reads
+/// in this order, it sees what was written then or later.
 #[derive(Debug)]
+#[cfg_attr(flagcx_p2p_loom, derive(Default))]
 #[repr(C)]
 pub(super) struct QueuePairEntry {
-    /// Number of the queue pair that lives here, 0 for none. Owner writes (SeqCst), peers read.
-    qpn: AtomicU32,
+    /// Number of the queue pair that lives here, 0 for none. Owner writes, peers read.
+    qpn: SequentialU32,
     /// Number of the queue pair that it is connected to, 0 until it is, [`BROKEN`] once it is in ERROR. Owner
-    /// writes (SeqCst), peers read.
-    peer: AtomicU32,
+    /// writes, peers read.
+    peer: SequentialU32,
     /// Where the initiator that connects to this queue pair writes a random number, with the very call that it means to use, and
     /// looks for it by its own mapping. Written by the kernel on its behalf, read by the same thread after that: Relaxed.
     proof: AtomicU64,
@@ -144,28 +152,28 @@ impl QueuePairEntry {
     /// In the last entry of the table, which holds no queue pair: the word that a thread of the owner holds for as long as it
     /// serves the table, see [`super::life_word`].
     pub(super) fn life_word(&self) -> &AtomicU32 {
-        &self.qpn
+        self.qpn.as_atomic()
     }
 
     /// The slot now holds this queue pair, not connected.
     pub(super) fn acquire(&self, qpn: u32) {
-        self.peer.store(0, Ordering::SeqCst);
-        self.qpn.store(qpn, Ordering::SeqCst);
+        self.peer.store(0);
+        self.qpn.store(qpn);
     }
 
     /// It is connected to `peer`.
     pub(super) fn connect(&self, peer: u32) {
-        self.peer.store(peer, Ordering::SeqCst);
+        self.peer.store(peer);
     }
 
     /// It is in ERROR.
     pub(super) fn mark_broken(&self) {
-        self.peer.store(BROKEN, Ordering::SeqCst);
+        self.peer.store(BROKEN);
     }
 
     /// The slot is free.
     pub(super) fn release(&self) {
-        self.qpn.store(0, Ordering::SeqCst);
+        self.qpn.store(0);
     }
 
     /// Where the proof of the entry in `slot` lies in the memory of its owner, where the table begins at `table`.
@@ -180,8 +188,8 @@ impl QueuePairEntry {
 
     /// How queue pair `qpn`, expected in this slot, stands towards queue pair `asking`.
     pub(super) fn counterpart(&self, qpn: u32, asking: u32) -> Counterpart {
-        let peer = self.peer.load(Ordering::SeqCst);
-        match self.qpn.load(Ordering::SeqCst) == qpn {
+        let peer = self.peer.load();
+        match self.qpn.load() == qpn {
             true if peer == asking => Counterpart::Ready,
             true if peer == 0 => Counterpart::NotYet,
             _ => Counterpart::Gone,
@@ -194,8 +202,8 @@ impl QueuePairEntry {
 pub(super) struct RegionView<'a> {
     /// Regions: this process's own, or a peer's.
     pub(super) entries: &'a SharedArray<RegionEntry>,
-    /// One count per slot, of the process that accesses. Written by its threads (SeqCst), read by the table's owner.
-    pub(super) pins: &'a SharedArray<AtomicU32>,
+    /// One count per slot, of the process that accesses. Written by its threads, read by the table's owner.
+    pub(super) pins: &'a SharedArray<SequentialU32>,
 }
 
 impl<'a> RegionView<'a> {
@@ -205,7 +213,7 @@ impl<'a> RegionView<'a> {
         let (Some(entry), Some(count)) = (self.entries.get(slot), self.pins.get(slot)) else {
             return Err(Violation::UnknownKey);
         };
-        count.fetch_add(1, Ordering::SeqCst);
+        count.increment();
         // Dropped on every way out below, which gives the count back.
         let mut pinned = Pinned { entry, count, key, base: 0, length: 0, access: 0 };
         if key == 0 || !pinned.is_live() {
@@ -222,7 +230,7 @@ impl<'a> RegionView<'a> {
 #[derive(Debug)]
 pub(super) struct Pinned<'a> {
     entry: &'a RegionEntry,
-    count: &'a AtomicU32,
+    count: &'a SequentialU32,
     key: u32,
     base: u64,
     length: u64,
@@ -284,8 +292,15 @@ impl Pinned<'_> {
 
 impl Drop for Pinned<'_> {
     fn drop(&mut self) {
-        self.count.fetch_sub(1, Ordering::SeqCst);
+        self.count.decrement();
     }
+}
+
+/// Between a copy and the look whether its regions have stayed registered: the copy's loads are carried out before the load of the key,
+/// also by processors that carry out loads in another order. For a region whose owner gave up waiting for the pin.
+#[inline(always)]
+pub(super) fn end_of_copy() {
+    fence(Ordering::Acquire);
 }
 
 /// The key of `slot` in a generation of it, from 1 to below [`GENERATIONS`].
@@ -317,5 +332,8 @@ fn access_bits(access: Access) -> u32 {
     bits
 }
 
-#[cfg(test)]
+#[cfg(all(test, flagcx_p2p_loom))]
+pub(super) mod models;
+#[cfg(all(test, not(flagcx_p2p_loom)))]
+#[allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, reason = "tests")]
 mod tests;

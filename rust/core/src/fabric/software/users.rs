@@ -3,7 +3,7 @@
 use std::thread;
 use std::time::Duration;
 
-use crate::sync::{AtomicU32, Ordering};
+use crate::sync::{AtomicU32, Ordering, yield_now};
 
 /// Set in [`Users::state`] once it is closed.
 const CLOSED: u32 = 1 << 31;
@@ -42,7 +42,7 @@ impl Users {
         while inside != 0 {
             looks = looks.saturating_add(1);
             if looks < SPINS {
-                thread::yield_now()
+                yield_now()
             } else {
                 thread::sleep(PAUSE)
             }
@@ -55,5 +55,42 @@ impl Drop for User<'_> {
     #[inline]
     fn drop(&mut self) {
         self.0.state.fetch_sub(1, Ordering::Release);
+    }
+}
+
+#[cfg(all(test, flagcx_p2p_loom))]
+#[allow(clippy::unwrap_used, reason = "tests")]
+#[allow(unsafe_code, reason = "loom watches accesses to a cell")]
+mod models {
+    use loom::cell::UnsafeCell;
+
+    use super::*;
+    use crate::sync::Arc;
+
+    /// Memory that a user reads and that is changed behind [`Users::close`]; loom reports accesses that nothing orders.
+    #[derive(Default)]
+    struct Used(Users, UnsafeCell<u32>);
+
+    // SAFETY: loom reports what two threads would do at a time.
+    unsafe impl Sync for Used {}
+
+    #[test]
+    fn what_users_do_happens_before_the_close_returns() {
+        loom::model(|| {
+            let used = Arc::new(Used::default());
+            let users: Vec<_> = (0..2)
+                .map(|_| {
+                    let used = used.clone();
+                    loom::thread::spawn(move || {
+                        if let Some(_user) = used.0.enter() {
+                            used.1.with(|_| ());
+                        }
+                    })
+                })
+                .collect();
+            used.0.close();
+            used.1.with_mut(|_| ());
+            users.into_iter().for_each(|user| user.join().unwrap());
+        });
     }
 }

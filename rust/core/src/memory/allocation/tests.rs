@@ -44,11 +44,12 @@ fn the_file_is_reserved_and_cannot_be_resized() {
 #[test]
 fn memory_is_zeroed_and_is_that_of_its_file() {
     let allocation = Allocation::shared(5000, false, false).unwrap();
-    assert_eq!(allocation.length(), 8192);
+    assert_eq!(allocation.length(), 5000_u64.next_multiple_of(page_size() as u64));
     let file = used(&allocation).file().unwrap();
     assert!(file.is_own && file.offset == 0);
     // SAFETY: mapped, and nothing else uses it.
-    let bytes = unsafe { std::slice::from_raw_parts_mut(allocation.start().as_ptr(), 8192) };
+    let bytes =
+        unsafe { std::slice::from_raw_parts_mut(allocation.start().as_ptr(), allocation.length() as usize) };
     assert!(bytes.iter().all(|byte| *byte == 0));
     bytes[4097] = 7;
     // SAFETY: open as long as the allocation is mapped.
@@ -232,9 +233,10 @@ fn descriptors_that_peers_cannot_map_are_refused_with_the_reason() {
     check_mapped_file((shared + 9, 100), fd, page + 9, true).unwrap();
 
     let said = refused((shared, 2 * page), fd, 3 * page);
-    assert!(said.contains("the file has 16384 bytes and the range ends at 20480"), "{said}");
-    assert!(refused((shared, page), fd, 0).contains("mapped from offset 4096, not 0"));
-    assert!(refused((shared, page), fd, page + 1).contains("not 4097"));
+    let expected = format!("the file has {} bytes and the range ends at {}", 4 * page, 5 * page);
+    assert!(said.contains(&expected), "{said}");
+    assert!(refused((shared, page), fd, 0).contains(&format!("mapped from offset {page}, not 0")));
+    assert!(refused((shared, page), fd, page + 1).contains(&format!("not {}", page + 1)));
     assert!(refused((shared, page), fd, u64::MAX).contains("wraps"));
     assert!(refused((private, page), fd, page).contains("MAP_PRIVATE"));
     assert!(refused((page, page), fd, page).contains("no memory is mapped"));

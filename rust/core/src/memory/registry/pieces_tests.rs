@@ -9,7 +9,9 @@ use crate::fabric::{Access, Backing};
 use crate::memory::limited_device::LimitedDevice;
 use crate::memory::{MemoryKind, Registry, RegistryError, has_gpu_regions, region_in_process};
 
-const PAGE: u64 = 4096;
+fn kernel_page() -> u64 {
+    page_size() as u64
+}
 
 fn range(address: u64, length: u64) -> MemoryRange {
     MemoryRange {
@@ -37,8 +39,8 @@ fn register_all(device: &dyn Device, ranges: &[MemoryRange]) -> Result<Segments,
 }
 
 fn memory(pages: u64) -> (Vec<u8>, u64) {
-    let memory = vec![0_u8; ((pages + 1) * PAGE) as usize];
-    let start = (memory.as_ptr().expose_provenance() as u64).next_multiple_of(PAGE);
+    let memory = vec![0_u8; ((pages + 1) * kernel_page()) as usize];
+    let start = (memory.as_ptr().expose_provenance() as u64).next_multiple_of(kernel_page());
     (memory, start)
 }
 
@@ -46,7 +48,7 @@ proptest::proptest! {
     /// Pieces follow each other, are no longer than allowed, and are cut at pages; each names its part of the dma-buf.
     #[test]
     fn pieces_tile_the_range(
-        start in 1u64..(1 << 30), length in 1u64..(64 << 20), largest in PAGE..(32 << 20),
+        start in 1u64..(1 << 30), length in 1u64..(64 << 20), largest in kernel_page()..(32 << 20),
     ) {
         let whole = range(start, length);
         let pieces = pieces_of(&whole, largest);
@@ -56,7 +58,7 @@ proptest::proptest! {
             assert!(piece.length > 0 && piece.length <= largest);
             assert_eq!(piece.dma_buf.unwrap().offset, (1 << 20) + (at - start));
             assert_eq!(piece.cpu_address, Some(at + (1 << 40)));
-            assert!(at == start || at.is_multiple_of(if largest >= 2 * HUGE_PAGE { HUGE_PAGE } else { PAGE }));
+            assert!(at == start || at.is_multiple_of(if largest >= 2 * HUGE_PAGE { HUGE_PAGE } else { kernel_page() }));
             at += piece.length;
         }
         assert_eq!(at, start + length);
@@ -67,44 +69,50 @@ proptest::proptest! {
 #[test]
 fn a_range_of_too_many_pieces_is_refused() {
     let mut pieces = Vec::new();
-    let error = cut(&range(PAGE, MOST_PIECES * PAGE), PAGE, "test0", 0, &mut pieces).unwrap_err().to_string();
+    let error = cut(&range(kernel_page(), MOST_PIECES * kernel_page()), kernel_page(), "test0", 0, &mut pieces)
+        .unwrap_err()
+        .to_string();
     assert!(error.contains("65536 pieces") && error.contains("test0"), "{error}");
     // Together, too.
-    let device = LimitedDevice::new(PAGE);
+    let device = LimitedDevice::new(kernel_page());
     let half = MOST_PIECES / 2 + 1;
-    let ranges = [range(PAGE, half * PAGE), range((1 + half) * PAGE, half * PAGE)];
+    let ranges =
+        [range(kernel_page(), half * kernel_page()), range((1 + half) * kernel_page(), half * kernel_page())];
     let error = register_all(&device, &ranges).unwrap_err().to_string();
     assert!(error.contains("65536 pieces"), "{error}");
     let mut pieces = Vec::new();
-    let error = cut(&ranges[0], PAGE, "test0", MOST_PIECES as usize / 2, &mut pieces).unwrap_err();
+    let error = cut(&ranges[0], kernel_page(), "test0", MOST_PIECES as usize / 2, &mut pieces).unwrap_err();
     assert!(error.to_string().contains("65536 pieces"), "{error}");
     // A limit below a page is no limit to cut at: the device decides.
-    assert_eq!(pieces_of(&range(PAGE, 1 << 40), 0).len(), 1);
+    assert_eq!(pieces_of(&range(kernel_page(), 1 << 40), 0).len(), 1);
 }
 
 #[test]
 fn several_threads_register_the_pieces() {
     let (memory, start) = memory(32);
-    let device = Arc::new(LimitedDevice { pause: Duration::from_millis(20), ..LimitedDevice::new(PAGE) });
+    let device =
+        Arc::new(LimitedDevice { pause: Duration::from_millis(20), ..LimitedDevice::new(kernel_page()) });
     let state = device.state();
     let registry = Registry::new(device);
-    let id = registry.register((start, 32 * PAGE), MemoryKind::Host, Access::FULL, true, None, None).unwrap();
+    let id = registry
+        .register((start, 32 * kernel_page()), MemoryKind::Host, Access::FULL, true, None, None)
+        .unwrap();
     assert_eq!(state.lock().unwrap().registered.len(), 32);
     // The threads of a busy machine may be late, but there are never more.
     let most = state.lock().unwrap().most;
     assert!((2..=THREADS).contains(&most), "{most}");
     let region = registry.remove(id).unwrap().unwrap();
-    assert_eq!(region.segments().map(|segment| segment.length).sum::<u64>(), 32 * PAGE);
+    assert_eq!(region.segments().map(|segment| segment.length).sum::<u64>(), 32 * kernel_page());
     drop(memory);
 }
 
 #[test]
 fn one_piece_is_registered_by_the_caller_alone() {
     let (memory, start) = memory(2);
-    let device = Arc::new(LimitedDevice::new(2 * PAGE));
+    let device = Arc::new(LimitedDevice::new(2 * kernel_page()));
     let state = device.state();
     let registry = Registry::new(device);
-    registry.register((start, 2 * PAGE), MemoryKind::Host, Access::FULL, true, None, None).unwrap();
+    registry.register((start, 2 * kernel_page()), MemoryKind::Host, Access::FULL, true, None, None).unwrap();
     assert_eq!(state.lock().unwrap().most, 1);
     drop(memory);
 }
@@ -113,12 +121,19 @@ fn one_piece_is_registered_by_the_caller_alone() {
 fn the_failure_of_one_piece_undoes_the_others() {
     let (memory, start) = memory(16);
     for failing in [0, 5, 15] {
-        let fails_at = Some(start + failing * PAGE);
-        let device = Arc::new(LimitedDevice { fails_at, ..LimitedDevice::new(PAGE) });
+        let fails_at = Some(start + failing * kernel_page());
+        let device = Arc::new(LimitedDevice { fails_at, ..LimitedDevice::new(kernel_page()) });
         let state = device.state();
         let registry = Registry::new(device);
         let register = |pages| {
-            registry.register((start, pages * PAGE), MemoryKind::Host, Access::FULL, true, None, None)
+            registry.register(
+                (start, pages * kernel_page()),
+                MemoryKind::Host,
+                Access::FULL,
+                true,
+                None,
+                None,
+            )
         };
         let error = register(16).unwrap_err();
         assert!(matches!(error, RegistryError::Fabric(_)), "{error}");
@@ -133,9 +148,9 @@ fn the_failure_of_one_piece_undoes_the_others() {
 #[test]
 fn segments_are_announced_each_and_end_together() {
     let (memory, start) = memory(9);
-    let device = Arc::new(LimitedDevice::new(3 * PAGE));
+    let device = Arc::new(LimitedDevice::new(3 * kernel_page()));
     let registry = Registry::new(device);
-    let (address, length) = (start + 100, 8 * PAGE);
+    let (address, length) = (start + 100, 8 * kernel_page());
     let register =
         || registry.register((address, length), MemoryKind::Host, Access::FULL, true, None, None).unwrap();
     let id = register();
@@ -182,14 +197,14 @@ fn segments_are_announced_each_and_end_together() {
 #[test]
 fn a_list_of_ranges_becomes_one_region() {
     let (memory, start) = memory(8);
-    let device = LimitedDevice::new(2 * PAGE);
+    let device = LimitedDevice::new(2 * kernel_page());
     let plain = |page: u64, pages: u64| MemoryRange {
         dma_buf: None,
         cpu_address: None,
-        ..range(start + page * PAGE, pages * PAGE)
+        ..range(start + page * kernel_page(), pages * kernel_page())
     };
     let segments = register_all(&device, &[plain(0, 1), plain(1, 5), plain(6, 2)]).unwrap();
-    let pages: Vec<_> = segments.iter().map(|segment| segment.length / PAGE).collect();
+    let pages: Vec<_> = segments.iter().map(|segment| segment.length / kernel_page()).collect();
     assert_eq!(pages, [1, 2, 2, 1, 2]);
     assert!(register_all(&device, &[]).is_err());
     drop(memory);
@@ -219,13 +234,13 @@ fn a_step_that_fails_undoes_those_before() {
 #[test]
 fn a_range_apart_is_of_one_segment_or_refused() {
     let (memory, start) = memory(5);
-    let device = Arc::new(LimitedDevice::new(4 * PAGE));
+    let device = Arc::new(LimitedDevice::new(4 * kernel_page()));
     let state = device.state();
     let registry = Registry::new(device);
     let apart =
         |length| registry.register_apart((start, length), MemoryKind::Host, Access::FULL, false, None, None);
-    assert!(apart(3 * PAGE).is_ok());
-    let error = apart(4 * PAGE + 1).unwrap_err().to_string();
+    assert!(apart(3 * kernel_page()).is_ok());
+    let error = apart(4 * kernel_page() + 1).unwrap_err().to_string();
     assert!(error.contains("needs 2 registrations"), "{error}");
     assert_eq!(state.lock().unwrap().registered.len(), 1);
     drop(memory);

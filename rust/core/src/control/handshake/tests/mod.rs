@@ -3,6 +3,7 @@
 
 mod advertised;
 mod auth;
+mod byte_order;
 mod hostile;
 mod next_version;
 mod original;

@@ -84,3 +84,22 @@ fn the_first_byte_is_that_of_the_region() {
     // SAFETY: four bytes of the region, which is mapped.
     assert_eq!(unsafe { std::ptr::read_volatile(mapping.start as *const [u8; 4]) }, *b"here");
 }
+
+/// A process says where its region begins in a file by its own pages, and this one maps by its own: smaller ones, or larger.
+#[test]
+fn pages_of_another_size_show_the_same_bytes() {
+    const LENGTH: u64 = 10_000;
+    for page in [4_u64 << 10, 16 << 10, 64 << 10].into_iter().filter(|page| page % page_bytes() == 0) {
+        for offset in [0, 4096, 12_288, 64 << 10, (64 << 10) + 4096, (192 << 10) - 5] {
+            let file = memfd(offset + LENGTH);
+            let bytes: Vec<u8> = (0..LENGTH).map(|index| (index % 251) as u8).collect();
+            rustix::io::pwrite(&file, &bytes, offset).unwrap();
+            let mapping = FileMapping::make_in_pages(&file, wanted(offset, LENGTH), page).unwrap();
+            assert_eq!(mapping.size() % page, 0);
+            assert_eq!(mapping.start - mapping.address.as_ptr() as u64, offset % page);
+            // SAFETY: mapped while `mapping` lives, and the file is as long.
+            let seen = unsafe { std::slice::from_raw_parts(mapping.start as *const u8, LENGTH as usize) };
+            assert_eq!(seen, bytes, "pages of {page} bytes, from {offset} on");
+        }
+    }
+}

@@ -18,6 +18,8 @@
 
 mod fields;
 mod message;
+#[cfg(test)]
+mod recorded;
 mod responder;
 
 use crate::auth::AuthError;

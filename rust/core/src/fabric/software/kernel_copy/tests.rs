@@ -95,10 +95,14 @@ fn many_ranges_are_copied_by_one_call_and_the_bad_one_is_found() {
     let (source, target) = (Pages::new(16), Pages::new(16));
     let content = bytes(16 * page_bytes());
     source.fill(&content);
-    let pieces = |pages: &Pages| (0..MAX_RANGES).map(|at| pages.range(at * 128, 100)).collect::<Vec<_>>();
+    // As many as one call takes, over all pages.
+    let step = 16 * page_bytes() / MAX_RANGES;
+    let pieces = |pages: &Pages| (0..MAX_RANGES).map(|at| pages.range(at * step, 100)).collect::<Vec<_>>();
     // SAFETY: the target is of this test.
     assert_eq!(unsafe { copy(&pieces(&source), &pieces(&target)) }, Ok(()));
-    assert!((0..16 * page_bytes()).all(|at| target.byte(at) == if at % 128 < 100 { content[at] } else { 0 }));
+    assert!(
+        (0..16 * page_bytes()).all(|at| target.byte(at) == if at % step < 100 { content[at] } else { 0 })
+    );
     source.protect(9, MprotectFlags::empty());
     // SAFETY: as above.
     assert_eq!(unsafe { copy(&pieces(&source), &pieces(&target)) }, Err(CopyError::Source));

@@ -15,7 +15,7 @@ const BASE: u64 = 1 << 40;
 /// A peer's table as this process sees it, with its pins.
 struct Table {
     entries: SharedArray<RegionEntry>,
-    pins: SharedArray<AtomicU32>,
+    pins: SharedArray<SequentialU32>,
 }
 
 impl Table {
@@ -54,6 +54,11 @@ fn mapping(length: u64, writable: bool) -> FileMapping {
     ftruncate(&file, length).unwrap();
     let wanted = Wanted { base: BASE, length, offset: 0, is_own: false, writable };
     FileMapping::make(&file, wanted).unwrap()
+}
+
+/// So many bytes in whole pages.
+fn whole(bytes: u64) -> u64 {
+    bytes.next_multiple_of(rustix::param::page_size() as u64)
 }
 
 fn is_mapped(mappings: &Mappings, pinned: &Pinned<'_>) -> bool {
@@ -104,7 +109,7 @@ fn what_is_mapped_stays_so_whatever_a_second_answer_says() {
     assert!(!mappings.refuse(pinned.key(), &unmappable(false)));
     mappings.insert(&pinned, mapping(LENGTH, true), &table.pins).unwrap();
     assert!(is_mapped(&mappings, &pinned));
-    assert_eq!(lock(&mappings.kept).bytes, LENGTH);
+    assert_eq!(lock(&mappings.kept).bytes, whole(LENGTH));
 }
 
 /// Threads write to what they find while another one maps and unmaps it: a byte of an unmapped page would end the process.
@@ -191,7 +196,7 @@ fn a_full_cache_gives_up_what_was_not_used_for_longest_and_not_what_is_pinned() 
     assert!((10..20).all(|slot| matches!(known(slot), Known::Evicted(_))), "they have not");
     assert!((MOST..MOST + 20).all(|slot| matches!(known(slot), Known::Mapped(_))));
     assert_eq!(lock(&mappings.kept).entries.iter().flatten().count(), MOST);
-    assert_eq!(lock(&mappings.kept).bytes, MOST as u64 * LENGTH);
+    assert_eq!(lock(&mappings.kept).bytes, MOST as u64 * whole(LENGTH));
     let first = lock(&mappings.kept)
         .entries
         .iter()

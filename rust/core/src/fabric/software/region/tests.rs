@@ -1,6 +1,5 @@
-use std::sync::atomic::{AtomicU32, Ordering};
-
 use super::*;
+use crate::sync::SequentialU32;
 use std::os::fd::AsRawFd;
 
 use crate::fabric::software::table::Right;
@@ -39,7 +38,7 @@ fn a_peers_pins_hold_until_it_is_gone() {
     let table = Arc::new(RegionTable::new("sw0").unwrap());
     let buffer = vec![0_u8; 128];
     let region = table.register(&range(&buffer)).unwrap();
-    let (pins, file) = SharedArray::<AtomicU32>::published("pins", REGION_SLOTS).unwrap();
+    let (pins, file) = SharedArray::<SequentialU32>::published("pins", REGION_SLOTS).unwrap();
     let (peer, _) = table.add_peer(4711, file.as_fd()).unwrap();
     let pin = RegionView { entries: &table.shared, pins: &pins }.pin(region.rkey()).unwrap();
     let error = region.revoke(Instant::now()).unwrap_err().to_string();
@@ -54,11 +53,9 @@ fn a_peers_pins_hold_until_it_is_gone() {
 fn a_peer_that_was_late_is_not_waited_for_again() {
     let table = Arc::new(RegionTable::new("sw0").unwrap());
     let buffer = vec![0_u8; 128];
-    let (pins, file) = SharedArray::<AtomicU32>::published("pins", REGION_SLOTS).unwrap();
+    let (pins, file) = SharedArray::<SequentialU32>::published("pins", REGION_SLOTS).unwrap();
     let regions: Vec<_> = (0..50).map(|_| table.register(&range(&buffer)).unwrap()).collect();
-    let pinned = |count| {
-        regions.iter().for_each(|region| pins.get(region.slot).unwrap().store(count, Ordering::SeqCst))
-    };
+    let pinned = |count| regions.iter().for_each(|region| pins.get(region.slot).unwrap().store(count));
     pinned(1);
     let (mut peer, _) = table.add_peer(4711, file.as_fd()).unwrap();
     let begun = Instant::now();
@@ -72,7 +69,7 @@ fn a_peer_that_was_late_is_not_waited_for_again() {
     }
     assert!(begun.elapsed() < LATE * 4, "{:?}", begun.elapsed());
     // A second process that has not been late has its time.
-    let (others, file) = SharedArray::<AtomicU32>::published("pins", REGION_SLOTS).unwrap();
+    let (others, file) = SharedArray::<SequentialU32>::published("pins", REGION_SLOTS).unwrap();
     let (other, _) = table.add_peer(4712, file.as_fd()).unwrap();
     let region = table.register(&range(&buffer)).unwrap();
     let pin = RegionView { entries: &table.entries, pins: &others }.pin(region.rkey()).unwrap();
@@ -120,12 +117,12 @@ fn a_region_that_is_not_announced_is_seen_by_the_peer_that_named_its_key_until_i
     let buffer = vec![0_u8; 128];
     let region = table.register(&MemoryRange { announced: false, ..range(&buffer) }).unwrap();
     let peers = [1, 2].map(|pid| {
-        let (pins, file) = SharedArray::<AtomicU32>::published("pins", REGION_SLOTS).unwrap();
+        let (pins, file) = SharedArray::<SequentialU32>::published("pins", REGION_SLOTS).unwrap();
         let (peer, grants) = table.add_peer(pid, file.as_fd()).unwrap();
         (peer, pins, SharedArray::<RegionEntry>::open(grants.as_fd(), REGION_SLOTS).unwrap())
     });
     let [first, second] = &peers;
-    let pin = |peer: &(_, SharedArray<AtomicU32>, _)| {
+    let pin = |peer: &(_, SharedArray<SequentialU32>, _)| {
         RegionView { entries: &peer.2, pins: &peer.1 }.pin(region.rkey()).map(|pin| {
             assert_eq!(pin.check(buffer.as_ptr() as u64, 128, Right::RemoteRead), Ok(()));
             std::mem::forget(pin);
@@ -145,13 +142,14 @@ fn a_region_that_is_not_announced_is_seen_by_the_peer_that_named_its_key_until_i
 #[test]
 fn the_file_of_a_region_is_given_to_a_peer_that_sees_the_region_until_it_ends() {
     let table = Arc::new(RegionTable::new("sw0").unwrap());
-    let (_pins, pins_file) = SharedArray::<AtomicU32>::published("pins", REGION_SLOTS).unwrap();
+    let (_pins, pins_file) = SharedArray::<SequentialU32>::published("pins", REGION_SLOTS).unwrap();
     let (peer, _grants) = table.add_peer(1, pins_file.as_fd()).unwrap();
     let buffer = vec![0_u8; 128];
     let memfd = rustix::fs::memfd_create("region", rustix::fs::MemfdFlags::CLOEXEC).unwrap();
     rustix::fs::ftruncate(&memfd, 1 << 20).unwrap();
     // At the same place of a page as the buffer.
-    let offset = 4096 + buffer.as_ptr() as u64 % 4096;
+    let page = rustix::param::page_size() as u64;
+    let offset = page + buffer.as_ptr() as u64 % page;
     let file = Some(SharedFile { fd: memfd.as_raw_fd(), offset, is_own: true });
     let shared = MemoryRange { file, backing: Backing::Mapped, ..range(&buffer) };
     let announced = table.register(&shared).unwrap();

@@ -25,7 +25,7 @@ proptest! {
     #[test]
     fn a_range_is_inside_exactly_when_arithmetic_says_so(base: u64, size in 1..=u64::MAX, address: u64, length: u64) {
         let entries = SharedArray::<RegionEntry>::private(4).unwrap();
-        let pins = SharedArray::<AtomicU32>::private(4).unwrap();
+        let pins = SharedArray::<SequentialU32>::private(4).unwrap();
         let key = key_of(2, 9);
         let access = Access { remote_write: false, ..Access::FULL };
         let announced = address & 1 == 1;
@@ -45,7 +45,7 @@ proptest! {
 #[test]
 fn a_pin_needs_the_exact_key_and_leaves_no_trace_when_refused() {
     let entries = SharedArray::<RegionEntry>::private(4).unwrap();
-    let pins = SharedArray::<AtomicU32>::private(4).unwrap();
+    let pins = SharedArray::<SequentialU32>::private(4).unwrap();
     let view = RegionView { entries: &entries, pins: &pins };
     let key = key_of(1, 1);
     let refused = |key| view.pin(key).is_err_and(|reason| reason == Violation::UnknownKey);
@@ -54,9 +54,9 @@ fn a_pin_needs_the_exact_key_and_leaves_no_trace_when_refused() {
     assert!(refused(key_of(1, 2)) && refused(key_of(3, 1)) && refused(0));
     let pinned = view.pin(key).unwrap();
     assert!(!pinned.cannot_fault());
-    assert_eq!(pins.get(1).unwrap().load(Ordering::SeqCst), 1);
+    assert_eq!(pins.get(1).unwrap().load(), 1);
     entries.get(1).unwrap().revoke();
     assert!(!pinned.is_live());
     drop(pinned);
-    assert!((0..4).all(|slot| pins.get(slot).unwrap().load(Ordering::SeqCst) == 0));
+    assert!((0..4).all(|slot| pins.get(slot).unwrap().load() == 0));
 }

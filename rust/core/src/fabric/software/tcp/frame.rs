@@ -178,6 +178,32 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
+    /// What a process on x86-64 has sent to one on ARM64, and got: each of them must write these bytes, and read them.
+    #[test]
+    fn recorded_frames() {
+        let request = RequestHeader {
+            action: FrameKind::Write,
+            following: 2,
+            rkey: 0x0102_0304,
+            remote_address: 0x1122_3344_5566_7788,
+            length: 0x000a_0b0c,
+            sequence: 0x0d0e,
+        };
+        let recorded = [
+            [0xf1, 1, 2, 0, 4, 3, 2, 1],
+            [0x88, 0x77, 0x66, 0x55, 0x44, 0x33, 0x22, 0x11],
+            [0x0c, 0x0b, 0x0a, 0, 0, 0, 0, 0],
+            [0x0e, 0x0d, 0, 0, 0, 0, 0, 0],
+        ]
+        .concat();
+        assert_eq!(request.encode().as_slice(), recorded);
+        assert_eq!(RequestHeader::decode(recorded.first_chunk().unwrap()), Ok(request));
+        let response = ResponseHeader::Data { sequence: 0x0d0e, length: 0x000a_0b0c };
+        let recorded = [0xf2, 3, 0, 0, 0x0c, 0x0b, 0x0a, 0, 0x0e, 0x0d, 0, 0, 0, 0, 0, 0];
+        assert_eq!(response.encode(), recorded);
+        assert_eq!(ResponseHeader::decode(&recorded), Ok(response));
+    }
+
     proptest! {
         #[test]
         fn requests_survive_the_wire(
