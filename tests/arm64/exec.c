@@ -1,5 +1,5 @@
 // Preloaded into emulated programs: a program of ARM64 that one of them starts is started by the emulator. The kernel could do that
-// (binfmt_misc), but in most containers nobody may tell it to. Programs of this machine are started as they are.
+// (binfmt_misc), but most containers do not allow that. Programs of this machine are started as they are.
 //
 // ARM64_EMULATOR is the emulator's path.
 #define _GNU_SOURCE

@@ -1,5 +1,5 @@
 #!/bin/bash
-# run.sh check | library | build | guest | tests [CTEST ARGS]: this project for Linux on ARM64, compiled here by Debian's cross compiler, and run by qemu's
+# run.sh check | library | build | machine | tests [CTEST ARGS]: this project for Linux on ARM64, compiled here by Debian's cross compiler, and run by qemu's
 # emulation of programs. Cargo's files are in target/aarch64-unknown-linux-gnu, all others in target/arm64. `./x check` and
 # `./x test arm64` call it.
 set -euo pipefail
@@ -9,7 +9,7 @@ readonly TARGET=aarch64-unknown-linux-gnu OUT=$PWD/target/arm64
 
 main() {
   case ${1:-} in
-    check | library | build | guest | tests)
+    check | library | build | machine | tests)
       environment
       "$@"
       ;;
@@ -64,14 +64,14 @@ build() {
   aarch64-linux-gnu-gcc -O2 -std=gnu11 -Wall -Wextra -Werror -fPIC -shared tests/arm64/exec.c -o "$OUT/exec.so"
 }
 
-# The programs that run in a machine of ARM64, one a line in target/arm64/guest-programs: `name path`. See tests/rdma-vm/suite_arm64.sh.
-guest() {
+# The programs that run in a machine of ARM64, one a line in target/arm64/machine-programs: `name path`. See tests/rdma-vm/suite_arm64.sh.
+machine() {
   local name options=()
   for name in direct_copies fabric_conformance forked_children mapped_regions verbs_rxe; do options+=(--test "$name"); done
   mkdir -p "$OUT"
   CC=aarch64-linux-gnu-gcc tests/nullverbs/build.sh "$OUT/nullverbs" >/dev/null
   cargo test --no-run --locked --target "$TARGET" -p flagcx-p2p --lib "${options[@]}" --message-format=json-render-diagnostics |
-    sed -nE 's/.*"name":"([^"]*)".*"executable":"([^"]*)".*/\1 \2/p' | sed 's/^flagcx_p2p /unit /' >"$OUT/guest-programs"
+    sed -nE 's/.*"name":"([^"]*)".*"executable":"([^"]*)".*/\1 \2/p' | sed 's/^flagcx_p2p /unit /' >"$OUT/machine-programs"
 }
 
 # configure NAME [OPTION...]: the build folder NAME.

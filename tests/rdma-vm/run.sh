@@ -7,7 +7,7 @@
 #                                            a transfer between two guests over a link that loses packets
 #   run.sh [OPTIONS] --two-nodes COMMAND     the same command in two guests with a link between them; it finds
 #                                            RDMA_VM_NODE (1 or 2) and RDMA_VM_PEER (the other's address)
-#   run.sh -a arm64 --suite PROGRAMS         the suites for ARM64 (suite_arm64.sh): PROGRAMS is what tests/arm64/run.sh guest writes
+#   run.sh -a arm64 --suite PROGRAMS         the suites for ARM64 (suite_arm64.sh): PROGRAMS is what tests/arm64/run.sh machine writes
 #   run.sh --setup                           only fetch the kernel
 #
 #   -a ARCH      the guest's processor: amd64, with this machine's root file system, or arm64, emulated, with one of Debian's packages
@@ -132,7 +132,7 @@ shell_words() {
 # All of the project is shared with the guest, which has another root file system.
 run_arm64_suite() {
   local programs
-  programs=$(realpath "$1") || die "there is no file $1: call tests/arm64/run.sh guest"
+  programs=$(realpath "$1") || die "there is no file $1: call tests/arm64/run.sh machine"
   shares+=("$(realpath "$here/../..")")
   unless_boot_fails run_one "$here/suite_arm64.sh" "$programs"
 }

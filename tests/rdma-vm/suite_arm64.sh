@@ -2,7 +2,7 @@
 # What only a kernel of ARM64 shows: copies between processes, children, and verbs over soft-RoCE; run.sh -a arm64 --suite runs it in the
 # guest.
 #
-#   suite_arm64.sh PROGRAMS      file of lines `name path`, as tests/arm64/run.sh guest writes it
+#   suite_arm64.sh PROGRAMS      file of lines `name path`, as tests/arm64/run.sh machine writes it
 #
 # The other suites run under the emulator of programs, in less time: ./x test arm64.
 set -u
@@ -10,7 +10,7 @@ set -u
 readonly programs=$1
 # shellcheck source=tests/rdma-vm/suite_steps.sh
 . "$(dirname "${BASH_SOURCE[0]}")/suite_steps.sh"
-# Modules whose tests call the kernel, some in ways that the emulator of programs does not have.
+# Modules with tests that call the kernel, some in ways that the emulator of programs does not have.
 readonly modules=(fabric::software fork:: process:: memory:: events:: pool::quick_clock pool::clock)
 # Which tests of forks use beside soft-RoCE.
 FLAGCX_P2P_NULLVERBS=$(dirname "$programs")/nullverbs/lib/libibverbs.so.1

@@ -297,7 +297,7 @@ impl Drop for Pinned<'_> {
 }
 
 /// Between a copy and the look whether its regions have stayed registered: the copy's loads are carried out before the load of the key,
-/// also by processors that carry out loads in another order. For a region whose owner gave up waiting for the pin.
+/// also by processors that carry out loads in another order. For a region of which the owner gave up waiting for the pin.
 #[inline(always)]
 pub(super) fn end_of_copy() {
     fence(Ordering::Acquire);

@@ -1,4 +1,4 @@
-//! Peers whose numbers have the other byte order: what a big-endian machine would send, byte for byte.
+//! Peers of the other byte order: what a big-endian machine would send, byte for byte.
 
 use super::original::{MAGIC, bytes, send};
 use super::*;
