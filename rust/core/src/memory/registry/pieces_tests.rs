@@ -69,9 +69,10 @@ proptest::proptest! {
 #[test]
 fn a_range_of_too_many_pieces_is_refused() {
     let mut pieces = Vec::new();
-    let error = cut(&range(kernel_page(), MOST_PIECES * kernel_page()), kernel_page(), "test0", 0, &mut pieces)
-        .unwrap_err()
-        .to_string();
+    let error =
+        cut(&range(kernel_page(), MOST_PIECES * kernel_page()), kernel_page(), "test0", 0, &mut pieces)
+            .unwrap_err()
+            .to_string();
     assert!(error.contains("65536 pieces") && error.contains("test0"), "{error}");
     // Together, too.
     let device = LimitedDevice::new(kernel_page());
@@ -213,8 +214,8 @@ fn a_list_of_ranges_becomes_one_region() {
 #[test]
 fn a_step_that_fails_undoes_those_before() {
     let (memory, start) = memory(8);
-    let fails_at = Some(start + 5 * PAGE);
-    let device = LimitedDevice { fails_at, ..LimitedDevice::new(2 * PAGE) };
+    let fails_at = Some(start + 5 * kernel_page());
+    let device = LimitedDevice { fails_at, ..LimitedDevice::new(2 * kernel_page()) };
     let plain = |page: u64, pages: u64| MemoryRange {
         dma_buf: None,
         cpu_address: None,
