@@ -219,7 +219,7 @@ fn a_step_that_fails_undoes_those_before() {
     let plain = |page: u64, pages: u64| MemoryRange {
         dma_buf: None,
         cpu_address: None,
-        ..range(start + page * PAGE, pages * PAGE)
+        ..range(start + page * kernel_page(), pages * kernel_page())
     };
     let mut pieces = Pieces::on(&device);
     pieces.add(&[plain(0, 1), plain(1, 1)]).unwrap();

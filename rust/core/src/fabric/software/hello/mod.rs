@@ -18,9 +18,9 @@
 
 mod fields;
 mod message;
-#[cfg(test)]
-mod recorded;
 mod responder;
+#[cfg(test)]
+mod wire_bytes;
 
 use crate::auth::AuthError;
 

@@ -178,9 +178,9 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    /// What a process on x86-64 has sent to one on ARM64, and got: each of them must write these bytes, and read them.
+    /// The bytes of each frame, written from the format: x86-64 and ARM64 must both write these, and read them.
     #[test]
-    fn recorded_frames() {
+    fn frames_have_these_bytes() {
         let request = RequestHeader {
             action: FrameKind::Write,
             following: 2,

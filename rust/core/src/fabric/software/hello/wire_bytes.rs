@@ -1,4 +1,4 @@
-//! What a process on x86-64 has sent to one on ARM64: each of them must write these bytes, and read them.
+//! The bytes of each message, written from the format: x86-64 and ARM64 must both write these, and read them.
 
 use super::message::tests::{answer, offer};
 use super::{ANSWER_SIZE, DataHello, HELLO_SIZE, HelloAnswer, OFFER_SIZE, Offer};
@@ -16,25 +16,25 @@ const IDENTITY: &str = "01 00*3 02 00*3 03*16 04 00*7 05*16 06 00*7 00*8";
 
 #[test]
 fn hellos() {
-    let recorded: [u8; HELLO_SIZE] = bytes("46 43 58 50 32 50 73 77 05 00 01 00*5 07*16");
+    let wire: [u8; HELLO_SIZE] = bytes("46 43 58 50 32 50 73 77 05 00 01 00*5 07*16");
     let hello = DataHello { nonce: [7; 16], keyed: true };
-    assert_eq!(hello.encode(), recorded);
-    assert_eq!(DataHello::decode(&recorded), Ok(hello));
+    assert_eq!(hello.encode(), wire);
+    assert_eq!(DataHello::decode(&wire), Ok(hello));
 }
 
 #[test]
 fn offers() {
-    let recorded: [u8; OFFER_SIZE] =
+    let wire: [u8; OFFER_SIZE] =
         bytes(&format!("00*32 07 00*3 08*16 09 00*3 01 53 05 00 00*4 0a 00*3 00*4 {IDENTITY}"));
-    assert_eq!(offer().encode(None), recorded);
-    assert_eq!(Offer::decode(&recorded, None), Ok(offer()));
+    assert_eq!(offer().encode(None), wire);
+    assert_eq!(Offer::decode(&wire, None), Ok(offer()));
 }
 
 #[test]
 fn answers() {
     let name = "61 2d 6e 61 6d 65 00*58";
-    let recorded: [u8; ANSWER_SIZE] =
+    let wire: [u8; ANSWER_SIZE] =
         bytes(&format!("00*32 03 00 06 00*5 0b 00*3 00*4 0c 00*7 {IDENTITY} {name}"));
-    assert_eq!(answer().encode(None), recorded);
-    assert_eq!(HelloAnswer::decode(&recorded, None), Ok(answer()));
+    assert_eq!(answer().encode(None), wire);
+    assert_eq!(HelloAnswer::decode(&wire, None), Ok(answer()));
 }
