@@ -189,19 +189,19 @@ mod tests {
             length: 0x000a_0b0c,
             sequence: 0x0d0e,
         };
-        let recorded = [
+        let bytes = [
             [0xf1, 1, 2, 0, 4, 3, 2, 1],
             [0x88, 0x77, 0x66, 0x55, 0x44, 0x33, 0x22, 0x11],
             [0x0c, 0x0b, 0x0a, 0, 0, 0, 0, 0],
             [0x0e, 0x0d, 0, 0, 0, 0, 0, 0],
         ]
         .concat();
-        assert_eq!(request.encode().as_slice(), recorded);
-        assert_eq!(RequestHeader::decode(recorded.first_chunk().unwrap()), Ok(request));
+        assert_eq!(request.encode().as_slice(), bytes);
+        assert_eq!(RequestHeader::decode(bytes.first_chunk().unwrap()), Ok(request));
         let response = ResponseHeader::Data { sequence: 0x0d0e, length: 0x000a_0b0c };
-        let recorded = [0xf2, 3, 0, 0, 0x0c, 0x0b, 0x0a, 0, 0x0e, 0x0d, 0, 0, 0, 0, 0, 0];
-        assert_eq!(response.encode(), recorded);
-        assert_eq!(ResponseHeader::decode(&recorded), Ok(response));
+        let bytes = [0xf2, 3, 0, 0, 0x0c, 0x0b, 0x0a, 0, 0x0e, 0x0d, 0, 0, 0, 0, 0, 0];
+        assert_eq!(response.encode(), bytes);
+        assert_eq!(ResponseHeader::decode(&bytes), Ok(response));
     }
 
     proptest! {
