@@ -5,6 +5,7 @@
 
 #include <cstdio>
 #include <cstring>
+#include <optional>
 #include <thread>
 
 #include "support.h"
@@ -124,6 +125,21 @@ TEST_F(ExtPair, AFailedTransferSaysWhy) {
   EXPECT_EQ(result.status, 10u) << "remote access error";
   EXPECT_STRNE(result.reason, "");
   EXPECT_EQ(std::string(result.peer), addressOf(server).session());
+}
+
+TEST_F(ExtPair, AWriteToARegionThatHasGoneIsNotDone) {
+  std::optional<Buffer> gone(std::in_place, server, 4096);
+  const FlagcxP2pRdmaDesc desc = gone->desc(0, 4096);
+  gone.reset();
+  uint64_t transfer = 0;
+  // Where the client has heard of it the call is refused; until then the server refuses the access.
+  if (flagcxP2pEngineWrite(conn, 0, local->data(), 64, desc, &transfer) != 0) {
+    EXPECT_STRNE(flagcxP2pEngineLastError(), "");
+    return;
+  }
+  const FlagcxP2pXferResult result = resultOf(conn, transfer);
+  EXPECT_EQ(result.state, uint32_t(FLAGCX_P2P_XFER_FAILED));
+  EXPECT_EQ(result.status, 10u) << "remote access error";
 }
 
 TEST_F(ExtPair, AnOutcomeStaysReadableAfterXferStatus) {
