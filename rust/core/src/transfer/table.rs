@@ -307,4 +307,6 @@ impl Live {
 }
 
 #[cfg(all(test, not(flagcx_p2p_loom)))]
+mod race_tests;
+#[cfg(all(test, not(flagcx_p2p_loom)))]
 mod tests;

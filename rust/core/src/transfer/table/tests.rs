@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::transfer::REMEMBERED;
+use crate::transfer::failed::Asked;
 
 fn finish(table: &Table) -> TransferId {
     let id = begin(table);
@@ -171,4 +172,36 @@ fn an_outcome_that_is_forgotten_is_unknown() {
     assert!(done.iter().step_by(64).all(|id| table.outcome(*id) == Some(Outcome::Done)));
     let never = TransferId(done[REMEMBERED].0 + 2 * FREE);
     assert_eq!((table.outcome(never), table.outcome(TransferId(done[0].0 & SLOT_MASK))), (None, None));
+}
+
+/// A failure that is met by a caller without the outcome, and told to another one later, takes one place, and not that of others.
+#[test]
+fn a_failure_that_is_told_late_pushes_out_no_other() {
+    let table = Table::new(Duration::ZERO, 0);
+    let fail = |state| {
+        let id = begin(&table);
+        let live = table.find(id).unwrap();
+        live.record().condemn(state);
+        live.record().end_part();
+        (id, live)
+    };
+    let (cancelled, live) = fail(EndState::Cancelled);
+    assert_eq!(table.release(&live, String::new), Some(Outcome::Cancelled));
+    let asked = Asked { connection: 1, thread: 1, now: std::time::Instant::now() };
+    let failed: Vec<_> = (1..REMEMBERED)
+        .map(|_| {
+            let (id, live) = fail(EndState::TimedOut);
+            assert_eq!(table.set_aside(&live, asked, String::new), Some(Outcome::TimedOut));
+            id
+        })
+        .collect();
+    for id in &failed {
+        assert_eq!(table.take_failed(*id, 1), Some(Outcome::TimedOut));
+    }
+    assert_eq!(table.outcome(cancelled), Some(Outcome::Cancelled), "one of the last {REMEMBERED}");
+    assert_eq!(table.outcome(failed[0]), Some(Outcome::TimedOut));
+    // Of the time when they were told: the other one was recorded before.
+    let (_, live) = fail(EndState::TimedOut);
+    assert!(table.release(&live, String::new).is_some());
+    assert_eq!((table.outcome(cancelled), table.outcome(failed[0])), (None, Some(Outcome::TimedOut)));
 }
