@@ -349,6 +349,15 @@ fn a_peer_with_gpus_that_need_it_is_flushed_before_it_has_announced_any_memory()
     }
 }
 
+/// Host memory that peers may write to and not read, and of which they are told nothing.
+fn for_writing_alone(bench: &Bench, target: &[u8]) -> RemoteRange {
+    let access = Access { remote_read: false, ..Access::FULL };
+    let options = RegisterOptions { access, announced: false, ..RegisterOptions::default() };
+    let address = target.as_ptr().expose_provenance() as u64;
+    let region = bench.register_with(address, target.len(), options).unwrap();
+    bench.server.describe(region, address, target.len() as u64).unwrap()
+}
+
 /// The flush is a READ. Host memory that peers may only write to gets the right to it, or is not flushed at all: where it was registered
 /// before there was a GPU that needs it.
 #[test]
@@ -357,16 +366,24 @@ fn memory_for_writing_alone_is_written_to_before_and_after_there_is_such_a_gpu()
         let bench = Bench::new(&[], &[]);
         let _capability = Played::new(Played::COMPUTE_CAPABILITY, if before { 9 } else { 8 });
         let target = vec![0_u8; PAGE];
-        let access = Access { remote_read: false, ..Access::FULL };
-        let options = RegisterOptions { access, announced: false, ..RegisterOptions::default() };
-        let address = target.as_ptr().expose_provenance() as u64;
-        let region = bench.register_with(address, PAGE, options).unwrap();
+        let remote = for_writing_alone(&bench, &target);
         set(Played::COMPUTE_CAPABILITY, 8);
         let (here, _there) = bench.connect();
-        let remote = bench.server.describe(region, address, PAGE as u64).unwrap();
         bench.write(&here, &pattern(4, PAGE), &[(0, remote)]);
         assert!(target == pattern(4, PAGE), "before: {before}");
     }
+}
+
+/// The peer flushes by what it was told when it connected: there may have been no answer of the driver then, and now there is no such GPU.
+#[test]
+fn memory_for_writing_alone_is_written_to_by_a_peer_that_was_told_of_such_a_gpu() {
+    let (bench, target) = (Bench::new(&[], &[]), vec![0_u8; PAGE]);
+    let _capability = Played::new(Played::COMPUTE_CAPABILITY, 8);
+    let (here, _there) = bench.connect();
+    set(Played::COMPUTE_CAPABILITY, 9);
+    let remote = for_writing_alone(&bench, &target);
+    bench.write(&here, &pattern(5, PAGE), &[(0, remote)]);
+    assert!(target == pattern(5, PAGE));
 }
 
 /// As when the process has no descriptors left: the next question is answered anew.

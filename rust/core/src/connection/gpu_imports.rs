@@ -39,6 +39,8 @@ struct State {
     imports: Vec<Import>,
     /// Numbers given out so far.
     numbers: u64,
+    /// How often all that was kept was let go. What the driver opens meanwhile is not kept either: the peer may be about to free it.
+    releases: u64,
     /// The connection is closed: nothing is kept open beyond the transfers that use it.
     closed: bool,
 }
@@ -116,10 +118,13 @@ impl Imports {
         opening
     }
 
-    /// Keeps nothing open beyond the transfers that use it: the peer must not free memory that is open here.
+    /// Keeps nothing open beyond the transfers that use it, nor what is being opened now: the peer must not free memory that is open
+    /// here.
     pub(super) fn release(&self) {
-        let kept: Vec<_> =
-            lock(&self.list.state).imports.iter_mut().filter_map(|import| import.kept.take()).collect();
+        let mut state = lock(&self.list.state);
+        state.releases += 1;
+        let kept: Vec<_> = state.imports.iter_mut().filter_map(|import| import.kept.take()).collect();
+        drop(state);
         drop(kept);
     }
 
@@ -192,7 +197,7 @@ impl List {
             region: Weak::new(),
             kept: None,
         });
-        Entry { list: self, number, is_filled: false }
+        Entry { list: self, number, releases: state.releases, is_filled: false }
     }
 
     /// Keeps an allocation open no longer than transfers use it.
@@ -234,6 +239,8 @@ impl State {
 struct Entry<'a> {
     list: &'a List,
     number: u64,
+    /// [`State::releases`] when it was entered.
+    releases: u64,
     is_filled: bool,
 }
 
@@ -241,7 +248,7 @@ impl Entry<'_> {
     fn fill(mut self, region: &Arc<Region>, owner: Option<Arc<Owner>>, length: Option<u64>) {
         self.is_filled = true;
         let mut state = lock(&self.list.state);
-        let keep = !state.closed;
+        let keep = !state.closed && state.releases == self.releases;
         if let Some(import) = state.numbered(self.number) {
             (import.owner, import.length) = (owner, length);
             import.region = Arc::downgrade(region);

@@ -141,8 +141,8 @@ impl Connection {
     /// Waits until a transfer has ended, at most for `timeout`: [`Status::Pending`] if it has not ended then.
     ///
     /// Moves bytes itself for the time of `FLAGCX_P2P_SPIN_US`, up to 500 us from the beginning where no NIC moves them and no
-    /// other thread wants the core, then sleeps while the workers' threads do. For copies of GPU memory it looks for 3 ms, and lets other
-    /// threads of the core run after the first 300 us.
+    /// other thread wants the core, then sleeps while the workers' threads do. For copies of GPU memory it looks once for 3 ms, and lets
+    /// other threads of the core run after the first 300 us.
     pub fn wait(&self, id: TransferId, timeout: Duration) -> Status {
         if id == TransferId::COMPLETE {
             return self.other_status(id);
@@ -186,7 +186,10 @@ impl Connection {
                 continue;
             }
             self.sleep(&live, deadline.min(now + NAP));
-            idle_since = None;
+            // Looking for a long copy again after each nap would take 3 % of a processor.
+            if !copies {
+                idle_since = None;
+            }
         }
     }
 

@@ -24,7 +24,7 @@ use super::region::{Hold, MemoryKind, Region, RegionId};
 use super::remote_table::RemoteRegion;
 use crate::fabric::{Access, Device, DmaBuf, FabricError, Sge, SharedFile};
 use crate::observe::process_counts;
-use crate::sync::{AtomicBool, Condvar, MutexGuard, Ordering, SwapGuard, wait};
+use crate::sync::{Condvar, MutexGuard, SequentialBool, SwapGuard, wait};
 pub use error::RegistryError;
 pub(super) use registration::next_id;
 use registration::{Registration, gives};
@@ -45,9 +45,12 @@ pub struct Registry {
     /// Made when a transfer first needs it.
     landing: OnceCell<GpuFlushLanding>,
     gpu_flush: GpuFlush,
-    /// Memory was registered that peers may write to and cannot flush. Set before the device has it, by the threads that register;
-    /// read by those that connect, SeqCst: a peer that is told by other means of such memory has connected after it.
-    has_unflushable: AtomicBool,
+    /// Memory was registered that peers may write to and cannot flush. Set before the device has it, by the threads that register.
+    has_unflushable: SequentialBool,
+    /// A peer may have been told to flush what it writes to memory that it does not know: all that is registered from then on can be
+    /// flushed, whatever the GPUs turn out to be. Set by the threads that connect. Each side sets its own word and then reads the other
+    /// one, so one of the two sees the other.
+    flushes_unknown: SequentialBool,
 }
 
 #[derive(Debug, Default)]
@@ -83,7 +86,8 @@ impl Registry {
             device,
             landing: OnceCell::new(),
             gpu_flush,
-            has_unflushable: AtomicBool::new(false),
+            has_unflushable: SequentialBool::default(),
+            flushes_unknown: SequentialBool::default(),
             regions: Published::new(next_id().0),
             registered: Condvar::new(),
             announced: Arc::default(),
@@ -157,10 +161,14 @@ impl Registry {
         Ok(self.keep(&mut state, region, access))
     }
 
-    /// Whether peers are to flush what they write to memory that they do not know. Not if some of it cannot be flushed, since it was
-    /// registered for WRITEs alone before there was a GPU.
+    /// Whether the peer that connects is to flush what it writes to memory that it does not know. Not if some of it cannot be flushed,
+    /// since it was registered for WRITEs alone before there was a GPU.
     pub(crate) fn may_need_gpu_flush(&self) -> bool {
-        self.gpu_flush.may_come(&*self.device) && !self.has_unflushable.load(Ordering::SeqCst)
+        if !self.gpu_flush.may_come(&*self.device) {
+            return false;
+        }
+        self.flushes_unknown.store(true);
+        !self.has_unflushable.load()
     }
 
     /// Whether peers may flush what is registered with these rights, and could not by the rights themselves.
@@ -168,11 +176,11 @@ impl Registry {
         if !access.remote_write || access.remote_read {
             return false;
         }
-        let may_come = self.gpu_flush.may_come(&*self.device);
-        if !may_come {
-            self.has_unflushable.store(true, Ordering::SeqCst);
+        if self.flushes_unknown.load() || self.gpu_flush.may_come(&*self.device) {
+            return true;
         }
-        may_come
+        self.has_unflushable.store(true);
+        self.flushes_unknown.load()
     }
 
     /// Refuses a range if all regions were taken out.

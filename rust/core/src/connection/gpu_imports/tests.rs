@@ -79,6 +79,26 @@ fn the_runtime_says_how_long_an_allocation_is() {
     assert_eq!(Imports::default().open(&silent, 0, &info(0)).unwrap().length, None);
 }
 
+/// The peer has deregistered it meanwhile, and may free it.
+#[test]
+fn what_the_driver_opens_during_a_release_is_not_kept() {
+    let (played, runtime) =
+        played(PlayedRuntime { slow_open: Some((0, Gate::default())), ..PlayedRuntime::default() });
+    let imports = Imports::default();
+    thread::scope(|scope| {
+        let opening = scope.spawn(|| imports.open(&runtime, 0, &info(0)).unwrap());
+        played.slow_open().wait_for_call();
+        imports.release();
+        played.slow_open().open_for_all();
+        let opening = opening.join().unwrap();
+        assert_eq!(played.open(), 1, "a transfer uses it");
+        drop(opening);
+    });
+    assert_eq!(played.open(), 0);
+    drop(imports.open(&runtime, 0, &info(0)).unwrap());
+    assert_eq!(played.open(), 1, "what is opened afterwards is kept");
+}
+
 /// While the driver opens allocation 0, and later while it closes it, all else goes on.
 #[test]
 fn a_slow_driver_stalls_only_the_threads_that_need_its_allocation() {
