@@ -23,7 +23,10 @@ main() {
 # What cargo, rdma-sys and the crates with C code take, the same as CMake's for the same: else they would be built again.
 environment() {
   local compiler
-  compiler=$(command -v aarch64-linux-gnu-g++)
+  compiler=$(command -v aarch64-linux-gnu-g++) || {
+    echo "tests/arm64/run.sh: aarch64-linux-gnu-g++ is missing: install Debian's g++-aarch64-linux-gnu" >&2
+    exit 1
+  }
   export -n CARGO_TARGET_DIR
   export CARGO_BUILD_TARGET_DIR=$PWD/target CARGO_TARGET_AARCH64_UNKNOWN_LINUX_GNU_LINKER=$compiler
   export CC_aarch64_unknown_linux_gnu=aarch64-linux-gnu-gcc CXX_aarch64_unknown_linux_gnu=$compiler

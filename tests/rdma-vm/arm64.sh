@@ -17,7 +17,7 @@ fetch_root() {
   folder=$(mktemp -d "$cache/fetch.XXXXXX")
   echo "rdma-vm: fetching a root file system of ARM64" >&2
   arm64_apt "$release" apt-get -q -y --no-install-recommends --download-only install "${arm64_packages[@]}" >&2 ||
-    die "cannot fetch ${arm64_packages[*]} of ARM64 from $mirror"
+    die "cannot fetch ${arm64_packages[*]} of ARM64 from $mirror; delete $cache/apt-$release if the archive has newer ones"
   mkdir -p "$folder"/usr/{bin,sbin,lib}
   ln -s usr/bin usr/sbin usr/lib "$folder"
   for package in "$cache/apt-$release"/cache/archives/*.deb; do

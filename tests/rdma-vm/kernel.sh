@@ -28,9 +28,9 @@ prepare_kernel() {
 kernel_package() {
   local known=$cache/package
   [ "$image" = linux-image-amd64 ] || known+=-$image
-  [ -s "$known" ] || guest_apt apt-cache depends "$image" 2>/dev/null |
+  [ -s "$known" ] || guest_apt apt-cache depends "$image" |
     sed -n 's/^ *Depends: \(linux-image-[^ ]*\).*/\1/p' | head -n 1 >"$known"
-  [ -s "$known" ] || die "apt-cache does not know $image: run apt-get update"
+  [ -s "$known" ] || die "apt-cache does not know $image: run apt-get update, or delete $cache/apt-$kernel_release if $image is ARM64's"
   cat "$known"
 }
 
@@ -47,7 +47,7 @@ fetch_kernel() {
   folder=$(mktemp -d "$cache/fetch.XXXXXX")
   echo "rdma-vm: fetching $package" >&2
   (cd "$folder" && guest_apt apt-get -q -o APT::Sandbox::User=root download "$package" >&2 && dpkg -x ./*.deb . && rm ./*.deb) ||
-    die "cannot fetch $package: run apt-get update; delete $cache/package* if the archive has a newer one"
+    die "cannot fetch $package: run apt-get update; delete $cache/package* and $cache/apt-* if the archive has a newer one"
   # Debian 13 has the modules there.
   [ -d "$folder/lib" ] || ln -s usr/lib "$folder/lib"
   version=$(kernel_version "$folder")

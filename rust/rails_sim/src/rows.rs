@@ -76,7 +76,11 @@ pub(crate) fn row(scenario: &Scenario, policy: Policy, seeds: u64) -> Row {
                 scope.spawn(move || mine.map(|seed| (seed, run(scenario, policy, seed))).collect::<Vec<_>>())
             })
             .collect();
-        threads.into_iter().flat_map(|thread| thread.join().unwrap_or_default()).collect::<Vec<_>>()
+        // A run that panics ends the program: without it its row would have fewer seeds, and could seem better.
+        let joined = threads
+            .into_iter()
+            .map(|thread| thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)));
+        joined.flatten().collect::<Vec<_>>()
     });
     let mut row = worst(scenario, policy, &outcomes);
     if policy.watches() {

@@ -148,7 +148,7 @@ impl<'a> Simulation<'a> {
             Event::RailMade { connection, rail } => self.rail_made(connection, rail),
             Event::PortChanged { connection, rail, up } => self.port_changed(connection, rail, up),
             Event::Stop { silent: false, nic } if self.scenario.pauses => {
-                // A pause ends, and the next one is drawn.
+                // A pause begins. Its end and the next one are drawn.
                 self.network.handle(event, &mut self.agenda);
                 self.agenda.after(self.rng.u64(20_000..100_000), Event::Resume { nic, silent: false });
                 self.agenda.after(self.rng.u64(5 * MS..15 * MS), Event::Stop { nic, silent: false });

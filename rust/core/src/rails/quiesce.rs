@@ -11,7 +11,8 @@
 //!   drained: READs may move                           drained
 //!   WRITEs may move           ◀────── Quiesced ──
 //! ```
-//! Both machines take frames in any order, twice, late, and of lanes that are gone.
+//! Both machines take frames twice, late, and of lanes that are gone. A question comes before the lane's queue pairs are made again, never
+//! behind: the control channel keeps the order.
 
 use crate::fabric::Opcode;
 
