@@ -19,7 +19,7 @@ use std::time::{Duration, Instant};
 use common::{Ended, Server, finish, names, program, run};
 
 /// So many that a command with [`SLOWLY`] is met in its middle.
-const MANY: usize = 800;
+const MANY: usize = 2400;
 /// One chunk at a time, so that the command takes long enough to be met in its middle.
 const SLOWLY: &[&str] = &["--chunk", "4K", "--slots", "1"];
 

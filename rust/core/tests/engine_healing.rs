@@ -154,18 +154,23 @@ fn metrics_report_what_happened() {
     assert_eq!(hammer(&pair, 20), 0);
     pair.here.send_notification(&Message::new(b"n", b"t")).unwrap();
     eventually("the notification arrives", || !pair.server.take_notifications().is_empty());
-    let page = flagcx_p2p::internals::observe::prometheus_text(
-        &flagcx_p2p::internals::observe::registry().snapshot(),
-    )
-    .unwrap();
+    let mut page = String::new();
     let peer = pair.here.info().peer;
-    let value = |name: &str| {
+    let value_in = |page: &str, name: &str| {
         let line =
             page.lines().find(|line| line.starts_with(name) && line.contains(&format!("peer=\"{peer}\"")));
         let line = line.unwrap_or_else(|| panic!("no {name} of {peer} in\n{page}"));
         line.rsplit(' ').next().unwrap().parse::<f64>().unwrap()
     };
-    assert!(value("flagcx_p2p_peer_ended_bytes") >= 20.0 * 16.0 * 4000.0);
+    // A worker counts a part right after the caller may have seen its end.
+    eventually("all bytes are counted", || {
+        page = flagcx_p2p::internals::observe::prometheus_text(
+            &flagcx_p2p::internals::observe::registry().snapshot(),
+        )
+        .unwrap();
+        value_in(&page, "flagcx_p2p_peer_ended_bytes") >= 20.0 * 16.0 * 4000.0
+    });
+    let value = |name: &str| value_in(&page, name);
     assert_eq!(value("flagcx_p2p_peer_transfers_ended"), 20.0);
     assert!(!page.contains("outcome=\"failed\",peer"), "{page}");
     assert!(value("flagcx_p2p_peer_lane_rebuilds") >= 1.0);

@@ -9,7 +9,6 @@ mod captured_log;
 mod nullverbs;
 mod support;
 
-use std::collections::BTreeSet;
 use std::ffi::{c_int, c_void};
 use std::io::Write;
 use std::net::TcpStream;
@@ -31,8 +30,6 @@ use tracing::Level;
 static CURRENT: AtomicI32 = AtomicI32::new(-1);
 /// The next thread that counts GPUs, as the one does that chooses, waits here twice for another one.
 static HELD: Mutex<Option<Arc<Barrier>>> = Mutex::new(None);
-/// The GPUs that were current when the runtime was asked what memory is.
-static ASKED: Mutex<BTreeSet<i32>> = Mutex::new(BTreeSet::new());
 /// The addresses that are GPU memory.
 static ON_GPU: Mutex<Range<usize>> = Mutex::new(0..0);
 
@@ -286,25 +283,6 @@ fn rails_stay_when_a_device_cannot_be_used() {
     assert!(!line.contains("number of the GPU"), "{line}");
 }
 
-/// A runtime that answers by the GPU that is current: for the choice of a NIC and for the registration it is the same one.
-#[test]
-fn the_runtime_is_asked_with_the_same_gpu_at_each_step() {
-    let played = Played::new(0);
-    // No GPU was named; the program has chosen another one since.
-    let unnamed = played.open();
-    CURRENT.store(3, Ordering::Relaxed);
-    ASKED.lock().unwrap().clear();
-    register(&unnamed, &played.gpu_memory);
-    assert_eq!(*ASKED.lock().unwrap(), BTreeSet::from([3]));
-    assert_eq!(nic(&unnamed).as_deref(), Some("nv3"));
-    // One was.
-    let named = played.try_open(1, &[]).unwrap();
-    ASKED.lock().unwrap().clear();
-    register(&named, &played.gpu_memory);
-    assert_eq!(*ASKED.lock().unwrap(), BTreeSet::from([1]));
-    assert_eq!(CURRENT.load(Ordering::Relaxed), 3, "the program's choice holds again");
-}
-
 #[test]
 fn host_memory_has_no_rail() {
     let played = Played::new(-1);
@@ -418,7 +396,6 @@ unsafe extern "C" fn handle_create(handle: *mut *mut c_void, size: *mut usize) -
     0
 }
 unsafe extern "C" fn handle_get(_: *mut c_void, address: *mut c_void) -> c_int {
-    ASKED.lock().unwrap_or_else(PoisonError::into_inner).insert(CURRENT.load(Ordering::Relaxed));
     let on_gpu = ON_GPU.lock().unwrap_or_else(PoisonError::into_inner);
     c_int::from(!on_gpu.contains(&address.expose_provenance()))
 }

@@ -18,8 +18,7 @@ impl Engine {
         }
         let share = region.sharing.get_or_make(|| {
             let runtime = gpu::runtime();
-            let otherwise = || self.nic.gpu_of_questions(&*runtime);
-            let _entered = CurrentGpu::of_address(&*runtime, region.address, otherwise);
+            let _entered = CurrentGpu::of_address(&*runtime, region.address, self.gpu_index);
             Share::new(&runtime, region.address, region.length).inspect_err(|error| {
                 let (address, length) = (region.address, region.length);
                 tracing::info!(

@@ -57,12 +57,6 @@ impl Engine {
     ) -> Result<RegionId, EngineError> {
         self.require_open("register memory")?;
         let RegisterOptions { kind, access, announced, dma_buf, file } = options;
-        // A runtime that answers for the current GPU is asked with that of the memory, by the choice of a NIC and by the
-        // registration; then the caller's choice holds again.
-        let runtime = (kind != MemoryKind::Host).then(gpu::runtime);
-        let _entered = runtime.as_deref().and_then(|runtime| {
-            CurrentGpu::of_address(runtime, address, || self.nic.gpu_of_questions(runtime))
-        });
         let registry = &self.context_for(self.nic.need_of(address, kind))?.registry;
         // It may have been closed while the NIC was chosen; the close then knew of no registry to end.
         self.require_open("register memory")?;
@@ -73,6 +67,10 @@ impl Engine {
         }
         // Allocations name their file themselves; of no other one is it known that it stays as it is.
         let file = file.map(|file| SharedFile { is_own: false, ..file });
+        // A runtime that answers for the current GPU is asked with that of the memory; then the caller's choice holds again.
+        let runtime = (kind != MemoryKind::Host).then(gpu::runtime);
+        let _entered =
+            runtime.as_deref().and_then(|runtime| CurrentGpu::of_address(runtime, address, self.gpu_index));
         Ok(registry.register((address, length), kind, access, announced, dma_buf, file)?)
     }
 

@@ -121,13 +121,6 @@ impl EngineNic {
         Ok(&chosen.context)
     }
 
-    /// The GPU by which questions about an address are answered, at every step of its registration, where the runtime does not say of
-    /// which GPU it is: the one that the program has named, else the one that is current for the thread, else the one that was
-    /// current when the engine opened. -1 if there is none.
-    pub(super) fn gpu_of_questions(&self, runtime: &dyn GpuRuntime) -> i32 {
-        self.named.or_else(|| self.assumed(runtime, Need::UnnamedGpuMemory)).unwrap_or(-1)
-    }
-
     /// What memory at an address makes of it. The runtime is asked only if that may change something.
     pub(super) fn need_of(&self, address: u64, kind: MemoryKind) -> Need {
         let runtime = gpu::runtime();

@@ -27,18 +27,14 @@ impl<'a> CurrentGpu<'a> {
         if runtime.is_current(gpu) { Ok(None) } else { Self::enter(runtime, gpu).map(Some) }
     }
 
-    /// Makes the GPU of `address` current, or what `otherwise` answers if the runtime does not say which that is; a negative number names
+    /// Makes the GPU of `address` current, or `otherwise` if the runtime does not say which that is; a negative number names
     /// none. Only runtimes of which answers depend on the current GPU need it. With others nothing is changed, so that a question makes
     /// no context, which takes time and memory of the GPU. If it fails, the question is asked as the thread stands.
-    pub fn of_address(
-        runtime: &'a dyn GpuRuntime,
-        address: u64,
-        otherwise: impl FnOnce() -> i32,
-    ) -> Option<Self> {
+    pub fn of_address(runtime: &'a dyn GpuRuntime, address: u64, otherwise: i32) -> Option<Self> {
         if !runtime.depends_on_current() {
             return None;
         }
-        let gpu = runtime.gpu_of(address).unwrap_or_else(otherwise);
+        let gpu = runtime.gpu_of(address).unwrap_or(otherwise);
         if gpu < 0 {
             return None;
         }

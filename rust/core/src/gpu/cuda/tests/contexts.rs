@@ -38,7 +38,7 @@ fn what_names_memory_runs_in_its_context() {
 fn no_context_of_another_gpu_is_made() {
     everywhere(|cuda| {
         let before = driver(|driver| driver.retained);
-        assert!(CurrentGpu::of_address(cuda, GPU, || 0).is_none());
+        assert!(CurrentGpu::of_address(cuda, GPU, 0).is_none());
         cuda.pointer_kind(0x1234).unwrap();
         assert_eq!(driver(|driver| driver.retained), before);
     });
