@@ -1,7 +1,8 @@
 //! GPU memory of other processes of this host, opened here: kept open between transfers, so many allocations at most.
 //!
 //! The driver opens and closes an allocation without a lock. Its entry is in the list meanwhile, so that a thread which needs the
-//! same allocation waits for that, and no other thread does.
+//! same allocation waits for that, and no other thread does. One that goes while a transfer uses it is closed by the worker that ends
+//! the transfer: that worker's other copies wait for the driver.
 
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
