@@ -80,13 +80,18 @@ fn cut(
     pieces: &mut Vec<MemoryRange>,
 ) -> Result<(), FabricError> {
     let page = page_size() as u64;
+    let present = (before + pieces.len()) as u64;
     // A device without a limit that it can say, or one that is to refuse the range itself.
     if range.length <= largest || largest < page {
+        if present >= MOST_PIECES {
+            return Err(FabricError::Unsupported(format!(
+                "the region lies in more than {MOST_PIECES} pieces, each to be registered on {device} alone; register it in parts"
+            )));
+        }
         pieces.push(*range);
         return Ok(());
     }
     let align = if largest >= 2 * HUGE_PAGE { HUGE_PAGE } else { page };
-    let present = (before + pieces.len()) as u64;
     if present.saturating_add(range.length / (largest - largest % align)) >= MOST_PIECES {
         return Err(FabricError::Unsupported(format!(
             "a region of {} bytes needs more than {MOST_PIECES} pieces of the {largest} bytes (max_mr_size) that {device} can \

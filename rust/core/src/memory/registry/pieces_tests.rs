@@ -84,6 +84,10 @@ fn a_range_of_too_many_pieces_is_refused() {
     let mut pieces = Vec::new();
     let error = cut(&ranges[0], kernel_page(), "test0", MOST_PIECES as usize / 2, &mut pieces).unwrap_err();
     assert!(error.to_string().contains("65536 pieces"), "{error}");
+    // As many allocations, none of which is cut.
+    let error =
+        cut(&range(kernel_page(), 1), u64::MAX, "test0", MOST_PIECES as usize, &mut pieces).unwrap_err();
+    assert!(error.to_string().contains("more than 65536 pieces"), "{error}");
     // A limit below a page is no limit to cut at: the device decides.
     assert_eq!(pieces_of(&range(kernel_page(), 1 << 40), 0).len(), 1);
 }
