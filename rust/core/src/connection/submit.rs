@@ -238,7 +238,7 @@ impl Connection {
         self.context.slice_sizes.apply(&self.policy)
     }
 
-    /// Makes the work requests of a share of the iovs. Never inlined: what it needs on the stack, [`build_one`] does not.
+    /// Makes the work requests of a share of the iovs. Never inlined: what it needs on the stack, `build_one` does not.
     #[inline(never)]
     pub(super) fn build<S: IovSource + ?Sized>(
         &self,

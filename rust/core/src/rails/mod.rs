@@ -6,7 +6,7 @@
 //!
 //! | module | what it decides |
 //! |---|---|
-//! | [`plan`] | which rails a transfer uses, and with which shares |
+//! | [`plan()`] | which rails a transfer uses, and with which shares |
 //! | [`wanted_rail`] | when a further rail is made |
 //! | [`RateMeter`] | the rate of a rail, from what its lanes count |
 //! | [`RailTable`], [`RailMachine`] | which rails may be used: `Up`, `Paused` or `Down` |

@@ -8,7 +8,7 @@ use crate::transfer::end_notice::EndNotice;
 
 impl TransferRecord {
     /// Has `notice` told of the end of the generation that it names; at once if that is over. The record is being
-    /// [watched](PartOwner::watch). A notice of the same generation is dropped for it. `remembered` answers how a transfer ended
+    /// [watched](crate::pool::PartOwner::watch). A notice of the same generation is dropped for it. `remembered` answers how a transfer ended
     /// that has no record any more.
     pub(crate) fn tell_at_end(
         &self,
