@@ -1,10 +1,10 @@
 //! What will happen, in the order of its time.
 
-use std::cmp::Ordering;
+use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 
 /// What happens, and where. Ports, groups, connections, rails and lanes are named by their indices.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Event {
     /// A NIC has sent the last byte of a group.
     Sent {
@@ -89,13 +89,15 @@ pub(crate) enum Event {
 /// The events to come.
 #[derive(Debug, Default)]
 pub(crate) struct Agenda {
-    heap: BinaryHeap<Entry>,
+    /// The earliest first; of those of one time the one that was put there first.
+    heap: BinaryHeap<Reverse<Entry>>,
     number: u64,
     /// Nanoseconds since the beginning.
     pub(crate) now: u64,
 }
 
-#[derive(Debug)]
+/// Compared by its time, then by its number, which no other one has.
+#[derive(Debug, PartialEq, Eq, PartialOrd, Ord)]
 struct Entry {
     at: u64,
     number: u64,
@@ -109,37 +111,16 @@ impl Agenda {
 
     pub(crate) fn at(&mut self, at: u64, event: Event) {
         self.number += 1;
-        self.heap.push(Entry { at: at.max(self.now), number: self.number, event });
+        self.heap.push(Reverse(Entry { at: at.max(self.now), number: self.number, event }));
     }
 
     /// The next event before `end`; advances the time to it.
     pub(crate) fn next(&mut self, end: u64) -> Option<Event> {
-        if self.heap.peek()?.at >= end {
+        if self.heap.peek()?.0.at >= end {
             return None;
         }
-        let entry = self.heap.pop()?;
+        let Reverse(entry) = self.heap.pop()?;
         self.now = entry.at;
         Some(entry.event)
-    }
-}
-
-impl PartialEq for Entry {
-    fn eq(&self, other: &Self) -> bool {
-        self.number == other.number
-    }
-}
-
-impl Eq for Entry {}
-
-impl PartialOrd for Entry {
-    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
-        Some(self.cmp(other))
-    }
-}
-
-impl Ord for Entry {
-    /// The earliest is the greatest, which the heap returns first; of those of one time the one that was put there first.
-    fn cmp(&self, other: &Self) -> Ordering {
-        (other.at, other.number).cmp(&(self.at, self.number))
     }
 }

@@ -9,7 +9,7 @@ pub struct Outcome {
     pub share: f64,
     /// Jain's fairness index over connections; 1 of a single one.
     pub jain: f64,
-    /// Transfers that could not be ended.
+    /// Transfers that could not be ended, or had not ended 100 ms after they began when the run was over.
     pub failed: u64,
     /// Requests that wrote to memory after the end of their transfer.
     pub late: u64,

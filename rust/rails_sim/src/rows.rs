@@ -21,7 +21,7 @@ pub struct Row {
     pub share: f64,
     /// Jain's fairness index; see [`Outcome::jain`].
     pub jain: f64,
-    /// Transfers that could not be ended, of all runs.
+    /// Transfers that did not end, of all runs; see [`Outcome::failed`].
     pub failed: u64,
     /// Requests that wrote after the end of their transfer, of all runs.
     pub late: u64,

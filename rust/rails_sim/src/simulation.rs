@@ -50,6 +50,9 @@ pub(crate) struct Transfer {
     pub(crate) since: u64,
 }
 
+/// A transfer that has not ended so long after it began counts as failed at the end of a run: twice what any takes that is only slow.
+const OVERDUE: u64 = 100 * MS;
+
 #[derive(Debug)]
 pub(crate) struct NicFlow {
     pub(crate) counts: RailCounts,
@@ -275,7 +278,10 @@ impl<'a> Simulation<'a> {
         Flow { bytes: flow.counts.bytes_in_flight, rate: flow.meter.rate() }
     }
 
-    fn end(self) -> Outcome {
+    fn end(mut self) -> Outcome {
+        let now = self.agenda.now;
+        let waits = |transfer: &&Transfer| transfer.left > 0 && now - transfer.since > OVERDUE;
+        self.measure.failed += self.transfers.iter().filter(waits).count() as u64;
         let made: u32 = self.connections.iter().map(|connection| connection.made.0.count_ones()).sum();
         let rails = self.connections.iter().flat_map(|connection| &connection.rails);
         let lanes: usize = rails.map(|rail| rail.lanes.len()).sum();

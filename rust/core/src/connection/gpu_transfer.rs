@@ -17,10 +17,10 @@ use crate::fabric::gpu::key;
 use crate::fork::PerProcess;
 use crate::gpu::{self, GpuError, GpuRuntime, IpcInfo};
 use crate::memory::{Hold, MemoryKind, RemoteCheck, region_in_process};
-use crate::pool::{EndState, PartOwner, RequestFailure, RequestList, Submission, transfer_begins};
+use crate::pool::{EndState, PartOwner, RequestList, Submission, transfer_begins};
 use crate::transfer::{
-    CheckedIov, CompletionStatus, Cutter, Iov, IovSource, MOST_TRANSFERS, NewTransfer, READ_ONLY_THERE,
-    Share, SlicePolicy, SubmitError, TooManyRequests, TransferId, TransferRecord, find_local,
+    CheckedIov, Cutter, Iov, IovSource, MOST_TRANSFERS, NewTransfer, READ_ONLY_THERE, Share, SlicePolicy,
+    SubmitError, TooManyRequests, TransferId, TransferRecord, find_local,
 };
 
 /// Longest copy: what is not posted yet ends at once with its transfer, so a long piece is not posted as a whole. A GPU copies as many
@@ -263,15 +263,7 @@ impl Connection {
             match handed {
                 Ok(worker) => workers |= worker,
                 Err(error) => {
-                    record.fail(RequestFailure {
-                        iov: 0,
-                        last_iov: 0,
-                        status: CompletionStatus::Flushed,
-                        vendor_error: 0,
-                        reason: error.to_string(),
-                    });
-                    self.context.pool.early_ends().note();
-                    self.end_unplaced(record, opcode, false, bytes, begun);
+                    self.fail_unplaced(record, &error, opcode, false, bytes, begun);
                 }
             }
         }

@@ -56,15 +56,7 @@ impl Connection {
                 Ok(worker) => workers |= 1 << worker,
                 Err(error) => {
                     tracing::warn!("part {number} of a transfer was not posted: {error}");
-                    record.fail(RequestFailure {
-                        iov: 0,
-                        last_iov: 0,
-                        status: CompletionStatus::Flushed,
-                        vendor_error: 0,
-                        reason: error.to_string(),
-                    });
-                    self.context.pool.early_ends().note();
-                    self.end_unplaced(record, opcode, first, bytes, begun);
+                    self.fail_unplaced(record, &error, opcode, first, bytes, begun);
                 }
             }
         }
@@ -93,6 +85,28 @@ impl Connection {
         }
         self.unplaced.start(opcode.into(), u64::from(first), bytes);
         self.unplaced.end(opcode.into(), end.state(), u64::from(end.is_last()), bytes);
+    }
+
+    /// The same of a part whose lane has refused it with `error`, which is its transfer's failure.
+    #[cold]
+    pub(super) fn fail_unplaced(
+        &self,
+        record: &'static TransferRecord,
+        error: &SubmitError,
+        opcode: Opcode,
+        first: bool,
+        bytes: u64,
+        begun: u64,
+    ) {
+        record.fail(RequestFailure {
+            iov: 0,
+            last_iov: 0,
+            status: CompletionStatus::Flushed,
+            vendor_error: 0,
+            reason: error.to_string(),
+        });
+        self.context.pool.early_ends().note();
+        self.end_unplaced(record, opcode, first, bytes, begun);
     }
 }
 
