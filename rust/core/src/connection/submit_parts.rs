@@ -87,7 +87,7 @@ impl Connection {
         self.unplaced.end(opcode.into(), end.state(), u64::from(end.is_last()), bytes);
     }
 
-    /// The same of a part whose lane has refused it with `error`, which is its transfer's failure.
+    /// Fails the transfer with `error`, by which a lane has refused this part, and ends the part as [`Self::end_unplaced`] does.
     #[cold]
     pub(super) fn fail_unplaced(
         &self,
