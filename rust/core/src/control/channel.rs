@@ -73,6 +73,78 @@ pub enum ChannelFrame {
     },
     /// The sender closes the connection in order.
     Goodbye,
+    /// The leader makes rail `rail` of NIC `own` of the sender and NIC `peer` of the receiver, with `lanes` lanes; both by their
+    /// places in the lists of NICs that the two have sent. It has its end of them.
+    AddRail {
+        /// Number of the rail: 1 to 7.
+        rail: u8,
+        /// The sender's NIC.
+        own: u16,
+        /// The receiver's NIC.
+        peer: u16,
+        /// Lanes of the rail, 1 to 8. Each is made by a rebuild that the sender requests.
+        lanes: u8,
+    },
+    /// Answers [`ChannelFrame::AddRail`]: the sender has its end of the rail, and its lanes wait for rebuilds.
+    RailReady {
+        /// Number of the rail.
+        rail: u8,
+    },
+    /// Answers [`ChannelFrame::AddRail`]: the sender does not make this rail.
+    RailRefused {
+        /// Number of the rail.
+        rail: u8,
+        /// Why.
+        why: RailRefusal,
+    },
+    /// The follower has need of a rail of NIC `own` of the sender and NIC `peer` of the receiver. The leader may add it.
+    RequestRail {
+        /// The sender's NIC.
+        own: u16,
+        /// The receiver's NIC.
+        peer: u16,
+    },
+    /// The sender takes its parts from lane `lane`, of which its own queue pair is in ERROR. The receiver moves its queue pair to ERROR too,
+    /// and answers once that is drained.
+    Quiesce {
+        /// Index of the lane.
+        lane: u32,
+        /// Counts up, so that an answer to an older question is recognised.
+        number: u32,
+    },
+    /// Answers [`ChannelFrame::Quiesce`]: the sender's queue pair of that lane lets nothing through any more.
+    Quiesced {
+        /// Index of the lane.
+        lane: u32,
+        /// The number that is answered.
+        number: u32,
+    },
+}
+
+/// Why a peer does not make a rail.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum RailRefusal {
+    /// It has no NIC in that place, no place for the rail, or uses that number for another one.
+    Unknown = 1,
+    /// Its NIC cannot be used: the log of that host says why.
+    Unusable = 2,
+    /// The NIC grants less than the requests of this connection need (scatter/gather entries, inline bytes), or has another link layer or MTU.
+    Unlike = 3,
+    /// It makes no further rails: `FLAGCX_P2P_RAILS` of that host.
+    Limited = 4,
+}
+
+impl RailRefusal {
+    /// An unknown number, of a later version, is [`RailRefusal::Unknown`].
+    fn of_number(number: u8) -> Self {
+        match number {
+            2 => Self::Unusable,
+            3 => Self::Unlike,
+            4 => Self::Limited,
+            _ => Self::Unknown,
+        }
+    }
 }
 
 /// What [`Channel::try_read`] has received.
@@ -100,6 +172,12 @@ impl ChannelFrame {
             Self::Goodbye => (6, Vec::new()),
             Self::Ready { lane, attempt } => (7, lane_payload(*lane, *attempt, None)),
             Self::Broken { lane } => (8, lane_payload(*lane, 0, None)),
+            Self::AddRail { rail, own, peer, lanes } => (12, rail_payload(*rail, *lanes, *own, *peer)),
+            Self::RailReady { rail } => (13, rail_payload(*rail, 0, 0, 0)),
+            Self::RailRefused { rail, why } => (14, rail_payload(*rail, *why as u8, 0, 0)),
+            Self::RequestRail { own, peer } => (15, rail_payload(0, 0, *own, *peer)),
+            Self::Quiesce { lane, number } => (16, lane_payload(*lane, *number, None)),
+            Self::Quiesced { lane, number } => (17, lane_payload(*lane, *number, None)),
         };
         encode_frame(kind, &payload)
     }
@@ -128,6 +206,27 @@ impl ChannelFrame {
             8 => {
                 let (lane, _, _) = lane_fields(payload)?;
                 Self::Broken { lane }
+            }
+            12 => {
+                let (rail, lanes, own, peer) = rail_fields(payload)?;
+                Self::AddRail { rail, own, peer, lanes }
+            }
+            13 => Self::RailReady { rail: rail_fields(payload)?.0 },
+            14 => {
+                let (rail, why, ..) = rail_fields(payload)?;
+                Self::RailRefused { rail, why: RailRefusal::of_number(why) }
+            }
+            15 => {
+                let (_, _, own, peer) = rail_fields(payload)?;
+                Self::RequestRail { own, peer }
+            }
+            16 => {
+                let (lane, number, _) = lane_fields(payload)?;
+                Self::Quiesce { lane, number }
+            }
+            17 => {
+                let (lane, number, _) = lane_fields(payload)?;
+                Self::Quiesced { lane, number }
             }
             _ => return Ok(None),
         }))
@@ -188,6 +287,18 @@ fn lane_fields(payload: &[u8]) -> Result<(u32, u32, &[u8]), WireError> {
     let (lane, rest) = payload.split_first_chunk().ok_or_else(short)?;
     let (attempt, record) = rest.split_first_chunk().ok_or_else(short)?;
     Ok((u32::from_le_bytes(*lane), u32::from_le_bytes(*attempt), record))
+}
+
+/// The rail, another byte, the sender's NIC, the receiver's NIC.
+fn rail_payload(rail: u8, other: u8, own: u16, peer: u16) -> Vec<u8> {
+    let ([own0, own1], [peer0, peer1]) = (own.to_le_bytes(), peer.to_le_bytes());
+    vec![rail, other, own0, own1, peer0, peer1, 0, 0]
+}
+
+fn rail_fields(payload: &[u8]) -> Result<(u8, u8, u16, u16), WireError> {
+    let short = || WireError::new("channel frame", "ends within the rail's NICs");
+    let ([rail, other, own0, own1, peer0, peer1], _) = payload.split_first_chunk().ok_or_else(short)?;
+    Ok((*rail, *other, u16::from_le_bytes([*own0, *own1]), u16::from_le_bytes([*peer0, *peer1])))
 }
 
 fn number(payload: &[u8]) -> Result<u64, WireError> {

@@ -76,7 +76,7 @@ pub(in crate::connection) enum Action {
 
 /// Actions that wait for the driver.
 ///
-/// Frames have a queue of their own with one entry for each lane and one Pong: a newer frame replaces an older one
+/// Frames have a queue of their own with one entry for each subject, such as a lane, and one Pong: a newer frame replaces an older one
 /// that the driver has not taken. So a peer that sends requests without end and reads nothing costs a fixed amount of
 /// memory. The number of other actions is bounded by the driver's reports.
 #[derive(Debug, Default)]
@@ -126,15 +126,33 @@ impl Actions {
     }
 }
 
-/// The lane that a frame is about.
-fn subject(frame: &ChannelFrame) -> Option<u32> {
+/// What a frame is about: a newer one about the same takes its place.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Subject {
+    Lane(u32),
+    /// The sender leaves this lane, beside its rebuilds.
+    Leaving(u32),
+    /// The sender answers the question about this lane.
+    Left(u32),
+    Rail(u8),
+    Request(u16, u16),
+    Other,
+}
+
+fn subject(frame: &ChannelFrame) -> Subject {
     match frame {
         ChannelFrame::Rebuild { lane, .. }
         | ChannelFrame::Rebuilt { lane, .. }
         | ChannelFrame::Ready { lane, .. }
         | ChannelFrame::Broken { lane }
-        | ChannelFrame::Refused { lane, .. } => Some(*lane),
-        ChannelFrame::Ping(_) | ChannelFrame::Pong(_) | ChannelFrame::Goodbye => None,
+        | ChannelFrame::Refused { lane, .. } => Subject::Lane(*lane),
+        ChannelFrame::Quiesce { lane, .. } => Subject::Leaving(*lane),
+        ChannelFrame::Quiesced { lane, .. } => Subject::Left(*lane),
+        ChannelFrame::AddRail { rail, .. }
+        | ChannelFrame::RailReady { rail }
+        | ChannelFrame::RailRefused { rail, .. } => Subject::Rail(*rail),
+        ChannelFrame::RequestRail { own, peer } => Subject::Request(*own, *peer),
+        ChannelFrame::Ping(_) | ChannelFrame::Pong(_) | ChannelFrame::Goodbye => Subject::Other,
     }
 }
 

@@ -77,6 +77,12 @@ impl Machine {
             }
             ChannelFrame::Broken { lane } => self.with_lane(lane as usize, now, LaneMachine::broken_at_peer),
             ChannelFrame::Refused { lane, .. } => self.with_lane(lane as usize, now, LaneMachine::refused),
+            ChannelFrame::AddRail { .. }
+            | ChannelFrame::RailReady { .. }
+            | ChannelFrame::RailRefused { .. }
+            | ChannelFrame::RequestRail { .. }
+            | ChannelFrame::Quiesce { .. }
+            | ChannelFrame::Quiesced { .. } => {}
         }
     }
 

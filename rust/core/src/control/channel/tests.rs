@@ -43,6 +43,12 @@ fn frames() -> Vec<ChannelFrame> {
         ChannelFrame::Refused { lane: 1, attempt: 2 },
         ChannelFrame::Ready { lane: 7, attempt: 1 },
         ChannelFrame::Broken { lane: 2 },
+        ChannelFrame::AddRail { rail: 7, own: 513, peer: 2, lanes: 4 },
+        ChannelFrame::RailReady { rail: 1 },
+        ChannelFrame::RailRefused { rail: 3, why: RailRefusal::Unlike },
+        ChannelFrame::RequestRail { own: 1, peer: 65_535 },
+        ChannelFrame::Quiesce { lane: 63, number: 8 },
+        ChannelFrame::Quiesced { lane: 63, number: u32::MAX },
         ChannelFrame::Goodbye,
     ]
 }
