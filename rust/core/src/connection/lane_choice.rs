@@ -9,6 +9,14 @@ use crate::pool::LaneHealth;
 use crate::transfer::SubmitError;
 
 impl Connection {
+    /// A lane of a rail in working order. Of the first rail, or if none of that rail is, see [`Connection::pick_lane`].
+    pub(super) fn pick_lane_of(&self, rail: usize, hint: usize) -> Result<&LaneHandle, SubmitError> {
+        match rail {
+            0 => self.pick_lane(hint),
+            _ => self.pick_further_lane(rail, hint),
+        }
+    }
+
     /// A lane in working order, or one that is being rebuilt; from `hint` on.
     pub(super) fn pick_lane(&self, hint: usize) -> Result<&LaneHandle, SubmitError> {
         let mut healing = None;

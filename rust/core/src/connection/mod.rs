@@ -18,6 +18,9 @@ mod log_lines;
 mod metrics;
 mod notifications;
 mod presence;
+mod rail;
+mod rail_moves;
+mod rail_submit;
 mod recovery;
 mod regions;
 mod retire;
@@ -124,7 +127,7 @@ pub struct Inner {
     peer_name: Arc<str>,
     /// The lanes that the recovery has found out of working order, a bit each, for events. Written by the recovery and its helpers;
     /// it guards nothing, so Relaxed.
-    broken_lanes: AtomicU32,
+    broken_lanes: AtomicU64,
     /// Its counts are among those of the connections that have ended. Set while no snapshot is made, by the thread that ends
     /// the connection, and read by those that make one: the registry's lock orders it, so Relaxed.
     reported: AtomicBool,
@@ -174,6 +177,9 @@ const FAILURES_HELD: u32 = 2;
 
 /// `gate`: each transfer has a span in the log.
 const TRACED: u32 = 4;
+
+/// `gate`: it has several rails. Set once, when the first further one is made.
+const RAILS: u32 = 8;
 
 /// Why the transfers of a connection end that is closed here.
 const CLOSED_HERE: &str = "the connection was closed";
@@ -246,7 +252,7 @@ impl Connection {
             notified: AtomicU64::new(0),
             unplaced: Arc::new(SharedCounts::new(PathNames { write: "none", read: "none" })),
             peer_name,
-            broken_lanes: AtomicU32::new(0),
+            broken_lanes: AtomicU64::new(0),
             reported: AtomicBool::new(false),
             ended: Once::new(),
         })));
@@ -341,9 +347,10 @@ impl Connection {
     pub fn is_usable(&self) -> bool {
         self.is_here()
             && !self.is_closed()
-            && self.lanes.iter().any(|lane| match lane.status.health() {
+            && self.all_lanes().any(|(index, lane)| match lane.status.health() {
                 LaneHealth::Healthy => true,
-                LaneHealth::Broken | LaneHealth::Drained => self.heals,
+                // A further rail may be one that never comes.
+                LaneHealth::Broken | LaneHealth::Drained => self.heals && index < LANES_PER_RAIL,
                 LaneHealth::Closed => false,
             })
     }

@@ -135,7 +135,7 @@ impl Connection {
     /// Does some of a transfer's work, wherever that is done. Not inlined: its registers would be saved with every look.
     #[inline(never)]
     fn help(&self, live: Live) {
-        live.drive(&self.context.pool);
+        live.drive(|index| self.context.worker(index));
     }
 
     /// Waits until a transfer has ended, at most for `timeout`: [`Status::Pending`] if it has not ended then.
@@ -278,11 +278,8 @@ impl Connection {
     }
 
     fn sleep(&self, live: &Live, until: Instant) {
-        let pool = &self.context.pool;
-        let driving: [Option<_>; 8] = {
-            let mut indices = live.workers().filter_map(|index| pool.worker(index));
-            std::array::from_fn(|_| indices.next().map(|worker| worker.thread_drives(live.record(), until)))
-        };
+        let workers = live.workers().filter_map(|index| self.context.worker(index));
+        let driving: Vec<_> = workers.map(|worker| worker.thread_drives(live.record(), until)).collect();
         live.record().sleep_until_ended(until);
         drop(driving);
     }

@@ -19,9 +19,19 @@ pub enum Share {
         /// Of how many.
         of: usize,
     },
+    /// A fraction of every long iov, from `start` to `end` in units of [`Share::WHOLE`]; of short ones those that fall to it, whole.
+    Fraction {
+        /// Where it begins.
+        start: u32,
+        /// Where it ends.
+        end: u32,
+    },
 }
 
 impl Share {
+    /// All of a transfer, in the units of fractions.
+    pub const WHOLE: u32 = 1 << 16;
+
     /// All of them.
     #[inline]
     pub fn all(source: &(impl IovSource + ?Sized)) -> Self {
@@ -129,6 +139,30 @@ pub(super) fn stripe(length: u64, index: usize, part: usize, of: usize, page: u6
     (bound(part), bound(part + 1) - bound(part))
 }
 
+/// Offset and length of a [`Share::Fraction`] of an iov. Fractions that tile the whole tile every iov.
+pub(super) fn fraction(length: u64, index: usize, (start, end): (u32, u32), page: u64) -> (u64, u64) {
+    if length < MIN_PART.max(MOST_FRACTIONS * page) {
+        let at = spread_evenly(index);
+        return if (start..end).contains(&at) { (0, length) } else { (0, 0) };
+    }
+    let bound = |at: u32| {
+        if at >= Share::WHOLE {
+            length
+        } else {
+            (u128::from(length) * u128::from(at) / u128::from(Share::WHOLE)) as u64 / page * page
+        }
+    };
+    (bound(start), bound(end) - bound(start))
+}
+
+/// Parts of a transfer over several rails, at most.
+const MOST_FRACTIONS: u64 = 64;
+
+/// A place in the whole for each index, such that every run of them is spread evenly: Fibonacci hashing.
+fn spread_evenly(index: usize) -> u32 {
+    (index as u32).wrapping_mul(0x9e37_79b1) >> 16
+}
+
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
@@ -150,6 +184,25 @@ mod tests {
                 prop_assert!(offset.is_multiple_of(page));
                 end = offset + length;
             }
+        }
+
+        /// Fractions that tile the whole tile each iov, begin at pages, and a short iov belongs to exactly one.
+        #[test]
+        fn fractions_tile(
+            length in prop_oneof![0u64..4_000_000, any::<u64>()], index in 0usize..5000,
+            mut bounds in prop::collection::vec(0u32..=Share::WHOLE, 0..9),
+            page in prop::sample::select(vec![4u64 << 10, 16 << 10, 64 << 10]),
+        ) {
+            bounds.extend([0, Share::WHOLE]);
+            bounds.sort_unstable();
+            let parts = bounds.windows(2).map(|pair| fraction(length, index, (pair[0], pair[1]), page));
+            let mut end = 0;
+            for (offset, length) in parts.filter(|(_, length)| *length > 0) {
+                prop_assert_eq!(offset, end);
+                prop_assert!(offset.is_multiple_of(page));
+                end = offset + length;
+            }
+            prop_assert_eq!(end, length);
         }
 
         /// Shares of whole iovs cover each iov once.

@@ -1,0 +1,126 @@
+//! The further rails of a connection: made later than it, each between another pair of NICs.
+
+use std::sync::Arc;
+
+use once_cell::sync::OnceCell;
+
+use super::lanes::LaneHandle;
+use super::nic_context::NicContext;
+use super::rail_watch::RailLoads;
+use super::{Connection, RAILS};
+use crate::memory::RemoteRegions;
+use crate::pool::LaneHealth;
+use crate::rails::{MAX_RAILS, RailSet};
+use crate::sync::Ordering;
+use crate::transfer::SlicePolicy;
+
+/// Lanes of a rail, at most. The index of a lane is that of its rail times this, and its number there.
+pub(super) const LANES_PER_RAIL: usize = 8;
+
+/// A further rail of a connection. Its lanes may be without queue pairs.
+#[derive(Debug)]
+pub(super) struct Rail {
+    /// The NIC at this end.
+    pub(super) nic: Arc<NicContext>,
+    /// Its number at this end, and that of the peer's NIC there.
+    pub(super) own: u16,
+    pub(super) peer: u16,
+    pub(super) lanes: Vec<LaneHandle>,
+    /// The peer's regions, with the keys that they have on this rail.
+    pub(super) remote: Arc<RemoteRegions>,
+}
+
+/// The places of a connection's further rails. A rail that is made stays until the connection ends, so submitters look without a lock.
+#[derive(Debug)]
+pub(super) struct Rails {
+    further: [OnceCell<Rail>; MAX_RAILS - 1],
+    /// What submitters know of the loads, and which rails are up.
+    pub(super) loads: Arc<RailLoads>,
+}
+
+impl Rails {
+    pub(super) fn new(loads: Arc<RailLoads>) -> Self {
+        Self { further: [const { OnceCell::new() }; MAX_RAILS - 1], loads }
+    }
+
+    /// The place of a further rail, 1 to 7.
+    pub(super) fn place(&self, rail: usize) -> Option<&OnceCell<Rail>> {
+        self.further.get(rail.checked_sub(1)?)
+    }
+
+    /// A further rail that is made.
+    pub(super) fn get(&self, rail: usize) -> Option<&Rail> {
+        self.place(rail)?.get()
+    }
+
+    /// The further rails that are made, behind their numbers.
+    pub(super) fn made(&self) -> impl Iterator<Item = (usize, &Rail)> {
+        self.further.iter().enumerate().filter_map(|(place, rail)| Some((place + 1, rail.get()?)))
+    }
+}
+
+impl Connection {
+    /// Whether further rails are made.
+    #[inline]
+    pub(super) fn has_rails(&self) -> bool {
+        self.gate.load(Ordering::Relaxed) & RAILS != 0
+    }
+
+    /// The lanes of a rail; none if it is not made.
+    pub(super) fn lanes_of(&self, rail: usize) -> &[LaneHandle] {
+        match rail {
+            0 => &self.lanes,
+            _ => self.rails.get(rail).map_or(&[], |rail| &rail.lanes),
+        }
+    }
+
+    /// The lane with this index.
+    pub(super) fn lane(&self, index: usize) -> Option<&LaneHandle> {
+        self.lanes_of(index / LANES_PER_RAIL).get(index % LANES_PER_RAIL)
+    }
+
+    /// The lanes of all rails, behind their indices.
+    pub(super) fn all_lanes(&self) -> impl Iterator<Item = (usize, &LaneHandle)> {
+        let further = self.rails.made().flat_map(|(rail, made)| {
+            made.lanes.iter().enumerate().map(move |(lane, handle)| (rail * LANES_PER_RAIL + lane, handle))
+        });
+        self.lanes.iter().enumerate().chain(further)
+    }
+
+    /// The NIC of a rail at this end.
+    pub(super) fn nic_of(&self, rail: usize) -> Option<&Arc<NicContext>> {
+        match rail {
+            0 => Some(self.context.first_nic()),
+            _ => self.rails.get(rail).map(|rail| &rail.nic),
+        }
+    }
+
+    /// The peer's regions as they are known on a rail.
+    pub(super) fn remote_of(&self, rail: usize) -> Option<&Arc<RemoteRegions>> {
+        match rail {
+            0 => Some(&self.remote),
+            _ => self.rails.get(rail).map(|rail| &rail.remote),
+        }
+    }
+
+    /// The rails with a lane in working order that are said to be up.
+    pub(super) fn rails_up(&self) -> RailSet {
+        let up = self.rails.loads.up();
+        let works = |rail: &usize| self.lanes_of(*rail).iter().any(|lane| lane.status.health() == LaneHealth::Healthy);
+        (0..MAX_RAILS).filter(|rail| up.has(*rail)).filter(works).fold(RailSet::default(), RailSet::with)
+    }
+
+    /// A lane of a further rail in working order.
+    pub(super) fn healthy_lane(&self, rail: usize, hint: usize) -> Option<&LaneHandle> {
+        let lanes = self.lanes_of(rail);
+        let (before, from) = lanes.split_at(hint.checked_rem(lanes.len()).unwrap_or(0));
+        from.iter().chain(before).find(|lane| lane.status.health() == LaneHealth::Healthy)
+    }
+
+    /// Whether the queue pairs of a NIC take the requests that this connection makes.
+    pub(super) fn suits(&self, nic: &NicContext) -> bool {
+        let attributes = nic.pool.device().attributes();
+        let policy: &SlicePolicy = &self.policy;
+        policy.fits(attributes.max_sge, u32::MAX)
+    }
+}
