@@ -4,7 +4,7 @@ use std::time::Duration;
 use proptest::prelude::*;
 
 use super::*;
-use crate::control::wire::LaneCapabilities;
+use crate::control::wire::{LaneCapabilities, LaneRecord, MAX_REGION_CHANGES};
 use crate::control::{Abort, Listener, connect};
 use crate::fabric::QpAddress;
 
