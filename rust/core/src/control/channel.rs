@@ -12,10 +12,11 @@ use std::net::SocketAddr;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::time::Instant;
 
-pub use frame::{ChannelFrame, MAX_FRAME, RailRefusal, Received};
+pub use frame::{ChannelFrame, MAX_FRAME, RailRefusal, Received, encode_nics};
 pub use region_frame::RegionFrame;
 
 use super::Stream;
+use super::wire::NicList;
 use crate::sync::{AtomicU64, Mutex, Ordering, lock};
 
 /// Bytes that are read at a time.
@@ -65,6 +66,11 @@ impl Channel {
     /// Queues a frame about regions for [`Channel::flush`].
     pub fn queue_regions(&self, frame: &RegionFrame) {
         lock(&self.outgoing).extend(frame.encode());
+    }
+
+    /// Queues the list of this engine's NICs for [`Channel::flush`].
+    pub fn queue_nics(&self, nics: &NicList) {
+        lock(&self.outgoing).extend(encode_nics(nics));
     }
 
     /// Sends queued frames as far as the socket accepts them, without waiting; true once nothing is left.

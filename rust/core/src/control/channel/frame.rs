@@ -1,12 +1,16 @@
 //! The frames of a channel, as bytes.
 
 use super::region_frame::{self, RegionFrame};
-use crate::control::wire::{LANE_RECORD_SIZE, LaneRecord, MAX_REGION_CHANGES, WireError};
+use crate::control::wire::{
+    LANE_RECORD_SIZE, LaneRecord, MAX_NIC_LIST, MAX_REGION_CHANGES, NicList, WireError,
+};
 
 const MAGIC: u32 = 0x4c43_5846;
 const VERSION: u16 = 1;
 const HEADER_SIZE: usize = 12;
-/// Bytes of payload that a frame may have, unless it holds changes of regions.
+/// Kind of the frame that holds a [`NicList`].
+const NICS: u16 = 18;
+/// Bytes of payload that a frame may have, unless it holds changes of regions or a list of NICs.
 pub const MAX_FRAME: usize = 1024;
 
 /// The frames of a channel.
@@ -138,6 +142,8 @@ pub enum Received {
     Frame(ChannelFrame),
     /// A frame about regions.
     Regions(RegionFrame),
+    /// The NICs of the peer: what it sends first, if both ends have [`Features::RAILS`](crate::control::wire::Features::RAILS), and once.
+    Nics(NicList),
     /// A frame of a later version, to be skipped.
     Unknown,
     /// No whole frame has arrived.
@@ -223,10 +229,16 @@ impl Received {
         let Some((kind, payload)) = split_frame(bytes)? else { return Ok(None) };
         let frame = match ChannelFrame::decode_payload(kind, payload)? {
             Some(frame) => Self::Frame(frame),
+            None if kind == NICS => Self::Nics(NicList::decode(payload)?),
             None => RegionFrame::decode_payload(kind, payload)?.map_or(Self::Unknown, Self::Regions),
         };
         Ok(Some((frame, HEADER_SIZE + payload.len())))
     }
+}
+
+/// A frame that holds a list of NICs.
+pub fn encode_nics(nics: &NicList) -> Vec<u8> {
+    encode_frame(NICS, &nics.encode())
 }
 
 pub(super) fn encode_frame(kind: u16, payload: &[u8]) -> Vec<u8> {
@@ -250,7 +262,11 @@ fn split_frame(bytes: &[u8]) -> Result<Option<(u16, &[u8])>, WireError> {
     }
     let kind = u16::from_le_bytes([k0, k1]);
     let length = u32::from_le_bytes([l0, l1, l2, l3]) as usize;
-    let limit = if kind == region_frame::CHANGES { MAX_REGION_CHANGES } else { MAX_FRAME };
+    let limit = match kind {
+        region_frame::CHANGES => MAX_REGION_CHANGES,
+        NICS => MAX_NIC_LIST,
+        _ => MAX_FRAME,
+    };
     if length > limit {
         let problem = format!("{length} bytes of payload, expected at most {limit}");
         return Err(WireError::new("channel frame", problem));
