@@ -214,7 +214,7 @@ fn a_peer_that_does_not_answer_costs_a_look_up_one_second() {
         let asked = scope.spawn(|| dialogue.follower.describe_remote(0x1000, 1));
         assert_eq!(dialogue.receive(), RegionFrame::Sync(2));
         let region = AnnouncedRegion { id: 5, base: 0x1000, size: 0x1000, flags: 0, rkey: Some(9) };
-        let changes = RegionChanges { version: 5, change: Change::Add, entries: vec![region] };
+        let changes = RegionChanges { version: 5, rail: 0, change: Change::Add, entries: vec![region] };
         dialogue.send(&RegionFrame::Changes(changes));
         dialogue.send(&RegionFrame::Synced(2));
         asked.join().unwrap()
@@ -229,7 +229,8 @@ fn a_range_over_two_regions_is_described_only_if_they_are_segments_of_one() {
     for (flags, expected) in [(0, None), (AnnouncedRegion::CONTINUES, Some(9))] {
         let second = AnnouncedRegion { id: 6, base: 0x2000, flags, rkey: Some(10), ..first };
         let dialogue = Dialogue::new();
-        let changes = RegionChanges { version: 6, change: Change::Add, entries: vec![first, second] };
+        let changes =
+            RegionChanges { version: 6, rail: 0, change: Change::Add, entries: vec![first, second] };
         dialogue.send(&RegionFrame::Changes(changes));
         let follower = &dialogue.follower;
         eventually("both are known", || follower.known_regions().0 == 2);
@@ -244,7 +245,7 @@ fn a_range_over_two_regions_is_described_only_if_they_are_segments_of_one() {
 fn malformed_region_frames_end_their_connection_and_no_other() {
     let region = AnnouncedRegion { id: 5, base: 0x1000, size: 0x1000, flags: 0, rkey: Some(9) };
     let frame = |version, change, entries: &[AnnouncedRegion]| {
-        RegionFrame::Changes(RegionChanges { version, change, entries: entries.to_vec() }).encode()
+        RegionFrame::Changes(RegionChanges { version, rail: 0, change, entries: entries.to_vec() }).encode()
     };
     let good = frame(5, Change::Add, &[region]);
     let mut absurd = good.clone();

@@ -7,7 +7,9 @@ use flagcx_p2p::internals::control::wire::{
     ControlMeta, Features, FrameHeader, Handle, Hello, LaneRecord, RegionChanges, RegionEntry, SliceSettings,
     SocketKind, Tag, decode_address, decode_regions, encode_address, encode_regions,
 };
-use flagcx_p2p::internals::control::{Metadata, Received, numeric, parse_address, split_session};
+use flagcx_p2p::internals::control::{
+    Metadata, Received, encode_nics, numeric, parse_address, split_session,
+};
 use flagcx_p2p::internals::endpoint::{MAX_HEAD, Parsed, parse};
 use flagcx_p2p::internals::fabric::HcaFilter;
 use flagcx_p2p::internals::fabric::software::replies_to;
@@ -224,6 +226,7 @@ pub fn channel(data: &[u8]) {
         let again = match &heard {
             Received::Frame(frame) => frame.encode(),
             Received::Regions(frame) => frame.encode(),
+            Received::Nics(nics) => encode_nics(nics),
             Received::Unknown | Received::Nothing => Vec::new(),
         };
         if !again.is_empty() {

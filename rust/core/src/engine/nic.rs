@@ -92,6 +92,11 @@ impl EngineNic {
         Ok(nic)
     }
 
+    /// How many devices there are to choose from.
+    pub(super) fn device_count(&self) -> usize {
+        self.devices.as_ref().map_or(0, Vec::len)
+    }
+
     /// The number that peers are told: of the GPU that was named, else of the one that was current, else 0, as the original
     /// engine does.
     pub(super) fn told_gpu(&self) -> i32 {

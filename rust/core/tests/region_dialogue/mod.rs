@@ -99,7 +99,7 @@ impl Dialogue {
         eventually("the engine sends a frame", || {
             received = match self.channel.try_read().unwrap() {
                 Received::Regions(frame) => Some(frame),
-                Received::Frame(_) | Received::Unknown | Received::Nothing => None,
+                Received::Frame(_) | Received::Nics(_) | Received::Unknown | Received::Nothing => None,
             };
             received.is_some()
         });

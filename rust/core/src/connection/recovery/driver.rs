@@ -197,7 +197,7 @@ impl Driver {
             match self.socket.try_read() {
                 Ok(Received::Frame(frame)) => self.machine.frame(frame, Instant::now()),
                 Ok(Received::Regions(frame)) => self.receive_regions(frame).await,
-                Ok(Received::Unknown) => {}
+                Ok(Received::Nics(_) | Received::Unknown) => {}
                 Ok(Received::Nothing) => return false,
                 Err(error) => self.machine.channel_lost(&error),
             }
