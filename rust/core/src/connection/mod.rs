@@ -22,6 +22,7 @@ mod nic_record;
 mod notifications;
 mod presence;
 mod rail;
+mod rail_commands;
 mod rail_moves;
 mod rail_submit;
 mod recovery;
@@ -57,7 +58,7 @@ pub use transfer_future::Transfer;
 use close::Ending;
 use gpu_lanes::GpuLanes;
 use lane_commands::RecoveryNotifier;
-use recovery::{Driver, Machine, Parts, RebuildPolicy, Rebuilds};
+use recovery::{Driver, Machine, Parts, RailRequests, RebuildPolicy, Rebuilds};
 use regions::{Exchange, SyncRequests};
 use route::Reach;
 
@@ -123,6 +124,8 @@ pub struct Inner {
     /// Wakes the recovery.
     wakeup: Arc<Wakeup>,
     rebuilds: Arc<Rebuilds>,
+    /// What the recovery is to do with rails.
+    rail_requests: Arc<RailRequests>,
     /// The recovery, a task of the event loop; set once the connection stands.
     recovery: OnceCell<(Task, Arc<EventLoop>)>,
     /// Notifications sent, for operators; incremented by any thread: Relaxed.
@@ -252,6 +255,7 @@ impl Connection {
             notify,
             connected_host: Mutex::new(connected_host),
             number: NEXT.fetch_add(1, Ordering::Relaxed),
+            rail_requests: Arc::new(RailRequests::new(Arc::clone(&wakeup))),
             wakeup,
             rebuilds: Arc::default(),
             recovery: OnceCell::new(),
@@ -277,7 +281,10 @@ impl Connection {
     fn start_recovery(self: &Arc<Self>, told: Option<Cursor>, presence: Presence) -> Result<(), PoolError> {
         let events = EventLoop::acquire()
             .map_err(|error| PoolError::Thread(format!("starting the event loop: {error}")))?;
-        let machine = Machine::new(RebuildPolicy { leads: self.leads, heals: self.heals }, self.lanes.len());
+        let machine = Machine::new(
+            RebuildPolicy { leads: self.leads, heals: self.heals, rails: false },
+            self.lanes.len(),
+        );
         let connection = Arc::downgrade(self);
         let wakeup = Arc::clone(&self.wakeup);
         let exchange = told.map(|told| {
@@ -290,7 +297,17 @@ impl Connection {
             Presence::Process(process) => process.watch(&wakeup),
             Presence::Pinged(pinger) => pinger.add(&channel, &wakeup),
         }
-        let parts = Parts { channel, wakeup, machine, rebuilds, exchange, presence, heals: self.heals };
+        let rail_requests = Arc::clone(&self.rail_requests);
+        let parts = Parts {
+            channel,
+            wakeup,
+            machine,
+            rebuilds,
+            rail_requests,
+            exchange,
+            presence,
+            heals: self.heals,
+        };
         let task = events.spawn(move |handle| {
             let handle = handle.clone();
             async move {

@@ -3,8 +3,8 @@
 use std::collections::VecDeque;
 
 use super::LostReason;
-use crate::control::ChannelFrame;
 use crate::control::wire::LaneRecord;
+use crate::control::{ChannelFrame, RailRefusal};
 
 /// An action that the driver carries out.
 ///
@@ -69,6 +69,37 @@ pub(in crate::connection) enum Action {
         lane: usize,
         /// Why.
         reason: LostReason,
+    },
+    /// The lane is drained, and another rail works: take parts from it and post them there. Those that read; with `both_ends`, the
+    /// peer's end is drained too, and those that write.
+    MoveParts {
+        /// Index of the lane.
+        lane: usize,
+        /// Both ends of it are drained.
+        both_ends: bool,
+    },
+    /// Open this end of a rail: its NIC, and `lanes` lanes that wait for rebuilds. The driver answers with `Machine::rail_opened`.
+    OpenRail {
+        /// Its number.
+        rail: usize,
+        /// The NIC here, by its place in the list that was sent to the peer.
+        nic: u16,
+        /// How many lanes it has.
+        lanes: usize,
+    },
+    /// Leader: a rail is not made. Its number may be used again.
+    RailRefused {
+        /// Its number.
+        rail: usize,
+        /// Why.
+        why: RailRefusal,
+    },
+    /// Leader: the peer has need of a rail.
+    RailRequested {
+        /// The NIC here.
+        own: u16,
+        /// The peer's.
+        peer: u16,
     },
     /// End the connection and everything on it. No action follows.
     Lose(LostReason),

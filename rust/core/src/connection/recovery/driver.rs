@@ -5,6 +5,7 @@
 
 mod command;
 mod presence;
+mod rails;
 mod regions;
 
 use std::io;
@@ -14,12 +15,12 @@ use std::time::{Duration, Instant};
 
 use self::command::Command;
 use super::rebuilds::{AttemptId, Rebuilds};
-use super::{Action, LostReason, Machine, STEP_LIMIT};
+use super::{Action, LostReason, Machine, RailRequests, STEP_LIMIT};
 use crate::connection::close::Ending;
 use crate::connection::regions::Exchange;
 use crate::connection::{Connection, DRAIN_LIMIT, DeviceHealth, Presence};
 use crate::control::wire::LaneRecord;
-use crate::control::{Channel, ChannelFrame, Received};
+use crate::control::{Channel, ChannelFrame, RailRefusal, Received};
 use crate::events::{EventLoopHandle, Wakeup, Watched, first, with_upgraded};
 use crate::fork::OwnSocket;
 use crate::pool::LaneHealth;
@@ -41,6 +42,7 @@ pub(in crate::connection) struct Driver {
     wakeup: Arc<Wakeup>,
     machine: Machine,
     rebuilds: Arc<Rebuilds>,
+    rail_requests: Arc<RailRequests>,
     /// Creations and connects that have ended since the last turn.
     ended: Arc<Mutex<Vec<CommandResult>>>,
     /// The exchange of regions, with a peer that announces changes.
@@ -69,6 +71,7 @@ pub(in crate::connection) struct Parts {
     pub(in crate::connection) wakeup: Arc<Wakeup>,
     pub(in crate::connection) machine: Machine,
     pub(in crate::connection) rebuilds: Arc<Rebuilds>,
+    pub(in crate::connection) rail_requests: Arc<RailRequests>,
     pub(in crate::connection) exchange: Option<Exchange>,
     pub(in crate::connection) presence: Presence,
     /// The peer takes frames.
@@ -80,12 +83,13 @@ pub(in crate::connection) struct Parts {
 enum CommandResult {
     Created { id: AttemptId, result: Result<LaneRecord, String> },
     Connected { id: AttemptId, result: Result<(), String> },
+    RailOpened { rail: usize, result: Result<(), RailRefusal> },
 }
 
 /// State of the device, or of a lane that is not healthy.
 #[derive(Debug)]
 enum Observation {
-    Device(DeviceHealth),
+    Device { rail: usize, health: DeviceHealth },
     Broken { lane: usize, reason: String },
     Drained { lane: usize, reason: String },
     Closed { lane: usize },
@@ -107,7 +111,8 @@ impl Driver {
         parts: Parts,
         handle: EventLoopHandle,
     ) -> io::Result<Self> {
-        let Parts { channel: socket, wakeup, machine, rebuilds, exchange, presence, heals } = parts;
+        let Parts { channel: socket, wakeup, machine, rebuilds, rail_requests, exchange, presence, heals } =
+            parts;
         Ok(Self {
             connection: Weak::clone(connection),
             channel: handle.watch(Arc::clone(&socket))?,
@@ -115,6 +120,7 @@ impl Driver {
             wakeup,
             machine,
             rebuilds,
+            rail_requests,
             ended: Arc::default(),
             exchange,
             blocked: false,
@@ -162,6 +168,7 @@ impl Driver {
             self.report_observation(seen);
             self.act().await;
         }
+        self.pass_rail_requests().await;
         let more = self.receive().await;
         self.note_activity();
         let ended = std::mem::take(&mut *lock(&self.ended));
@@ -184,7 +191,7 @@ impl Driver {
     fn report_observation(&mut self, seen: Observation) {
         let now = Instant::now();
         match seen {
-            Observation::Device(health) => self.machine.device(health, now),
+            Observation::Device { rail, health } => self.machine.device(rail, health, now),
             Observation::Broken { lane, reason } => self.machine.lane_broken(lane, &reason, now),
             Observation::Drained { lane, reason } => self.machine.lane_drained(lane, &reason, now),
             Observation::Closed { lane } => self.machine.lane_closed(lane, now),
@@ -216,6 +223,7 @@ impl Driver {
             CommandResult::Connected { id, result } => {
                 self.machine.connected(id.lane, id.attempt, result, now)
             }
+            CommandResult::RailOpened { rail, result } => self.machine.rail_opened(rail, result, now),
         }
     }
 
@@ -308,6 +316,16 @@ impl Driver {
             }
             Action::Connect { lane, attempt, peer } => self.connect(AttemptId { lane, attempt }, peer),
             Action::Lose(reason) => self.lose(&reason),
+            Action::MoveParts { lane, both_ends } => {
+                self.command(move |connection| connection.move_parts(lane, both_ends)).await;
+            }
+            Action::OpenRail { rail, nic, lanes } => self.open_rail(rail, nic, lanes),
+            Action::RailRefused { rail, why } => {
+                self.command(move |connection| connection.rail_refused(rail, why)).await;
+            }
+            Action::RailRequested { own, peer } => {
+                self.command(move |connection| connection.rail_requested(own, peer)).await;
+            }
         }
     }
 
@@ -402,8 +420,9 @@ impl Driver {
 
 /// The state of the device and of the lanes that are not healthy.
 fn observe(connection: &Connection) -> Vec<Observation> {
-    let mut seen = vec![Observation::Device(connection.context.device_health())];
-    for (lane, handle) in connection.lanes.iter().enumerate() {
+    let devices = connection.rail_devices().map(|(rail, health)| Observation::Device { rail, health });
+    let mut seen: Vec<_> = devices.collect();
+    for (lane, handle) in connection.all_lanes() {
         let health = handle.status.health();
         if matches!(health, LaneHealth::Broken | LaneHealth::Drained) {
             connection.note_broken(lane, &handle.status.reason());
@@ -445,7 +464,7 @@ mod tests {
             let task = events.spawn(move |handle| {
                 let handle = handle.clone();
                 async move {
-                    let machine = Machine::new(RebuildPolicy { leads: true, heals: true }, 1);
+                    let machine = Machine::new(RebuildPolicy { leads: true, heals: true, rails: false }, 1);
                     let (channel, rest) = (Arc::new(channel), Default::default());
                     let (nothing, rebuilds) = (Weak::new(), Arc::default());
                     let presence = Presence::Sockets;
@@ -454,6 +473,7 @@ mod tests {
                         wakeup: rest,
                         machine,
                         rebuilds,
+                        rail_requests: Arc::default(),
                         exchange: None,
                         presence,
                         heals: true,

@@ -7,8 +7,8 @@ use super::actions::Actions;
 use super::lane::{EventContext, LaneMachine};
 use super::{Action, LostReason};
 use crate::connection::DeviceHealth;
-use crate::control::ChannelFrame;
 use crate::control::wire::LaneRecord;
+use crate::control::{ChannelFrame, RailRefusal};
 
 /// Decides about the recovery of one connection's lanes.
 ///
@@ -32,6 +32,8 @@ pub(in crate::connection) struct RebuildPolicy {
     pub(in crate::connection) leads: bool,
     /// Failed lanes are rebuilt. Only with a peer that supports it.
     pub(in crate::connection) heals: bool,
+    /// Both ends make further rails. Only with a peer that heals.
+    pub(in crate::connection) rails: bool,
 }
 
 impl Machine {
@@ -102,8 +104,47 @@ impl Machine {
         self.lose(LostReason::Silent(time));
     }
 
-    /// The health of the device has been queried.
-    pub(in crate::connection) fn device(&mut self, health: DeviceHealth, now: Instant) {
+    /// Leader: makes a rail.
+    pub(in crate::connection) fn add_rail(
+        &mut self,
+        rail: usize,
+        own: u16,
+        peer: u16,
+        lanes: usize,
+        now: Instant,
+    ) {
+        let _ = (own, peer, lanes, now);
+        self.actions.push(Action::RailRefused { rail, why: RailRefusal::Limited });
+    }
+
+    /// The end of [`Action::OpenRail`].
+    pub(in crate::connection) fn rail_opened(
+        &mut self,
+        rail: usize,
+        result: Result<(), RailRefusal>,
+        now: Instant,
+    ) {
+        let _ = (rail, result, now);
+    }
+
+    /// Follower: asks the leader for a rail.
+    pub(in crate::connection) fn request_rail(&mut self, own: u16, peer: u16) {
+        let _ = (own, peer);
+    }
+
+    /// Moves the lanes of a rail to ERROR, and rebuilds none of them.
+    pub(in crate::connection) fn leave_rail(&mut self, rail: usize, reason: &'static str, now: Instant) {
+        let _ = (rail, reason, now);
+    }
+
+    /// Rebuilds the lanes of a rail that was left.
+    pub(in crate::connection) fn resume_rail(&mut self, rail: usize, now: Instant) {
+        let _ = (rail, now);
+    }
+
+    /// The health of the device of a rail has been queried.
+    pub(in crate::connection) fn device(&mut self, rail: usize, health: DeviceHealth, now: Instant) {
+        let _ = rail;
         if let DeviceHealth::Lost(reason) = health {
             return self.lose(LostReason::Device(reason));
         }

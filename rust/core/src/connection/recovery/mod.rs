@@ -38,15 +38,20 @@ mod limit;
 mod machine;
 mod reason;
 mod rebuilds;
+mod requests;
 
 use std::time::Duration;
 
 pub(super) use driver::{Driver, Parts};
 pub(super) use machine::{Machine, RebuildPolicy};
 pub(super) use rebuilds::Rebuilds;
+pub(super) use requests::RailRequests;
 
 use actions::Action;
 use reason::{LostReason, RebuildFailure};
+
+/// Places for lanes of a rail: lane `i` of rail `r` has the index `r * LANES_PER_RAIL + i`.
+pub(super) const LANES_PER_RAIL: usize = 8;
 
 /// Rebuilds of one lane that may fail in a row before the lane is closed. A lane that was rebuilt and fails again has
 /// all attempts again: what bounds a transfer then is how often one of its parts may be interrupted.

@@ -77,6 +77,10 @@ impl World {
             Action::Discard { lane, attempt } => self.discard(end, lane, attempt),
             Action::Close { lane, .. } => self.close_lane(end, lane),
             Action::Lose(_) => self.end_connection(end),
+            Action::MoveParts { .. }
+            | Action::OpenRail { .. }
+            | Action::RailRefused { .. }
+            | Action::RailRequested { .. } => {}
         }
     }
 

@@ -1,0 +1,41 @@
+//! Requests about rails, and their opening, as part of the task of a connection.
+
+use std::sync::Weak;
+use std::time::Instant;
+
+use super::super::requests::RailRequest;
+use super::{CommandResult, Driver};
+use crate::control::RailRefusal;
+
+impl Driver {
+    /// Passes what the connection has asked for to the machine.
+    pub(super) async fn pass_rail_requests(&mut self) {
+        for request in self.rail_requests.take() {
+            let now = Instant::now();
+            match request {
+                RailRequest::Add { rail, own, peer, lanes } => {
+                    self.machine.add_rail(rail, own, peer, lanes, now)
+                }
+                RailRequest::Request { own, peer } => self.machine.request_rail(own, peer),
+                RailRequest::Leave { rail, reason } => self.machine.leave_rail(rail, reason, now),
+                RailRequest::Resume { rail } => self.machine.resume_rail(rail, now),
+            }
+            self.act().await;
+        }
+    }
+
+    /// Opens this end of a rail on a helper thread. Its NIC may have to be opened, which takes long, so nothing waits for it.
+    pub(super) fn open_rail(&self, rail: usize, nic: u16, lanes: usize) {
+        let (connection, report) = (Weak::clone(&self.connection), self.report());
+        let handle = self.handle.clone();
+        self.rebuilds.add_command(self.handle.spawn(async move {
+            let open = move || {
+                let connection = connection.upgrade();
+                connection
+                    .map_or(Err(RailRefusal::Unusable), |connection| connection.open_rail(rail, nic, lanes))
+            };
+            let result = handle.blocking(open).await;
+            report(CommandResult::RailOpened { rail, result });
+        }));
+    }
+}
