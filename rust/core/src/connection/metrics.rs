@@ -46,6 +46,7 @@ impl Connection {
         let mut report = ConnectionReport {
             notifications_sent: self.notified.load(Ordering::Relaxed),
             transfers: self.transfers(),
+            rails: self.rail_reports(),
             ..ConnectionReport::default()
         };
         for (_, lane) in self.all_lanes() {

@@ -23,7 +23,9 @@ mod notifications;
 mod presence;
 mod rail;
 mod rail_commands;
+mod rail_info;
 mod rail_moves;
+mod rail_record;
 mod rail_submit;
 mod recovery;
 mod regions;
@@ -51,6 +53,7 @@ pub use lanes::{LaneBuilder, LaneEnds, LaneHandle};
 pub use nic_context::NicContext;
 pub use nic_record::NicRecord;
 pub use presence::{Pinger, Presence};
+pub use rail_record::RailRecord;
 pub use route::{Remote, Request};
 pub use submit::WhenFull;
 pub use transfer_future::Transfer;
@@ -91,6 +94,8 @@ pub struct Connection(OfProcess<Inner>);
 pub struct Inner {
     context: Arc<Context>,
     lanes: Vec<LaneHandle>,
+    /// What operators are told of the first rail, which has these lanes.
+    first_rail: RailRecord,
     /// How transfers are cut for these lanes, but for the sizes: see [`Connection::policy`].
     policy: SlicePolicy,
     /// Those of the first lane at the connect: what is told once the lanes are gone.
@@ -234,7 +239,9 @@ impl Connection {
         } else {
             Spread::over_device(lanes.len())
         };
+        let first_rail = RailRecord::new(0, peer.control, context.pool.device().attributes());
         let connection = Arc::new(Self(OfProcess::new(Inner {
+            first_rail,
             context,
             copies_directly,
             spread,
