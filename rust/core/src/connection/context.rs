@@ -7,11 +7,12 @@ use super::device_events::{DeviceEvents, DeviceHealth};
 use super::engine_nics::{DeviceChoice, EngineNics, NicOptions, OpenNicError};
 use super::nic_context::{NicContext, health, listen, require_port};
 use super::nic_record::NicRecord;
+use super::nic_slots::NicSlots;
 use crate::config::Config;
 use crate::events::Polling;
 use crate::fabric::{Device, FabricError};
 use crate::memory::{GpuFlush, Registry};
-use crate::pool::{PoolError, WorkerPool};
+use crate::pool::{PoolError, Worker, WorkerPool};
 use crate::topology::HostTopology;
 use crate::transfer::{SlicePolicy, SliceSizes, Table, TimeLimit};
 
@@ -34,6 +35,8 @@ pub struct Context {
     pub(super) device_events: Option<Arc<DeviceEvents>>,
     /// All NICs.
     nics: EngineNics,
+    /// Those that rails use.
+    pub(super) slots: NicSlots,
     /// The GPU on which transfers run that name no memory of this process on a GPU.
     pub(super) gpu_index: i32,
     /// The time that a transfer has.
@@ -99,13 +102,16 @@ impl Context {
             policy,
             device_events: device_events.clone(),
         };
+        let nics = nics(first);
+        let slots = NicSlots::new(nics.opened().next().map(Arc::clone));
         Self {
             polling: polls.then(|| Polling::new(LONGEST_POLL)),
             time_limit: settings.timeout.map_or(TimeLimit::NEVER, TimeLimit::new),
             device_events,
             registry,
             transfers: Table::new(settings.failed_hold, pool.workers().len()),
-            nics: nics(first),
+            slots,
+            nics,
             pool,
             policy,
             slice_sizes,
@@ -187,6 +193,12 @@ impl Context {
     /// The NICs that are open: the first one, then the others by number.
     pub fn opened_nics(&self) -> impl Iterator<Item = &Arc<NicContext>> {
         self.nics.opened()
+    }
+
+    /// The worker with this bit, as transfers name it.
+    #[inline]
+    pub(super) fn worker(&self, bit: usize) -> Option<&Arc<Worker>> {
+        self.slots.worker(bit)
     }
 
     /// How the device of the first NIC is, as far as its events tell.

@@ -21,7 +21,9 @@ mod nic_context;
 mod nic_record;
 mod notifications;
 mod presence;
+mod nic_slots;
 mod rail;
+mod rail_adding;
 mod rail_commands;
 mod rail_info;
 mod rail_moves;
@@ -63,6 +65,7 @@ use gpu_lanes::GpuLanes;
 use lane_commands::RecoveryNotifier;
 use recovery::{Driver, Machine, Parts, RailRequests, RebuildPolicy, Rebuilds};
 use regions::{Exchange, SyncRequests};
+use rail::{LANES_PER_RAIL, Rails};
 use route::Reach;
 
 use crate::control::{Channel, ConnectedHost, PeerCapabilities};
@@ -129,6 +132,8 @@ pub struct Inner {
     /// Wakes the recovery.
     wakeup: Arc<Wakeup>,
     rebuilds: Arc<Rebuilds>,
+    /// Its further rails.
+    rails: Rails,
     /// What the recovery is to do with rails.
     rail_requests: Arc<RailRequests>,
     /// The recovery, a task of the event loop; set once the connection stands.
@@ -167,6 +172,8 @@ pub struct Established {
     pub capabilities: PeerCapabilities,
     /// Whether it rebuilds failed lanes with us.
     pub heals: bool,
+    /// Whether both ends make further rails.
+    pub rails: bool,
     /// Whether we connected.
     pub leads: bool,
     /// When the call to connect, or the handshake of the peer, began.
@@ -219,6 +226,7 @@ impl Connection {
             told,
             capabilities,
             heals,
+            rails,
             leads,
             began,
             presence,
@@ -262,6 +270,7 @@ impl Connection {
             notify,
             connected_host: Mutex::new(connected_host),
             number: NEXT.fetch_add(1, Ordering::Relaxed),
+            rails: Rails::new(Arc::default()),
             rail_requests: Arc::new(RailRequests::new(Arc::clone(&wakeup))),
             wakeup,
             rebuilds: Arc::default(),
@@ -275,7 +284,7 @@ impl Connection {
         })));
         // Before anything can end it: the line of its end comes after this one.
         connection.log_connected(began);
-        connection.start_recovery(told, presence)?;
+        connection.start_recovery(told, presence, rails)?;
         if let Some(events) = &connection.context.device_events {
             events.watch(&connection);
             // It may have changed during the handshake.
@@ -285,13 +294,20 @@ impl Connection {
         Ok(connection)
     }
 
-    fn start_recovery(self: &Arc<Self>, told: Option<Cursor>, presence: Presence) -> Result<(), PoolError> {
+    fn start_recovery(
+        self: &Arc<Self>,
+        told: Option<Cursor>,
+        presence: Presence,
+        rails: bool,
+    ) -> Result<(), PoolError> {
         let events = EventLoop::acquire()
             .map_err(|error| PoolError::Thread(format!("starting the event loop: {error}")))?;
-        let machine = Machine::new(
-            RebuildPolicy { leads: self.leads, heals: self.heals, rails: false },
-            self.lanes.len(),
-        );
+        let rails = rails && self.heals && told.is_some();
+        let machine =
+            Machine::new(RebuildPolicy { leads: self.leads, heals: self.heals, rails }, self.lanes.len());
+        if let Some(nics) = self.nic_list().filter(|_| rails) {
+            self.channel.queue_nics(&nics);
+        }
         let connection = Arc::downgrade(self);
         let wakeup = Arc::clone(&self.wakeup);
         let exchange = told.map(|told| {

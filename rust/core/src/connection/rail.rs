@@ -6,13 +6,14 @@ use once_cell::sync::OnceCell;
 
 use super::lanes::LaneHandle;
 use super::nic_context::NicContext;
+use super::rail_adding::Adding;
+use super::rail_record::RailRecord;
 use super::rail_watch::RailLoads;
 use super::{Connection, RAILS};
 use crate::memory::RemoteRegions;
 use crate::pool::LaneHealth;
 use crate::rails::{MAX_RAILS, RailSet};
-use crate::sync::Ordering;
-use crate::transfer::SlicePolicy;
+use crate::sync::{AtomicBool, Ordering};
 
 /// Lanes of a rail, at most. The index of a lane is that of its rail times this, and its number there.
 pub(super) const LANES_PER_RAIL: usize = 8;
@@ -28,6 +29,17 @@ pub(super) struct Rail {
     pub(super) lanes: Vec<LaneHandle>,
     /// The peer's regions, with the keys that they have on this rail.
     pub(super) remote: Arc<RemoteRegions>,
+    /// What operators are told of it.
+    pub(super) record: RailRecord,
+    /// A lane has been in working order. Set by the connection's task, and read by all: a hint, Relaxed.
+    pub(super) added: AtomicBool,
+}
+
+impl Rail {
+    /// Whether a lane has been in working order.
+    pub(super) fn is_added(&self) -> bool {
+        self.added.load(Ordering::Relaxed)
+    }
 }
 
 /// The places of a connection's further rails. A rail that is made stays until the connection ends, so submitters look without a lock.
@@ -36,11 +48,13 @@ pub(super) struct Rails {
     further: [OnceCell<Rail>; MAX_RAILS - 1],
     /// What submitters know of the loads, and which rails are up.
     pub(super) loads: Arc<RailLoads>,
+    /// Which there are to be.
+    pub(super) adding: Adding,
 }
 
 impl Rails {
     pub(super) fn new(loads: Arc<RailLoads>) -> Self {
-        Self { further: [const { OnceCell::new() }; MAX_RAILS - 1], loads }
+        Self { further: [const { OnceCell::new() }; MAX_RAILS - 1], loads, adding: Adding::default() }
     }
 
     /// The place of a further rail, 1 to 7.
@@ -90,8 +104,16 @@ impl Connection {
     /// The NIC of a rail at this end.
     pub(super) fn nic_of(&self, rail: usize) -> Option<&Arc<NicContext>> {
         match rail {
-            0 => Some(self.context.first_nic()),
+            0 => self.context.slots.first(),
             _ => self.rails.get(rail).map(|rail| &rail.nic),
+        }
+    }
+
+    /// What operators are told of a rail.
+    pub(super) fn rail_record(&self, rail: usize) -> Option<&RailRecord> {
+        match rail {
+            0 => Some(&self.first_rail),
+            _ => self.rails.get(rail).map(|rail| &rail.record),
         }
     }
 
@@ -115,12 +137,5 @@ impl Connection {
         let lanes = self.lanes_of(rail);
         let (before, from) = lanes.split_at(hint.checked_rem(lanes.len()).unwrap_or(0));
         from.iter().chain(before).find(|lane| lane.status.health() == LaneHealth::Healthy)
-    }
-
-    /// Whether the queue pairs of a NIC take the requests that this connection makes.
-    pub(super) fn suits(&self, nic: &NicContext) -> bool {
-        let attributes = nic.pool.device().attributes();
-        let policy: &SlicePolicy = &self.policy;
-        policy.fits(attributes.max_sge, u32::MAX)
     }
 }

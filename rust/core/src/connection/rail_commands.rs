@@ -1,45 +1,145 @@
-//! What the recovery does with rails: it opens them, and takes the parts of their lanes.
+//! What the recovery does with rails: it opens them, and takes note of those that are not made.
 
-use super::{Connection, DeviceHealth, LaneHandle};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering as StdOrdering};
+
+use super::lanes::LaneHandle;
+use super::nic_context::NicContext;
+use super::rail::{LANES_PER_RAIL, Rail};
+use super::rail_record::RailRecord;
+use super::{CLOSED, CLOSED_HERE, Connection, DRAIN_LIMIT, DeviceHealth, RAILS};
 use crate::control::RailRefusal;
+use crate::memory::RemoteRegions;
+use crate::pool::{EndState, LaneSetup, LaneStatus, PoolError, worker_bit, workers_used};
+use crate::sync::{AtomicBool, Ordering};
 
-/// Called by the connection's recovery. [`Connection::open_rail`] and [`Connection::move_parts`] block for commands of the device and for
-/// locks of workers, never for the peer.
+/// Called by the connection's recovery. [`Connection::open_rail`] blocks for commands of the device, never for the peer.
 impl Connection {
     /// Opens this end of rail `rail`: its NIC, by its place in the list that was sent to the peer, and `lanes` lanes without queue pairs,
     /// which wait for their rebuilds.
-    #[allow(clippy::unused_self, reason = "nothing is opened yet")]
-    pub(super) fn open_rail(&self, rail: usize, nic: u16, lanes: usize) -> Result<(), RailRefusal> {
-        let _ = (rail, nic, lanes);
-        Err(RailRefusal::Limited)
+    pub(super) fn open_rail(
+        self: &Arc<Self>,
+        rail: usize,
+        (own, peer): (u16, u16),
+        lanes: usize,
+    ) -> Result<(), RailRefusal> {
+        if rail >= self.context.settings.rails {
+            return Err(RailRefusal::Limited);
+        }
+        let place = self.rails.place(rail).ok_or(RailRefusal::Unknown)?;
+        if let Some(made) = place.get() {
+            let is_same = (made.own, made.peer, made.lanes.len()) == (own, peer, lanes);
+            return if is_same { Ok(()) } else { Err(RailRefusal::Unknown) };
+        }
+        let refused = |why: RailRefusal, reason: &str| {
+            let nic = self.context.nics().get(usize::from(own)).map_or("?", |nic| &nic.name);
+            RailRecord::refused(rail as u8, self.peer.control, nic, reason);
+            why
+        };
+        let nic = self
+            .context
+            .open_nic(usize::from(own))
+            .map_err(|error| refused(RailRefusal::Unusable, &error.to_string()))?;
+        self.suits(&nic).map_err(|reason| refused(RailRefusal::Unlike, &reason))?;
+        let lanes = self
+            .make_lanes(&nic, lanes)
+            .map_err(|error| refused(RailRefusal::Unusable, &error.to_string()))?;
+        let record = RailRecord::new(rail as u8, self.peer.control, nic.device().attributes());
+        let events = nic.device_events.clone();
+        record.set_peer_nic(&self.rails.adding.peer_name(peer));
+        let remote = Arc::new(RemoteRegions::of_rail());
+        let made = Rail { nic, own, peer, lanes, remote, record, added: AtomicBool::new(false) };
+        // Filled by this connection's task alone, one command after the other.
+        let _ = place.set(made);
+        if let Some(events) = events {
+            events.watch(self);
+        }
+        // Of this and `stop` the later one sees what the earlier one has done: one of them closes the lanes.
+        let before = self.gate.fetch_or(RAILS, Ordering::SeqCst);
+        if before & CLOSED != 0 {
+            let deadline = std::time::Instant::now() + DRAIN_LIMIT;
+            for lane in self.lanes_of(rail) {
+                self.close_lane(lane, EndState::Cancelled, CLOSED_HERE, deadline);
+            }
+            return Err(RailRefusal::Unusable);
+        }
+        Ok(())
     }
 
-    /// Takes parts from a lane that is drained, and posts them on other rails: those that read, and, if `both_ends` are drained, those that
-    /// write. Parts that no other rail can take stay, and wait for the rebuild.
-    #[allow(clippy::unused_self, reason = "nothing is moved yet")]
-    pub(super) fn move_parts(&self, lane: usize, both_ends: bool) {
-        let _ = (lane, both_ends);
+    /// Lanes without queue pairs on the workers of a NIC in turn.
+    fn make_lanes(&self, nic: &Arc<NicContext>, count: usize) -> Result<Vec<LaneHandle>, PoolError> {
+        /// Where the next rail's first lane goes. Only a spread: Relaxed.
+        static NEXT: AtomicUsize = AtomicUsize::new(0);
+        let slot = self.context.slots.of(nic).ok_or(PoolError::TooManyLanes)?;
+        let workers = nic.pool.workers();
+        let used = workers_used(slot, workers.len()).max(1);
+        let first = NEXT.fetch_add(count, StdOrdering::Relaxed);
+        let mut lanes = Vec::with_capacity(count);
+        for lane in 0..count.min(LANES_PER_RAIL) {
+            let index = first.wrapping_add(lane) % used;
+            let worker = workers.get(index).map(Arc::clone).ok_or(PoolError::TooManyLanes)?;
+            let status = Arc::new(LaneStatus::new(Some(self.notifier())));
+            let setup = LaneSetup { status: Arc::clone(&status), heals: self.heals };
+            let key = worker.with_state(|state| state.add_absent_lane(setup))?;
+            lanes.push(LaneHandle {
+                worker,
+                worker_index: worker_bit(slot, index),
+                key,
+                status,
+                device_events: nic.device_events.clone(),
+            });
+        }
+        Ok(lanes)
+    }
+
+    /// Whether the queue pairs of a NIC take the requests that this connection makes.
+    fn suits(&self, nic: &NicContext) -> Result<(), String> {
+        let (attributes, own) = (nic.device().attributes(), self.context.pool.device());
+        let name = &attributes.name;
+        if !self.policy.fits(attributes.max_sge, u32::MAX) {
+            return Err(format!("{name} takes {} entries a request, fewer than the first rail's", attributes.max_sge));
+        }
+        let (port, first) = match (nic.device().port(), own.port()) {
+            (Ok(port), Ok(first)) => (port, first),
+            (Err(error), _) | (_, Err(error)) => return Err(format!("a port cannot be asked: {error}")),
+        };
+        if port.link_layer != first.link_layer {
+            return Err(format!("{name} has link layer {}, the first rail's NIC {}", port.link_layer, first.link_layer));
+        }
+        if port.max_message < first.max_message {
+            return Err(format!(
+                "{name} carries messages of {} bytes, the first rail's NIC of {}",
+                port.max_message, first.max_message
+            ));
+        }
+        Ok(())
     }
 
     /// Leader: rail `rail` is not made.
-    #[allow(clippy::unused_self, reason = "nothing is opened yet")]
     pub(super) fn rail_refused(&self, rail: usize, why: RailRefusal) {
-        let _ = (rail, why);
+        self.rails.adding.refused(rail, why, std::time::Instant::now());
     }
 
     /// Leader: the peer has need of a rail of NIC `own` here and NIC `peer` there.
-    #[allow(clippy::unused_self, reason = "nothing is opened yet")]
     pub(super) fn rail_requested(&self, own: u16, peer: u16) {
-        let _ = (own, peer);
+        tracing::debug!(peer = %self.peer.control, own, nic = peer, "the peer asks for a rail");
+        self.add_one_rail();
     }
 
-    /// The lanes of all rails with their indices: eight places for each rail.
-    pub(super) fn all_lanes(&self) -> impl Iterator<Item = (usize, &LaneHandle)> {
-        self.lanes.iter().enumerate()
+    /// A lane of a further rail has got its queue pair. True the first time for each rail.
+    pub(super) fn note_added(&self, rail: usize) -> bool {
+        let Some(made) = self.rails.get(rail) else { return false };
+        let is_first = !made.added.swap(true, Ordering::Relaxed);
+        if is_first {
+            made.record.added();
+            self.add_next_rail();
+        }
+        is_first
     }
 
     /// The health of the NIC of each rail.
     pub(super) fn rail_devices(&self) -> impl Iterator<Item = (usize, DeviceHealth)> {
-        std::iter::once((0, self.context.device_health()))
+        let further = self.rails.made().map(|(rail, made)| (rail, made.nic.device_health()));
+        std::iter::once((0, self.context.device_health())).chain(further)
     }
 }

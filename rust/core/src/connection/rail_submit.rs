@@ -46,9 +46,10 @@ impl Connection {
         }
         let buffer = iovs.iov(0).map_or(0, |iov| iov.local);
         let bytes = iovs.lengths().fold(0, u64::saturating_add);
+        self.consider_rails(bytes);
         let home = self.rails.loads.home_of(buffer);
         let shape = Shape { bytes, eligible, home, spread: thread_hint() as u32 };
-        let found = plan(&shape, &self.rail_loads(eligible), &self.context.settings.rail_limits);
+        let found = plan(&shape, &self.rail_loads(eligible), &self.context.settings.plan_limits);
         if let [share] = found.shares() {
             self.rails.loads.set_home(buffer, share.rail);
         }
@@ -138,7 +139,8 @@ impl Connection {
             }
         };
         let limit = if when_full == WhenFull::Refuse { ROOM_TAKEN_LIMIT } else { self.room_limit() };
-        let workers = self.hand_out(transfer.record(), opcode, lists, begun, started, limit);
+        let parts = (lists.len(), lists.into_iter());
+        let workers = self.hand_out(transfer.record(), opcode, parts, begun, started, limit);
         self.rails.loads.wake_if_needed(&self.wakeup);
         Ok(self.context.transfers.publish(transfer, workers))
     }

@@ -139,6 +139,7 @@ impl Engine {
             told: changes.then_some(told),
             capabilities: peer.capabilities,
             heals,
+            rails: peer.features.is_some_and(|features| features.has_rails()) && self.offers_rails(),
             leads: matches!(role, Role::Initiator { .. }),
             began,
             presence: Presence::of(&self.config, peer.features.as_ref()),

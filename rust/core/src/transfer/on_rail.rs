@@ -3,7 +3,7 @@
 use std::cell::Cell;
 use std::ops::Range;
 
-use super::{Iov, IovSource};
+use super::{Iov, IovSource, RemoteRange};
 use crate::fabric::Opcode;
 use crate::memory::{RemoteCheck, RemoteRegion, RemoteTable, holds};
 
@@ -48,7 +48,7 @@ impl<'a, S: IovSource + ?Sized> OnRail<'a, S> {
                 }
             }
         };
-        Iov { remote: crate::transfer::RemoteRange { rkey, ..iov.remote }, ..iov }
+        Iov { remote: RemoteRange { rkey, ..iov.remote }, ..iov }
     }
 
     fn find(&self, iov: &Iov) -> Option<u32> {

@@ -61,6 +61,12 @@ impl Spread {
         Self { lanes, from: 2 * MIN_PART_OF_THREAD, min_part: MIN_PART_OF_THREAD }
     }
 
+    /// Over how many lanes so many bytes go.
+    #[inline]
+    pub fn parts(&self, bytes: u64) -> usize {
+        usize::try_from(bytes / self.min_part).unwrap_or(usize::MAX).clamp(1, self.lanes.max(1))
+    }
+
     /// Whether a single iov of so many bytes goes over one lane.
     #[inline(always)]
     pub fn keeps_whole(&self, length: u64) -> bool {
@@ -99,8 +105,7 @@ impl Plan {
             .fold((0u64, 0u64), |(sum, any), length| (sum.wrapping_add(length), any | length));
         let total =
             if any <= u64::from(u32::MAX) { sum } else { source.lengths().fold(0, u64::saturating_add) };
-        let parts =
-            usize::try_from(total / spread.min_part).unwrap_or(usize::MAX).clamp(1, spread.lanes.max(1));
+        let parts = spread.parts(total);
         // Dealing out whole iovs balances well unless one of them is a large share of all.
         let is_large = |length: u64| length.saturating_mul(2 * parts as u64) > total;
         let striped = parts > 1 && is_large(any) && source.lengths().any(is_large);
