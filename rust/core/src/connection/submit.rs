@@ -134,7 +134,7 @@ impl Connection {
         record: &'static TransferRecord,
         when_full: WhenFull,
         since: Option<Instant>,
-    ) -> Result<u32, SubmitError> {
+    ) -> Result<u64, SubmitError> {
         let hint = thread_hint();
         record.start(1, self.context.time_limit);
         if let Some(lane) = self.lane_of(hint)
@@ -156,7 +156,7 @@ impl Connection {
         record: &'static TransferRecord,
         when_full: WhenFull,
         since: Option<Instant>,
-    ) -> Result<u32, SubmitError> {
+    ) -> Result<u64, SubmitError> {
         let hint = thread_hint();
         for lane in self.lanes_from(hint).skip(1) {
             if self.begin_on(lane, opcode, iovs, record)? {

@@ -22,7 +22,7 @@ impl Connection {
         plan: &Plan,
         when_full: WhenFull,
         since: Option<Instant>,
-    ) -> Result<u32, SubmitError> {
+    ) -> Result<u64, SubmitError> {
         let (hint, begun) = (thread_hint(), transfer_begins());
         let mut lists: [Option<RequestList>; MAX_PARTS] = Default::default();
         for (part, slot) in lists.iter_mut().enumerate().take(plan.parts()) {
