@@ -6,7 +6,7 @@ use super::lane_choice::thread_hint;
 use super::{Connection, FAILURES_HELD};
 use crate::events::Wait;
 use crate::observe::report;
-use crate::pool::{EndState, PartOwner};
+use crate::pool::{COPY_WORKER, EndState, PartOwner};
 use crate::sync::Ordering;
 use crate::transfer::{Asked, Live, Outcome, Status, TransferGeneration, TransferId};
 
@@ -168,7 +168,7 @@ impl Connection {
                 }
                 return Status::Pending;
             }
-            let copies = live.is_with(self.context.pool.workers().len());
+            let copies = live.is_with(COPY_WORKER);
             let spin = self.context.settings.spin.max(if copies { COPY_SPIN } else { Duration::ZERO });
             let polling = self.context.polling.as_ref().filter(|_| !copies);
             let wait = polling.map(|polling| polled.get_or_insert_with(|| polling.begin()));
