@@ -16,8 +16,16 @@ mod lane_commands;
 mod lanes;
 mod log_lines;
 mod metrics;
+#[allow(dead_code, reason = "until a connection has further rails")]
+mod nic_flow;
 mod notifications;
 mod presence;
+#[allow(dead_code, reason = "until a connection has further rails")]
+mod rail_demand;
+#[allow(dead_code, reason = "until a connection has further rails")]
+mod rail_loads;
+#[allow(dead_code, reason = "until a connection has further rails")]
+mod rail_watch;
 mod recovery;
 mod regions;
 mod retire;
