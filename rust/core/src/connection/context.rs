@@ -81,7 +81,7 @@ impl Context {
         slice_sizes: SliceSizes,
         settings: TransferSettings,
     ) -> Self {
-        Self::with_nics(pool, policy, slice_sizes, settings, EngineNics::of_one)
+        Self::with_nics(pool, policy, slice_sizes, settings, false, EngineNics::of_one)
     }
 
     fn with_nics(
@@ -89,11 +89,13 @@ impl Context {
         policy: SlicePolicy,
         slice_sizes: SliceSizes,
         settings: TransferSettings,
+        has_others: bool,
         nics: impl FnOnce(NicContext) -> EngineNics,
     ) -> Self {
         let polls = pool.device().attributes().capabilities.needs_polling && !settings.spin.is_zero();
         let gpu_flush = GpuFlush { writes: settings.flush_writes, reads: settings.flush_reads };
-        let registry = Arc::new(Registry::with_gpu_flush(Arc::clone(pool.device()), gpu_flush));
+        let registry = Registry::with_gpu_flush(Arc::clone(pool.device()), gpu_flush);
+        let registry = Arc::new(if has_others { registry.to_be_followed() } else { registry });
         let device_events = listen(pool.device());
         let first = NicContext {
             number: 0,
@@ -156,8 +158,9 @@ impl Context {
             rails: config.rails,
         };
         let options = (config.rails > 1).then_some(options);
+        let has_others = options.is_some() && choice.devices.len() > 1;
         let nics = |first| EngineNics::among(choice, first, options);
-        Ok(Self::with_nics(pool, policy, slice_sizes, settings, nics))
+        Ok(Self::with_nics(pool, policy, slice_sizes, settings, has_others, nics))
     }
 
     /// The NICs of the engine that may form rails, in the order of its device list; the index is the number that peers are told. A

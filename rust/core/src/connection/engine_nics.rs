@@ -10,9 +10,9 @@ use super::nic_context::{NicContext, listen};
 use super::nic_record::{NicRecord, records};
 use crate::config::Config;
 use crate::fabric::{Device, FabricError};
-use crate::memory::{GpuFlush, Registry};
+use crate::memory::{FollowError, GpuFlush, MemoryKind, Region, Registry};
 use crate::pool::{PoolError, PoolOptions, WorkerPool};
-use crate::topology::{HostTopology, Sysfs, cpus_near};
+use crate::topology::{HostTopology, MemoryPlace, Sysfs, cpus_near};
 use crate::transfer::SlicePolicy;
 
 /// What an engine has to choose from, and what it has chosen.
@@ -54,6 +54,14 @@ pub enum OpenNicError {
         device: String,
         /// Why.
         reason: PoolError,
+    },
+    /// Memory is not registered with it.
+    #[error("cannot register memory with {device} for a rail: {reason}")]
+    Memory {
+        /// Its name.
+        device: String,
+        /// Why.
+        reason: Arc<FollowError>,
     },
 }
 
@@ -211,7 +219,7 @@ impl EngineNics {
         number: usize,
         device: &Arc<dyn Device>,
         options: &NicOptions,
-        _first: &Registry,
+        first: &Registry,
     ) -> Result<Arc<NicContext>, OpenNicError> {
         let name = || device.attributes().name.clone();
         let refused = |reason| OpenNicError::Refused { device: name(), reason };
@@ -220,7 +228,26 @@ impl EngineNics {
         let pool =
             options.open_pool(device).map_err(|reason| OpenNicError::Pool { device: name(), reason })?;
         let registry = Arc::new(Registry::with_gpu_flush(Arc::clone(device), options.gpu_flush));
+        let follow = first.add_follower(Arc::clone(&registry), self.takes(number));
+        follow.map_err(|reason| OpenNicError::Memory { device: name(), reason: Arc::new(reason) })?;
         let number = u16::try_from(number).unwrap_or(u16::MAX);
         Ok(Arc::new(NicContext { number, pool, registry, policy, device_events: listen(device) }))
+    }
+
+    /// Which regions a NIC registers: host memory, and that of GPUs for which it is near, or the spare one.
+    fn takes(&self, number: usize) -> impl Fn(&Region) -> bool + Send + Sync + 'static {
+        let unusable: Vec<_> = (0..self.places.len()).filter(|other| !self.is_usable(*other)).collect();
+        let unusable: Vec<_> = unusable.into_iter().filter(|other| *other != number).collect();
+        let is_known = self.topology.nics.len() == self.places.len();
+        let topology = Arc::clone(&self.topology);
+        move |region| {
+            if region.kind != MemoryKind::Gpu || !is_known {
+                return true;
+            }
+            // Where nothing says which GPU it is, all NICs are as near.
+            region
+                .gpu()
+                .is_none_or(|gpu| topology.near_and_spare(MemoryPlace::Gpu(gpu), &unusable).contains(&number))
+        }
     }
 }

@@ -278,7 +278,8 @@ impl Engine {
 
     fn is_own_thread(&self) -> bool {
         let context = self.chosen().ok().flatten();
-        is_loop_thread() || context.is_some_and(|context| context.pool.has_current_thread())
+        is_loop_thread()
+            || context.is_some_and(|context| context.opened_nics().any(|nic| nic.pool.has_current_thread()))
     }
 
     /// Refuses in a child of the process that opened the engine.
