@@ -37,7 +37,7 @@ pub use histogram::{Histogram, HistogramSnapshot};
 pub use metric::{Kind, METRICS, Metric, metrics};
 pub use process_counts::{ProcessCounts, process_counts};
 pub use prometheus::prometheus_text;
-pub use rail_info::{RailInfo, RailPause, RailStatus};
+pub use rail_info::{ConnectionRails, RailInfo, RailPause, RailStatus};
 pub use rail_report::RailReport;
 pub use registry::{MetricRegistry, Source, registry};
 pub(crate) use report::{About, report};

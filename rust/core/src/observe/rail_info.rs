@@ -38,6 +38,17 @@ pub struct RailInfo {
     pub latency: Option<Duration>,
 }
 
+/// The rails of one connection.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ConnectionRails {
+    /// Names the connection in this process.
+    pub connection: u64,
+    /// Its peer, `ip:port` of the control listener.
+    pub peer: String,
+    /// By their numbers.
+    pub rails: Vec<RailInfo>,
+}
+
 /// Whether a rail may be used.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum RailStatus {
