@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::device_events::{DeviceEvents, DeviceHealth};
 use super::engine_nics::{DeviceChoice, EngineNics, NicOptions, OpenNicError};
-use super::nic_context::{NicContext, health, listen, require_port};
+use super::nic_context::{NicContext, flow_of, health, listen, require_port};
 use super::nic_record::NicRecord;
 use super::nic_slots::NicSlots;
 use crate::config::Config;
@@ -13,6 +13,8 @@ use crate::events::Polling;
 use crate::fabric::{Device, FabricError};
 use crate::memory::{GpuFlush, Registry};
 use crate::pool::{PoolError, Worker, WorkerPool};
+use crate::rails::{PlanLimits, RailLimits, RailMap};
+use crate::sync::Mutex;
 use crate::topology::HostTopology;
 use crate::transfer::{SlicePolicy, SliceSizes, Table, TimeLimit};
 
@@ -71,6 +73,12 @@ pub struct TransferSettings {
     pub flush_reads: bool,
     /// Most rails of a connection; 1: the first NIC alone.
     pub rails: usize,
+    /// When transfers use several rails, and when further ones are made.
+    pub plan_limits: PlanLimits,
+    /// When a rail is left.
+    pub rail_limits: RailLimits,
+    /// The operator's own pairs of NICs.
+    pub rail_map: RailMap,
 }
 
 impl Context {
@@ -103,6 +111,8 @@ impl Context {
             registry: Arc::clone(&registry),
             policy,
             device_events: device_events.clone(),
+            flow: flow_of(&**pool.device()),
+            lanes: Mutex::default(),
         };
         let nics = nics(first);
         let slots = NicSlots::new(nics.opened().next().map(Arc::clone));
@@ -156,6 +166,9 @@ impl Context {
             flush_writes: config.flush_writes,
             flush_reads: config.flush_reads,
             rails: config.rails,
+            plan_limits: PlanLimits::default(),
+            rail_limits: RailLimits::default(),
+            rail_map: RailMap::default(),
         };
         let options = (config.rails > 1).then_some(options);
         let has_others = options.is_some() && choice.devices.len() > 1;

@@ -6,12 +6,13 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use once_cell::sync::OnceCell;
 
-use super::nic_context::{NicContext, listen};
+use super::nic_context::{NicContext, flow_of, listen};
 use super::nic_record::{NicRecord, records};
 use crate::config::Config;
 use crate::fabric::{Device, FabricError};
 use crate::memory::{FollowError, GpuFlush, MemoryKind, Region, Registry};
 use crate::pool::{PoolError, PoolOptions, WorkerPool};
+use crate::sync::Mutex;
 use crate::topology::{HostTopology, MemoryPlace, Sysfs, cpus_near};
 use crate::transfer::SlicePolicy;
 
@@ -231,7 +232,7 @@ impl EngineNics {
         let follow = first.add_follower(Arc::clone(&registry), self.takes(number));
         follow.map_err(|reason| OpenNicError::Memory { device: name(), reason: Arc::new(reason) })?;
         let number = u16::try_from(number).unwrap_or(u16::MAX);
-        Ok(Arc::new(NicContext { number, pool, registry, policy, device_events: listen(device) }))
+        Ok(Arc::new(NicContext { number, pool, registry, policy, device_events: listen(device), flow: flow_of(&**device), lanes: Mutex::default() }))
     }
 
     /// Which regions a NIC registers: host memory, and that of GPUs for which it is near, or the spare one.

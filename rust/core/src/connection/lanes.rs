@@ -123,6 +123,9 @@ impl LaneBuilder {
                 continue;
             };
             let key = worker.with_state(|state| state.add_lane(queue_pair, setup))?;
+            if let Some(nic) = self.context.slots.first() {
+                nic.count_lane(&status);
+            }
             // Parked without lanes, it would sleep on.
             worker.kick();
             let device_events = self.context.device_events.clone();

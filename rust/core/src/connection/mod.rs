@@ -251,6 +251,7 @@ impl Connection {
         } else {
             Spread::over_device(lanes.len())
         };
+        let further = Rails::new(context.settings.plan_limits);
         let first_rail = RailRecord::new(0, peer.control, context.pool.device().attributes());
         let connection = Arc::new(Self(OfProcess::new(Inner {
             first_rail,
@@ -274,7 +275,7 @@ impl Connection {
             notify,
             connected_host: Mutex::new(connected_host),
             number: NEXT.fetch_add(1, Ordering::Relaxed),
-            rails: Rails::new(Arc::default()),
+            rails: further,
             rail_requests: Arc::new(RailRequests::new(Arc::clone(&wakeup))),
             wakeup,
             rebuilds: Arc::default(),

@@ -8,11 +8,11 @@ use super::lanes::LaneHandle;
 use super::nic_context::NicContext;
 use super::rail_adding::Adding;
 use super::rail_record::RailRecord;
-use super::rail_watch::RailLoads;
+use super::rail_loads::RailLoads;
 use super::{Connection, RAILS};
 use crate::memory::RemoteRegions;
 use crate::pool::LaneHealth;
-use crate::rails::{MAX_RAILS, RailSet};
+use crate::rails::{MAX_RAILS, PlanLimits, RailSet};
 use crate::sync::{AtomicBool, Ordering};
 
 /// Lanes of a rail, at most. The index of a lane is that of its rail times this, and its number there.
@@ -53,8 +53,9 @@ pub(super) struct Rails {
 }
 
 impl Rails {
-    pub(super) fn new(loads: Arc<RailLoads>) -> Self {
-        Self { further: [const { OnceCell::new() }; MAX_RAILS - 1], loads, adding: Adding::default() }
+    pub(super) fn new(limits: PlanLimits) -> Self {
+        let further = [const { OnceCell::new() }; MAX_RAILS - 1];
+        Self { further, loads: Arc::new(RailLoads::new()), adding: Adding::new(limits) }
     }
 
     /// The place of a further rail, 1 to 7.
@@ -130,6 +131,20 @@ impl Connection {
         let up = self.rails.loads.up();
         let works = |rail: &usize| self.lanes_of(*rail).iter().any(|lane| lane.status.health() == LaneHealth::Healthy);
         (0..MAX_RAILS).filter(|rail| up.has(*rail)).filter(works).fold(RailSet::default(), RailSet::with)
+    }
+
+    /// The bytes under way on each rail, and the requests that its lanes may still post.
+    pub(super) fn rails_flow(&self) -> ([u64; MAX_RAILS], [u32; MAX_RAILS]) {
+        let (mut bytes, mut credits) = ([0_u64; MAX_RAILS], [0_u32; MAX_RAILS]);
+        for (rail, (bytes, credits)) in bytes.iter_mut().zip(&mut credits).enumerate() {
+            for lane in self.lanes_of(rail) {
+                let (started, ended) = lane.status.counts.bytes();
+                let (_, under_way) = lane.status.requests();
+                *bytes = bytes.saturating_add(started.saturating_sub(ended));
+                *credits = credits.saturating_add(self.context.settings.lane_depth.saturating_sub(under_way));
+            }
+        }
+        (bytes, credits)
     }
 
     /// A lane of a further rail in working order.

@@ -1,113 +1,56 @@
-//! When a connection gets further rails, and which: what both ends decide from the bytes under way.
-
-use std::time::{Duration, Instant};
+//! Which rails a connection gets: the pairs of NICs of both ends, and what has the next one made.
 
 use super::Connection;
 use super::rail::Rails;
+use super::rail_demand::RailDemand;
+use super::rail_loads::RailLoads;
 use crate::control::RailRefusal;
 use crate::control::wire::{NicList, NicRecord};
-use crate::observe::{TransferSource, TransferTotals};
-use crate::rails::{MAX_RAILS, NicEnd, NicPair, RailSet, rail_pairs};
+use crate::pool::clock;
+use crate::rails::{NicEnd, NicPair, PlanLimits, RailSet, Shape, rail_pairs};
 use crate::sync::{AtomicBool, Mutex, Ordering, lock};
 
-/// Which rails a connection may have, and how many it wants.
-#[derive(Debug, Default)]
+/// Which rails a connection may have, and the demand for them.
+#[derive(Debug)]
 pub(super) struct Adding {
-    /// There are pairs of NICs without a rail. Written under the lock of `state`, read by submitters without it, as a hint: Relaxed.
+    /// There are pairs of NICs without a rail. Written by the connection's task, read by submitters as a hint: Relaxed.
     has_pairs: AtomicBool,
-    state: Mutex<State>,
+    pairs: Mutex<Pairs>,
+    pub(super) demand: RailDemand,
 }
 
+/// What is known once the peer has named its NICs.
 #[derive(Debug, Default)]
-struct State {
-    /// The pair of rail `n` at `n`; none until the peer has named its NICs.
+struct Pairs {
+    /// The pair of rail `n` at `n`.
     pairs: Vec<NicPair>,
+    /// The speed of the slower port of each, in bytes per second.
+    speeds: Vec<u64>,
     /// The names of the peer's NICs, by their numbers.
     peer_names: Vec<String>,
-    /// How many rails there are to be.
-    wanted: usize,
-    /// The rail that is being added, or asked for, and when that is given up.
-    under_way: Option<(usize, Instant)>,
-    refused: [Option<Refused>; MAX_RAILS],
 }
-
-/// A rail that could not be made.
-#[derive(Clone, Copy, Debug)]
-struct Refused {
-    until: Instant,
-    pause: Duration,
-}
-
-/// A rail that was refused is tried again after this time, and after twice as long each time, up to the longest.
-const FIRST_PAUSE: Duration = Duration::from_secs(1);
-const LONGEST_PAUSE: Duration = Duration::from_secs(60);
-
-/// How long the making of a rail may take before another one is tried: longer than all its steps.
-const ADD_LIMIT: Duration = Duration::from_secs(10);
 
 impl Adding {
-    /// The peer has named its NICs.
-    pub(super) fn set_pairs(&self, pairs: Vec<NicPair>, peer_names: Vec<String>) {
-        let mut state = lock(&self.state);
-        self.has_pairs.store(pairs.len() > 1, Ordering::Relaxed);
-        (state.pairs, state.peer_names) = (pairs, peer_names);
+    pub(super) fn new(limits: PlanLimits) -> Self {
+        Self { has_pairs: AtomicBool::new(false), pairs: Mutex::default(), demand: RailDemand::new(limits) }
     }
 
     /// The name of a NIC of the peer; empty if it has told none.
     pub(super) fn peer_name(&self, number: u16) -> String {
-        lock(&self.state).peer_names.get(usize::from(number)).cloned().unwrap_or_default()
+        lock(&self.pairs).peer_names.get(usize::from(number)).cloned().unwrap_or_default()
     }
 
-    /// Whether there may be a rail to add.
-    #[inline]
-    pub(super) fn has_pairs(&self) -> bool {
-        self.has_pairs.load(Ordering::Relaxed)
+    /// The speed of a rail between these NICs, in bytes per second; 0 if it is not known.
+    pub(super) fn speed(&self, own: u16, peer: u16) -> u64 {
+        let pairs = lock(&self.pairs);
+        let is_it = |pair: &NicPair| (pair.own, pair.peer) == (usize::from(own), usize::from(peer));
+        let at = pairs.pairs.iter().position(is_it);
+        at.and_then(|at| pairs.speeds.get(at)).copied().unwrap_or(0)
     }
 
-    /// There are to be so many rails at least.
-    pub(super) fn want(&self, rails: usize) {
-        let mut state = lock(&self.state);
-        state.wanted = state.wanted.max(rails).min(state.pairs.len());
-    }
-
-    /// The rail to add next, under way from now on; `None` if one is, if there are enough, or if none can be added now.
-    pub(super) fn next(&self, made: RailSet, now: Instant) -> Option<(usize, NicPair)> {
-        let mut state = lock(&self.state);
-        if state.under_way.is_some_and(|(rail, until)| !made.has(rail) && now < until) {
-            return None;
-        }
-        state.under_way = None;
-        let count = made.0.count_ones() as usize;
-        if count >= state.pairs.len() {
-            self.has_pairs.store(false, Ordering::Relaxed);
-        }
-        if count >= state.wanted {
-            return None;
-        }
-        let refused = &state.refused;
-        let may_be_added = |rail: &usize| {
-            let waits = refused.get(*rail).copied().flatten().is_some_and(|refused| now < refused.until);
-            !made.has(*rail) && !waits
-        };
-        let rail = (1..state.pairs.len()).find(may_be_added)?;
-        let pair = *state.pairs.get(rail)?;
-        state.under_way = Some((rail, now + ADD_LIMIT));
-        Some((rail, pair))
-    }
-
-    /// A rail could not be made.
-    pub(super) fn refused(&self, rail: usize, why: RailRefusal, now: Instant) {
-        let mut state = lock(&self.state);
-        state.under_way = state.under_way.filter(|(under_way, _)| *under_way != rail);
-        if let Some(refused) = state.refused.get_mut(rail) {
-            let pause = match (why, *refused) {
-                // Not before its operator changes a setting, for which the peer has to start again.
-                (RailRefusal::Limited, _) => LONGEST_PAUSE,
-                (_, Some(before)) => (before.pause * 2).min(LONGEST_PAUSE),
-                (_, None) => FIRST_PAUSE,
-            };
-            *refused = Some(Refused { until: now + pause, pause });
-        }
+    /// All pairs have a rail, or some have none.
+    fn set_has_pairs(&self, has_pairs: bool) {
+        self.has_pairs.store(has_pairs, Ordering::Relaxed);
     }
 }
 
@@ -142,53 +85,88 @@ impl Connection {
         if let Some(nic) = peer.get(peer.own()) {
             self.first_rail.set_peer_nic(&nic.name);
         }
-        self.rails.adding.set_pairs(pairs, peer.nics().iter().map(|nic| nic.name.clone()).collect());
+        let speed = |pair: &NicPair| {
+            let own = own.nics().get(pair.own).map_or(0, |nic| nic.speed_mbps);
+            let peer = peer.nics().get(pair.peer).map_or(0, |nic| nic.speed_mbps);
+            bytes_per_second(own.min(peer))
+        };
+        let speeds = pairs.iter().map(speed).collect();
+        let peer_names = peer.nics().iter().map(|nic| nic.name.clone()).collect();
+        let has_pairs = pairs.len() > 1;
+        *lock(&self.rails.adding.pairs) = Pairs { pairs, speeds, peer_names };
+        self.rails.adding.set_has_pairs(has_pairs);
     }
 
     /// A transfer of so many bytes begins: whether the rails that there are suffice.
     #[inline]
     pub(super) fn consider_rails(&self, bytes: u64) {
-        if self.rails.adding.has_pairs() {
-            self.want_rails(bytes);
+        if self.rails.adding.has_pairs.load(Ordering::Relaxed) {
+            self.want_rail(bytes);
         }
     }
 
     #[cold]
-    fn want_rails(&self, bytes: u64) {
-        let mut totals = TransferTotals::default();
-        self.all_lanes().for_each(|(_, lane)| lane.status.counts.add_ended(&mut totals));
-        self.all_lanes().for_each(|(_, lane)| lane.status.counts.add_started(&mut totals));
-        let under_way = totals.in_flight().bytes.saturating_add(bytes);
-        let each = self.context.settings.plan_limits.rail_from.max(1);
-        let wanted = usize::try_from(under_way / each).unwrap_or(MAX_RAILS).min(MAX_RAILS);
-        if wanted > 1 {
-            self.rails.adding.want(wanted);
-            self.add_next_rail();
+    fn want_rail(&self, bytes: u64) {
+        let (adding, now) = (&self.rails.adding, clock::now_ns());
+        if !adding.demand.is_due(now) {
+            return;
+        }
+        let made = self.rails.in_use();
+        let (flow, credits) = self.rails_flow();
+        let mut loads = self.rails.loads.snapshot(&flow, &credits);
+        let pairs = lock(&adding.pairs);
+        if made.0.count_ones() as usize >= pairs.pairs.len() {
+            return adding.set_has_pairs(false);
+        }
+        for (rail, pair) in pairs.pairs.iter().enumerate().filter(|(rail, _)| !made.has(*rail)) {
+            let flow = self.context.nic_if_open(pair.own).map(|nic| &*nic.flow);
+            let speed = pairs.speeds.get(rail).copied().unwrap_or(0);
+            if let Some(load) = loads.get_mut(rail) {
+                *load = RailLoads::of_unmade(flow, speed);
+            }
+        }
+        let shape = Shape { bytes, eligible: RailSet::first(pairs.pairs.len()), home: None, spread: 0 };
+        let under_way = flow.iter().sum();
+        if let Some(rail) = adding.demand.wanted(&shape, under_way, made, &loads, now)
+            && let Some(pair) = pairs.pairs.get(rail)
+        {
+            self.request_rail(rail, *pair);
         }
     }
 
-    /// The peer, or this end, has need of one more rail.
-    pub(super) fn add_one_rail(&self) {
-        let made = self.rails.in_use().0.count_ones() as usize;
-        self.rails.adding.want(made + 1);
-        self.add_next_rail();
-    }
-
-    /// Makes all rails that can be made, one after the other, without waiting for them.
-    #[doc(hidden)]
-    pub fn add_rails_now(&self) {
-        self.rails.adding.want(MAX_RAILS);
-        self.add_next_rail();
-    }
-
-    /// Has the next rail made that is wanted, if none is under way.
-    pub(super) fn add_next_rail(&self) {
-        let Some((rail, pair)) = self.rails.adding.next(self.rails.in_use(), Instant::now()) else { return };
+    /// Leader: has the rail made; follower: asks the leader for it.
+    fn request_rail(&self, rail: usize, pair: NicPair) {
         let (own, peer) = (pair.own as u16, pair.peer as u16);
         if self.leads {
             self.rail_requests.add_rail(rail, own, peer, self.lanes.len());
         } else {
             self.rail_requests.request_rail(own, peer);
+        }
+    }
+
+    /// Has every rail made that can be made, without waiting for them.
+    #[doc(hidden)]
+    pub fn add_rails_now(&self) {
+        let (made, pairs) = (self.rails.in_use(), lock(&self.rails.adding.pairs));
+        for (rail, pair) in pairs.pairs.iter().enumerate().filter(|(rail, _)| !made.has(*rail)) {
+            self.request_rail(rail, *pair);
+        }
+    }
+
+    /// Leader: rail `rail` is not made.
+    pub(super) fn rail_refused(&self, rail: usize, why: RailRefusal) {
+        tracing::debug!(peer = %self.peer.control, rail, ?why, "a rail is not made");
+        self.rails.adding.demand.refused(rail, clock::now_ns());
+    }
+
+    /// Leader: the peer has need of a rail of NIC `own` here and NIC `peer` there.
+    pub(super) fn rail_requested(&self, own: u16, peer: u16) {
+        let wanted = NicPair { own: own.into(), peer: peer.into() };
+        let pairs = lock(&self.rails.adding.pairs);
+        let rail = pairs.pairs.iter().position(|pair| *pair == wanted);
+        match rail.filter(|rail| !self.rails.in_use().has(*rail)) {
+            Some(rail) => self.request_rail(rail, wanted),
+            None => tracing::debug!(peer = %self.peer.control, own, nic = peer, "the peer asks for a rail that is no pair here, or made"),
         }
     }
 }
@@ -209,4 +187,8 @@ fn mtu_code(bytes: u32) -> u8 {
         2048..4096 => 4,
         _ => 5,
     }
+}
+
+fn bytes_per_second(mbps: u32) -> u64 {
+    u64::from(mbps) * 125_000
 }

@@ -3,10 +3,11 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering as StdOrdering};
 
+use super::lane_commands::RecoveryNotifier;
 use super::lanes::LaneHandle;
 use super::nic_context::NicContext;
 use super::rail::{LANES_PER_RAIL, Rail};
-use super::rail_record::RailRecord;
+use super::rail_record::{RailRecord, nic_name};
 use super::{CLOSED, CLOSED_HERE, Connection, DRAIN_LIMIT, DeviceHealth, RAILS};
 use crate::control::RailRefusal;
 use crate::memory::RemoteRegions;
@@ -32,8 +33,9 @@ impl Connection {
             return if is_same { Ok(()) } else { Err(RailRefusal::Unknown) };
         }
         let refused = |why: RailRefusal, reason: &str| {
-            let nic = self.context.nics().get(usize::from(own)).map_or("?", |nic| &nic.name);
-            RailRecord::refused(rail as u8, self.peer.control, nic, reason);
+            let nic = self.context.nics().get(usize::from(own));
+            let nic = nic.map_or_else(String::new, |nic| nic_name(&nic.name, nic.port));
+            RailRecord::refused(rail as u8, self.peer.control, &nic, reason);
             why
         };
         let nic = self
@@ -78,7 +80,9 @@ impl Connection {
         for lane in 0..count.min(LANES_PER_RAIL) {
             let index = first.wrapping_add(lane) % used;
             let worker = workers.get(index).map(Arc::clone).ok_or(PoolError::TooManyLanes)?;
-            let status = Arc::new(LaneStatus::new(Some(self.notifier())));
+            let notifier = Arc::new(RecoveryNotifier(Arc::clone(&self.wakeup)));
+            let status = Arc::new(LaneStatus::absent(Some(notifier)));
+            nic.count_lane(&status);
             let setup = LaneSetup { status: Arc::clone(&status), heals: self.heals };
             let key = worker.with_state(|state| state.add_absent_lane(setup))?;
             lanes.push(LaneHandle {
@@ -115,24 +119,13 @@ impl Connection {
         Ok(())
     }
 
-    /// Leader: rail `rail` is not made.
-    pub(super) fn rail_refused(&self, rail: usize, why: RailRefusal) {
-        self.rails.adding.refused(rail, why, std::time::Instant::now());
-    }
-
-    /// Leader: the peer has need of a rail of NIC `own` here and NIC `peer` there.
-    pub(super) fn rail_requested(&self, own: u16, peer: u16) {
-        tracing::debug!(peer = %self.peer.control, own, nic = peer, "the peer asks for a rail");
-        self.add_one_rail();
-    }
-
     /// A lane of a further rail has got its queue pair. True the first time for each rail.
     pub(super) fn note_added(&self, rail: usize) -> bool {
         let Some(made) = self.rails.get(rail) else { return false };
         let is_first = !made.added.swap(true, Ordering::Relaxed);
         if is_first {
             made.record.added();
-            self.add_next_rail();
+            self.rails.adding.demand.made(rail);
         }
         is_first
     }

@@ -55,7 +55,7 @@ pub(super) struct Recorded {
 impl RailRecord {
     /// Of a rail that is up, over this NIC, to the peer with this control address.
     pub fn new(rail: u8, peer: SocketAddr, nic: &DeviceAttributes) -> Self {
-        Self { rail, peer, nic: nic_name(nic), told: Mutex::default() }
+        Self { rail, peer, nic: nic_name(&nic.name, nic.port), told: Mutex::default() }
     }
 
     /// Its number in the connection.
@@ -91,8 +91,7 @@ impl RailRecord {
     }
 
     /// A further rail could not be made, and has no record: `reason` says what was tried, with errno, and what to do.
-    pub fn refused(rail: u8, peer: SocketAddr, nic: &DeviceAttributes, reason: &str) {
-        let nic = nic_name(nic);
+    pub fn refused(rail: u8, peer: SocketAddr, nic: &str, reason: &str) {
         report!(
             info,
             RailRefused,
@@ -193,6 +192,6 @@ impl RailRecord {
 }
 
 /// How a NIC is called: name and port.
-fn nic_name(nic: &DeviceAttributes) -> String {
-    format!("{}:{}", nic.name, nic.port)
+pub(super) fn nic_name(name: &str, port: u8) -> String {
+    format!("{name}:{port}")
 }

@@ -9,8 +9,8 @@ use super::submit::WhenFull;
 use super::submit_parts::{PartOnRail, ROOM_TAKEN_LIMIT};
 use crate::fabric::Opcode;
 use crate::pool::{RequestList, transfer_begins};
-use crate::rails::{PlanLimits, RailPlan, RailSet, Shape, plan};
-use crate::transfer::{IovSource, NewTransfer, OnRail, Scope, Share, SubmitError, TransferId, build};
+use crate::rails::{RailPlan, RailSet, Shape, plan};
+use crate::transfer::{IovSource, OnRail, Scope, Share, SubmitError, TransferId, build};
 
 impl Connection {
     /// Starts a transfer over the rails by which it ends first: over the first rail alone as on a connection that has no other.
@@ -49,7 +49,9 @@ impl Connection {
         self.consider_rails(bytes);
         let home = self.rails.loads.home_of(buffer);
         let shape = Shape { bytes, eligible, home, spread: thread_hint() as u32 };
-        let found = plan(&shape, &self.rail_loads(eligible), &self.context.settings.plan_limits);
+        let (flow, credits) = self.rails_flow();
+        let loads = self.rails.loads.snapshot(&flow, &credits);
+        let found = plan(&shape, &loads, &self.context.settings.plan_limits);
         if let [share] = found.shares() {
             self.rails.loads.set_home(buffer, share.rail);
         }
@@ -126,7 +128,9 @@ impl Connection {
         when_full: WhenFull,
         begun: u64,
     ) -> Result<TransferId, SubmitError> {
-        if when_full == WhenFull::Refuse && !self.has_room_on_rails(&lists) {
+        let hint = thread_hint();
+        let room = |part: &PartOnRail| self.lanes_of(part.rail).iter().all(|lane| lane.worker.room(hint) >= lists.len());
+        if when_full == WhenFull::Refuse && !lists.iter().all(room) {
             self.release_lists(lists);
             return Err(SubmitError::WouldBlock);
         }

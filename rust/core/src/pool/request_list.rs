@@ -47,6 +47,11 @@ impl RequestList {
         self.lease.as_deref().into_iter().chain(&self.holds).any(|hold| hold.region().id == region)
     }
 
+    /// Whether READs that flush GPU memory stand behind its WRITEs.
+    pub(crate) fn flushes_gpu(&self) -> bool {
+        self.gpu_flushes > 0
+    }
+
     /// Number of requests.
     #[inline]
     pub fn len(&self) -> usize {

@@ -32,7 +32,7 @@ impl Driver {
             let open = move || {
                 let connection = connection.upgrade();
                 connection
-                    .map_or(Err(RailRefusal::Unusable), |connection| connection.open_rail(rail, nic, lanes))
+                    .map_or(Err(RailRefusal::Unusable), |connection| connection.open_rail(rail, (nic, 0), lanes))
             };
             let result = handle.blocking(open).await;
             report(CommandResult::RailOpened { rail, result });
