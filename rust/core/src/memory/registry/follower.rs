@@ -178,3 +178,7 @@ impl fmt::Debug for Shared {
         f.debug_struct("Follower").field("waiting", &waiting).finish_non_exhaustive()
     }
 }
+
+#[cfg(all(test, not(flagcx_p2p_loom)))]
+#[path = "follower_tests.rs"]
+mod tests;
