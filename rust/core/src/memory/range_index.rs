@@ -120,7 +120,41 @@ mod tests {
         assert_eq!(RangeIndex::default().find(0, 0), None);
     }
 
+    /// As where a program registers a large range, and each of its pieces too: not all pieces are looked at.
+    #[test]
+    fn the_newest_of_many_pieces_is_found_quickly() {
+        let count = 1 << 18;
+        let index = RangeIndex::new([(0, count * 16)].into_iter().chain((0..count).map(|at| (at * 16, 16))));
+        let looked = std::cell::Cell::new(0);
+        let newest = |address, length| {
+            index.newest_where(address, length, |_| {
+                looked.set(looked.get() + 1);
+                true
+            })
+        };
+        for piece in [0, 1, count / 2, count - 1] {
+            assert_eq!(newest(piece * 16 + 4, 8), Some(1 + piece as usize));
+            assert_eq!(newest(piece * 16 + 4, 13), (piece < count - 1).then_some(0));
+        }
+        assert!(looked.get() < 8 * 64, "{} of {count}", looked.get());
+    }
+
     proptest! {
+        /// Of more ranges than are passed over together.
+        #[test]
+        fn the_newest_agrees_with_a_linear_search(
+            ranges in prop::collection::vec((0u64..400, 0u64..60), 0..300), address in 0u64..460, length in 0u64..60,
+        ) {
+            let index = RangeIndex::new(ranges.clone());
+            for every in [1, 2, 7] {
+                let expected = ranges.iter().enumerate()
+                    .filter(|(position, (base, size))| position % every == 0 && holds(*base, *size, address, length))
+                    .map(|(position, _)| position)
+                    .max();
+                prop_assert_eq!(index.newest_where(address, length, |position| position % every == 0), expected);
+            }
+        }
+
         #[test]
         fn agrees_with_a_linear_search(
             ranges in prop::collection::vec((0u64..200, 0u64..60), 0..30), address in 0u64..260, length in 0u64..60,

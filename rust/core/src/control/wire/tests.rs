@@ -1,6 +1,7 @@
 //! Fixtures written out by hand from the description of the original engine's formats, and round trips.
 
 mod next_version;
+mod rails;
 
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV6};
 
@@ -389,6 +390,7 @@ proptest! {
     #[test]
     fn region_changes_survive(
         version: u64,
+        rail in 0u8..8,
         change in 1u8..4,
         entries in proptest::collection::vec((1u64.., any::<u32>(), any::<u32>(), any::<u32>(), any::<Option<u32>>()), 0..50),
     ) {
@@ -397,7 +399,7 @@ proptest! {
             .into_iter()
             .map(|(id, base, size, flags, rkey)| AnnouncedRegion { id, base: base.into(), size: size.into(), flags, rkey })
             .collect();
-        let changes = RegionChanges { version, rail: 0, change, entries };
+        let changes = RegionChanges { version, rail, change, entries };
         prop_assert_eq!(RegionChanges::decode(&changes.encode()), Ok(changes));
     }
 

@@ -1,3 +1,5 @@
+mod rail;
+
 use proptest::prelude::*;
 
 use super::*;
