@@ -28,7 +28,7 @@ fn the_first_rail_has_the_lanes_and_counts_what_they_carry() {
     assert_eq!((before.pauses, before.moved_parts, before.last_pause), (0, 0, None));
     let moves = [(Opcode::Write, BYTES), (Opcode::Read, BYTES / 2), (Opcode::Write, 64)];
     for (opcode, bytes) in moves {
-        let id = pair.here.submit(opcode, &[pair.iov(0, 0, bytes as usize)][..]).unwrap();
+        let id = pair.here.submit(opcode, &[pair.iov(0, 0, bytes)][..]).unwrap();
         assert_eq!(outcome(&pair.here, id), Outcome::Done);
     }
     let after = only_rail(&pair.here);
