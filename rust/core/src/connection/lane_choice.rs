@@ -12,12 +12,12 @@ impl Connection {
     /// A lane of a rail in working order. If there is none, one that is being rebuilt: what waits there is moved to another rail.
     pub(super) fn pick_lane_of(&self, rail: usize, hint: usize) -> Result<&LaneHandle, SubmitError> {
         match rail {
-            0 => self.pick_lane(hint),
-            _ => self.pick_further_lane(rail, hint),
+            0 if !self.has_rails() => self.pick_lane(hint),
+            _ => self.pick_lane_on(rail, hint),
         }
     }
 
-    fn pick_further_lane(&self, rail: usize, hint: usize) -> Result<&LaneHandle, SubmitError> {
+    fn pick_lane_on(&self, rail: usize, hint: usize) -> Result<&LaneHandle, SubmitError> {
         let healing = || self.lanes_of(rail).iter().find(|lane| lane.status.health() != LaneHealth::Closed);
         self.healthy_lane(rail, hint)
             .or_else(healing)

@@ -67,6 +67,7 @@ pub use transfer_future::Transfer;
 use close::Ending;
 use gpu_lanes::GpuLanes;
 use lane_commands::RecoveryNotifier;
+use rail_watch::RailWatch;
 use recovery::{Driver, Machine, Parts, RailRequests, RebuildPolicy, Rebuilds};
 use regions::{Exchange, SyncRequests};
 use rail::{LANES_PER_RAIL, Rails};
@@ -334,6 +335,8 @@ impl Connection {
             rail_requests,
             exchange,
             presence,
+            watch: RailWatch::new(self.context.settings.rail_limits, Arc::clone(&self.rails.loads)),
+            leads: self.leads,
             heals: self.heals,
         };
         let task = events.spawn(move |handle| {

@@ -5,14 +5,15 @@ use std::sync::Arc;
 use once_cell::sync::OnceCell;
 
 use super::lanes::LaneHandle;
-use super::nic_context::NicContext;
+use super::nic_context::{NicContext, add_counts};
+use super::nic_flow::NicFlow;
 use super::rail_adding::Adding;
 use super::rail_record::RailRecord;
 use super::rail_loads::RailLoads;
 use super::{Connection, RAILS};
 use crate::memory::RemoteRegions;
-use crate::pool::LaneHealth;
-use crate::rails::{MAX_RAILS, PlanLimits, RailSet};
+use crate::pool::{LaneHealth, ProbeError};
+use crate::rails::{MAX_RAILS, PlanLimits, RailCounts, RailSet};
 use crate::sync::{AtomicBool, Ordering};
 
 /// Lanes of a rail, at most. The index of a lane is that of its rail times this, and its number there.
@@ -147,9 +148,74 @@ impl Connection {
         (bytes, credits)
     }
 
-    /// A lane of a further rail in working order.
+    /// What the lanes of each rail count.
+    pub(super) fn rail_counts(&self) -> [RailCounts; MAX_RAILS] {
+        std::array::from_fn(|rail| {
+            self.lanes_of(rail).iter().fold(RailCounts::default(), |sum, lane| add_counts(sum, &lane.status))
+        })
+    }
+
+    /// The NICs of all rails at this end.
+    pub(super) fn rail_nics(&self) -> impl Iterator<Item = &Arc<NicContext>> {
+        (0..MAX_RAILS).filter_map(|rail| self.nic_of(rail))
+    }
+
+    /// The flow of the NIC of a rail, and the speed of the slower of its ports in bytes per second.
+    pub(super) fn rail_nic(&self, rail: usize) -> Option<(Arc<NicFlow>, u64)> {
+        let nic = self.nic_of(rail)?;
+        let (own, peer) = match self.rails.get(rail) {
+            Some(rail) => (rail.own, rail.peer),
+            None => self.rails.adding.first_pair()?,
+        };
+        Some((Arc::clone(&nic.flow), self.rails.adding.speed(own, peer)))
+    }
+
+    /// Whether another rail than this one has a lane in working order.
+    pub(super) fn rails_healthy_but(&self, rail: usize) -> bool {
+        let of_others = self.all_lanes().filter(|(lane, _)| lane / LANES_PER_RAIL != rail);
+        of_others.into_iter().any(|(_, lane)| lane.status.health() == LaneHealth::Healthy)
+    }
+
+    /// The lanes that have failed and have parts, while another rail works.
+    pub(super) fn lanes_with_waiting(&self) -> Vec<usize> {
+        if !self.has_rails() {
+            return Vec::new();
+        }
+        let waits = |(index, lane): &(usize, &LaneHandle)| {
+            matches!(lane.status.health(), LaneHealth::Broken | LaneHealth::Drained)
+                && !lane.status.counts.is_idle()
+                && self.rails_healthy_but(index / LANES_PER_RAIL)
+        };
+        self.all_lanes().filter(waits).map(|(index, _)| index).collect()
+    }
+
+    /// The lanes of a rail that take parts. The last one of several is kept for probes: a request on it waits for no other.
+    pub(super) fn data_lanes(&self, rail: usize) -> &[LaneHandle] {
+        match self.lanes_of(rail) {
+            [lanes @ .., _] if !lanes.is_empty() => lanes,
+            lanes => lanes,
+        }
+    }
+
+    /// Posts a probe on a lane of a rail that has nothing under way.
+    pub(super) fn post_probe(&self, rail: usize, number: u32) -> Result<(), ProbeError> {
+        let remote = self.remote_of(rail).map(|remote| remote.table());
+        let region = remote.as_ref().and_then(|table| table.oldest());
+        let remote = region.map_or((0, 0), |region| (region.base, region.rkey));
+        let mut result = Err(ProbeError::Down);
+        for lane in self.lanes_of(rail).iter().rev() {
+            match lane.worker.post_probe(lane.key, number, remote) {
+                Err(ProbeError::Down) => {}
+                Err(error) => result = Err(error),
+                Ok(()) => return Ok(()),
+            }
+        }
+        result
+    }
+
+    /// A lane of a rail in working order, of those that take parts.
     pub(super) fn healthy_lane(&self, rail: usize, hint: usize) -> Option<&LaneHandle> {
-        let lanes = self.lanes_of(rail);
+        let lanes = self.data_lanes(rail);
         let (before, from) = lanes.split_at(hint.checked_rem(lanes.len()).unwrap_or(0));
         from.iter().chain(before).find(|lane| lane.status.health() == LaneHealth::Healthy)
     }

@@ -1,7 +1,7 @@
 //! Which rails a connection gets: the pairs of NICs of both ends, and what has the next one made.
 
 use super::Connection;
-use super::rail::Rails;
+use super::rail::{LANES_PER_RAIL, Rails};
 use super::rail_demand::RailDemand;
 use super::rail_loads::RailLoads;
 use crate::control::RailRefusal;
@@ -38,6 +38,12 @@ impl Adding {
     /// The name of a NIC of the peer; empty if it has told none.
     pub(super) fn peer_name(&self, number: u16) -> String {
         lock(&self.pairs).peer_names.get(usize::from(number)).cloned().unwrap_or_default()
+    }
+
+    /// The NICs of the first rail, by their numbers; `None` until the peer has named its own.
+    pub(super) fn first_pair(&self) -> Option<(u16, u16)> {
+        let pairs = lock(&self.pairs);
+        pairs.pairs.first().map(|pair| (pair.own as u16, pair.peer as u16))
     }
 
     /// The speed of a rail between these NICs, in bytes per second; 0 if it is not known.
@@ -138,7 +144,8 @@ impl Connection {
     fn request_rail(&self, rail: usize, pair: NicPair) {
         let (own, peer) = (pair.own as u16, pair.peer as u16);
         if self.leads {
-            self.rail_requests.add_rail(rail, own, peer, self.lanes.len());
+            // One more than the first rail has, which is for probes.
+            self.rail_requests.add_rail(rail, own, peer, (self.lanes.len() + 1).min(LANES_PER_RAIL));
         } else {
             self.rail_requests.request_rail(own, peer);
         }

@@ -10,7 +10,8 @@ use super::rail::{LANES_PER_RAIL, Rail};
 use super::rail_record::{RailRecord, nic_name};
 use super::{CLOSED, CLOSED_HERE, Connection, DRAIN_LIMIT, DeviceHealth, RAILS};
 use crate::control::RailRefusal;
-use crate::memory::RemoteRegions;
+use crate::events::Wakeup;
+use crate::memory::{Cursor, RemoteRegions, Subscription};
 use crate::pool::{EndState, LaneSetup, LaneStatus, PoolError, worker_bit, workers_used};
 use crate::sync::{AtomicBool, Ordering};
 
@@ -117,6 +118,13 @@ impl Connection {
             ));
         }
         Ok(())
+    }
+
+    /// The regions of both ends on a further rail that is made; `wakeup` wakes the task on changes of those here.
+    pub(super) fn regions_of_rail(&self, rail: usize, wakeup: Arc<Wakeup>) -> Option<(Subscription, Arc<RemoteRegions>)> {
+        let made = self.rails.get(rail)?;
+        let local = made.nic.registry.announced().subscribe(Cursor::default(), wakeup);
+        Some((local, Arc::clone(&made.remote)))
     }
 
     /// A lane of a further rail has got its queue pair. True the first time for each rail.

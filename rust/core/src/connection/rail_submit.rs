@@ -117,7 +117,7 @@ impl Connection {
 
     /// Over how many of its lanes a rail's share goes.
     fn parts_on(&self, rail: usize, bytes: u64) -> u32 {
-        let lanes = self.lanes_of(rail).len().clamp(1, LANES_PER_RAIL);
+        let lanes = self.data_lanes(rail).len().clamp(1, LANES_PER_RAIL);
         self.spread.parts(bytes).min(lanes) as u32
     }
 

@@ -7,7 +7,7 @@ use super::lane_choice::thread_hint;
 use super::submit::WhenFull;
 use super::wakes::Wakes;
 use crate::fabric::{CompletionStatus, Opcode};
-use crate::pool::{EndState, PartOwner, RequestFailure, RequestList, Submission, transfer_begins};
+use crate::pool::{EndState, LaneHealth, PartOwner, RequestFailure, RequestList, Submission, transfer_begins};
 use crate::transfer::{IovSource, Plan, SubmitError, TransferRecord};
 
 /// A part that is built, and where it goes.
@@ -65,7 +65,7 @@ impl Connection {
     ) -> u64 {
         let hint = thread_hint();
         record.start(count as u32, self.context.time_limit);
-        let (mut workers, mut wakes) = (0, Wakes::default());
+        let (mut workers, mut wakes, mut is_stranded) = (0, Wakes::default(), false);
         for (number, PartOnRail { rail, lane, list }) in parts.enumerate() {
             let (first, bytes) = (number == 0, list.bytes);
             if record.end_state() != EndState::Done {
@@ -76,6 +76,7 @@ impl Connection {
             let handed = self.pick_lane_of(rail, hint.wrapping_add(lane)).and_then(|lane| {
                 let part = Submission { lane: lane.key, owner: record, list, first, begun };
                 self.hand_over(lane, part, started, limit, &mut wakes)?;
+                is_stranded |= lane.status.health() != LaneHealth::Healthy;
                 Ok(lane.worker_index)
             });
             match handed {
@@ -87,6 +88,10 @@ impl Connection {
             }
         }
         wakes.share();
+        if is_stranded && self.has_rails() {
+            // Another rail may carry what came behind the failure of a lane.
+            self.wakeup.wake();
+        }
         workers
     }
 

@@ -6,6 +6,7 @@
 mod command;
 mod presence;
 mod rails;
+mod watch;
 mod regions;
 
 use std::io;
@@ -14,9 +15,11 @@ use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
 use self::command::Command;
+use self::watch::WatchedRails;
 use super::rebuilds::{AttemptId, Rebuilds};
 use super::{Action, LostReason, Machine, RailRequests, STEP_LIMIT};
 use crate::connection::close::Ending;
+use crate::connection::rail_watch::RailWatch;
 use crate::connection::regions::Exchange;
 use crate::connection::{Connection, DRAIN_LIMIT, DeviceHealth, Presence};
 use crate::control::wire::LaneRecord;
@@ -47,6 +50,11 @@ pub(in crate::connection) struct Driver {
     ended: Arc<Mutex<Vec<CommandResult>>>,
     /// The exchange of regions, with a peer that announces changes.
     exchange: Option<Exchange>,
+    /// The look at the rails, and what is remembered of them.
+    watch: RailWatch,
+    rails: WatchedRails,
+    /// This end adds rails.
+    leads: bool,
     /// Part of a frame waits for room in the socket, which is then watched for writing through a second descriptor,
     /// while the task goes on reading: the peer may be blocked in the same way.
     blocked: bool,
@@ -74,6 +82,9 @@ pub(in crate::connection) struct Parts {
     pub(in crate::connection) rail_requests: Arc<RailRequests>,
     pub(in crate::connection) exchange: Option<Exchange>,
     pub(in crate::connection) presence: Presence,
+    pub(in crate::connection) watch: RailWatch,
+    /// This end has connected.
+    pub(in crate::connection) leads: bool,
     /// The peer takes frames.
     pub(in crate::connection) heals: bool,
 }
@@ -111,7 +122,7 @@ impl Driver {
         parts: Parts,
         handle: EventLoopHandle,
     ) -> io::Result<Self> {
-        let Parts { channel: socket, wakeup, machine, rebuilds, rail_requests, exchange, presence, heals } =
+        let Parts { channel: socket, wakeup, machine, rebuilds, rail_requests, exchange, presence, watch, leads, heals } =
             parts;
         Ok(Self {
             connection: Weak::clone(connection),
@@ -123,6 +134,9 @@ impl Driver {
             rail_requests,
             ended: Arc::default(),
             exchange,
+            watch,
+            rails: WatchedRails::default(),
+            leads,
             blocked: false,
             writable: None,
             urgent: false,
@@ -147,7 +161,8 @@ impl Driver {
     async fn wait(&mut self) {
         // While the socket is blocked no frame about regions can be sent.
         let pause = self.exchange.as_ref().filter(|_| !self.blocked).and_then(Exchange::deadline);
-        let deadline = self.machine.deadline().into_iter().chain(self.send_by).chain(pause).min();
+        let look = self.look_deadline();
+        let deadline = self.machine.deadline().into_iter().chain(self.send_by).chain(pause).chain(look).min();
         let timed = first(self.wakeup.wait(), self.handle.sleep_until(deadline));
         let received = first(timed, self.channel.readable());
         match &mut self.writable {
@@ -165,6 +180,7 @@ impl Driver {
         // Before any recovery of lanes that failed because of it.
         self.check_peer(&seen);
         for seen in seen {
+            self.watch_observation(&seen);
             self.report_observation(seen);
             self.act().await;
         }
@@ -180,6 +196,8 @@ impl Driver {
             self.machine.timeout(Instant::now());
         }
         self.act().await;
+        self.watch_rails().await;
+        self.move_waiting().await;
         let more = self.send_regions() || more;
         match (self.machine.is_over(), more) {
             (true, _) => Next::End,
@@ -202,9 +220,17 @@ impl Driver {
     async fn receive(&mut self) -> bool {
         for _ in 0..FRAMES_PER_TURN {
             match self.socket.try_read() {
-                Ok(Received::Frame(frame)) => self.machine.frame(frame, Instant::now()),
+                Ok(Received::Frame(frame)) => {
+                    if let ChannelFrame::RailReady { rail } = frame {
+                        self.announce_rail(rail);
+                    }
+                    self.machine.frame(frame, Instant::now());
+                }
                 Ok(Received::Regions(frame)) => self.receive_regions(frame).await,
-                Ok(Received::Nics(_) | Received::Unknown) => {}
+                Ok(Received::Nics(nics)) => {
+                    self.command(move |connection| connection.take_nic_list(&nics)).await;
+                }
+                Ok(Received::Unknown) => {}
                 Ok(Received::Nothing) => return false,
                 Err(error) => self.machine.channel_lost(&error),
             }
@@ -223,7 +249,13 @@ impl Driver {
             CommandResult::Connected { id, result } => {
                 self.machine.connected(id.lane, id.attempt, result, now)
             }
-            CommandResult::RailOpened { rail, result } => self.machine.rail_opened(rail, result, now),
+            CommandResult::RailOpened { rail, result } => {
+                // The peer announces its regions of the rail from RailReady on, or once it has that.
+                if !self.leads && result.is_ok() {
+                    self.announce_rail(rail as u8);
+                }
+                self.machine.rail_opened(rail, result, now);
+            }
         }
     }
 
@@ -295,6 +327,7 @@ impl Driver {
         match action {
             Action::Send(frame) => self.queue(&frame),
             Action::Break { lane, reason } => {
+                self.note_broken_here(lane);
                 self.command(move |connection| connection.break_lane(lane, reason)).await;
             }
             Action::Close { lane, reason } => self.answering(self.close_lane(lane, reason.to_string())).await,
@@ -476,6 +509,8 @@ mod tests {
                         rail_requests: Arc::default(),
                         exchange: None,
                         presence,
+                        watch: RailWatch::new(Default::default(), Arc::new(RailLoads::new())),
+                        leads: true,
                         heals: true,
                     };
                     let mut driver = Driver::new(&nothing, parts, handle.clone()).unwrap();

@@ -54,7 +54,6 @@ impl Exchange {
     /// them. Call it once both ends have the rail: the peer drops changes of others, and this end does until then. So the follower calls it
     /// before it sends RailReady, and the leader before it reads another frame. False, and nothing is done, for the first rail, a number
     /// that no rail has, and a rail that is there.
-    #[allow(dead_code, reason = "no rails are added yet")]
     pub(in crate::connection) fn add_rail(
         &mut self,
         rail: u8,

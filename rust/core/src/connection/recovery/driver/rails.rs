@@ -1,11 +1,12 @@
 //! Requests about rails, and their opening, as part of the task of a connection.
 
-use std::sync::Weak;
+use std::sync::{Arc, Weak};
 use std::time::Instant;
 
 use super::super::requests::RailRequest;
 use super::{CommandResult, Driver};
 use crate::control::RailRefusal;
+use crate::events::with_upgraded;
 
 impl Driver {
     /// Passes what the connection has asked for to the machine.
@@ -21,6 +22,16 @@ impl Driver {
                 RailRequest::Resume { rail } => self.machine.resume_rail(rail, now),
             }
             self.act().await;
+        }
+    }
+
+    /// Both ends have the rail: the regions of its NIC are announced, and those of the peer's are taken.
+    pub(super) fn announce_rail(&mut self, rail: u8) {
+        let (wakeup, connection) = (Arc::clone(&self.wakeup), Weak::clone(&self.connection));
+        let Some(exchange) = &mut self.exchange else { return };
+        let found = with_upgraded(&self.handle, &connection, |connection| connection.regions_of_rail(rail.into(), wakeup));
+        if let Some(Some((local, remote))) = found {
+            exchange.add_rail(rail, local, remote);
         }
     }
 
