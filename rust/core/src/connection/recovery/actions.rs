@@ -5,6 +5,7 @@ use std::collections::VecDeque;
 use super::LostReason;
 use crate::control::wire::LaneRecord;
 use crate::control::{ChannelFrame, RailRefusal};
+use crate::rails::MAX_RAILS;
 
 /// An action that the driver carries out.
 ///
@@ -58,6 +59,13 @@ pub(in crate::connection) enum Action {
     /// Destroy the queue pair, if it exists. One that is being created or connected is destroyed as soon as that is
     /// done; its result may be reported and is ignored.
     Discard {
+        /// Index of the lane.
+        lane: usize,
+        /// Names the queue pair.
+        attempt: u32,
+    },
+    /// As [`Action::Discard`] of a queue pair that is connected, and wait until it is destroyed: the frame behind it tells the peer so.
+    DiscardNow {
         /// Index of the lane.
         lane: usize,
         /// Names the queue pair.
@@ -122,11 +130,32 @@ impl Actions {
         self.local.push_back(action);
     }
 
+    /// The peer asks for a rail. Of a peer that asks without end the first few count.
+    pub(super) fn push_request(&mut self, own: u16, peer: u16) {
+        let request = Action::RailRequested { own, peer };
+        let waiting = self.local.iter().filter(|action| matches!(action, Action::RailRequested { .. }));
+        if waiting.count() < MAX_RAILS && !self.local.contains(&request) {
+            self.local.push_back(request);
+        }
+    }
+
     /// Adds a frame; it replaces one of the same lane.
     pub(super) fn push_frame(&mut self, frame: ChannelFrame) {
+        if let Subject::Lane(lane) = subject(&frame) {
+            self.keep_behind_questions(lane);
+        }
         match self.frames.iter_mut().find(|waiting| subject(waiting) == subject(&frame)) {
             Some(waiting) => *waiting = frame,
             None => self.frames.push_back(frame),
+        }
+    }
+
+    /// Drops a frame about the rebuilds of a lane if a question about the lane, or an answer, waits: what takes its place comes behind
+    /// these. A rebuild must not be over before the questions about the failure are answered.
+    fn keep_behind_questions(&mut self, lane: u32) {
+        let is_question = |frame: &ChannelFrame| matches!(subject(frame), Subject::Leaving(other) | Subject::Left(other) if other == lane);
+        if self.frames.iter().any(is_question) {
+            self.frames.retain(|frame| subject(frame) != Subject::Lane(lane));
         }
     }
 

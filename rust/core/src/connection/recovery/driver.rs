@@ -173,7 +173,9 @@ impl Driver {
 
     /// Reports events to the machine, and carries out its actions after each.
     async fn turn(&mut self) -> Next {
-        let Some(seen) = with_upgraded(&self.handle, &self.connection, |connection| observe(connection))
+        let made = self.machine.made_lanes();
+        let Some(seen) =
+            with_upgraded(&self.handle, &self.connection, |connection| observe(connection, made))
         else {
             return Next::End;
         };
@@ -343,6 +345,10 @@ impl Driver {
                 let rebuilds = Arc::clone(&self.rebuilds);
                 self.handle.detach(move || drop(rebuilds.take(AttemptId { lane, attempt })));
             }
+            Action::DiscardNow { lane, attempt } => {
+                let rebuilds = Arc::clone(&self.rebuilds);
+                self.command(move |_| drop(rebuilds.take(AttemptId { lane, attempt }))).await;
+            }
             Action::Create { lane, attempt } => self.create(AttemptId { lane, attempt }, None),
             Action::CreateConnected { lane, attempt, peer } => {
                 self.create(AttemptId { lane, attempt }, Some(peer));
@@ -451,13 +457,14 @@ impl Driver {
     }
 }
 
-/// The state of the device and of the lanes that are not healthy.
-fn observe(connection: &Connection) -> Vec<Observation> {
+/// The state of the devices and of the lanes that are not healthy. Those that are not `made` yet have not failed.
+fn observe(connection: &Connection, made: u64) -> Vec<Observation> {
     let devices = connection.rail_devices().map(|(rail, health)| Observation::Device { rail, health });
     let mut seen: Vec<_> = devices.collect();
     for (lane, handle) in connection.all_lanes() {
         let health = handle.status.health();
-        if matches!(health, LaneHealth::Broken | LaneHealth::Drained) {
+        let is_made = 1_u64.checked_shl(lane as u32).is_some_and(|bit| made & bit != 0);
+        if is_made && matches!(health, LaneHealth::Broken | LaneHealth::Drained) {
             connection.note_broken(lane, &handle.status.reason());
         }
         match health {

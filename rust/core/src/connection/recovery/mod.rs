@@ -30,12 +30,15 @@
 //! wait for it.
 
 mod actions;
+mod adding;
 mod driver;
 mod follower;
 mod lane;
 mod leader;
+mod leaving;
 mod limit;
 mod machine;
+mod rail;
 mod reason;
 mod rebuilds;
 mod requests;
@@ -71,6 +74,10 @@ pub(super) const FOLLOW_LIMIT: Duration = Duration::from_secs(12);
 /// How long lanes wait for a port that is down before they are closed: together with the rebuild after it, shorter
 /// than a follower waits.
 pub(super) const PORT_LIMIT: Duration = Duration::from_secs(8);
+
+/// Pauses between the attempts of a lane that rests, while another rail works: the first one, and the last one, to which they double.
+pub(super) const FIRST_PAUSE: Duration = Duration::from_millis(100);
+pub(super) const LAST_PAUSE: Duration = Duration::from_secs(2);
 
 #[cfg(test)]
 mod simulation;
