@@ -22,6 +22,8 @@ mod open;
 mod process_devices;
 mod registration_time;
 mod sessions;
+#[cfg(all(test, not(flagcx_p2p_loom)))]
+mod several_nics_tests;
 mod slow_transfers;
 #[cfg(all(test, not(flagcx_p2p_loom)))]
 mod test_pair;

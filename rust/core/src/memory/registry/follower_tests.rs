@@ -327,3 +327,35 @@ fn a_registry_that_is_not_to_be_followed_keeps_nothing_for_it() {
     let refused = first.register((memory.start(0), 1), MemoryKind::Host, Access::FULL, true, None, None);
     assert!(matches!(refused, Err(RegistryError::OtherLength { .. })));
 }
+
+/// Threads that register and deregister, while NICs are being opened, leave nothing registered on any of them.
+#[test]
+fn what_comes_and_goes_meanwhile_leaves_nothing_behind() {
+    let (first, memory) = (first(), Memory::new());
+    let nics = [0, 1, 2].map(|_| Arc::new(nic("further")));
+    let kept = thread::scope(|scope| {
+        let work = |thread: u64| {
+            let (first, memory) = (&first, &memory);
+            move || {
+                for round in 0..100 {
+                    let id = memory.register(first, thread * 8 + round % 8, true);
+                    let region = first.remove(id).unwrap().unwrap();
+                    until(|| !region.in_use());
+                    let now = Instant::now();
+                    let all = region.on_further_nics().into_iter().chain([region]);
+                    all.for_each(|region| region.segments().for_each(|segment| segment.revoke(now).unwrap()));
+                }
+                memory.register(first, thread * 8, true)
+            }
+        };
+        let threads: Vec<_> = (0..4).map(|thread| scope.spawn(work(thread))).collect();
+        nics.iter().for_each(|nic| drop(follow(&first, Arc::clone(nic))));
+        threads.into_iter().map(|thread| thread.join().unwrap()).collect::<Vec<_>>()
+    });
+    let starts: BTreeSet<_> = (0..4).map(|thread| memory.start(thread * 8)).collect();
+    for nic in &nics {
+        until(|| *nic.live.lock().unwrap() == starts);
+    }
+    let region = of(&first, kept[0]).unwrap();
+    until(|| region.on_further_nics().len() == 3);
+}
