@@ -92,6 +92,8 @@ pub(in crate::connection) enum Action {
         rail: usize,
         /// The NIC here, by its place in the list that was sent to the peer.
         nic: u16,
+        /// The peer's, by its place in its list.
+        peer: u16,
         /// How many lanes it has.
         lanes: usize,
     },

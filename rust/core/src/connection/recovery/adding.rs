@@ -57,7 +57,7 @@ impl Machine {
         match place {
             Some(place) if *place == Adding::Free || *place == Adding::Unanswered(new) => {
                 *place = Adding::Opening(new);
-                self.actions.push(Action::OpenRail { rail, nic: own, lanes });
+                self.actions.push(Action::OpenRail { rail, nic: own, peer, lanes });
             }
             Some(Adding::Opening(known) | Adding::Asked { rail: known, .. } | Adding::Added(known))
                 if *known == new => {}
@@ -124,7 +124,7 @@ impl Machine {
         match place.map(|rail| &mut rail.adding) {
             Some(place @ Adding::Free) => {
                 *place = Adding::Opening(new);
-                self.actions.push(Action::OpenRail { rail, nic: own, lanes });
+                self.actions.push(Action::OpenRail { rail, nic: own, peer, lanes });
             }
             // It is answered once it is open.
             Some(Adding::Opening(known)) if *known == new => {}

@@ -358,7 +358,7 @@ impl Driver {
             Action::MoveParts { lane, both_ends } => {
                 self.command(move |connection| connection.move_parts(lane, both_ends)).await;
             }
-            Action::OpenRail { rail, nic, lanes } => self.open_rail(rail, nic, lanes),
+            Action::OpenRail { rail, nic, peer, lanes } => self.open_rail(rail, (nic, peer), lanes),
             Action::RailRefused { rail, why } => {
                 self.command(move |connection| connection.rail_refused(rail, why)).await;
             }
@@ -516,7 +516,7 @@ mod tests {
                         rail_requests: Arc::default(),
                         exchange: None,
                         presence,
-                        watch: RailWatch::new(Default::default(), Arc::new(RailLoads::new())),
+                        watch: RailWatch::new(Default::default(), Arc::new(crate::connection::rail_watch::RailLoads::new())),
                         leads: true,
                         heals: true,
                     };

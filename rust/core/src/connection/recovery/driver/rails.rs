@@ -36,14 +36,14 @@ impl Driver {
     }
 
     /// Opens this end of a rail on a helper thread. Its NIC may have to be opened, which takes long, so nothing waits for it.
-    pub(super) fn open_rail(&self, rail: usize, nic: u16, lanes: usize) {
+    pub(super) fn open_rail(&self, rail: usize, nics: (u16, u16), lanes: usize) {
         let (connection, report) = (Weak::clone(&self.connection), self.report());
         let handle = self.handle.clone();
         self.rebuilds.add_command(self.handle.spawn(async move {
             let open = move || {
                 let connection = connection.upgrade();
                 connection
-                    .map_or(Err(RailRefusal::Unusable), |connection| connection.open_rail(rail, (nic, 0), lanes))
+                    .map_or(Err(RailRefusal::Unusable), |connection| connection.open_rail(rail, nics, lanes))
             };
             let result = handle.blocking(open).await;
             report(CommandResult::RailOpened { rail, result });
