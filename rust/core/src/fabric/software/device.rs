@@ -62,6 +62,13 @@ impl SoftwareDevice {
         }
     }
 
+    /// All queue pairs of the device go to ERROR, without an event; only their completions tell. Nothing happens without switches.
+    pub fn break_queue_pairs(&self) {
+        if self.switches().is_some() {
+            self.core.break_all();
+        }
+    }
+
     /// The device is lost, with an event: its queue pairs are in ERROR, and nothing can be made on it any more. Nothing happens without
     /// switches.
     pub fn lose(&self) {

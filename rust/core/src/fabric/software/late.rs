@@ -26,19 +26,22 @@ struct Packet {
 
 /// Leaves the unfinished WRITEs of `queue`, which is flushed, on the way to `far`.
 pub(super) fn leave_on_the_way(device: &Arc<Core>, own: &QpAddress, queue: &SendQueue, far: &Here) {
-    let Some(late) = device.switches().and_then(|switches| switches.lateness()) else { return };
+    let Some(switches) = device.switches() else { return };
+    let Some(late) = switches.lateness() else { return };
     let end = queue.posted.min(queue.executed + MOST);
     let packets: Vec<_> = (queue.executed..end).filter_map(|index| packet(device, queue, index)).collect();
     if packets.is_empty() {
         return;
     }
+    switches.note_left(packets.len() as u64);
     let (device, far, own) = (Arc::clone(device), (Arc::clone(&far.endpoint), Arc::clone(&far.device)), *own);
     let land_all = move || {
         std::thread::sleep(late.min(LONGEST));
         let far = Here { endpoint: far.0, device: far.1 };
         let landed = packets.iter().filter(|packet| land(packet, &own, &far)).count();
-        let switches = device.switches();
-        (0..landed).for_each(|_| switches.iter().for_each(|switches| switches.note_landed()));
+        if let Some(switches) = device.switches() {
+            switches.note_landed(landed as u64);
+        }
     };
     // Without a thread nothing is late.
     let _ = std::thread::Builder::new().name("p2p-late".to_owned()).spawn(land_all);

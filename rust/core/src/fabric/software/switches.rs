@@ -28,6 +28,7 @@ pub struct FaultSwitches {
     /// Requests that have been looked at.
     requests: AtomicU64,
     injected: AtomicU64,
+    left: AtomicU64,
     landed: AtomicU64,
     /// Held while a late WRITE lands, and for a moment by a queue pair that goes to ERROR: after that none lands through it.
     landing: Mutex<()>,
@@ -70,7 +71,12 @@ impl FaultSwitches {
         self.injected.load(Ordering::Relaxed)
     }
 
-    /// WRITEs of this device that have arrived late.
+    /// WRITEs of this device that were flushed and left on the way.
+    pub fn left(&self) -> u64 {
+        self.left.load(Ordering::Relaxed)
+    }
+
+    /// Of these, the ones that have arrived.
     pub fn landed(&self) -> u64 {
         self.landed.load(Ordering::Relaxed)
     }
@@ -114,8 +120,12 @@ impl FaultSwitches {
         Some(Duration::from_micros(self.late.load(Ordering::Relaxed))).filter(|late| !late.is_zero())
     }
 
-    pub(super) fn note_landed(&self) {
-        self.landed.fetch_add(1, Ordering::Relaxed);
+    pub(super) fn note_left(&self, count: u64) {
+        self.left.fetch_add(count, Ordering::Relaxed);
+    }
+
+    pub(super) fn note_landed(&self, count: u64) {
+        self.landed.fetch_add(count, Ordering::Relaxed);
     }
 
     /// Held while a late WRITE lands on this device.
