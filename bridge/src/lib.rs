@@ -99,6 +99,44 @@ mod ffi {
         peer: String,
     }
 
+    /// `FlagcxP2pRailState`.
+    #[repr(u32)]
+    enum RailState {
+        Up,
+        Paused,
+        Down,
+    }
+
+    /// `FlagcxP2pRailPause`.
+    #[repr(u32)]
+    enum RailPause {
+        Never,
+        Silent,
+        Errors,
+        PortDown,
+        DeviceLost,
+    }
+
+    /// A rail of a connection.
+    struct RailInfo {
+        rail: u32,
+        state: RailState,
+        paused_ms: u32,
+        lanes: u32,
+        healthy_lanes: u32,
+        last_pause: RailPause,
+        last_pause_ms: u64,
+        pauses: u64,
+        written_bytes: u64,
+        read_bytes: u64,
+        in_flight_bytes: u64,
+        bytes_per_second: u64,
+        moved_parts: u64,
+        latency_ns: u64,
+        nic: String,
+        peer_nic: String,
+    }
+
     /// A transfer that has not ended.
     struct SlowTransfer {
         id: u64,
@@ -204,6 +242,7 @@ mod ffi {
         unsafe fn conn_destroy(conn: *mut Conn);
         fn conn_is_local(conn: &Conn) -> bool;
         fn conn_info(conn: &Conn) -> ConnInfo;
+        fn conn_rails(conn: &Conn) -> Vec<RailInfo>;
         fn conn_is_here(conn: &Conn) -> bool;
         fn conn_here(conn: &Conn, call: &str) -> i32;
     }

@@ -22,11 +22,10 @@
 
 #include <stddef.h>
 #include <stdint.h>
-#ifndef __cplusplus
-#include <stdbool.h>
-#endif
 #ifdef __cplusplus
 extern "C" {
+#else
+#include <stdbool.h>
 #endif
 
 /* An engine: flagcxP2pCEngineCreate to flagcxP2pCEngineDestroy. */
@@ -189,7 +188,7 @@ typedef struct FlagcxP2pConnInfo {
   char peer[64];         /* control address of the peer, "ip:port" */
 } FlagcxP2pConnInfo;
 
-/* Writes the state of a connection, as it is now, to `out`. */
+/* Writes the state of a connection, as it is now, to `out`. Its rails: flagcxP2pEngineGetRails of flagcx_p2p_rails.h. */
 int flagcxP2pEngineGetConnInfo(FlagcxP2pConn *conn, FlagcxP2pConnInfo *out);
 
 /* ---------------------------------------------------------------------------------------------------------------- */
@@ -496,5 +495,5 @@ void flagcxP2pCDumpGlobalConfig(void);
 #ifdef __cplusplus
 }
 #endif
-
-#endif /* FLAGCX_P2P_EXT_H_ */
+#include "flagcx_p2p_rails.h" /* flagcxP2pEngineGetRails */
+#endif                        /* FLAGCX_P2P_EXT_H_ */

@@ -48,7 +48,17 @@ from ._native import (
     metrics_text,
     version,
 )
-from ._types import Amount, ConnectionInfo, FabricInfo, Notification, Peer, Piece, SlowTransfer, Stats
+from ._types import (
+    Amount,
+    ConnectionInfo,
+    FabricInfo,
+    Notification,
+    Peer,
+    Piece,
+    RailInfo,
+    SlowTransfer,
+    Stats,
+)
 
 __all__ = [
     "Amount",
@@ -64,6 +74,7 @@ __all__ = [
     "Piece",
     "Prepared",
     "QueueFull",
+    "RailInfo",
     "Region",
     "RegionSlice",
     "SharedMemory",

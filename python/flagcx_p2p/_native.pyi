@@ -7,7 +7,7 @@ from typing import Any, Literal, NoReturn, Protocol, Self, TypeAlias, final, ove
 
 from typing_extensions import Buffer, disjoint_base
 
-from ._types import ConnectionInfo, Notification, Peer, Piece, SlowTransfer, Stats
+from ._types import ConnectionInfo, Notification, Peer, Piece, RailInfo, SlowTransfer, Stats
 
 __all__ = [
     "Connection",
@@ -283,6 +283,7 @@ class Connection:
     def notify(self, name: Buffer, content: Buffer = b"") -> None: ...
     def _oldest_region(self) -> int | None: ...
     def info(self) -> ConnectionInfo: ...
+    def rails(self) -> list[RailInfo]: ...
     @property
     def peer(self) -> str: ...
     @property

@@ -47,6 +47,39 @@ class ConnectionInfo(NamedTuple):
     write_path: str
 
 
+class RailInfo(NamedTuple):
+    """A rail of a connection: a NIC of this host, a NIC of the peer, and the lanes between them. Counts are those since it was made."""
+
+    #: Its number in the connection, from 0, the one that the connection was made with.
+    rail: int
+    #: The NIC of this host: name and port, "mlx5_0:1".
+    nic: str
+    #: The NIC of the peer, in the peer's words; empty if it has not told.
+    peer_nic: str
+    #: "up": transfers go over it; "paused" and "down": none do.
+    state: str
+    #: Seconds until a paused one is tried again, at least; else None.
+    paused: Optional[float]
+    #: Lanes that it has, and how many of them are in working order now.
+    lanes: int
+    healthy_lanes: int
+    #: Bytes of the parts of writes and of reads that ended on it as done, and of parts on it that have not ended.
+    written_bytes: int
+    read_bytes: int
+    in_flight_bytes: int
+    #: Bytes a second that it was measured to carry while it was busy; 0 if that was not measured lately.
+    bytes_per_second: int
+    #: Parts of transfers that were taken from it and posted on another rail.
+    moved_parts: int
+    #: How often it was paused or went down; why it last was, "silent", "errors", "port_down" or "device_lost", and how many seconds
+    #: ago: None if it never was.
+    pauses: int
+    last_pause: Optional[str]
+    last_pause_age: Optional[float]
+    #: The shortest of its last answers to probes, in seconds; None if it has not been probed.
+    latency: Optional[float]
+
+
 class Peer(NamedTuple):
     """An engine, or a ``flagcx-p2p serve``, that has published a name: :meth:`Engine.peers`."""
 

@@ -1,6 +1,6 @@
 #!/bin/bash
 # c_functions.sh SOURCE_DIR: every exported function of C linkage is declared by a public header, every function that
-# flagcx_p2p_ext.h declares is exported, and every one of these is called by the C suites.
+# flagcx_p2p_ext.h and flagcx_p2p_rails.h declare is exported, and every one of these is called by the C suites.
 set -euo pipefail
 cd "$1"
 failed=0
@@ -20,8 +20,8 @@ declared_by() {
 }
 
 exported=$(grep -E '^flagcxP2p' cpp/exports.txt | sort -u)
-declared=$(declared_by cpp/include/flagcx_p2p_ext.h cpp/include/flagcx_p2p.h)
-for_c=$(declared_by cpp/include/flagcx_p2p_ext.h)
+declared=$(declared_by cpp/include/*.h)
+for_c=$(declared_by cpp/include/flagcx_p2p_ext.h cpp/include/flagcx_p2p_rails.h)
 called=$(declared_by tests/c/*.c)
 
 only_in_first "exported, in no header" "$exported" "$declared"

@@ -12,6 +12,16 @@ static FlagcxP2pConnInfo infoOf(FlagcxP2pConn *conn) {
   return info;
 }
 
+/* The one rail of a connection over the software fabric, after `written` bytes. */
+static void checkRails(FlagcxP2pConn *conn, uint64_t written) {
+  FlagcxP2pRailInfo rails[FLAGCX_P2P_MAX_RAILS] = {{.size = sizeof(rails[0])}};
+  size_t count = 0;
+  REQUIRE(flagcxP2pEngineGetRails(conn, rails, FLAGCX_P2P_MAX_RAILS, &count) == 0 && count == 1);
+  CHECK(rails[0].state == FLAGCX_P2P_RAIL_UP && rails[0].healthyLanes == infoOf(conn).lanes);
+  CHECK(rails[0].writtenBytes == written && rails[0].inFlightBytes == 0 && rails[0].nic[0] != 0);
+  CHECK(rails[0].pauses == 0 && rails[0].lastPause == FLAGCX_P2P_RAIL_NEVER_PAUSED && rails[0].movedParts == 0);
+}
+
 /* Polls as a program does that asks for no outcome. */
 static bool ends(FlagcxP2pConn *conn, uint64_t id) {
   for (long i = 0; i < 100000000; ++i) {
@@ -25,6 +35,7 @@ void connectAndMove(void) {
   struct Pair pair = openPair();
   CHECK(strcmp(pair.peerAddress, "127.0.0.1") == 0);
   CHECK(pair.peerGpu >= -1);
+  checkRails(pair.conn, 0);
   const FlagcxP2pConnInfo info = infoOf(pair.conn);
   CHECK(info.local == 1 && info.ours == 1 && info.healthyLanes == info.lanes);
 
@@ -33,6 +44,7 @@ void connectAndMove(void) {
   REQUIRE(flagcxP2pCEngineWrite(pair.conn, pair.localMr, pair.local, BUFFER_BYTES, &desc, &id) == 0);
   CHECK(isDone(pair.conn, id));
   CHECK(memcmp(pair.local, pair.remote, BUFFER_BYTES) == 0);
+  checkRails(pair.conn, BUFFER_BYTES);
 
   fill(pair.remote, BUFFER_BYTES, 3);
   REQUIRE(flagcxP2pCEngineRead(pair.conn, 0, pair.local, BUFFER_BYTES, &desc, &id) == 0);

@@ -20,6 +20,7 @@ LAYOUT(FlagcxP2pRdmaDesc, padding, 32);
 _Static_assert(sizeof(FlagcxP2pNotifyMsg) == 512, "both fields, nothing between");
 LAYOUT(FlagcxP2pNotifyMsg, msg, 256);
 _Static_assert(sizeof(FlagcxP2pSlowTransfer) == 136, "as Python has it");
+_Static_assert(sizeof(FlagcxP2pRailInfo) == 256, "as in C++");
 _Static_assert(sizeof(FlagcxP2pXferResult) == 256 && sizeof(FlagcxP2pConnInfo) == 88, "as in C++");
 
 static atomic_int failed; /* written by every thread that checks, read at the end */

@@ -50,7 +50,7 @@ try_out "$work/archive"
 [ "$generators" != TGZ ] || exit 0
 deb=$(echo "$work"/packages/*.deb)
 listed=$(dpkg-deb -c "$deb" | awk '{ print $6 }')
-for path in bin/flagcx-p2p include/flagcx_p2p.h include/flagcx_p2p_ext.h pkgconfig/flagcx_p2p.pc cmake/flagcx_p2p/flagcx_p2p-config.cmake \
+for path in bin/flagcx-p2p include/flagcx_p2p.h include/flagcx_p2p_ext.h include/flagcx_p2p_rails.h pkgconfig/flagcx_p2p.pc cmake/flagcx_p2p/flagcx_p2p-config.cmake \
   man/man1/flagcx-p2p.1 man/man1/flagcx-p2p-serve.1 bash-completion/completions/flagcx-p2p site-functions/_flagcx-p2p \
   vendor_completions.d/flagcx-p2p.fish doc/flagcx-p2p/copyright doc/flagcx-p2p/THIRD-PARTY-LICENSES.txt libflagcx_p2p.so; do
   grep -q "^\./usr/.*$path\$" <<<"$listed" || fail "$deb has no $path: $listed"

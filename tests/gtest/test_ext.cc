@@ -102,6 +102,49 @@ TEST_F(ExtPair, TheStateOfAConnectionIsReported) {
   EXPECT_EQ(std::string(info.peer), addressOf(server).session());
 }
 
+TEST_F(ExtPair, TheRailsOfAConnectionAreReported) {
+  FlagcxP2pRailInfo rails[FLAGCX_P2P_MAX_RAILS] = {};
+  size_t count = 0;
+  EXPECT_EQ(flagcxP2pEngineGetRails(conn, rails, FLAGCX_P2P_MAX_RAILS, &count), -1) << "its size is not set";
+  rails[0].size = sizeof(rails[0]);
+  ASSERT_EQ(flagcxP2pEngineGetRails(conn, rails, FLAGCX_P2P_MAX_RAILS, &count), 0) << flagcxP2pEngineLastError();
+  FlagcxP2pConnInfo info = {};
+  info.size = sizeof(info);
+  ASSERT_EQ(flagcxP2pEngineGetConnInfo(conn, &info), 0);
+  ASSERT_EQ(count, 1u);
+  EXPECT_EQ(rails[0].size, sizeof(rails[0]));
+  EXPECT_EQ(rails[0].rail, 0u);
+  EXPECT_EQ(rails[0].state, uint32_t(FLAGCX_P2P_RAIL_UP));
+  EXPECT_EQ(rails[0].lanes, info.lanes);
+  EXPECT_EQ(rails[0].healthyLanes, info.lanes);
+  EXPECT_EQ(rails[0].lastPause, uint32_t(FLAGCX_P2P_RAIL_NEVER_PAUSED));
+  EXPECT_NE(std::string(rails[0].nic), "");
+  EXPECT_EQ(rails[1].size, 0u) << "what is behind the last one is not touched";
+
+  uint64_t transfer = 0;
+  ASSERT_EQ(flagcxP2pEngineWrite(conn, 0, local->data(), 64, remote->desc(0, 64), &transfer), 0);
+  ASSERT_EQ(resultOf(conn, transfer).state, uint32_t(FLAGCX_P2P_XFER_DONE));
+  ASSERT_EQ(flagcxP2pEngineGetRails(conn, rails, 1, &count), 0) << flagcxP2pEngineLastError();
+  EXPECT_EQ(rails[0].writtenBytes, 64u);
+  EXPECT_EQ(rails[0].inFlightBytes, 0u);
+}
+
+TEST_F(ExtPair, RailsAreReportedToOlderProgramsAndRefusedWithoutAPlace) {
+  size_t count = 0;
+  EXPECT_EQ(flagcxP2pEngineGetRails(conn, nullptr, 0, &count), 0) << flagcxP2pEngineLastError();
+  EXPECT_EQ(count, 1u);
+  FlagcxP2pRailInfo rail;
+  std::memset(&rail, 0x5A, sizeof(rail));
+  rail.size = offsetof(FlagcxP2pRailInfo, lanes);
+  ASSERT_EQ(flagcxP2pEngineGetRails(conn, &rail, 1, &count), 0) << flagcxP2pEngineLastError();
+  EXPECT_EQ(rail.size, offsetof(FlagcxP2pRailInfo, lanes));
+  EXPECT_EQ(rail.rail, 0u);
+  EXPECT_EQ(rail.lanes, 0x5A5A5A5Au) << "beyond the size that the program knows";
+  EXPECT_EQ(flagcxP2pEngineGetRails(nullptr, &rail, 1, &count), -1);
+  EXPECT_EQ(flagcxP2pEngineGetRails(conn, nullptr, 1, &count), -1);
+  EXPECT_EQ(flagcxP2pEngineGetRails(conn, &rail, 1, nullptr), -1);
+}
+
 TEST_F(ExtPair, ADoneTransferSaysSo) {
   uint64_t transfer = 0;
   ASSERT_EQ(flagcxP2pEngineWrite(conn, 0, local->data(), 64, remote->desc(0, 64), &transfer), 0);

@@ -111,6 +111,7 @@ TEST_F(Forked, EveryCallOfTheEngineIsRefused) {
       {"TakeNotifs", [&] { return flagcxP2pEngineTakeNotifs(e, &block, &count) == -1; }},
       {"GetSlowTransfers", [&] { return flagcxP2pEngineGetSlowTransfers(e, 0, nullptr, 0, &count) == -1; }},
       {"GetConnInfo", [&] { return flagcxP2pEngineGetConnInfo(conn, &info) == -1; }},
+      {"GetRails", [&] { return flagcxP2pEngineGetRails(conn, nullptr, 0, &count) == -1; }},
       {"RpcGetPort", [&] { return flagcxP2pRpcGetPort(e) == -1; }},
       {"RpcStartServer", [&] { return flagcxP2pRpcStartServer(e) == -1; }},
       {"RpcRegister", [&] { return flagcxP2pRpcRegister(e, memory.address(), 4096, &region) == -1; }},

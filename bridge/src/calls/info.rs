@@ -5,8 +5,9 @@ use std::time::Duration;
 use flagcx_p2p::internals::config::{self, Transport};
 use flagcx_p2p::internals::fabric::PathKind;
 use flagcx_p2p::internals::{engine, observe};
+use flagcx_p2p::{PauseReason, RailStatus};
 
-use crate::ffi::{ConnInfo, FabricInfo, GlobalConfig, Path, SlowTransfer};
+use crate::ffi::{ConnInfo, FabricInfo, GlobalConfig, Path, RailInfo, RailPause, RailState, SlowTransfer};
 use crate::handles::{Conn, Engine};
 use crate::refusal::OrRefuse;
 
@@ -84,6 +85,42 @@ pub(crate) fn conn_info(conn: &Conn) -> ConnInfo {
         local: info.local,
         ours: info.ours,
         peer: info.peer,
+    }
+}
+
+pub(crate) fn conn_rails(conn: &Conn) -> Vec<RailInfo> {
+    conn.connection().rails().into_iter().map(rail).collect()
+}
+
+fn rail(info: flagcx_p2p::RailInfo) -> RailInfo {
+    let (state, left) = match info.status {
+        RailStatus::Up => (RailState::Up, Duration::ZERO),
+        RailStatus::Paused { left } => (RailState::Paused, left),
+        RailStatus::Down => (RailState::Down, Duration::ZERO),
+    };
+    let last = info.last_pause;
+    RailInfo {
+        rail: u32::from(info.rail),
+        state,
+        paused_ms: u32::try_from(left.as_millis()).unwrap_or(u32::MAX),
+        lanes: count(info.lanes),
+        healthy_lanes: count(info.healthy_lanes),
+        last_pause: last.map_or(RailPause::Never, |pause| match pause.reason {
+            PauseReason::Silent => RailPause::Silent,
+            PauseReason::Errors => RailPause::Errors,
+            PauseReason::PortDown => RailPause::PortDown,
+            PauseReason::DeviceLost => RailPause::DeviceLost,
+        }),
+        last_pause_ms: last.map_or(0, |pause| u64::try_from(pause.ago.as_millis()).unwrap_or(u64::MAX)),
+        pauses: info.pauses,
+        written_bytes: info.written_bytes,
+        read_bytes: info.read_bytes,
+        in_flight_bytes: info.in_flight_bytes,
+        bytes_per_second: info.rate_bytes_per_second,
+        moved_parts: info.moved_parts,
+        latency_ns: info.latency.map_or(0, |time| u64::try_from(time.as_nanos()).unwrap_or(u64::MAX)),
+        nic: info.nic,
+        peer_nic: info.peer_nic,
     }
 }
 

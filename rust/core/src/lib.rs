@@ -67,8 +67,9 @@ pub use memory::{
     AllocationError, Inaccessible, InaccessibleReason, MemoryKind, RegionId, RegistryError, SharedFileError,
 };
 pub use notify::{LargeMessage, Message, Notification, NotifyError};
-pub use observe::{Direction, SlowTransfer};
+pub use observe::{Direction, RailInfo, RailPause, RailStatus, SlowTransfer};
 pub use pool::PoolError;
+pub use rails::PauseReason;
 pub use transfer::{Failure, Iov, IovSource, Outcome, RemoteRange, Status, SubmitError, TransferId};
 
 /// What the crates of this workspace use of the engine beside its public interface. No promise is made about it.

@@ -381,6 +381,13 @@ impl Connection {
         CLASS.of(py, fields)
     }
 
+    /// The rails of the connection as they are now, by their numbers: a list of RailInfo. A rail is a NIC of this host, a NIC of the
+    /// peer, and the lanes between them; every connection has one, those over several NICs have up to 8.
+    fn rails<'py>(&self, py: Python<'py>) -> PyResult<Vec<Bound<'py, PyAny>>> {
+        self.shared.core()?;
+        self.core.rails().into_iter().map(|info| crate::rails::named(py, info)).collect()
+    }
+
     /// The other end, "ip:port".
     #[getter]
     fn peer(&self) -> String {

@@ -40,6 +40,7 @@ mod peer;
 mod pieces;
 mod prepared;
 mod process;
+mod rails;
 mod reactor;
 mod region;
 mod sending;

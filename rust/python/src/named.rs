@@ -26,11 +26,20 @@ impl NamedTuple {
         py: Python<'py>,
         fields: impl IntoPyObject<'py, Target = PyTuple, Output = Bound<'py, PyTuple>, Error = PyErr>,
     ) -> PyResult<Bound<'py, PyAny>> {
+        self.of_tuple(py, &fields.into_pyobject(py)?)
+    }
+
+    /// [`NamedTuple::of`] for more fields than a tuple of Rust may have there.
+    pub(crate) fn of_tuple<'py>(
+        &self,
+        py: Python<'py>,
+        fields: &Bound<'py, PyTuple>,
+    ) -> PyResult<Bound<'py, PyAny>> {
         static NEW: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
         let class = self.class.import(py, "flagcx_p2p._types", self.name)?;
         let new = NEW.get_or_try_init(py, || {
             py.get_type::<PyTuple>().getattr(intern!(py, "__new__")).map(Bound::unbind)
         })?;
-        new.bind(py).call1((class, fields.into_pyobject(py)?))
+        new.bind(py).call1((class, fields))
     }
 }

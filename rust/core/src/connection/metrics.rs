@@ -6,7 +6,8 @@ use std::time::Duration;
 
 use super::Connection;
 use crate::observe::{
-    ConnectionReport, LaneReport, SlowTransfer, Snapshot, Source, TransferSource, TransferTotals, registry,
+    ConnectionRails, ConnectionReport, LaneReport, SlowTransfer, Snapshot, Source, TransferSource,
+    TransferTotals, registry,
 };
 use crate::pool::{LaneHealth, UnfinishedPart};
 use crate::sync::Ordering;
@@ -30,6 +31,15 @@ impl Source for Connection {
             self.add_slow_transfers(older_than, out);
         }
     }
+
+    fn rails(&self) -> Option<ConnectionRails> {
+        let lists = self.is_here() && !self.reported.load(Ordering::Relaxed);
+        lists.then(|| ConnectionRails {
+            connection: self.number,
+            peer: self.peer.control.to_string(),
+            rails: self.rails(),
+        })
+    }
 }
 
 impl Connection {
@@ -46,6 +56,7 @@ impl Connection {
         let mut report = ConnectionReport {
             notifications_sent: self.notified.load(Ordering::Relaxed),
             transfers: self.transfers(),
+            rails: self.rail_reports(),
             ..ConnectionReport::default()
         };
         for lane in &self.lanes {

@@ -18,6 +18,8 @@ mod log_lines;
 mod metrics;
 mod notifications;
 mod presence;
+mod rail_info;
+mod rail_record;
 mod recovery;
 mod regions;
 mod retire;
@@ -41,6 +43,7 @@ pub use ended::Ended;
 pub use info::{ConnectionInfo, PeerInfo};
 pub use lanes::{LaneBuilder, LaneEnds, LaneHandle};
 pub use presence::{Pinger, Presence};
+pub use rail_record::RailRecord;
 pub use route::{Remote, Request};
 pub use submit::WhenFull;
 pub use transfer_future::Transfer;
@@ -81,6 +84,8 @@ pub struct Connection(OfProcess<Inner>);
 pub struct Inner {
     context: Arc<Context>,
     lanes: Vec<LaneHandle>,
+    /// What operators are told of the first rail, which has these lanes.
+    first_rail: RailRecord,
     /// How transfers are cut for these lanes, but for the sizes: see [`Connection::policy`].
     policy: SlicePolicy,
     /// Those of the first lane at the connect: what is told once the lanes are gone.
@@ -219,7 +224,9 @@ impl Connection {
         } else {
             Spread::over_device(lanes.len())
         };
+        let first_rail = RailRecord::new(0, peer.control, context.pool.device().attributes());
         let connection = Arc::new(Self(OfProcess::new(Inner {
+            first_rail,
             context,
             copies_directly,
             spread,

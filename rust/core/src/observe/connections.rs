@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::ended_connections::EndedConnections;
+use super::rail_report::{RailReport, RailTotals};
 use super::{EndState, Label, Snapshot, TransferTotals, metrics};
 
 /// What one connection reports.
@@ -18,6 +19,8 @@ pub struct ConnectionReport {
     pub healthy_lanes: u64,
     /// How often parts were posted again and lanes rebuilt, by the lane's index.
     pub lanes: Vec<LaneReport>,
+    /// Its rails.
+    pub rails: Vec<RailReport>,
     /// Notifications sent.
     pub notifications_sent: u64,
 }
@@ -37,6 +40,7 @@ pub(super) struct Sums {
     connections: u64,
     lane_count: u64,
     report: ConnectionReport,
+    rails: RailTotals,
 }
 
 impl Sums {
@@ -46,6 +50,7 @@ impl Sums {
         self.lane_count += report.lanes.len() as u64;
         self.report.healthy_lanes += report.healthy_lanes;
         self.report.oldest = self.report.oldest.max(report.oldest);
+        self.rails.add(&report.rails);
         self.add_counters(report);
     }
 
@@ -95,6 +100,7 @@ impl Peers {
             all.connections += peer.connections;
             all.report.oldest = all.report.oldest.max(peer.report.oldest);
             all.add_counters(&peer.report);
+            all.rails.merge(&peer.rails);
         }
         let in_flight = all.report.transfers.in_flight();
         out.number(&metrics::IN_FLIGHT, &[], in_flight.transfers);
@@ -103,8 +109,10 @@ impl Peers {
         out.number(&metrics::CONNECTIONS, &[], all.connections);
         out.number(&metrics::CONNECTIONS_ENDED, &[], ended.all().connections);
         all.add_counters(&ended.all().report);
+        all.rails.merge_ended(&ended.all().rails);
         all.report.transfers.merge(unplaced);
         write_totals(&all.report, out);
+        all.rails.write(out);
         if ended.has_others() {
             self.0.entry(Arc::from(OTHER_PEERS)).or_default();
         }
@@ -137,6 +145,7 @@ fn write_peer(peer: &str, mut sums: Sums, ended: Option<&Sums>, out: &mut Snapsh
     let in_flight = sums.report.transfers.in_flight();
     if let Some(ended) = ended {
         sums.add_counters(&ended.report);
+        sums.rails.merge_ended(&ended.rails);
     }
     let report = &sums.report;
     out.number(&metrics::PEER_CONNECTIONS, labels, sums.connections);
@@ -151,6 +160,7 @@ fn write_peer(peer: &str, mut sums: Sums, ended: Option<&Sums>, out: &mut Snapsh
         out.number(&metrics::PEER_LANE_RETRIES, &labels, lane.retries);
         out.number(&metrics::PEER_LANE_REBUILDS, &labels, lane.rebuilds);
     }
+    sums.rails.write_peer(&peer, out);
     for (direction, path, totals) in report.transfers.iter() {
         for (end, amount) in EndState::ALL.iter().zip(totals.ended) {
             // An outcome that has not occurred is left out: with many peers these are most of the page.

@@ -63,6 +63,16 @@ kinds! {
     RecoveryBegan = "recovery_began",
     /// Every lane of a connection is in working order again, or given up.
     RecoveryEnded = "recovery_ended",
+    /// A connection has a further rail.
+    RailAdded = "rail_added",
+    /// A further rail of a connection could not be made: the connection goes on without it.
+    RailRefused = "rail_refused",
+    /// A rail takes no parts of transfers any more: for a while, or until its port or device is back.
+    RailPaused = "rail_paused",
+    /// A rail that was paused or down takes parts of transfers again.
+    RailUp = "rail_up",
+    /// Parts of transfers were taken from a rail and posted on another one.
+    PartsMoved = "parts_moved",
     /// How the bytes of a connection travel.
     PathChosen = "path_chosen",
     /// A faster way between two processes was denied by the system.

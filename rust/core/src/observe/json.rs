@@ -1,9 +1,13 @@
 //! A snapshot as JSON, for `flagcx-p2p stat` and other programs that watch.
 
+mod rails;
+
 use std::time::{Duration, SystemTime};
 
 use serde::Serialize;
 use serde::ser::{SerializeMap, Serializer};
+
+use rails::{OfConnection, of_connection};
 
 use super::{Event, Kind, Label, Sample, SlowTransfer, Snapshot, Value, event_log, registry};
 
@@ -11,6 +15,8 @@ use super::{Event, Kind, Label, Sample, SlowTransfer, Snapshot, Value, event_log
 const SLOW: Duration = Duration::from_millis(100);
 /// Transfers that are listed at most, the oldest first.
 const MAX_SLOW: usize = 64;
+/// Connections of which the rails are listed at most, those with most rails first.
+const MAX_CONNECTIONS: usize = 1024;
 
 /// What is read of `/snapshot`. Members are added, never renamed.
 #[derive(Serialize)]
@@ -25,6 +31,7 @@ struct Page<'a> {
     uptime_seconds: f64,
     metrics: Vec<Metric<'a>>,
     slow_transfers: Vec<Slow<'a>>,
+    connections: Vec<OfConnection<'a>>,
     /// The oldest first.
     events: Vec<Happened<'a>>,
 }
@@ -84,7 +91,7 @@ enum Content {
 pub(crate) fn page(uptime: Duration) -> serde_json::Result<String> {
     let host = rustix::system::uname();
     let (snapshot, slow) = (registry().snapshot(), registry().slow_transfers(SLOW));
-    let events = event_log().recent();
+    let (connections, events) = (registry().rails(), event_log().recent());
     serde_json::to_string(&Page {
         version: env!("CARGO_PKG_VERSION"),
         host: &host.nodename().to_string_lossy(),
@@ -93,6 +100,7 @@ pub(crate) fn page(uptime: Duration) -> serde_json::Result<String> {
         uptime_seconds: uptime.as_secs_f64(),
         metrics: metrics(&snapshot),
         slow_transfers: slow.iter().take(MAX_SLOW).map(slow_transfer).collect(),
+        connections: connections.iter().take(MAX_CONNECTIONS).map(of_connection).collect(),
         events: events.iter().map(event).collect(),
     })
 }

@@ -50,6 +50,9 @@ metrics! {
     CONNECTIONS_ENDED = Counter "flagcx_p2p_connections_ended": "Connections that have ended";
     LANE_RETRIES = Counter "flagcx_p2p_lane_retries": "Parts of transfers that were posted again after their lane had failed";
     LANE_REBUILDS = Counter "flagcx_p2p_lane_rebuilds": "Lanes rebuilt after an error";
+    RAILS = Gauge "flagcx_p2p_rails": "Rails of the connections, by state: a connection over one NIC has one";
+    RAIL_PAUSES = Counter "flagcx_p2p_rail_pauses": "Times that a rail was paused or went down, by reason";
+    RAIL_MOVED_PARTS = Counter "flagcx_p2p_rail_moved_parts": "Parts of transfers that were taken from a rail and posted on another one";
     PEER_CONNECTIONS = Gauge "flagcx_p2p_peer_connections": "Connections with a peer";
     PEER_ENDED = Counter "flagcx_p2p_peer_transfers_ended": "Transfers with a peer that ended, by direction, path and outcome";
     PEER_ENDED_BYTES = Counter "flagcx_p2p_peer_ended_bytes": "Bytes of the parts of transfers with a peer that ended, by direction, path and outcome";
@@ -61,6 +64,12 @@ metrics! {
     PEER_LANE_RETRIES = Counter "flagcx_p2p_peer_lane_retries": "Parts of transfers with a peer that were posted again after their lane had failed, by the lane's index";
     PEER_LANE_REBUILDS = Counter "flagcx_p2p_peer_lane_rebuilds": "Lanes with a peer that were rebuilt after an error, by the lane's index";
     PEER_NOTIFICATIONS_SENT = Counter "flagcx_p2p_peer_notifications_sent": "Notifications to a peer that were handed to the network";
+    PEER_RAILS = Gauge "flagcx_p2p_peer_rails": "Rails with a peer, by the rail's number, its NIC of this host, and state";
+    PEER_RAIL_BYTES = Counter "flagcx_p2p_peer_rail_bytes": "Bytes of the parts of transfers with a peer that ended on a rail as done, by direction";
+    PEER_RAIL_IN_FLIGHT_BYTES = Gauge "flagcx_p2p_peer_rail_in_flight_bytes": "Bytes of the parts of transfers with a peer that have not ended on a rail";
+    PEER_RAIL_RATE = Gauge "flagcx_p2p_peer_rail_rate_bytes_per_second": "Bytes a second that a rail was measured to carry while it was busy; 0 if that was not measured lately";
+    PEER_RAIL_PAUSES = Counter "flagcx_p2p_peer_rail_pauses": "Times that a rail with a peer was paused or went down, by reason; a reason that has not occurred has no series";
+    PEER_RAIL_MOVED_PARTS = Counter "flagcx_p2p_peer_rail_moved_parts": "Parts of transfers with a peer that were taken from a rail and posted on another one";
     DEVICE = Gauge "flagcx_p2p_device_info": "Devices in use; the labels name provider, device, port";
     DEVICE_UP = Gauge "flagcx_p2p_device_up": "1 while a device's port is up, by its events";
     DEVICE_EVENTS = Counter "flagcx_p2p_device_events": "Asynchronous events of a device; the label kind is their type";

@@ -7,7 +7,9 @@ use crate::fork::PerProcess;
 
 use super::ended_connections::EndedConnections;
 use super::peer_names::PeerNames;
-use super::{ConnectionReport, SlowTransfer, Snapshot, TransferSource, TransferTotals, process_counts};
+use super::{
+    ConnectionRails, ConnectionReport, SlowTransfer, Snapshot, TransferSource, TransferTotals, process_counts,
+};
 
 /// An object with counters.
 pub trait Source: Send + Sync {
@@ -17,6 +19,11 @@ pub trait Source: Send + Sync {
     /// Adds its transfers that have been unfinished for at least `older_than`. As [`Source::collect`] otherwise.
     fn slow_transfers(&self, older_than: Duration, out: &mut Vec<SlowTransfer>) {
         let _ = (older_than, out);
+    }
+
+    /// Its rails, if it is a connection. As [`Source::collect`] otherwise.
+    fn rails(&self) -> Option<ConnectionRails> {
+        None
     }
 }
 
@@ -91,6 +98,13 @@ impl MetricRegistry {
         }
         slow.sort_by_key(|transfer| std::cmp::Reverse(transfer.age));
         slow
+    }
+
+    /// The rails of the connections of the process, those with most rails first.
+    pub fn rails(&self) -> Vec<ConnectionRails> {
+        let mut connections: Vec<_> = self.live().iter().filter_map(|source| source.rails()).collect();
+        connections.sort_by_key(|connection| std::cmp::Reverse(connection.rails.len()));
+        connections
     }
 
     fn live(&self) -> Vec<Arc<dyn Source>> {

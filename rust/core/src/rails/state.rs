@@ -1,5 +1,7 @@
 //! The states of a rail, and the limits of its machine.
 
+use std::fmt;
+
 use super::MILLISECOND;
 
 /// Whether a rail may be used.
@@ -27,6 +29,32 @@ pub enum PauseReason {
     PortDown,
     /// The device at one of its ends is lost.
     DeviceLost,
+}
+
+impl PauseReason {
+    /// Every reason, in the order of their numbers.
+    pub const ALL: [Self; 4] = [Self::Silent, Self::Errors, Self::PortDown, Self::DeviceLost];
+
+    /// Its name in metrics and JSON: `silent`, `errors`, `port_down` or `device_lost`.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Silent => "silent",
+            Self::Errors => "errors",
+            Self::PortDown => "port_down",
+            Self::DeviceLost => "device_lost",
+        }
+    }
+}
+
+impl fmt::Display for PauseReason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Silent => "it completed nothing and did not answer a probe",
+            Self::Errors => "too many of its requests failed",
+            Self::PortDown => "the port at one of its ends went down",
+            Self::DeviceLost => "the device at one of its ends is lost",
+        })
+    }
 }
 
 /// The limits of a rail's machine; times in nanoseconds.
