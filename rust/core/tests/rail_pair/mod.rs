@@ -11,16 +11,15 @@
 use std::ops::Deref;
 use std::time::{Duration, Instant};
 
-use flagcx_p2p::internals::connection::Connection;
+use flagcx_p2p::internals::engine::RegisteredBuffer;
 use flagcx_p2p::internals::fabric::{Opcode, PathKind};
-use flagcx_p2p::internals::observe::{RailInfo, RailStatus};
 use flagcx_p2p::internals::transfer::{Iov, Outcome, TransferId};
 
-use crate::nics::Nics;
-use crate::support::{Pair, blocks, content, eventually, outcome};
+use crate::nics::{ENOUGH, Nics, make_rails};
+use crate::support::{Pair, blocks, content, outcome};
 
-/// Bytes of each buffer: enough under way for eight rails.
-pub const LENGTH: usize = 64 << 20;
+/// Bytes of each buffer, but for those of [`RailPair::of_length`].
+pub const LENGTH: usize = ENOUGH;
 
 /// What the target of a transfer is filled with, to see what changes.
 pub const GUARD: u8 = 0xa5;
@@ -50,10 +49,20 @@ impl RailPair {
 
     /// The same; bytes take `path`, and each end has settings of its own.
     pub fn with(counts: [u32; 2], path: Option<PathKind>, settings: [&[(&str, &str)]; 2]) -> Self {
+        Self::of_length(LENGTH, counts, path, settings)
+    }
+
+    /// The same, with buffers of so many bytes.
+    pub fn of_length(
+        length: usize,
+        counts: [u32; 2],
+        path: Option<PathKind>,
+        settings: [&[(&str, &str)]; 2],
+    ) -> Self {
         let [near, far] = counts.map(|count| Nics::on_path(count, path));
         let client = near.engine(&[settings[0], SETTINGS].concat());
         let server = far.engine(&[settings[1], SETTINGS].concat());
-        Self { near, far, pair: Pair::between(client, server, LENGTH) }
+        Self { near, far, pair: Pair::between(client, server, length) }
     }
 
     /// The same, once all of the `count` rails are up.
@@ -65,32 +74,19 @@ impl RailPair {
 
     /// Moves bytes until there are `count` rails that are up.
     pub fn make_rails(&self, count: usize) {
-        let begin = Instant::now();
-        eventually(&format!("{count} rails are up"), || {
-            up(&self.here).len() >= count || {
-                self.fill(Opcode::Write, 0);
-                self.move_all(Opcode::Write);
-                false
-            }
-        });
-        println!("{count} rails up after {:?}", begin.elapsed());
-        assert_eq!(up(&self.here).len(), count, "{:#?}", self.here.rails());
+        make_rails(&self.here, &self.source, self.target.address(), count);
     }
 
     /// Where the bytes of `opcode` come from gets those of `seed`, and where they go guards.
     pub fn fill(&self, opcode: Opcode, seed: u64) -> Vec<u8> {
-        let bytes = blocks(seed, LENGTH);
+        let bytes = blocks(seed, self.source.len());
         let (from, to) = self.ends(opcode);
-        assert!(from.write(0, &bytes) && to.write(0, &vec![GUARD; LENGTH]));
+        assert!(from.write(0, &bytes) && to.write(0, &vec![GUARD; self.source.len()]));
         bytes
     }
 
     /// The buffer where the bytes come from, and the one where they go.
-    pub fn ends(
-        &self,
-        opcode: Opcode,
-    ) -> (&flagcx_p2p::internals::engine::RegisteredBuffer, &flagcx_p2p::internals::engine::RegisteredBuffer)
-    {
+    pub fn ends(&self, opcode: Opcode) -> (&RegisteredBuffer, &RegisteredBuffer) {
         match opcode {
             Opcode::Write => (&self.source, &self.target),
             Opcode::Read => (&self.target, &self.source),
@@ -103,7 +99,7 @@ impl RailPair {
 
     /// All of the buffer.
     pub fn submit_all(&self, opcode: Opcode) -> TransferId {
-        self.submit(opcode, &[self.iov(0, 0, LENGTH as u64)])
+        self.submit(opcode, &[self.iov(0, 0, self.source.len() as u64)])
     }
 
     fn move_all(&self, opcode: Opcode) {
@@ -126,29 +122,16 @@ impl RailPair {
         assert_eq!(ended, Outcome::Done, "{opcode:?}: {:#?}", self.here.rails());
         let to = self.ends(opcode).1;
         assert!(content(to) == bytes, "{opcode:?}: done, and other bytes are there");
-        assert!(to.write(0, &vec![GUARD; LENGTH]));
+        assert!(to.write(0, &vec![GUARD; self.source.len()]));
         std::thread::sleep(quiet);
-        let touched = content(to).iter().filter(|byte| **byte != GUARD).count();
-        assert_eq!(touched, 0, "{opcode:?}: {touched} bytes were written after the end of the transfer");
+        self.check_guards(opcode);
     }
-}
 
-/// The rails that are up.
-pub fn up(connection: &Connection) -> Vec<RailInfo> {
-    connection.rails().into_iter().filter(|rail| rail.status == RailStatus::Up).collect()
-}
-
-/// What each rail has carried, of both directions.
-pub fn carried(connection: &Connection) -> Vec<u64> {
-    connection.rails().iter().map(|rail| rail.written_bytes + rail.read_bytes).collect()
-}
-
-pub fn moved(connection: &Connection) -> u64 {
-    connection.rails().iter().map(|rail| rail.moved_parts).sum()
-}
-
-/// The number in the name of a software NIC, such as `sw3:1`.
-pub fn nic_number(name: &str) -> usize {
-    let number = name.trim_start_matches("sw").split(':').next().and_then(|digits| digits.parse().ok());
-    number.unwrap_or_else(|| panic!("{name} is no software NIC"))
+    /// Nothing of the target has changed since it got guards.
+    pub fn check_guards(&self, opcode: Opcode) {
+        let found = content(self.ends(opcode).1);
+        let is_whole = found == vec![GUARD; found.len()];
+        let touched = || found.iter().filter(|byte| **byte != GUARD).count();
+        assert!(is_whole, "{opcode:?}: {} bytes were written after the end of the transfer", touched());
+    }
 }

@@ -5,8 +5,8 @@ use std::time::{Duration, Instant};
 use flagcx_p2p::internals::fabric::{Opcode, PathKind};
 
 use crate::alone;
-use crate::nics::Nics;
-use crate::rail_pair::{LENGTH, RailPair, carried, moved, nic_number, up};
+use crate::nics::{Nics, carried, moved, nic_number, up};
+use crate::rail_pair::{LENGTH, RailPair};
 use crate::support::eventually;
 
 const OPCODES: [Opcode; 2] = [Opcode::Write, Opcode::Read];
@@ -63,12 +63,7 @@ fn fail_one(pair: &RailPair, opcode: Opcode, fault: Fault, nics: &Nics, nic: usi
     // The target was overwritten: what comes late, or from a NIC that goes on with what it was given, would be seen.
     nics.heal();
     std::thread::sleep(2 * LATE);
-    let to = pair.ends(opcode).1;
-    let touched = crate::support::content(to).iter().filter(|byte| **byte != crate::rail_pair::GUARD).count();
-    assert_eq!(
-        touched, 0,
-        "{opcode:?} {fault:?}: {touched} bytes were written after the end of the transfer"
-    );
+    pair.check_guards(opcode);
     assert!(taken < MOVED, "{opcode:?} {fault:?}: it took {taken:?}");
     assert!(moved(&pair.here) > before.0, "{opcode:?} {fault:?}: no part moved: {:#?}", pair.here.rails());
     let total = |carried: &[u64]| carried.iter().sum::<u64>();

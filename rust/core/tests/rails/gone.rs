@@ -6,7 +6,8 @@ use flagcx_p2p::internals::fabric::Opcode;
 use flagcx_p2p::internals::transfer::Outcome;
 
 use crate::alone;
-use crate::rail_pair::{GUARD, LENGTH, RailPair, moved};
+use crate::nics::moved;
+use crate::rail_pair::{GUARD, LENGTH, RailPair};
 use crate::support::{content, eventually, outcome};
 
 const TIMEOUT: &[(&str, &str)] = &[("FLAGCX_P2P_XFER_TIMEOUT_MS", "500")];
@@ -101,7 +102,7 @@ fn while_all_rails_are_silent_or_down_transfers_end_by_their_time_out() {
         });
         println!("done again {:?} after the NICs came back", back.elapsed());
         pair.check_all(Opcode::Write, 2);
-        eventually("both rails are up", || crate::rail_pair::up(&pair.here).len() == 2);
+        eventually("both rails are up", || crate::nics::up(&pair.here).len() == 2);
     }
 }
 

@@ -6,7 +6,8 @@ use flagcx_p2p::internals::memory::{MemoryKind, RegionId};
 use flagcx_p2p::internals::transfer::{Iov, Outcome, RemoteRange};
 
 use crate::alone;
-use crate::rail_pair::{RailPair, carried};
+use crate::nics::carried;
+use crate::rail_pair::RailPair;
 use crate::support::{blocks, eventually, outcome};
 
 const MIB: usize = 1 << 20;

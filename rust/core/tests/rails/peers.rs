@@ -6,7 +6,8 @@ use flagcx_p2p::internals::fabric::Opcode;
 use flagcx_p2p::internals::transfer::{Iov, Outcome};
 
 use crate::alone;
-use crate::rail_pair::{LENGTH, RailPair, carried, up};
+use crate::nics::{carried, up};
+use crate::rail_pair::{LENGTH, RailPair};
 use crate::support::{content, eventually, outcome};
 
 const ONE_RAIL: &[(&str, &str)] = &[("FLAGCX_P2P_RAILS", "1")];
