@@ -124,7 +124,8 @@ int ibv_query_port(struct ibv_context *context, uint8_t port, struct _compat_ibv
   struct ibv_port_attr *attributes = (struct ibv_port_attr *)out;
   if (port != 1)
     return EINVAL;
-  attributes->state = (enum ibv_port_state)settings.port_state;
+  attributes->state =
+      has_device(settings.down_ports, context) ? IBV_PORT_DOWN : (enum ibv_port_state)settings.port_state;
   attributes->max_mtu = attributes->active_mtu = IBV_MTU_4096;
   attributes->gid_tbl_len = (int)settings.gids;
   attributes->port_cap_flags = IBV_PORT_CM_SUP;
@@ -166,6 +167,10 @@ void nullverbs_raise(int type, int device) {
     settings.port_state = IBV_PORT_DOWN;
   if (device < 0 && type == IBV_EVENT_PORT_ACTIVE)
     settings.port_state = IBV_PORT_ACTIVE;
+  if (device >= 0 && type == IBV_EVENT_PORT_ERR)
+    settings.down_ports |= 1ull << device;
+  if (type == IBV_EVENT_PORT_ACTIVE)
+    settings.down_ports &= device < 0 ? 0 : ~(1ull << device);
   lock(&contexts_lock);
   for (struct context *context = contexts; context; context = context->next) {
     if (device >= 0 && context->index != device)

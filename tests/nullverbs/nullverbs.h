@@ -61,14 +61,21 @@ struct settings {
   uint64_t max_inline;       // a queue pair with more inline room is EINVAL
   uint64_t queue_bytes;      // a send queue that takes more of them is EINVAL; 0: any
   uint64_t grant_depth, grant_sge,
-      grant_inline;       // a queue pair gets at most so much of each, whatever is asked; 0: all
-  uint64_t oldest_errors; // 1: the first failure of a queue pair is reported on its oldest request
-  uint64_t silent_device; // number of a device, from 1: its queue pairs never answer; 0: none
-  uint64_t least_cqe;     // a completion queue with fewer entries is EINVAL
-  uint64_t vectors;       // completion vectors
-  uint64_t vendor, part;  // of the attributes
-  uint64_t dma_buf;       // 0: no dma-buf can be registered
-  uint64_t late_writes;   // WRITEs are in the memory of a dma-buf only once a READ of its region has followed
+      grant_inline;         // a queue pair gets at most so much of each, whatever is asked; 0: all
+  uint64_t oldest_errors;   // 1: the first failure of a queue pair is reported on its oldest request
+  uint64_t silent_device;   // number of a device, from 1: its queue pairs never answer; 0: none
+  uint64_t least_cqe;       // a completion queue with fewer entries is EINVAL
+  uint64_t vectors;         // completion vectors
+  uint64_t vendor, part;    // of the attributes
+  uint64_t dma_buf;         // 0: no dma-buf can be registered
+  uint64_t late_writes;     // WRITEs are in the memory of a dma-buf only once a READ of its region has followed
+  uint64_t troubles;        // 1: the following are looked at, and may be changed while requests are posted
+  uint64_t silent_devices;  // a bit for each device: requests from and to it are lost, and stay outstanding
+  uint64_t slow_devices;    // likewise: its completions become visible slow_ns later
+  uint64_t slow_ns;         // see slow_devices
+  uint64_t failing_devices; // likewise: every fail_every-th request of a queue pair fails as retries exceeded
+  uint64_t fail_every;      // see failing_devices
+  uint64_t down_ports;      // likewise: its port is down; nullverbs_raise sets and clears it
 };
 extern struct settings settings;
 
@@ -91,7 +98,7 @@ uint64_t nullverbs_fork_inits(void);
 uint64_t nullverbs_queues_on(uint64_t vector);
 
 // Raises an asynchronous event on each context of a device: of its port, of the device, or of every queue pair (which goes to
-// ERROR). `device` is its index; -1 stands for all, and their port state then follows.
+// ERROR). `device` is its index; -1 stands for all. The state of their ports follows.
 void nullverbs_raise(int type, int device);
 
 struct counters {
@@ -209,7 +216,7 @@ struct queue_pair {
   struct ibv_qp_init_attr init;
   struct ibv_qp_attr attributes;
   uint64_t post_calls, requests, refused, bytes;
-  // Ids of requests that have no completion yet: of those that a silent peer does not answer, or since the last completion where
+  // Ids of requests that have no completion yet: of those that a silent device does not answer, or since the last completion where
   // errors are reported on the oldest. NULL if neither is played.
   uint64_t *open_ids;
   uint32_t open_count;
@@ -228,6 +235,11 @@ struct slot {
   uint8_t generation;
 } CACHE_LINE;
 extern struct slot slots[MAX_QUEUE_PAIRS];
+
+// Whether a mask of devices has that of a context.
+static inline int has_device(uint64_t mask, const struct ibv_context *context) {
+  return mask >> ((const struct context *)context)->index & 1;
+}
 
 static inline struct slot *slot_of(uint32_t number) {
   struct slot *slot = &slots[number & (MAX_QUEUE_PAIRS - 1)];

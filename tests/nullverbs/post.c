@@ -119,10 +119,26 @@ static inline int execute(struct queue_pair *pair, const struct ibv_send_wr *wr,
   return status;
 }
 
+// The same where devices are in trouble. What is lost stays so, as do those behind it: the queue pair is of no use until it is
+// reset.
+static int execute_in_trouble(struct queue_pair *pair, const struct ibv_send_wr *wr, uint64_t length) {
+  struct ibv_context *own = pair->verbs.context;
+  struct slot *peer = slot_of(atomic_load_explicit(&slots[pair->slot].peer, memory_order_relaxed));
+  if (pair->open_count || has_device(settings.silent_devices, own) ||
+      (peer && has_device(settings.silent_devices, peer->context)))
+    return NO_ANSWER;
+  if (settings.fail_every && has_device(settings.failing_devices, own) && pair->requests % settings.fail_every == 0)
+    return IBV_WC_RETRY_EXC_ERR;
+  return execute(pair, wr, length);
+}
+
 static inline void push(struct queue_pair *pair, struct completion *list, int count) {
   if (!count)
     return;
-  uint64_t visible_at = settings.delay_ns ? now_ns() + settings.delay_ns : 0;
+  uint64_t delay = settings.delay_ns;
+  if (settings.troubles && has_device(settings.slow_devices, pair->verbs.context))
+    delay += settings.slow_ns;
+  uint64_t visible_at = delay ? now_ns() + delay : 0;
   for (int i = 0; i < count; i++) list[i].visible_at = visible_at;
   push_completions((struct completion_queue *)pair->verbs.send_cq, list, count);
 }
@@ -190,7 +206,9 @@ static inline __attribute__((always_inline)) int post(struct ibv_qp *verbs, stru
       break;
     pair->requests++;
     pair->sent++;
-    int status = state == IBV_QPS_ERR ? IBV_WC_WR_FLUSH_ERR : execute(pair, wr, length);
+    int status = state == IBV_QPS_ERR ? IBV_WC_WR_FLUSH_ERR
+                 : settings.troubles  ? execute_in_trouble(pair, wr, length)
+                                      : execute(pair, wr, length);
     if (oldest_errors)
       pair->open_ids[pair->open_count++] = wr->wr_id;
     if (status == IBV_WC_SUCCESS) {

@@ -95,7 +95,7 @@ struct ibv_qp *ibv_create_qp(struct ibv_pd *domain, struct ibv_qp_init_attr *ini
   pair->slot = (uint32_t)(slot - slots);
   grant(&init->cap);
   pair->init = *init;
-  if (settings.oldest_errors || settings.silent_device)
+  if (settings.oldest_errors || settings.silent_device || settings.troubles)
     pair->open_ids = calloc(init->cap.max_send_wr, sizeof *pair->open_ids);
   pair->depth = init->cap.max_send_wr;
   pair->max_sge = init->cap.max_send_sge;
@@ -205,12 +205,13 @@ int ibv_modify_qp(struct ibv_qp *verbs, struct ibv_qp_attr *in, int mask) {
                     (uint64_t)((struct context *)verbs->context)->index + 1 == settings.silent_device;
     atomic_store(&slot->state, is_silent ? SILENT : to);
     verbs->state = in->qp_state;
-    if (to == IBV_QPS_ERR && settings.silent_device)
+    if (to == IBV_QPS_ERR && (settings.silent_device || settings.troubles))
       flush_open(pair);
   }
   if (to == IBV_QPS_RESET && from != IBV_QPS_RESET) {
     drop_completions((struct completion_queue *)verbs->send_cq, pair);
     pair->sent = 0;
+    pair->open_count = 0;
     pair->retired = 0;
   }
   return 0;

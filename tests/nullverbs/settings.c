@@ -79,6 +79,13 @@ static const struct {
     {"part", offsetof(struct settings, part)},
     {"dma_buf", offsetof(struct settings, dma_buf)},
     {"late_writes", offsetof(struct settings, late_writes)},
+    {"troubles", offsetof(struct settings, troubles)},
+    {"silent_devices", offsetof(struct settings, silent_devices)},
+    {"slow_devices", offsetof(struct settings, slow_devices)},
+    {"slow_ns", offsetof(struct settings, slow_ns)},
+    {"failing_devices", offsetof(struct settings, failing_devices)},
+    {"fail_every", offsetof(struct settings, fail_every)},
+    {"down_ports", offsetof(struct settings, down_ports)},
 };
 static const size_t table_length = sizeof table / sizeof *table;
 

@@ -1,4 +1,4 @@
-//! Fourteen sources of faults: no false success, no hang, no damaged bytes, no leak.
+//! Fifteen sources of faults: no false success, no hang, no damaged bytes, no leak.
 //!
 //! Each test prints its row of the table of `docs/reliability.md`. `FLAGCX_P2P_SEED` chooses another run,
 //! `FLAGCX_P2P_TEST_SHARE=1` injects all faults and not a tenth of them.
@@ -76,6 +76,11 @@ fn the_process_forks() {
 #[test]
 fn networks_are_disturbed() {
     chaos::run(&sources::NETWORKS);
+}
+
+#[test]
+fn rails_die() {
+    chaos::run(&sources::RAILS);
 }
 
 /// The harness must detect a fabric that reports a false success with every third completion.

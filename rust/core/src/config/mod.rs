@@ -299,6 +299,7 @@ impl Config {
                 auth_key: self.auth_key()?,
                 allow: self.allow.clone(),
                 faults: self.faults.clone(),
+                switches: false,
                 device_count: self.software_devices,
                 sleeps_at_once: self.spin.is_zero(),
                 handshake_timeout: self.handshake_timeout,

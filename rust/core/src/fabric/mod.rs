@@ -362,6 +362,8 @@ pub struct SoftwareOptions {
     pub allow: Vec<IpNet>,
     /// Faults to inject, in the text form of [`software::FaultPlan`]; empty for none. For tests.
     pub faults: String,
+    /// The devices have [`software::FaultSwitches`], and no direct copies. For tests.
+    pub switches: bool,
     /// Number of software devices to list, at least 1.
     pub device_count: u32,
     /// The data thread does not poll before it sleeps: `FLAGCX_P2P_SPIN_US` is 0.

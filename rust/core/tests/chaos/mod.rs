@@ -1,4 +1,4 @@
-//! The chaos harness: fourteen sources of faults, each seeded and repeatable, and what must hold under all of them.
+//! The chaos harness: fifteen sources of faults, each seeded and repeatable, and what must hold under all of them.
 //!
 //! A source makes [`rig::Rig`]s, runs [`round`]s of transfers through every API family while it injects faults, and
 //! notes everything in a [`tally::Tally`]. What counts: transfers reported as done with wrong bytes, calls that do
@@ -18,6 +18,8 @@ pub mod buffer;
 pub mod interrupts;
 pub mod last_seen;
 pub mod network;
+#[path = "../nics/mod.rs"]
+pub mod nics;
 pub mod peer;
 pub mod ports;
 pub mod process_resources;

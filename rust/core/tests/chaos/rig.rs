@@ -101,10 +101,13 @@ impl Rig {
     }
 
     fn in_one_process(settings: &Settings<'_>) -> Self {
-        let client = support::engine(settings);
-        let server = support::engine(settings);
-        let near = Buffer::new(&client, LENGTH);
-        let far = Far::Here(Buffer::new(&server, LENGTH));
+        Self::between(support::engine(settings), support::engine(settings), LENGTH)
+    }
+
+    /// Connects two engines of this process, with `length` bytes each.
+    pub fn between(client: Arc<Engine>, server: Arc<Engine>, length: usize) -> Self {
+        let near = Buffer::new(&client, length);
+        let far = Far::Here(Buffer::new(&server, length));
         let (here, there) = support::connect(&client, &server);
         Self {
             here,

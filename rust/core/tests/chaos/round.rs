@@ -123,6 +123,27 @@ impl<'a> Round<'a> {
         family: Family,
         random: &mut Random,
     ) -> Self {
+        Self::prepare_of(0, connection, arena, family, random)
+    }
+
+    /// The same; each transfer has at least an eighth of the buffers.
+    pub fn prepare_large(
+        connection: &'a Connection,
+        arena: &'a Arena,
+        family: Family,
+        random: &mut Random,
+    ) -> Self {
+        Self::prepare_of(arena.length() / 8, connection, arena, family, random)
+    }
+
+    /// Transfers of at least so many bytes.
+    fn prepare_of(
+        least: usize,
+        connection: &'a Connection,
+        arena: &'a Arena,
+        family: Family,
+        random: &mut Random,
+    ) -> Self {
         watchdog::step("a round of transfers");
         let opcode = match family {
             Family::Read => Opcode::Read,
@@ -133,7 +154,7 @@ impl<'a> Round<'a> {
         let quarter = arena.length() / 4;
         let transfers = (0..count)
             .map(|index| Transfer {
-                windows: windows(index * quarter, quarter, pieces, random),
+                windows: windows(index * quarter, quarter, pieces, least / pieces, random),
                 id: None,
                 outcome: None,
             })
@@ -280,7 +301,7 @@ impl<'a> Round<'a> {
             let (_, to) = self.place(window);
             target[to..to + window.length].fill(GUARD);
         }
-        if target.iter().any(|byte| *byte != GUARD) {
+        if target.chunks(GUARDS.len()).any(|found| found != &GUARDS[..found.len()]) {
             tally.damaged += 1;
         }
     }
@@ -347,13 +368,18 @@ fn poll(mut ask: impl FnMut() -> Status) -> Option<Outcome> {
     }
 }
 
-/// `count` windows inside `start..start + room`, with guards around each; the far ones in the opposite order.
-fn windows(start: usize, room: usize, count: usize, random: &mut Random) -> Vec<Window> {
+/// Compared at once: the buffers may be large.
+const GUARDS: [u8; 4096] = [GUARD; 4096];
+
+/// `count` windows of at least `least` bytes inside `start..start + room`, with guards around each; the far ones in the opposite
+/// order.
+fn windows(start: usize, room: usize, count: usize, least: usize, random: &mut Random) -> Vec<Window> {
     let slot = room / count;
     let mut place = |slot_index: usize, length: usize| {
         start + slot_index * slot + 8 + random.below((slot - 16 - length + 1) as u64) as usize
     };
-    let lengths: Vec<_> = (0..count).map(|index| 1 + (index * 977 + start) % (slot - 16)).collect();
+    let length = |index: usize| least + 1 + (index * 977 + start) % (slot - 16 - least);
+    let lengths: Vec<_> = (0..count).map(length).collect();
     (0..count)
         .map(|index| {
             let length = lengths[index];

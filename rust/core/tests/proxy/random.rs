@@ -30,7 +30,8 @@ impl Random {
 
     /// Bytes, other ones at nearly every call.
     pub fn bytes(&mut self, length: usize) -> &'static [u8] {
-        const POOL: usize = 1 << 20;
+        /// More than the largest buffer.
+        const POOL: usize = 5 << 20;
         static BYTES: OnceLock<Vec<u8>> = OnceLock::new();
         let pool = BYTES.get_or_init(|| {
             let mut random = Self::new(7);

@@ -15,6 +15,7 @@ mod memory;
 mod orders;
 mod peers;
 mod polling;
+mod switches;
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};

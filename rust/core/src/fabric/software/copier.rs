@@ -52,6 +52,14 @@ impl Copier {
         self.far.view()
     }
 
+    /// The other end, if it is in this process.
+    pub(super) fn here(&self) -> Option<&Here> {
+        match &self.far {
+            FarEnd::Here(here) => Some(here),
+            FarEnd::OtherProcess(_) => None,
+        }
+    }
+
     /// The request under way was carried out by another path.
     pub(super) fn restart(&mut self) {
         self.offset = 0;
@@ -66,6 +74,9 @@ impl Copier {
             }
             if work.budget.is_spent() {
                 break Next::More;
+            }
+            if let Some(time) = self.here().and_then(|here| here.device.silence()) {
+                break Next::Later(time);
             }
             match self.run_batch(work, first) {
                 Ok(done) => executed += done,

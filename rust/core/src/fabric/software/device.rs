@@ -12,6 +12,7 @@ use super::faults::FaultPlan;
 use super::queue_pair::SoftwareQueuePair;
 use super::responder::DataThread;
 use super::shared_queue::SharedQueue;
+use super::switches::FaultSwitches;
 use super::table::QUEUE_PAIR_SLOTS;
 use super::work::MAX_MESSAGE;
 use crate::fabric::{
@@ -48,6 +49,41 @@ impl SoftwareDevice {
         self.core.faults_injected()
     }
 
+    /// Its switches, if it was opened with some ([`SoftwareOptions::switches`]).
+    pub fn switches(&self) -> Option<&FaultSwitches> {
+        self.core.switches()
+    }
+
+    /// Its port goes down, or comes back, with an event: nothing moves through it meanwhile. Nothing happens without switches.
+    pub fn set_port(&self, up: bool) {
+        if let Some(switches) = self.switches() {
+            switches.set_port_down(!up);
+            self.core.raise(if up { DeviceEvent::PortUp } else { DeviceEvent::PortDown });
+        }
+    }
+
+    /// All queue pairs of the device go to ERROR, without an event; only their completions tell. Nothing happens without switches.
+    pub fn break_queue_pairs(&self) {
+        if self.switches().is_some() {
+            self.core.break_all();
+        }
+    }
+
+    /// The device is lost, with an event: its queue pairs are in ERROR, and nothing can be made on it any more. Nothing happens without
+    /// switches.
+    pub fn lose(&self) {
+        if let Some(switches) = self.switches() {
+            switches.lose();
+            self.core.break_all();
+            self.core.raise(DeviceEvent::DeviceFatal);
+        }
+    }
+
+    fn check_lost(&self, attempted: &'static str) -> Result<(), FabricError> {
+        let is_lost = self.switches().is_some_and(FaultSwitches::is_lost);
+        if is_lost { Err(FabricError::call(attempted, &self.attributes.name, libc::ENODEV)) } else { Ok(()) }
+    }
+
     /// Where peers find the data listener, which this starts.
     fn listen(&self) -> Result<SocketAddr, FabricError> {
         let mut responder = lock(&self.responder);
@@ -80,9 +116,13 @@ impl Device for SoftwareDevice {
         &self.attributes
     }
 
+    fn check_use(&self) -> Result<(), FabricError> {
+        self.check_lost("open device")
+    }
+
     fn port(&self) -> Result<PortAttributes, FabricError> {
         Ok(PortAttributes {
-            active: true,
+            active: !self.switches().is_some_and(FaultSwitches::is_port_down),
             link_layer: LINK_SOFTWARE,
             mtu: 4096,
             max_message: MAX_MESSAGE,
@@ -100,10 +140,12 @@ impl Device for SoftwareDevice {
     }
 
     fn register(&self, range: &MemoryRange) -> Result<Arc<dyn MemoryRegion>, FabricError> {
+        self.check_lost("register memory")?;
         Ok(self.core.regions.register(range)?)
     }
 
     fn create_completion_queue(self: Arc<Self>, depth: u32) -> Result<Box<dyn CompletionQueue>, FabricError> {
+        self.check_lost("create completion queue")?;
         if depth == 0 || depth > MAX_CQ_DEPTH {
             let device = format!("{} (depth {depth})", self.attributes.name);
             return Err(FabricError::call("create completion queue", device, libc::EINVAL)
@@ -117,6 +159,7 @@ impl Device for SoftwareDevice {
         queue: &QueueHandle,
         caps: &QueuePairCaps,
     ) -> Result<Box<dyn QueuePair>, FabricError> {
+        self.check_lost("create queue pair")?;
         let caps = self.check_caps(caps)?;
         let completions =
             queue.downcast::<SharedQueue>().filter(|shared| Arc::ptr_eq(shared.device(), &self.core));

@@ -13,6 +13,7 @@ use super::life_word::Held;
 use super::links::Links;
 use super::mapping::SharedArray;
 use super::region::RegionTable;
+use super::switches::{FaultSwitches, Switches};
 use super::table::{QUEUE_PAIR_ENTRIES, QUEUE_PAIR_SLOTS, QueuePairEntry};
 use super::tokens::Tokens;
 use super::wake::Wake;
@@ -35,6 +36,7 @@ pub(super) struct Core {
     pub(super) options: SoftwareOptions,
     plan: FaultPlan,
     injected: Arc<AtomicU64>,
+    switches: Switches,
     pub(super) regions: Arc<RegionTable>,
     entries: SharedArray<QueuePairEntry>,
     /// `None` where it cannot be shared.
@@ -65,6 +67,7 @@ impl Core {
         Ok(Self {
             regions: Arc::new(RegionTable::new(&name)?),
             name,
+            switches: options.switches.then(Arc::default),
             options,
             plan,
             injected: Arc::default(),
@@ -97,11 +100,22 @@ impl Core {
     /// The faults of queue pair `ordinal` of the device.
     pub(super) fn faults(&self, ordinal: u64) -> Faults {
         Faults::new(self.plan.clone(), ordinal, Arc::clone(&self.injected))
+            .with_switches(self.switches.clone())
     }
 
     /// Whether faults are injected.
     pub(super) fn has_faults(&self) -> bool {
-        !self.plan.is_empty()
+        !self.plan.is_empty() || self.switches.is_some()
+    }
+
+    /// The switches of a device that has some.
+    pub(super) fn switches(&self) -> Option<&FaultSwitches> {
+        self.switches.as_deref()
+    }
+
+    /// Whether a switch keeps everything from moving through the device; then when to look again.
+    pub(super) fn silence(&self) -> Option<Instant> {
+        self.switches()?.silence()
     }
 
     /// Faults injected so far.
@@ -159,6 +173,8 @@ impl Core {
             entry.mark_broken();
         }
         let first = endpoint.set_error();
+        // What arrives late through it has arrived.
+        drop(self.switches().map(FaultSwitches::landing));
         if first {
             self.responder.tell(endpoint);
         }
@@ -193,6 +209,14 @@ impl Core {
         let mut queue_pairs = lock(&self.queue_pairs);
         if queue_pairs.by_number.remove(&endpoint.qpn()).is_some() {
             queue_pairs.free_slots.push(endpoint.slot);
+        }
+    }
+
+    /// Moves all queue pairs to ERROR.
+    pub(super) fn break_all(&self) {
+        let all: Vec<_> = lock(&self.queue_pairs).by_number.values().cloned().collect();
+        for endpoint in &all {
+            self.break_queue_pair(endpoint);
         }
     }
 

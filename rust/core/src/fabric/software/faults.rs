@@ -25,6 +25,7 @@ use std::str::FromStr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use super::switches::Switches;
 use crate::fabric::CompletionStatus;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -205,6 +206,7 @@ pub(super) struct Faults {
     idle: bool,
     /// Faults injected by all queue pairs of the device: added to by them, read by tests; Relaxed, it is a counter.
     injected: Arc<AtomicU64>,
+    switches: Switches,
     random: u64,
     offered: u64,
     /// Requests judged so far, and what the last of them meets.
@@ -222,12 +224,18 @@ impl Faults {
             plan,
             idle,
             injected,
+            switches: None,
             random,
             offered: 0,
             judged: 0,
             injection: Injection::Go,
             not_before: None,
         }
+    }
+
+    /// Also those that `switches` are on for.
+    pub(super) fn with_switches(self, switches: Switches) -> Self {
+        Self { idle: self.idle && switches.is_none(), switches, ..self }
     }
 
     /// Whether the next request given to `post` is to be refused.
@@ -263,6 +271,7 @@ impl Faults {
                 self.count();
                 self.push_back(self.plan.delay);
             }
+            self.draw_from_switches();
         }
         match self.not_before {
             Some(time) if Instant::now() < time => Injection::Wait(time),
@@ -283,6 +292,17 @@ impl Faults {
         if !self.plan.hold.is_zero() {
             self.count();
             std::thread::sleep(self.plan.hold);
+        }
+    }
+
+    fn draw_from_switches(&mut self) {
+        let Some(switches) = &self.switches else { return };
+        let (delay, failure) = switches.draw();
+        if let Some(status) = failure {
+            self.injection = Injection::Fail(status);
+        }
+        if !delay.is_zero() {
+            self.push_back(delay);
         }
     }
 

@@ -57,6 +57,7 @@ mod keepalive;
 mod kept_files;
 mod kernel_copy;
 mod keys;
+mod late;
 mod life_word;
 mod link;
 mod link_messages;
@@ -81,6 +82,7 @@ mod shared_queue;
 mod signal;
 mod socket;
 mod socket_watch;
+mod switches;
 mod table;
 mod tcp;
 mod tokens;
@@ -96,6 +98,7 @@ pub use device::SoftwareDevice;
 pub use hello::replies_to;
 
 pub use faults::{FaultPlan, FaultPlanError, faults_injected};
+pub use switches::FaultSwitches;
 
 /// Opens the software devices: `sw0`, `sw1`, ..., as many as `options` ask for, at least one.
 pub fn open(options: &SoftwareOptions) -> Result<Vec<Arc<dyn Device>>, FabricError> {

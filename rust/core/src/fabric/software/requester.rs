@@ -8,6 +8,7 @@ use super::device_core::Core;
 use super::endpoint::Endpoint;
 use super::faults::Faults;
 use super::incoming::{Incoming, List};
+use super::late::leave_on_the_way;
 use super::send_queue::SendQueue;
 use super::socket_watch::News;
 use super::transport::Transport;
@@ -199,7 +200,10 @@ impl Requester {
         }
         end.newly_owed = execution.take_over(&self.incoming);
         let mut next = Next::Idle;
-        if execution.ending.is_none() {
+        let silence = self.device.silence().filter(|_| !self.endpoint.is_error());
+        if let (Some(time), None) = (silence, execution.ending) {
+            next = Next::Later(time);
+        } else if execution.ending.is_none() {
             let news = self.take_news();
             next = execution.execute(&self.device, &self.endpoint, budget, news);
             // Not in place of a failure's own reason: another thread may have moved it to ERROR because of that.
@@ -267,8 +271,11 @@ impl Execution {
         step.next
     }
 
-    fn fail(&mut self, device: &Core, endpoint: &Endpoint, status: CompletionStatus) {
+    fn fail(&mut self, device: &Arc<Core>, endpoint: &Endpoint, status: CompletionStatus) {
         self.ending = Some(status);
+        if let Some(here) = self.transport.as_ref().and_then(Transport::here) {
+            leave_on_the_way(device, &endpoint.address, &self.queue, here);
+        }
         // Whatever it holds of the peer is released now, so that nothing of it touches memory any more.
         self.transport = None;
         device.break_queue_pair(endpoint);

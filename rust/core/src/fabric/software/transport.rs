@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::copier::Copier;
-use super::far_end::FarView;
+use super::far_end::{FarView, Here};
 use super::link::Link;
 use super::same_host::SameHost;
 use super::tcp::way::TcpWay;
@@ -43,6 +43,14 @@ impl Transport {
             Self::InProcess(in_process) => Some(in_process.far_view()),
             Self::SameHost(same_host) => Some(same_host.far_view()),
             Self::Tcp(_) => None,
+        }
+    }
+
+    /// The other end, if it is in this process.
+    pub(super) fn here(&self) -> Option<&Here> {
+        match self {
+            Self::InProcess(in_process) => in_process.here(),
+            Self::SameHost(_) | Self::Tcp(_) => None,
         }
     }
 

@@ -1,4 +1,4 @@
-//! The fourteen sources.
+//! The fifteen sources.
 
 mod forks;
 mod lifetimes;
@@ -6,6 +6,7 @@ mod memory;
 mod networks;
 mod pressure;
 mod processes;
+mod rails;
 mod regions;
 mod requests;
 mod signals;
@@ -75,6 +76,11 @@ pub const NETWORKS: Source = Source {
     ..source("network between processes", networks::FAULTS, networks::disturb)
 };
 
+pub const RAILS: Source = Source {
+    not_over_verbs: Some("needs software NICs that fail one by one"),
+    ..of_families("rails die", rails::die)
+};
+
 pub const ALL: &[Source] = &[
     FAILING_REQUESTS,
     REFUSED_POSTS,
@@ -90,6 +96,7 @@ pub const ALL: &[Source] = &[
     MEMORY,
     FORKS,
     NETWORKS,
+    RAILS,
 ];
 
 /// What a process keeps after its first transfer it keeps for good: that is no leak.

@@ -93,6 +93,9 @@ impl Loop {
     }
 
     fn turn(&mut self, events: &mut Vec<epoll::Event>) -> Result<(), Errno> {
+        if let Some(look) = self.core.silence() {
+            thread::sleep(look.saturating_duration_since(Instant::now()));
+        }
         let looked = match self.wait(events) {
             Err(Errno::INTR) => return Ok(()),
             answer => answer?,
@@ -210,6 +213,10 @@ impl Loop {
 
     /// Gives a connection its turn.
     fn serve(&mut self, token: u64) {
+        if self.core.silence().is_some() {
+            self.again.insert(token);
+            return;
+        }
         let Some(mut connection) = self.connections.remove(&token) else { return };
         let server = &mut connection.server;
         let waits_for = server.serve(&self.core);

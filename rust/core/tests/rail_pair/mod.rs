@@ -1,0 +1,137 @@
+//! Two engines of this process with several software NICs each, and a connection with rails over them.
+#![allow(dead_code, unreachable_pub, reason = "a module of each test that includes it, which uses its share")]
+#![allow(missing_debug_implementations, missing_docs, reason = "helpers of tests")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "a panic is how a test fails"
+)]
+
+use std::ops::Deref;
+use std::time::{Duration, Instant};
+
+use flagcx_p2p::internals::engine::RegisteredBuffer;
+use flagcx_p2p::internals::fabric::{Opcode, PathKind};
+use flagcx_p2p::internals::transfer::{Iov, Outcome, TransferId};
+
+use crate::nics::{ENOUGH, Nics, make_rails};
+use crate::support::{Pair, blocks, content, outcome};
+
+/// Bytes of each buffer, but for those of [`RailPair::of_length`].
+pub const LENGTH: usize = ENOUGH;
+
+/// What the target of a transfer is filled with, to see what changes.
+pub const GUARD: u8 = 0xa5;
+
+/// Settings of both ends; those of a test come first, and win.
+pub const SETTINGS: &[(&str, &str)] = &[("FLAGCX_P2P_XFER_TIMEOUT_MS", "10000")];
+
+pub struct RailPair {
+    pub near: Nics,
+    pub far: Nics,
+    pair: Pair,
+}
+
+impl Deref for RailPair {
+    type Target = Pair;
+
+    fn deref(&self) -> &Pair {
+        &self.pair
+    }
+}
+
+impl RailPair {
+    /// So many NICs at each end.
+    pub fn new(near: u32, far: u32) -> Self {
+        Self::with([near, far], None, [&[], &[]])
+    }
+
+    /// The same; bytes take `path`, and each end has settings of its own.
+    pub fn with(counts: [u32; 2], path: Option<PathKind>, settings: [&[(&str, &str)]; 2]) -> Self {
+        Self::of_length(LENGTH, counts, path, settings)
+    }
+
+    /// The same, with buffers of so many bytes.
+    pub fn of_length(
+        length: usize,
+        counts: [u32; 2],
+        path: Option<PathKind>,
+        settings: [&[(&str, &str)]; 2],
+    ) -> Self {
+        let [near, far] = counts.map(|count| Nics::on_path(count, path));
+        let client = near.engine(&[settings[0], SETTINGS].concat());
+        let server = far.engine(&[settings[1], SETTINGS].concat());
+        Self { near, far, pair: Pair::between(client, server, length) }
+    }
+
+    /// The same, once all of the `count` rails are up.
+    pub fn with_rails(near: u32, far: u32, count: usize) -> Self {
+        let pair = Self::new(near, far);
+        pair.make_rails(count);
+        pair
+    }
+
+    /// Moves bytes until there are `count` rails that are up.
+    pub fn make_rails(&self, count: usize) {
+        make_rails(&self.here, &self.source, self.target.address(), count);
+    }
+
+    /// Where the bytes of `opcode` come from gets those of `seed`, and where they go guards.
+    pub fn fill(&self, opcode: Opcode, seed: u64) -> Vec<u8> {
+        let bytes = blocks(seed, self.source.len());
+        let (from, to) = self.ends(opcode);
+        assert!(from.write(0, &bytes) && to.write(0, &vec![GUARD; self.source.len()]));
+        bytes
+    }
+
+    /// The buffer where the bytes come from, and the one where they go.
+    pub fn ends(&self, opcode: Opcode) -> (&RegisteredBuffer, &RegisteredBuffer) {
+        match opcode {
+            Opcode::Write => (&self.source, &self.target),
+            Opcode::Read => (&self.target, &self.source),
+        }
+    }
+
+    pub fn submit(&self, opcode: Opcode, iovs: &[Iov]) -> TransferId {
+        self.here.submit(opcode, iovs).unwrap()
+    }
+
+    /// All of the buffer.
+    pub fn submit_all(&self, opcode: Opcode) -> TransferId {
+        self.submit(opcode, &[self.iov(0, 0, self.source.len() as u64)])
+    }
+
+    fn move_all(&self, opcode: Opcode) {
+        assert_eq!(outcome(&self.here, self.submit_all(opcode)), Outcome::Done);
+    }
+
+    /// All of the buffer arrives, every byte of it; how long that took.
+    pub fn check_all(&self, opcode: Opcode, seed: u64) -> Duration {
+        let bytes = self.fill(opcode, seed);
+        let begin = Instant::now();
+        self.move_all(opcode);
+        let taken = begin.elapsed();
+        assert!(content(self.ends(opcode).1) == bytes, "{opcode:?} {seed}: other bytes");
+        taken
+    }
+
+    /// Waits for `id`, which must be done and whole. Then the target is other memory: nothing may change it for `quiet`.
+    pub fn check_done(&self, opcode: Opcode, id: TransferId, bytes: &[u8], quiet: Duration) {
+        let ended = outcome(&self.here, id);
+        assert_eq!(ended, Outcome::Done, "{opcode:?}: {:#?}", self.here.rails());
+        let to = self.ends(opcode).1;
+        assert!(content(to) == bytes, "{opcode:?}: done, and other bytes are there");
+        assert!(to.write(0, &vec![GUARD; self.source.len()]));
+        std::thread::sleep(quiet);
+        self.check_guards(opcode);
+    }
+
+    /// Nothing of the target has changed since it got guards.
+    pub fn check_guards(&self, opcode: Opcode) {
+        let found = content(self.ends(opcode).1);
+        let is_whole = found == vec![GUARD; found.len()];
+        let touched = || found.iter().filter(|byte| **byte != GUARD).count();
+        assert!(is_whole, "{opcode:?}: {} bytes were written after the end of the transfer", touched());
+    }
+}

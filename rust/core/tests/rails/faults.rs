@@ -1,0 +1,180 @@
+//! A rail fails in the middle of a transfer: its parts move, the transfer is done, and nothing is written after that.
+
+use std::time::{Duration, Instant};
+
+use flagcx_p2p::internals::fabric::{Opcode, PathKind};
+
+use crate::alone;
+use crate::nics::{Nics, carried, moved, nic_number, up};
+use crate::rail_pair::{LENGTH, RailPair};
+use crate::support::eventually;
+
+const OPCODES: [Opcode; 2] = [Opcode::Write, Opcode::Read];
+
+/// How late flushed WRITEs arrive at a queue pair that is not in ERROR.
+const LATE: Duration = Duration::from_millis(20);
+
+/// A part moves in milliseconds; a busy machine adds to that. The transfer time-out is 10 s.
+const MOVED: Duration = Duration::from_secs(2);
+
+/// Pauses of a rail that answers nothing are 8 ms at most; of one that fails they double up to 1 s.
+const USED_AGAIN: Duration = Duration::from_secs(6);
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Fault {
+    /// Accepts requests and completes none.
+    Silent,
+    /// Its port goes down, with an event.
+    Port,
+    /// Each of its requests fails.
+    Failing,
+    /// Its queue pairs go to ERROR, and are told by nothing else than completions.
+    Broken,
+}
+
+const FAULTS: [Fault; 4] = [Fault::Silent, Fault::Port, Fault::Failing, Fault::Broken];
+
+impl Fault {
+    /// The NIC fails; what was given to it has not been carried out.
+    fn strike(self, nics: &Nics, nic: usize) {
+        match self {
+            Self::Silent => {}
+            Self::Port => nics.set_port(nic, false),
+            Self::Failing => nics.switches(nic).set_silent(false),
+            Self::Broken => nics.devices[nic].break_queue_pairs(),
+        }
+    }
+}
+
+/// A transfer of all bytes meets the fault of `nic` at one end. How long it took from the fault on.
+fn fail_one(pair: &RailPair, opcode: Opcode, fault: Fault, nics: &Nics, nic: usize, seed: u64) -> Duration {
+    let before = (moved(&pair.here), carried(&pair.here));
+    let bytes = pair.fill(opcode, seed);
+    pair.near.switches(nic).set_late(LATE);
+    nics.switches(nic).set_silent(true);
+    if fault == Fault::Failing {
+        pair.near.switches(nic).set_failing(1);
+    }
+    let begin = Instant::now();
+    let id = pair.submit_all(opcode);
+    fault.strike(nics, nic);
+    pair.check_done(opcode, id, &bytes, Duration::ZERO);
+    let taken = begin.elapsed();
+    // The target was overwritten: what comes late, or from a NIC that goes on with what it was given, would be seen.
+    nics.heal();
+    std::thread::sleep(2 * LATE);
+    pair.check_guards(opcode);
+    assert!(taken < MOVED, "{opcode:?} {fault:?}: it took {taken:?}");
+    assert!(moved(&pair.here) > before.0, "{opcode:?} {fault:?}: no part moved: {:#?}", pair.here.rails());
+    let total = |carried: &[u64]| carried.iter().sum::<u64>();
+    assert_eq!(total(&carried(&pair.here)) - total(&before.1), LENGTH as u64, "each byte ends once as done");
+    taken
+}
+
+/// A rail is used again when its NIC is back.
+fn expect_return(pair: &RailPair, rail: usize, count: usize) -> Duration {
+    let begin = Instant::now();
+    let before = carried(&pair.here)[rail];
+    while up(&pair.here).len() < count || carried(&pair.here)[rail] == before {
+        pair.check_all(Opcode::Write, 3);
+        assert!(begin.elapsed() < USED_AGAIN, "rail {rail} is not used again: {:#?}", pair.here.rails());
+    }
+    begin.elapsed()
+}
+
+fn every_fault(pair: &RailPair, count: usize, rails: &[usize], ends: &[&str]) {
+    let mut seed = 50;
+    for (&rail, fault) in rails.iter().flat_map(|rail| FAULTS.map(|fault| (rail, fault))) {
+        for (opcode, end) in OPCODES.into_iter().flat_map(|opcode| ends.iter().map(move |end| (opcode, *end)))
+        {
+            // What fails is what this end posts; the other end's device only answers.
+            if end == "far" && matches!(fault, Fault::Failing) {
+                continue;
+            }
+            let info = pair.here.rails()[rail].clone();
+            let (nics, name) = match end {
+                "near" => (&pair.near, &info.nic),
+                _ => (&pair.far, &info.peer_nic),
+            };
+            seed += 1;
+            let taken = fail_one(pair, opcode, fault, nics, nic_number(name), seed);
+            let returned = expect_return(pair, rail, count);
+            println!(
+                "{fault:?} of {name} ({end}), rail {rail}, {opcode:?}: done after {taken:?}, used again after {returned:?}"
+            );
+        }
+    }
+}
+
+#[test]
+fn a_transfer_outlives_one_of_eight_rails() {
+    let _alone = alone();
+    let pair = RailPair::with_rails(8, 8, 8);
+    every_fault(&pair, 8, &[3], &["near", "far"]);
+}
+
+/// The first rail is one like the others, once there are others.
+#[test]
+fn a_transfer_outlives_either_of_two_rails() {
+    let _alone = alone();
+    let pair = RailPair::with_rails(2, 2, 2);
+    every_fault(&pair, 2, &[0, 1], &["near"]);
+}
+
+#[test]
+fn a_transfer_outlives_a_rail_whose_bytes_go_by_sockets() {
+    let _alone = alone();
+    let pair = RailPair::with([2, 2], Some(PathKind::Tcp), [&[], &[]]);
+    pair.make_rails(2);
+    every_fault(&pair, 2, &[1], &["near", "far"]);
+}
+
+/// Faults of several rails one after the other, until one is left; then they are back.
+#[test]
+fn a_transfer_outlives_seven_of_eight_rails() {
+    let _alone = alone();
+    let pair = RailPair::with_rails(8, 8, 8);
+    for (seed, opcode) in OPCODES.into_iter().enumerate() {
+        let rails = pair.here.rails();
+        let bytes = pair.fill(opcode, seed as u64);
+        for rail in &rails[..7] {
+            let nic = nic_number(&rail.nic);
+            pair.near.switches(nic).set_silent(true);
+            pair.near.switches(nic).set_late(LATE);
+        }
+        let begin = Instant::now();
+        let id = pair.submit_all(opcode);
+        for rail in &rails[..7] {
+            pair.near.set_port(nic_number(&rail.nic), false);
+        }
+        pair.check_done(opcode, id, &bytes, 2 * LATE);
+        println!("{opcode:?}: done {:?} after seven ports went down", begin.elapsed() - 2 * LATE);
+        assert!(begin.elapsed() < MOVED, "it took {:?}", begin.elapsed());
+        pair.near.heal();
+        eventually("all rails are up", || up(&pair.here).len() == 8);
+        for rail in 0..8 {
+            expect_return(&pair, rail, 8);
+        }
+    }
+}
+
+/// A slow NIC gets less, and delays no transfer by much.
+#[test]
+fn a_slow_rail_does_not_hold_up_the_others() {
+    let _alone = alone();
+    let pair = RailPair::with_rails(2, 2, 2);
+    let nic = nic_number(&pair.here.rails()[1].nic);
+    pair.near.switches(nic).set_delay(Duration::from_millis(4));
+    for seed in 0..20 {
+        pair.check_all(OPCODES[seed as usize % 2], seed);
+    }
+    let before = carried(&pair.here);
+    for seed in 0..10 {
+        pair.check_all(Opcode::Write, seed);
+    }
+    let shares: Vec<_> = carried(&pair.here).iter().zip(before).map(|(now, before)| now - before).collect();
+    println!("shares with a slow rail 1: {shares:?}");
+    assert!(shares[0] > shares[1], "{shares:?}");
+    pair.near.heal();
+    expect_return(&pair, 1, 2);
+}

@@ -1,0 +1,133 @@
+//! Nothing is left to go over: the end comes in bounded time, and says why.
+
+use std::time::{Duration, Instant};
+
+use flagcx_p2p::internals::fabric::Opcode;
+use flagcx_p2p::internals::transfer::Outcome;
+
+use crate::alone;
+use crate::nics::moved;
+use crate::rail_pair::{GUARD, LENGTH, RailPair};
+use crate::support::{content, eventually, outcome};
+
+const TIMEOUT: &[(&str, &str)] = &[("FLAGCX_P2P_XFER_TIMEOUT_MS", "500")];
+/// The time-out, 50 ms and the drain; and what a busy machine adds.
+const TIMED_OUT: Duration = Duration::from_millis(500 + 50 + 2000 + 1000);
+
+fn pair() -> RailPair {
+    let pair = RailPair::with([2, 2], None, [TIMEOUT, TIMEOUT]);
+    pair.make_rails(2);
+    pair
+}
+
+#[test]
+fn a_lost_device_moves_its_parts_and_its_rail_stays_away() {
+    let _alone = alone();
+    for end in ["near", "far"] {
+        let pair = RailPair::with_rails(2, 2, 2);
+        let nics = if end == "near" { &pair.near } else { &pair.far };
+        let (nic, before) = (1, moved(&pair.here));
+        let bytes = pair.fill(Opcode::Write, 1);
+        nics.switches(nic).set_silent(true);
+        let begin = Instant::now();
+        let id = pair.submit_all(Opcode::Write);
+        nics.lose(nic);
+        pair.check_done(Opcode::Write, id, &bytes, Duration::from_millis(20));
+        println!("{end}: done {:?} after the device was lost", begin.elapsed());
+        assert!(begin.elapsed() < Duration::from_secs(2), "{end}: it took {:?}", begin.elapsed());
+        assert!(moved(&pair.here) > before, "{end}: {:#?}", pair.here.rails());
+        for seed in 2..6 {
+            pair.check_all(Opcode::Read, seed);
+        }
+        assert!(pair.here.is_usable() && pair.there.is_usable(), "{end}");
+    }
+}
+
+/// The device that the connection began with is no other one.
+#[test]
+fn the_connection_outlives_its_first_device() {
+    let _alone = alone();
+    let pair = RailPair::with_rails(2, 2, 2);
+    let bytes = pair.fill(Opcode::Write, 1);
+    pair.near.switches(0).set_silent(true);
+    let id = pair.submit_all(Opcode::Write);
+    pair.near.lose(0);
+    pair.check_done(Opcode::Write, id, &bytes, Duration::from_millis(20));
+    pair.check_all(Opcode::Read, 2);
+    assert!(pair.here.is_usable() && pair.there.is_usable());
+}
+
+#[test]
+fn without_any_device_the_connection_ends_at_once() {
+    let _alone = alone();
+    let pair = pair();
+    pair.fill(Opcode::Write, 1);
+    let begin = Instant::now();
+    (0..2).for_each(|nic| pair.near.switches(nic).set_silent(true));
+    let id = pair.submit_all(Opcode::Write);
+    (0..2).for_each(|nic| pair.near.lose(nic));
+    let ended = outcome(&pair.here, id);
+    assert!(matches!(ended, Outcome::Failed(_) | Outcome::TimedOut), "{ended:?}");
+    eventually("both ends end", || !pair.here.is_usable() && !pair.there.is_usable());
+    println!("{ended:?} after {:?}", begin.elapsed());
+    assert!(begin.elapsed() < TIMED_OUT, "it took {:?}", begin.elapsed());
+    let refused = pair.here.submit(Opcode::Write, &[pair.iov(0, 0, 64)][..]).unwrap_err();
+    println!("{refused}");
+}
+
+#[test]
+fn while_all_rails_are_silent_or_down_transfers_end_by_their_time_out() {
+    let _alone = alone();
+    let pair = pair();
+    for ports in [false, true] {
+        let bytes = pair.fill(Opcode::Write, 1);
+        let begin = Instant::now();
+        (0..2).for_each(|nic| pair.near.switches(nic).set_silent(true));
+        let id = pair.submit_all(Opcode::Write);
+        if ports {
+            (0..2).for_each(|nic| pair.near.set_port(nic, false));
+        }
+        let ended = outcome(&pair.here, id);
+        println!("{ended:?} after {:?}", begin.elapsed());
+        assert!(matches!(ended, Outcome::Failed(_) | Outcome::TimedOut), "{ended:?}");
+        assert!(begin.elapsed() < TIMED_OUT, "it took {:?}", begin.elapsed());
+        pair.near.heal();
+        // What was not done may have been written in part, and nowhere else than there.
+        let written = content(&pair.target);
+        assert!(written.iter().zip(&bytes).all(|(found, sent)| found == sent || *found == GUARD));
+        let back = Instant::now();
+        eventually("a transfer is done again", || {
+            let id = pair.here.submit(Opcode::Write, &[pair.iov(0, 0, LENGTH as u64)][..]).unwrap();
+            outcome(&pair.here, id) == Outcome::Done
+        });
+        println!("done again {:?} after the NICs came back", back.elapsed());
+        pair.check_all(Opcode::Write, 2);
+        eventually("both rails are up", || crate::nics::up(&pair.here).len() == 2);
+    }
+}
+
+/// What is under way when the connection is closed, or its peer, ends; nothing is left behind.
+#[test]
+fn closing_ends_the_transfers_of_all_rails() {
+    let _alone = alone();
+    for closes_here in [true, false] {
+        let pair = RailPair::with_rails(8, 8, 8);
+        pair.fill(Opcode::Write, 1);
+        (0..8).for_each(|nic| pair.near.switches(nic).set_delay(Duration::from_millis(50)));
+        let ids: Vec<_> = (0..4).map(|_| pair.submit_all(Opcode::Write)).collect();
+        let begin = Instant::now();
+        if closes_here {
+            pair.here.close()
+        } else {
+            pair.there.close()
+        }
+        for id in ids {
+            let ended = outcome(&pair.here, id);
+            assert!(matches!(ended, Outcome::Failed(_) | Outcome::Cancelled | Outcome::Done), "{ended:?}");
+        }
+        println!("closed after {:?}", begin.elapsed());
+        assert!(begin.elapsed() < Duration::from_secs(4), "it took {:?}", begin.elapsed());
+        pair.client.close();
+        pair.server.close();
+    }
+}

@@ -1,0 +1,29 @@
+//! One connection over several software NICs: every byte arrives, whatever the rails do meanwhile.
+#![allow(unsafe_code, reason = "registers memory by address")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::print_stdout,
+    reason = "a panic is how a test fails, and its output is its report"
+)]
+
+mod faults;
+mod gone;
+mod memory;
+#[path = "../nics/mod.rs"]
+mod nics;
+mod peers;
+#[path = "../rail_pair/mod.rs"]
+mod rail_pair;
+#[path = "../support/mod.rs"]
+mod support;
+mod transfers;
+
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+/// The buffers are large, and bounds on times are for a machine that does nothing else: one test at a time.
+fn alone() -> MutexGuard<'static, ()> {
+    static ALONE: Mutex<()> = Mutex::new(());
+    ALONE.lock().unwrap_or_else(PoisonError::into_inner)
+}
