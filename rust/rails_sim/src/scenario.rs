@@ -56,7 +56,7 @@ pub(crate) enum Fault {
     Late(u64),
     /// It is silent between these times.
     Silent(u64, u64),
-    /// All NICs of the peer are silent between these times, give or take 100 us each.
+    /// All NICs of the peer are silent between these times, each up to half a millisecond later.
     PeerSilent(u64, u64),
     /// Its port is down every other `0` nanoseconds, from `1` on.
     Flaps(u64, u64),

@@ -206,7 +206,7 @@ impl<'a> Simulation<'a> {
                 let (from, to) = (from + self.rng.u64(..MS), to + self.rng.u64(..MS));
                 for nic in first_there..first_there + there {
                     let nic = nic as u32;
-                    let (begin, end) = (self.rng.u64(..100_000), self.rng.u64(..100_000));
+                    let (begin, end) = (self.rng.u64(..500_000), self.rng.u64(..500_000));
                     self.agenda.at(from + begin, Event::Stop { nic, silent: true });
                     self.agenda.at(to + end, Event::Resume { nic, silent: true });
                 }
