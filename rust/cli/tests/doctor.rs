@@ -85,6 +85,8 @@ fn findings_are_a_list_of_objects() {
         "provider",
         "libibverbs",
         "gpu-runtime",
+        "rail-nic",
+        "rail-nics",
         "self-test",
     ] {
         assert!(has(id), "{id}: {findings:#?}");

@@ -131,7 +131,7 @@ impl Dialogue {
         eventually("the follower sends a frame", || {
             received = match self.channel.try_read().unwrap() {
                 Received::Frame(frame) => Some(frame),
-                Received::Unknown | Received::Regions(_) | Received::Nothing => None,
+                Received::Unknown | Received::Regions(_) | Received::Nics(_) | Received::Nothing => None,
             };
             received.is_some()
         });

@@ -15,8 +15,10 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use flagcx_p2p::internals::connection::Connection;
-use flagcx_p2p::internals::control::RegionFrame;
-use flagcx_p2p::internals::control::wire::{AnnouncedRegion, Change, RegionChanges};
+use flagcx_p2p::internals::control::wire::{
+    AnnouncedRegion, Change, Features, NicList, NicRecord, RegionChanges,
+};
+use flagcx_p2p::internals::control::{RegionFrame, encode_nics};
 use flagcx_p2p::internals::engine::{Engine, RegisterOptions};
 use flagcx_p2p::internals::fabric::{CompletionStatus, Opcode};
 use flagcx_p2p::internals::memory::{MemoryKind, RegionId};
@@ -214,7 +216,7 @@ fn a_peer_that_does_not_answer_costs_a_look_up_one_second() {
         let asked = scope.spawn(|| dialogue.follower.describe_remote(0x1000, 1));
         assert_eq!(dialogue.receive(), RegionFrame::Sync(2));
         let region = AnnouncedRegion { id: 5, base: 0x1000, size: 0x1000, flags: 0, rkey: Some(9) };
-        let changes = RegionChanges { version: 5, change: Change::Add, entries: vec![region] };
+        let changes = RegionChanges { version: 5, rail: 0, change: Change::Add, entries: vec![region] };
         dialogue.send(&RegionFrame::Changes(changes));
         dialogue.send(&RegionFrame::Synced(2));
         asked.join().unwrap()
@@ -229,7 +231,8 @@ fn a_range_over_two_regions_is_described_only_if_they_are_segments_of_one() {
     for (flags, expected) in [(0, None), (AnnouncedRegion::CONTINUES, Some(9))] {
         let second = AnnouncedRegion { id: 6, base: 0x2000, flags, rkey: Some(10), ..first };
         let dialogue = Dialogue::new();
-        let changes = RegionChanges { version: 6, change: Change::Add, entries: vec![first, second] };
+        let changes =
+            RegionChanges { version: 6, rail: 0, change: Change::Add, entries: vec![first, second] };
         dialogue.send(&RegionFrame::Changes(changes));
         let follower = &dialogue.follower;
         eventually("both are known", || follower.known_regions().0 == 2);
@@ -240,11 +243,51 @@ fn a_range_over_two_regions_is_described_only_if_they_are_segments_of_one() {
     }
 }
 
+/// They may be early. The first rail has no part in them.
+#[test]
+fn changes_of_a_rail_that_is_not_there_are_dropped() {
+    let dialogue = Dialogue::new();
+    let region = AnnouncedRegion { id: 5, base: 0x1000, size: 0x1000, flags: 0, rkey: Some(9) };
+    let of_rail = |rail, version| RegionChanges { version, rail, change: Change::Add, entries: vec![region] };
+    dialogue.send(&RegionFrame::Changes(of_rail(3, 900)));
+    dialogue.send(&RegionFrame::Changes(RegionChanges {
+        rail: 7,
+        change: Change::Reset,
+        entries: Vec::new(),
+        ..of_rail(7, 1)
+    }));
+    let other = AnnouncedRegion { id: 6, base: 0x8000, ..region };
+    dialogue.send(&RegionFrame::Changes(RegionChanges { entries: vec![other], ..of_rail(0, 6) }));
+    eventually("that of the first rail is known", || dialogue.follower.known_regions() == (1, 6));
+    assert_eq!(dialogue.follower.known_region(0x1000, 1), None);
+    assert!(is_alive(&dialogue));
+}
+
+/// With one NIC a handshake is as it was without rails.
+#[test]
+fn an_engine_offers_rails_only_with_a_further_device() {
+    for (devices, offered) in [("1", 0), ("2", Features::RAILS)] {
+        let dialogue = Dialogue::with(&[("FLAGCX_P2P_SOFTWARE_DEVICES", devices)]);
+        assert_eq!(dialogue.offered & Features::RAILS, offered, "{devices} devices");
+    }
+}
+
+/// A peer that has not the feature may send one all the same.
+#[test]
+fn a_list_of_nics_that_was_not_due_is_skipped() {
+    let dialogue = Dialogue::new();
+    let nic = NicRecord { speed_mbps: 0, link_layer: 2, mtu: 5, name: "a".to_owned(), networks: Vec::new() };
+    dialogue.send_bytes(&encode_nics(&NicList::new(0, vec![nic]).unwrap()));
+    dialogue.send(&RegionFrame::Sync(1));
+    assert_eq!(dialogue.receive(), RegionFrame::Synced(1));
+    assert!(is_alive(&dialogue));
+}
+
 #[test]
 fn malformed_region_frames_end_their_connection_and_no_other() {
     let region = AnnouncedRegion { id: 5, base: 0x1000, size: 0x1000, flags: 0, rkey: Some(9) };
     let frame = |version, change, entries: &[AnnouncedRegion]| {
-        RegionFrame::Changes(RegionChanges { version, change, entries: entries.to_vec() }).encode()
+        RegionFrame::Changes(RegionChanges { version, rail: 0, change, entries: entries.to_vec() }).encode()
     };
     let good = frame(5, Change::Add, &[region]);
     let mut absurd = good.clone();
@@ -253,7 +296,9 @@ fn malformed_region_frames_end_their_connection_and_no_other() {
     long[8..12].copy_from_slice(&65_537_u32.to_le_bytes());
     let older = [good.clone(), frame(4, Change::Add, &[])].concat();
     let wrapping = frame(5, Change::Add, &[AnnouncedRegion { base: u64::MAX, ..region }]);
-    for bytes in [absurd, long, older, wrapping] {
+    let mut no_rail = good;
+    no_rail[21] = 8;
+    for bytes in [absurd, long, older, wrapping, no_rail] {
         let other = Dialogue::new();
         let dialogue = Dialogue::new();
         dialogue.send_bytes(&bytes);

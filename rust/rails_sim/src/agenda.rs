@@ -72,6 +72,7 @@ pub(crate) enum Event {
     Rebuilt {
         connection: u32,
         rail: u8,
+        number: u32,
     },
     /// `RailReady` is here.
     RailMade {

@@ -3,8 +3,8 @@
 use std::collections::VecDeque;
 
 use flagcx_p2p::internals::rails::{
-    Flow, Homes, MAX_RAILS, PathLatency, Quiesce, QuiesceAnswer, RailCounts, RailLimits, RailLoad, RailSet,
-    RailTable, RateMeter,
+    Flow, Homes, MAX_RAILS, MadeRails, PathLatency, Quiesce, QuiesceAnswer, RailCounts, RailLimits, RailLoad,
+    RailSet, RailTable, RateMeter,
 };
 
 use crate::agenda::Agenda;
@@ -47,8 +47,8 @@ pub(crate) struct Rail {
     pub(crate) meter: RateMeter,
     pub(crate) latency: PathLatency,
     next_lane: usize,
-    /// A rebuild waits for the lanes to be quiet.
-    pub(crate) wants_rebuild: bool,
+    /// The rebuild with this number waits for the lanes to be quiet.
+    pub(crate) wants_rebuild: Option<u32>,
     /// When its last group completed: for rivals.
     pub(crate) last_completion: u64,
     /// Bytes per nanosecond, smoothed: for rivals.
@@ -90,7 +90,7 @@ impl Connection {
             meter: RateMeter::new(speed),
             latency: PathLatency::default(),
             next_lane: 0,
-            wants_rebuild: false,
+            wants_rebuild: None,
             last_completion: 0,
             smoothed: speed as f64 / 1e9,
         });
@@ -105,6 +105,13 @@ impl Connection {
         if let Some(answer) = network.probe(rail.here, rail.there, now) {
             rail.latency.answered(answer);
         }
+    }
+
+    /// Those that are made, and those that are being made.
+    pub(crate) fn made_rails(&self) -> MadeRails {
+        let has = |rail: &usize| self.machines.get(*rail).is_some();
+        let made = (0..MAX_RAILS).filter(has).fold(RailSet::default(), RailSet::with);
+        MadeRails { made, making: RailSet(self.made.0 & !made.0) }
     }
 
     /// What all rails count.

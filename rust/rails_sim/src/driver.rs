@@ -51,8 +51,8 @@ impl Simulation<'_> {
             match action {
                 RailAction::Probe(number) => self.probe(index, rail, number),
                 RailAction::Move(reason) => self.leave(index, rail, reason),
-                RailAction::Rebuild => {
-                    self.connections[index as usize].rails[rail].wants_rebuild = true;
+                RailAction::Rebuild(number) => {
+                    self.connections[index as usize].rails[rail].wants_rebuild = Some(number);
                     self.rebuild_if_quiet(index, rail);
                 }
             }
@@ -199,21 +199,21 @@ impl Simulation<'_> {
     fn rebuild_if_quiet(&mut self, index: u32, number: usize) {
         let rail = &mut self.connections[index as usize].rails[number];
         let is_quiet = rail.lanes.iter().all(|lane| lane.quiesce.state() == QuiesceState::Quiet);
-        if rail.wants_rebuild && is_quiet {
-            rail.wants_rebuild = false;
+        if is_quiet && let Some(rebuild) = rail.wants_rebuild.take() {
             let after = self.rng.u64(500_000..1_500_000);
-            self.agenda.after(after, Event::Rebuilt { connection: index, rail: number as u8 });
+            let event = Event::Rebuilt { connection: index, rail: number as u8, number: rebuild };
+            self.agenda.after(after, event);
         }
     }
 
-    pub(crate) fn rebuilt(&mut self, index: u32, number: u8) {
+    pub(crate) fn rebuilt(&mut self, index: u32, number: u8, rebuild: u32) {
         let now = self.agenda.now;
         let connection = &mut self.connections[index as usize];
         let rail = &mut connection.rails[usize::from(number)];
         let works = [rail.here, rail.there].iter().all(|nic| !self.network.nics[*nic as usize].is_silent());
         let machine = connection.machines.get_mut(number.into());
         if let Some(machine) = machine {
-            machine.rebuilt(works, now);
+            machine.rebuilt(rebuild, works, now);
             if machine.is_up() {
                 for lane in &mut rail.lanes {
                     lane.quiesce.rebuilt();

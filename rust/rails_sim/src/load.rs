@@ -1,6 +1,6 @@
 //! Starting transfers, and dealing them to rails.
 
-use flagcx_p2p::internals::rails::{RailSet, Shape, plan, wanted_rail};
+use flagcx_p2p::internals::rails::{MadeRails, RailSet, Shape, plan, wanted_rail};
 
 use crate::agenda::Event;
 use crate::connection::{DEPTH, LONGEST};
@@ -115,7 +115,8 @@ impl Simulation<'_> {
         let loads = connection.loads(|nic| Self::flow(&self.flows, nic));
         let shape =
             Shape { bytes, eligible, home: connection.homes.of(buffer), spread: (buffer >> 26) as u32 };
-        if let Some(rail) = wanted_rail(&shape, connection.under_way, connection.made, &loads, &self.limits) {
+        let rails = connection.made_rails();
+        if let Some(rail) = wanted_rail(&shape, connection.under_way, rails, &loads, &self.limits) {
             connection.made = connection.made.with(rail);
             let after = self.rng.u64(500_000..2_000_000);
             self.agenda.after(after, Event::RailMade { connection: index, rail: rail as u8 });

@@ -147,7 +147,7 @@ impl<'a> Simulation<'a> {
             Event::Quiesced { connection, rail, lane, number } => {
                 self.quiesced(connection, rail, lane, number)
             }
-            Event::Rebuilt { connection, rail } => self.rebuilt(connection, rail),
+            Event::Rebuilt { connection, rail, number } => self.rebuilt(connection, rail, number),
             Event::RailMade { connection, rail } => self.rail_made(connection, rail),
             Event::PortChanged { connection, rail, up } => self.port_changed(connection, rail, up),
             Event::Stop { silent: false, nic } if self.scenario.pauses => {
@@ -304,5 +304,7 @@ impl<'a> Simulation<'a> {
 }
 
 fn nics(count: usize) -> Vec<NicEnd> {
-    (0..count).map(|number| NicEnd { name: format!("mlx5_{number}"), networks: Vec::new() }).collect()
+    (0..count)
+        .map(|number| NicEnd { name: format!("mlx5_{number}"), link_layer: 0, networks: Vec::new() })
+        .collect()
 }

@@ -9,6 +9,7 @@ mod limits;
 mod name;
 mod probe;
 mod processors;
+mod rails;
 mod rdma;
 mod remote;
 mod sharing;
@@ -83,6 +84,8 @@ fn this_machine(root: &SystemRoot, report: &mut Report) {
     rdma::report(root, &rdma::opens, report);
     report.section("engine");
     let provider = devices::report(config, root, report);
+    report.section("rails");
+    rails::report(config, root, report);
     report.section("limits");
     limits::report(root, provider == Some(Provider::Verbs), report);
     cgroup::report(root, report);

@@ -224,7 +224,7 @@ impl GpuRow {
 }
 
 /// The GPUs of the runtime in this process, which has none as a rule; else those that the kernel shows.
-fn gpus(sysfs: &Sysfs) -> Vec<(i32, String)> {
+pub(super) fn gpus(sysfs: &Sysfs) -> Vec<(i32, String)> {
     let ids = (0..).zip(sysfs.gpus()).collect();
     if *sysfs != Sysfs::default() {
         return ids;

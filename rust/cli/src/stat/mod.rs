@@ -10,6 +10,7 @@ mod fetch;
 mod listening;
 mod of_pid;
 mod page;
+mod rails;
 mod screen;
 mod series;
 mod summary;

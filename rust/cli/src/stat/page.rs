@@ -17,6 +17,9 @@ pub(super) struct Page {
     pub(super) metrics: Vec<Metric>,
     #[serde(default)]
     pub(super) slow_transfers: Vec<SlowTransfer>,
+    /// Those with most rails first, not all of very many.
+    #[serde(default)]
+    pub(super) connections: Vec<Connection>,
     #[serde(default)]
     pub(super) events: Vec<Event>,
 }
@@ -46,6 +49,44 @@ pub(super) struct SlowTransfer {
     pub(super) pieces: u64,
     pub(super) pieces_done: u64,
     pub(super) age_seconds: f64,
+}
+
+/// The rails of a connection.
+#[derive(Clone, Debug, Deserialize)]
+pub(super) struct Connection {
+    /// Names it in its process.
+    pub(super) connection: u64,
+    pub(super) peer: String,
+    pub(super) rails: Vec<Rail>,
+}
+
+/// A rail. Bytes are those since its connection was made.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+pub(super) struct Rail {
+    pub(super) rail: u8,
+    pub(super) nic: String,
+    pub(super) peer_nic: String,
+    /// `up`, `paused` or `down`.
+    pub(super) state: String,
+    pub(super) paused_seconds: Option<f64>,
+    pub(super) lanes: u64,
+    pub(super) healthy_lanes: u64,
+    pub(super) written_bytes: u64,
+    pub(super) read_bytes: u64,
+    pub(super) in_flight_bytes: u64,
+    /// 0: not measured.
+    pub(super) rate_bytes_per_second: u64,
+    pub(super) moved_parts: u64,
+    pub(super) pauses: u64,
+    pub(super) last_pause: Option<Pause>,
+    pub(super) latency_seconds: Option<f64>,
+}
+
+/// Why a rail was paused or went down, and when.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+pub(super) struct Pause {
+    pub(super) reason: String,
+    pub(super) seconds_ago: f64,
 }
 
 /// Something that has happened.

@@ -56,7 +56,7 @@ struct Line {
     draws_attention: bool,
 }
 
-/// At most `height` lines: the peers that do not fit are counted.
+/// At most `height` lines: the peers and rails that do not fit are counted.
 fn lines(view: &View, height: usize) -> Vec<Line> {
     let plain = |text: &String| Line { text: text.clone(), draws_attention: false };
     let blank = || Line { text: String::new(), draws_attention: false };
@@ -67,17 +67,13 @@ fn lines(view: &View, height: usize) -> Vec<Line> {
     // What follows the peers may take a third.
     let foot = view.foot.len().min(height / 3);
     let room = height.saturating_sub(lines.len() + foot + if foot > 0 { 1 } else { 0 });
-    let fits = view.peers.len() <= room;
-    let shown = if fits { view.peers.len() } else { room.saturating_sub(1) };
-    lines.extend(
-        view.peers
-            .iter()
-            .take(shown)
-            .map(|(text, draws_attention)| Line { text: text.clone(), draws_attention: *draws_attention }),
-    );
-    if !fits {
-        let left = view.peers.len() - shown;
-        lines.push(plain(&format!("and {left} more: a larger terminal, or --json, shows them")));
+    // The rails may take half of what is left for them and the peers, or what the peers leave.
+    let gap = usize::from(!view.rails.is_empty());
+    let of_rails = (view.rails.len() + gap).min((room / 2).max(room.saturating_sub(view.peers.len())));
+    lines.extend(table(&view.peers, room - of_rails));
+    if of_rails > gap {
+        lines.push(blank());
+        lines.extend(table(&view.rails, of_rails - gap));
     }
     if foot > 0 {
         lines.push(blank());
@@ -85,6 +81,22 @@ fn lines(view: &View, height: usize) -> Vec<Line> {
         lines.extend(view.foot.iter().skip(view.foot.len() - foot).map(plain));
     }
     lines.truncate(height);
+    lines
+}
+
+/// At most `room` lines of a table; the last one counts those that do not fit.
+fn table(rows: &[(String, bool)], room: usize) -> Vec<Line> {
+    let fits = rows.len() <= room;
+    let shown = if fits { rows.len() } else { room.saturating_sub(1) };
+    let line = |(text, draws_attention): &(String, bool)| Line {
+        text: text.clone(),
+        draws_attention: *draws_attention,
+    };
+    let mut lines: Vec<_> = rows.iter().take(shown).map(line).collect();
+    if !fits {
+        let text = format!("and {} more: a larger terminal, or --json, shows them", rows.len() - shown);
+        lines.push(Line { text, draws_attention: false });
+    }
     lines
 }
 
@@ -109,6 +121,10 @@ mod tests {
     use super::*;
 
     fn a_view(peers: usize, foot: usize) -> View {
+        a_view_with_rails(peers, 0, foot)
+    }
+
+    fn a_view_with_rails(peers: usize, rails: usize, foot: usize) -> View {
         let numbered = |name: &str, count: usize| {
             (0..count).map(|number| format!("{name} {number}")).collect::<Vec<_>>()
         };
@@ -116,6 +132,7 @@ mod tests {
             head: numbered("head", 2),
             devices: numbered("device", 2),
             peers: numbered("peer", peers).into_iter().map(|text| (text, true)).collect(),
+            rails: numbered("rail", rails).into_iter().map(|text| (text, true)).collect(),
             foot: numbered("event", foot),
         }
     }
@@ -133,6 +150,24 @@ mod tests {
         assert_eq!(shown[19], "event 9");
         let all = lines(&a_view(100, 10), usize::MAX);
         assert_eq!(all.len(), 4 + 2 + 100 + 1 + 10);
+    }
+
+    #[test]
+    fn rails_share_what_is_left_with_the_peers() {
+        let texts = |view: &View, height| -> Vec<String> {
+            lines(view, height).into_iter().map(|line| line.text).collect()
+        };
+        for height in 0..60 {
+            for (peers, rails, foot) in [(1, 9, 0), (100, 9, 10), (100, 90, 10), (3, 90, 1)] {
+                assert!(texts(&a_view_with_rails(peers, rails, foot), height).len() <= height);
+            }
+        }
+        let few = texts(&a_view_with_rails(2, 3, 1), 40);
+        assert_eq!(few[6..], ["peer 0", "peer 1", "", "rail 0", "rail 1", "rail 2", "", "event 0"]);
+        let many = texts(&a_view_with_rails(100, 9, 0), 26);
+        assert_eq!(many[14..17], ["peer 8", "and 91 more: a larger terminal, or --json, shows them", ""]);
+        assert_eq!(many[17..19], ["rail 0", "rail 1"]);
+        assert_eq!(many.last().map(String::as_str), Some("rail 8"));
     }
 
     #[test]

@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use serde::Serialize;
 
 use super::page::{Event, Page, SlowTransfer};
+use super::rails::{self, ConnectionRails};
 use super::series::Series;
 
 /// Events that are shown, the newest.
@@ -25,6 +26,8 @@ pub(super) struct Summary {
     pub(super) devices: Vec<Device>,
     /// The ones that move most come first.
     pub(super) peers: Vec<Peer>,
+    /// Of each connection its rails.
+    pub(super) connections: Vec<ConnectionRails>,
     pub(super) slow_transfers: Vec<SlowTransfer>,
     /// The oldest first.
     pub(super) events: Vec<Event>,
@@ -141,6 +144,7 @@ impl Summary {
             },
             devices: devices(&series),
             peers,
+            connections: rails::between(before, now, series.seconds),
             slow_transfers: now.slow_transfers.clone(),
             events: now.events.get(newest..).unwrap_or_default().to_vec(),
         }

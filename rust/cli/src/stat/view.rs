@@ -2,6 +2,7 @@
 
 use super::columns::{self, Column, cut};
 use super::page::{Event, SlowTransfer};
+use super::rails;
 use super::summary::{Device, Peer, Summary, Totals, Traffic};
 use crate::output::units;
 
@@ -16,6 +17,8 @@ pub(super) struct View {
     pub(super) devices: Vec<String>,
     /// Its first line is the heading. The others say whether they draw attention.
     pub(super) peers: Vec<(String, bool)>,
+    /// As the peers. Empty while every connection has one rail, and it is up: nothing is to be told of it that the peers do not tell.
+    pub(super) rails: Vec<(String, bool)>,
     pub(super) foot: Vec<String>,
 }
 
@@ -46,6 +49,7 @@ pub(super) fn view(summary: &Summary, width: usize) -> View {
             width,
         ),
         peers: columns::lines(PEER_COLUMNS, &rows, width).into_iter().zip(attention).collect(),
+        rails: rails::lines(&summary.connections, width),
         foot,
     }
 }
@@ -156,24 +160,24 @@ fn event_line(event: &Event) -> String {
     format!("{} {}: {}", time_of_day(event.time), event.kind, event.text)
 }
 
-fn dash() -> String {
+pub(super) fn dash() -> String {
     "-".to_owned()
 }
 
-fn count(number: f64) -> String {
+pub(super) fn count(number: f64) -> String {
     format!("{number:.0}")
 }
 
-fn rate(number: Option<f64>) -> String {
+pub(super) fn rate(number: Option<f64>) -> String {
     number.map_or_else(dash, |number| format!("{number:.0}"))
 }
 
-fn gigabytes(bytes: Option<f64>) -> String {
+pub(super) fn gigabytes(bytes: Option<f64>) -> String {
     bytes.map_or_else(dash, |bytes| format!("{:.2}", bytes / 1e9))
 }
 
 /// `250 ns`, `12.5 us`, `3.2 ms`, `1.5 s`, `2 min`, `3 h`; `> 100 s` beyond what a histogram bounds.
-fn seconds(seconds: f64) -> String {
+pub(super) fn seconds(seconds: f64) -> String {
     match seconds {
         seconds if seconds == f64::INFINITY => "> 100 s".to_owned(),
         0.0 => "0 s".to_owned(),

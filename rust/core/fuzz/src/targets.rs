@@ -7,10 +7,12 @@ use flagcx_p2p::internals::control::wire::{
     ControlMeta, Features, FrameHeader, Handle, Hello, LaneRecord, RegionChanges, RegionEntry, SliceSettings,
     SocketKind, Tag, decode_address, decode_regions, encode_address, encode_regions,
 };
-use flagcx_p2p::internals::control::{Metadata, Received, numeric, parse_address, split_session};
+use flagcx_p2p::internals::control::{
+    Metadata, Received, encode_nics, numeric, parse_address, split_session,
+};
 use flagcx_p2p::internals::endpoint::{MAX_HEAD, Parsed, parse};
-use flagcx_p2p::internals::fabric::HcaFilter;
 use flagcx_p2p::internals::fabric::software::replies_to;
+use flagcx_p2p::internals::fabric::{HcaFilter, Opcode};
 use flagcx_p2p::internals::memory::{RemoteCheck, RemoteRegions};
 use flagcx_p2p::internals::notify::{Decoder, SenderPolicy};
 use flagcx_p2p::internals::topology::{CpuSet, gid_interface, roce_version};
@@ -129,6 +131,14 @@ fn look_up(regions: &RemoteRegions, ranges: impl Iterator<Item = (u32, u64, u64)
             [(base, size), (base, size.wrapping_add(1)), (base.wrapping_add(size), 0), (base, 0)]
         {
             let _ = (table.find(address, length), table.boundary_in(address, length));
+            for opcode in [Opcode::Write, Opcode::Read] {
+                if let Some(found) = table.key_for(address, length, opcode) {
+                    assert!(
+                        found.holds(found.rkey, address, length)
+                            && !(found.read_only && opcode == Opcode::Write)
+                    );
+                }
+            }
             let is_across = matches!(table.check(rkey, address, length), RemoteCheck::InSegments { .. });
             let segments = table.segments(rkey, address, length);
             assert!(!is_across || segments.is_some());
@@ -224,6 +234,7 @@ pub fn channel(data: &[u8]) {
         let again = match &heard {
             Received::Frame(frame) => frame.encode(),
             Received::Regions(frame) => frame.encode(),
+            Received::Nics(nics) => encode_nics(nics),
             Received::Unknown | Received::Nothing => Vec::new(),
         };
         if !again.is_empty() {

@@ -110,6 +110,8 @@ pub struct Config {
 
     /// `FLAGCX_P2P_QPS_PER_CONN`.
     pub qps_per_conn: u32,
+    /// `FLAGCX_P2P_RAILS`.
+    pub rails: usize,
     /// `FLAGCX_P2P_WORKERS_PER_POOL`, at most `qps_per_conn`.
     pub workers_per_pool: usize,
     /// `FLAGCX_P2P_SHARD_COUNT`, at least `workers_per_pool`.

@@ -80,6 +80,7 @@ pub(super) fn config(source: &dyn Fn(&str) -> Option<String>) -> Config {
         nic_map: read.parsed(&rdma::NIC_MAP, NicMap::parse).unwrap_or_default(),
         topology_file: read.text(&rdma::TOPO_FILE).map(Into::into),
         qps_per_conn,
+        rails: read.number(&queues::RAILS),
         workers_per_pool,
         shard_count,
         queue_depth: read.number(&queues::QUEUE_DEPTH),

@@ -36,7 +36,7 @@ impl Connection {
         let deadline = Instant::now() + DRAIN_LIMIT;
         for connection in connections {
             connection.stop();
-            for lane in &connection.lanes {
+            for (_, lane) in connection.all_lanes() {
                 // The result is ignored: what is not drained yet is closed below.
                 let _ = lane.worker.close_lane(lane.key, EndState::Cancelled, CLOSED_HERE);
             }
@@ -75,7 +75,8 @@ impl Connection {
                 let _ = self.channel.send(&ChannelFrame::Goodbye, patience);
             }
             self.channel.shutdown();
-            for lane in &self.lanes {
+            // A rail that is being made meanwhile is closed by the thread that makes it.
+            for (_, lane) in self.all_lanes() {
                 self.close_lane(lane, end_state, reason, deadline);
             }
             self.rebuilds.end();
@@ -112,7 +113,7 @@ impl Connection {
         }
         let _ = lane.worker.drive_as_caller();
         // A lost device reports no completions.
-        let is_lost = matches!(self.context.device_health(), DeviceHealth::Lost(_));
+        let is_lost = matches!(lane.device_health(), DeviceHealth::Lost(_));
         let is_late = is_lost || Instant::now() >= deadline;
         if is_late {
             tracing::warn!(peer = %self.peer.control, "a queue pair was not drained in time and is destroyed with its requests outstanding");

@@ -1,26 +1,31 @@
 //! What the connections of one engine share.
 
-use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
 use super::device_events::{DeviceEvents, DeviceHealth};
+use super::engine_nics::{DeviceChoice, EngineNics, NicOptions, OpenNicError};
+use super::nic_context::{NicContext, flow_of, health, listen, require_port};
+use super::nic_record::NicRecord;
+use super::nic_slots::NicSlots;
 use crate::config::Config;
 use crate::events::Polling;
 use crate::fabric::{Device, FabricError};
 use crate::memory::{GpuFlush, Registry};
-use crate::pool::{PoolError, PoolOptions, WorkerPool};
-use crate::topology::{Sysfs, cpus_near};
+use crate::pool::{PoolError, Worker, WorkerPool};
+use crate::rails::{PlanLimits, RailLimits, RailMap};
+use crate::sync::Mutex;
+use crate::topology::HostTopology;
 use crate::transfer::{SlicePolicy, SliceSizes, Table, TimeLimit};
 
 /// Shared by all connections of an engine, and kept alive by each.
 #[derive(Debug)]
 pub struct Context {
-    /// Our memory.
-    pub registry: Registry,
+    /// Our memory, as the first NIC knows it.
+    pub registry: Arc<Registry>,
     /// Our transfers.
     pub transfers: Table,
-    /// The NIC's workers.
+    /// The first NIC's workers.
     pub pool: Arc<WorkerPool>,
     /// How transfers are cut into work requests, if queue pairs are granted what is asked.
     pub policy: SlicePolicy,
@@ -28,8 +33,12 @@ pub struct Context {
     pub slice_sizes: SliceSizes,
     /// Settings of transfers.
     pub settings: TransferSettings,
-    /// What the device says on its own; `None` where they cannot be read.
+    /// What the first NIC says on its own; `None` where they cannot be read.
     pub(super) device_events: Option<Arc<DeviceEvents>>,
+    /// All NICs.
+    nics: EngineNics,
+    /// Those that rails use.
+    pub(super) slots: NicSlots,
     /// The GPU on which transfers run that name no memory of this process on a GPU.
     pub(super) gpu_index: i32,
     /// The time that a transfer has.
@@ -62,6 +71,14 @@ pub struct TransferSettings {
     pub flush_writes: Option<bool>,
     /// READs into our GPU memory are to be flushed, which is only said to be missing.
     pub flush_reads: bool,
+    /// Most rails of a connection; 1: the first NIC alone.
+    pub rails: usize,
+    /// When transfers use several rails, and when further ones are made.
+    pub plan_limits: PlanLimits,
+    /// When a rail is left.
+    pub rail_limits: RailLimits,
+    /// The operator's own pairs of NICs.
+    pub rail_map: RailMap,
 }
 
 impl Context {
@@ -72,21 +89,41 @@ impl Context {
         slice_sizes: SliceSizes,
         settings: TransferSettings,
     ) -> Self {
-        let device_events = DeviceEvents::of_device(pool.device())
-            .inspect_err(|error| {
-                tracing::warn!("cannot listen to the asynchronous events of the device: {error}")
-            })
-            .ok();
+        Self::with_nics(pool, policy, slice_sizes, settings, false, EngineNics::of_one)
+    }
+
+    fn with_nics(
+        pool: Arc<WorkerPool>,
+        policy: SlicePolicy,
+        slice_sizes: SliceSizes,
+        settings: TransferSettings,
+        has_others: bool,
+        nics: impl FnOnce(NicContext) -> EngineNics,
+    ) -> Self {
         let polls = pool.device().attributes().capabilities.needs_polling && !settings.spin.is_zero();
+        let gpu_flush = GpuFlush { writes: settings.flush_writes, reads: settings.flush_reads };
+        let registry = Registry::with_gpu_flush(Arc::clone(pool.device()), gpu_flush);
+        let registry = Arc::new(if has_others { registry.to_be_followed() } else { registry });
+        let device_events = listen(pool.device());
+        let first = NicContext {
+            number: 0,
+            pool: Arc::clone(&pool),
+            registry: Arc::clone(&registry),
+            policy,
+            device_events: device_events.clone(),
+            flow: flow_of(&**pool.device()),
+            lanes: Mutex::default(),
+        };
+        let nics = nics(first);
+        let slots = NicSlots::new(nics.opened().next().map(Arc::clone));
         Self {
             polling: polls.then(|| Polling::new(LONGEST_POLL)),
             time_limit: settings.timeout.map_or(TimeLimit::NEVER, TimeLimit::new),
             device_events,
-            registry: Registry::with_gpu_flush(
-                Arc::clone(pool.device()),
-                GpuFlush { writes: settings.flush_writes, reads: settings.flush_reads },
-            ),
+            registry,
             transfers: Table::new(settings.failed_hold, pool.workers().len()),
+            slots,
+            nics,
             pool,
             policy,
             slice_sizes,
@@ -100,32 +137,23 @@ impl Context {
         Self { gpu_index, ..self }
     }
 
-    /// A context over the pool of `device`, with the sizes that `config` says.
+    /// A context over the pool of `device` alone, with the sizes that `config` says.
     pub fn open(config: &Config, device: &Arc<dyn Device>) -> Result<Self, PoolError> {
-        let pool = WorkerPool::of_device(
-            device,
-            &PoolOptions {
-                workers: config.workers_per_pool,
-                submission_queues: config.shard_count,
-                queue_depth: config.queue_depth,
-                cq_depth: config.cq_depth,
-                max_posted: u32::try_from(config.max_requests.saturating_mul(4)).unwrap_or(u32::MAX),
-                max_list: config.max_wr_per_post,
-                poll_batch: config.batch_poll_size,
-                spin: config.spin,
-                cpus: cpus_near(&Sysfs::default(), device.attributes().pci_path.as_deref().map(Path::new)),
-            },
-        )?;
-        let size = |bytes: u64| u32::try_from(bytes).unwrap_or(u32::MAX);
-        let (slice_size, fragment_limit) = (size(config.slice_size), size(config.fragment_limit));
+        let (devices, topology) = (std::slice::from_ref(device), &HostTopology::default());
+        Self::open_among(config, device, DeviceChoice { devices, chosen: 0, unusable: &[], topology })
+    }
+
+    /// A context over the pool of `device`, which is the chosen one; the others may be opened later.
+    pub fn open_among(
+        config: &Config,
+        device: &Arc<dyn Device>,
+        choice: DeviceChoice<'_>,
+    ) -> Result<Self, PoolError> {
+        let options = NicOptions::new(config);
+        let pool = options.open_pool(device)?;
         let max_message = device.port()?.max_message;
-        let policy = SlicePolicy::new(
-            slice_size as usize,
-            fragment_limit as usize,
-            max_message,
-            config.max_sge,
-            config.max_inline,
-        );
+        let policy = options.policy(max_message);
+        let (slice_size, fragment_limit) = options.slice_sizes();
         let slice_sizes = SliceSizes::new(slice_size, fragment_limit, max_message);
         let settings = TransferSettings {
             timeout: config.xfer_timeout,
@@ -137,34 +165,71 @@ impl Context {
             max_inline: config.max_inline,
             flush_writes: config.flush_writes,
             flush_reads: config.flush_reads,
+            rails: config.rails,
+            plan_limits: PlanLimits::default(),
+            rail_limits: RailLimits::default(),
+            rail_map: RailMap::default(),
         };
-        Ok(Self::new(pool, policy, slice_sizes, settings))
+        let options = (config.rails > 1).then_some(options);
+        let has_others = options.is_some() && choice.devices.len() > 1;
+        let nics = |first| EngineNics::among(choice, first, options);
+        Ok(Self::with_nics(pool, policy, slice_sizes, settings, has_others, nics))
     }
 
-    /// How the device is, as far as its events tell.
+    /// The NICs of the engine that may form rails, in the order of its device list; the index is the number that peers are told. A
+    /// NIC keeps its number, whether it can be used or not. With `FLAGCX_P2P_RAILS=1` there is the first one alone.
+    pub fn nics(&self) -> &[NicRecord] {
+        self.nics.records()
+    }
+
+    /// The number of the first NIC, which the engine has chosen and over which every connection has its first rail.
+    pub fn own_nic(&self) -> usize {
+        self.nics.own()
+    }
+
+    /// Whether a NIC has not refused to be used, as far as that was tried: [`Context::open_nic`] tries it again.
+    pub fn is_nic_usable(&self, number: usize) -> bool {
+        self.nics.is_usable(number)
+    }
+
+    /// The NIC with this number, opened now if it was not before. Blocks: it starts workers, and a device may take a second. From then
+    /// on all memory is registered with it as well, in the background. It stays open until the engine ends.
+    ///
+    /// # Errors
+    /// [`OpenNicError`]; the next call tries again.
+    pub fn open_nic(&self, number: usize) -> Result<Arc<NicContext>, OpenNicError> {
+        self.nics.open(number, &self.registry)
+    }
+
+    /// The NIC with this number, if it is open. The first one is.
+    pub fn nic_if_open(&self, number: usize) -> Option<&Arc<NicContext>> {
+        self.nics.if_open(number)
+    }
+
+    /// The NICs that are open: the first one, then the others by number.
+    pub fn opened_nics(&self) -> impl Iterator<Item = &Arc<NicContext>> {
+        self.nics.opened()
+    }
+
+    /// The worker with this bit, as transfers name it.
+    #[inline]
+    pub(super) fn worker(&self, bit: usize) -> Option<&Arc<Worker>> {
+        self.slots.worker(bit)
+    }
+
+    /// How the device of the first NIC is, as far as its events tell.
     pub fn device_health(&self) -> DeviceHealth {
-        self.device_events.as_ref().map_or(DeviceHealth::Up, |events| events.health())
+        health(self.device_events.as_deref())
     }
 
-    /// Refuses when nothing can move over the device now.
+    /// Refuses when nothing can move over the first NIC now.
     pub(super) fn require_port(&self) -> Result<(), FabricError> {
-        let attributes = self.pool.device().attributes();
-        let name = format!("{} port {}", attributes.name, attributes.port);
-        match self.device_health() {
-            DeviceHealth::Up => Ok(()),
-            DeviceHealth::PortDown(since) => Err(FabricError::Unsupported(format!(
-                "{name} has been down for {} ms: bring its link up",
-                since.elapsed().as_millis()
-            ))),
-            DeviceHealth::Lost(reason) => Err(FabricError::Unsupported(format!(
-                "{name} cannot be used any more: {reason}; start the process again once it is back"
-            ))),
-        }
+        require_port(&**self.pool.device(), self.device_health())
     }
 
     /// Runs a step on every worker that is free: for callers that wait for something of no particular worker.
     pub fn drive_all(&self) {
-        for worker in self.pool.all_workers() {
+        for worker in self.opened_nics().flat_map(|nic| nic.pool.all_workers()) {
             let _ = worker.drive_as_caller();
         }
     }

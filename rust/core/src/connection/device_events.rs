@@ -190,7 +190,7 @@ impl Connection {
     /// Moves the lanes that `event` affects to ERROR, and wakes the recovery, which queries the port itself.
     fn device_event(&self, event: DeviceEvent) {
         let reason = event.to_string();
-        for lane in &self.lanes {
+        for (_, lane) in self.all_lanes() {
             lane.worker.with_state(|state| state.notice_broken(lane.key, &reason));
         }
         self.wakeup.wake();

@@ -17,8 +17,7 @@ impl Connection {
         if !live.is_current() {
             return at_end.ended(remembered(id));
         }
-        let pool = &self.context.pool;
-        let driving = live.workers().filter_map(|index| pool.worker(index));
+        let driving = live.workers().filter_map(|index| self.context.worker(index));
         let driving = driving.map(|worker| worker.thread_drives_until_end(record)).collect();
         record.tell_at_end(Box::new(EndNotice::new(id, generation, at_end, driving)), remembered);
     }

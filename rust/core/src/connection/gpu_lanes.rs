@@ -151,5 +151,5 @@ fn make(
     let key = worker.with_state(|state| state.add_lane(queue, setup))?;
     // Parked without lanes, it would sleep on.
     worker.kick();
-    Ok(LaneHandle { worker: Arc::clone(worker), worker_index, key, status })
+    Ok(LaneHandle { worker: Arc::clone(worker), worker_index, key, status, device_events: None })
 }

@@ -241,7 +241,7 @@ impl Connection {
         copies: RequestList,
         on_host: Option<RequestList>,
         when_full: WhenFull,
-    ) -> Result<u32, SubmitError> {
+    ) -> Result<u64, SubmitError> {
         // Once the copies are under way the rest must follow: a call that may not wait for room waits a little then.
         let (limit, rest) = match when_full {
             WhenFull::Refuse => (Duration::ZERO, ROOM_TAKEN_LIMIT),

@@ -34,7 +34,7 @@ pub struct ConnectionInfo {
     pub path: PathKind,
     /// The path of each.
     pub paths: Paths,
-    /// Lanes agreed at the handshake.
+    /// Lanes of all rails; those of the first were agreed at the handshake.
     pub lanes: usize,
     /// Lanes in working order now.
     pub healthy_lanes: usize,
@@ -59,11 +59,10 @@ impl Connection {
             peer: self.peer.control.to_string(),
             path: paths.slower(),
             paths,
-            lanes: self.lanes.len(),
+            lanes: self.all_lanes().count(),
             healthy_lanes: self
-                .lanes
-                .iter()
-                .filter(|lane| self.is_here() && lane.status.health() == LaneHealth::Healthy)
+                .all_lanes()
+                .filter(|(_, lane)| self.is_here() && lane.status.health() == LaneHealth::Healthy)
                 .count(),
             local: self.peer.local,
             ours: self.peer.ours,

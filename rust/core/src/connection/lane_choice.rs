@@ -9,6 +9,21 @@ use crate::pool::LaneHealth;
 use crate::transfer::SubmitError;
 
 impl Connection {
+    /// A lane of a rail in working order. If there is none, one that is being rebuilt: what waits there is moved to another rail.
+    pub(super) fn pick_lane_of(&self, rail: usize, hint: usize) -> Result<&LaneHandle, SubmitError> {
+        match rail {
+            0 if !self.has_rails() => self.pick_lane(hint),
+            _ => self.pick_lane_on(rail, hint),
+        }
+    }
+
+    fn pick_lane_on(&self, rail: usize, hint: usize) -> Result<&LaneHandle, SubmitError> {
+        let healing = || self.lanes_of(rail).iter().find(|lane| lane.status.health() != LaneHealth::Closed);
+        self.healthy_lane(rail, hint)
+            .or_else(healing)
+            .ok_or_else(|| self.down(&format!("no lane of rail {rail} is in working order")))
+    }
+
     /// A lane in working order, or one that is being rebuilt; from `hint` on.
     pub(super) fn pick_lane(&self, hint: usize) -> Result<&LaneHandle, SubmitError> {
         let mut healing = None;

@@ -3,11 +3,12 @@
 use std::sync::Arc;
 use std::time::Instant;
 
+use super::lanes::capabilities_of;
+use super::rail::LANES_PER_RAIL;
 use super::{Connection, LaneBuilder};
-use crate::control::LaneSetup as _;
 use crate::control::wire::LaneRecord;
 use crate::events::Wakeup;
-use crate::fabric::{FabricError, PathOptions, QueuePair};
+use crate::fabric::{Device, FabricError, PathOptions, QueuePair};
 use crate::observe::report;
 use crate::pool::{EndState, LaneHealth, LaneWatcher};
 use crate::sync::Ordering;
@@ -15,14 +16,14 @@ use crate::sync::Ordering;
 /// Called by the connection's recovery. These calls block for commands of the device, never for the peer.
 impl Connection {
     pub(super) fn break_lane(&self, lane: usize, reason: &str) {
-        if let Some(lane) = self.lanes.get(lane) {
+        if let Some(lane) = self.lane(lane) {
             lane.worker.with_state(|state| state.break_lane(lane.key, reason));
         }
     }
 
     /// One step of closing a lane for good, while the others go on; false while it is being drained.
     pub(super) fn try_give_up(&self, index: usize, reason: &str, deadline: Instant) -> bool {
-        let Some(lane) = self.lanes.get(index) else { return true };
+        let Some(lane) = self.lane(index) else { return true };
         if lane.status.health() == LaneHealth::Closed {
             return true;
         }
@@ -37,7 +38,7 @@ impl Connection {
 
     /// Puts a connected queue pair in the place of a drained one.
     pub(super) fn heal(&self, index: usize, queue_pair: Box<dyn QueuePair>) {
-        let Some(lane) = self.lanes.get(index) else { return };
+        let Some(lane) = self.lane(index) else { return };
         let (cause, ms) = (lane.status.reason(), lane.status.broken_for().as_millis());
         // One of the two is destroyed here, without the worker's lock.
         let replaced = lane.worker.with_state(|state| state.heal_lane(lane.key, queue_pair));
@@ -78,10 +79,10 @@ impl Connection {
         lane: usize,
     ) -> Result<(Box<dyn QueuePair>, LaneRecord), FabricError> {
         let handle = self
-            .lanes
-            .get(lane)
+            .lane(lane)
             .ok_or_else(|| FabricError::Unsupported("the connection has no such lane".to_owned()))?;
-        let queue_pair = LaneBuilder::create_on(&self.context, &handle.worker)?;
+        let device = self.device_of_lane(lane);
+        let queue_pair = LaneBuilder::create_on(device, &self.context.settings, &handle.worker)?;
         let granted = queue_pair.caps();
         // The requests that wait were made for what the lanes were granted at first.
         if !self.policy.fits(granted.max_sge, granted.max_inline) {
@@ -91,19 +92,24 @@ impl Connection {
             )));
         }
         tracing::debug!(peer = %self.peer.control, lane, reason = handle.status.reason(), "rebuilding a lane");
-        let capabilities = Some(LaneBuilder::new(Arc::clone(&self.context)).capabilities());
+        let capabilities = Some(capabilities_of(&**device));
         let record = LaneRecord { address: queue_pair.address(), capabilities };
         Ok((queue_pair, record))
     }
 
-    pub(super) fn path_options(&self, deadline: Instant) -> PathOptions {
-        LaneBuilder::path_options(&self.context, self.capabilities, deadline)
+    pub(super) fn path_options(&self, lane: usize, deadline: Instant) -> PathOptions {
+        LaneBuilder::path_options(&**self.device_of_lane(lane), self.capabilities, deadline)
+    }
+
+    fn device_of_lane(&self, lane: usize) -> &Arc<dyn Device> {
+        let further = self.rails.get(lane / LANES_PER_RAIL);
+        further.map_or(self.context.pool.device(), |rail| rail.nic.pool.device())
     }
 }
 
-/// The place of a lane in a set; a connection has 8 at most.
-fn bit(lane: usize) -> u32 {
-    u32::try_from(lane).ok().and_then(|lane| 1_u32.checked_shl(lane)).unwrap_or(0)
+/// The place of a lane in a set; a connection has 64 at most.
+fn bit(lane: usize) -> u64 {
+    u32::try_from(lane).ok().and_then(|lane| 1_u64.checked_shl(lane)).unwrap_or(0)
 }
 
 /// Passes a lane's change on to the recovery.

@@ -4,10 +4,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Instant;
 
-use super::context::Context;
+use super::context::{Context, TransferSettings};
+use super::device_events::{DeviceEvents, DeviceHealth};
 use crate::control::{LaneCapabilities, LaneFuture, LaneSetup as HandshakeLanes, PeerCapabilities};
 use crate::events::Waiter;
-use crate::fabric::{FabricError, PathKind, PathOptions, Paths, QpAddress, QueuePair, QueuePairCaps};
+use crate::fabric::{Device, FabricError, PathKind, PathOptions, Paths, QpAddress, QueuePair, QueuePairCaps};
 use crate::pool::{LaneKey, LaneSetup, LaneStatus, LaneWatcher, PoolError, Worker};
 use crate::transfer::SlicePolicy;
 
@@ -16,12 +17,21 @@ use crate::transfer::SlicePolicy;
 pub struct LaneHandle {
     /// Its worker.
     pub worker: Arc<Worker>,
-    /// The index of that in the pool.
+    /// The index of that among the workers of the engine, as [`Context::worker`] takes it.
     pub worker_index: usize,
     /// Its name there.
     pub key: LaneKey,
     /// Its health.
     pub status: Arc<LaneStatus>,
+    /// What its device says on its own; `None` where that cannot be read.
+    pub device_events: Option<Arc<DeviceEvents>>,
+}
+
+impl LaneHandle {
+    /// How its device is, as far as its events tell.
+    pub(super) fn device_health(&self) -> DeviceHealth {
+        self.device_events.as_ref().map_or(DeviceHealth::Up, |events| events.health())
+    }
 }
 
 /// Queue pairs on their way to become lanes.
@@ -50,23 +60,25 @@ impl LaneBuilder {
         Self { context, queue_pairs: Vec::new(), ends: None }
     }
 
-    /// Creates one queue pair on a worker, in INIT.
-    pub fn create_on(context: &Context, worker: &Worker) -> Result<Box<dyn QueuePair>, FabricError> {
-        let attributes = context.pool.device().attributes();
-        let settings = &context.settings;
+    /// Creates one queue pair on a worker of `device`, in INIT.
+    pub fn create_on(
+        device: &Arc<dyn Device>,
+        settings: &TransferSettings,
+        worker: &Worker,
+    ) -> Result<Box<dyn QueuePair>, FabricError> {
+        let attributes = device.attributes();
         let caps = QueuePairCaps {
             send_depth: settings.lane_depth.clamp(1, attributes.max_queue_depth.max(1)),
             max_sge: settings.max_sge.clamp(1, attributes.max_sge.max(1)),
             max_inline: settings.max_inline,
         };
-        let device = Arc::clone(context.pool.device());
         // Without the worker's lock: a command of the device may take long, and other lanes go on.
-        device.create_queue_pair(worker.queue_handle(), &caps)
+        Arc::clone(device).create_queue_pair(worker.queue_handle(), &caps)
     }
 
-    /// What queue pairs towards `peer` are connected with.
-    pub fn path_options(context: &Context, peer: PeerCapabilities, deadline: Instant) -> PathOptions {
-        let attributes = context.pool.device().attributes();
+    /// What queue pairs of `device` towards `peer` are connected with.
+    pub fn path_options(device: &dyn Device, peer: PeerCapabilities, deadline: Instant) -> PathOptions {
+        let attributes = device.attributes();
         PathOptions {
             // Never more than the peer accepts: an original one accepts 1 and does not say so.
             rd_atomic_initiator: attributes
@@ -111,9 +123,13 @@ impl LaneBuilder {
                 continue;
             };
             let key = worker.with_state(|state| state.add_lane(queue_pair, setup))?;
+            if let Some(nic) = self.context.slots.first() {
+                nic.count_lane(&status);
+            }
             // Parked without lanes, it would sleep on.
             worker.kick();
-            lanes.push(LaneHandle { worker, worker_index, key, status });
+            let device_events = self.context.device_events.clone();
+            lanes.push(LaneHandle { worker, worker_index, key, status, device_events });
         }
         Ok(lanes)
     }
@@ -125,11 +141,7 @@ impl HandshakeLanes for LaneBuilder {
     }
 
     fn capabilities(&self) -> LaneCapabilities {
-        let attributes = self.context.pool.device().attributes();
-        LaneCapabilities {
-            rd_atomic_initiator: attributes.max_rd_atomic_initiator,
-            rd_atomic_responder: attributes.max_rd_atomic_responder,
-        }
+        capabilities_of(&**self.context.pool.device())
     }
 
     fn create<'a>(&'a mut self, agreed: u32, waiter: &'a Waiter) -> LaneFuture<'a, Vec<QpAddress>> {
@@ -147,7 +159,7 @@ impl HandshakeLanes for LaneBuilder {
         deadline: Instant,
         waiter: &'a Waiter,
     ) -> LaneFuture<'a, ()> {
-        let options = Self::path_options(&self.context, peer, deadline);
+        let options = Self::path_options(&**self.context.pool.device(), peer, deadline);
         self.ends = match (self.queue_pairs.first(), peers.first()) {
             (Some((_, own)), Some(&peer)) => Some(LaneEnds { own: own.address(), peer }),
             _ => None,
@@ -164,6 +176,15 @@ impl HandshakeLanes for LaneBuilder {
             }
             Ok(())
         })
+    }
+}
+
+/// What lanes of a device can do.
+pub(super) fn capabilities_of(device: &dyn Device) -> LaneCapabilities {
+    let attributes = device.attributes();
+    LaneCapabilities {
+        rd_atomic_initiator: attributes.max_rd_atomic_initiator,
+        rd_atomic_responder: attributes.max_rd_atomic_responder,
     }
 }
 
@@ -192,7 +213,7 @@ fn create_spread(context: &Context, count: usize) -> Result<Vec<OnWorker>, Fabri
             let worker = workers
                 .get(index)
                 .ok_or_else(|| FabricError::Unsupported("the pool has no workers".to_owned()))?;
-            Ok((index, LaneBuilder::create_on(context, worker)?))
+            Ok((index, LaneBuilder::create_on(context.pool.device(), &context.settings, worker)?))
         })
         .collect()
 }

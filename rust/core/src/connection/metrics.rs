@@ -16,7 +16,7 @@ impl Source for Connection {
     fn collect(&self, out: &mut Snapshot) {
         if !self.reported.load(Ordering::Relaxed) {
             let mut report = self.report();
-            for lane in self.lanes.iter().chain(&self.gpu.handles()) {
+            for lane in self.all_lanes().map(|(_, lane)| lane).chain(&self.gpu.handles()) {
                 // The worker's lock is taken once, however many lanes of however many connections it has.
                 let ask = || lane.worker.with_state(|state| state.oldest_ages());
                 let age = out.ages(Arc::as_ptr(&lane.worker).addr(), ask).get(&lane.key.number());
@@ -59,7 +59,7 @@ impl Connection {
             rails: self.rail_reports(),
             ..ConnectionReport::default()
         };
-        for lane in &self.lanes {
+        for (_, lane) in self.all_lanes() {
             let (retries, rebuilds) = (lane.status.counts.retries(), lane.status.counts.rebuilds());
             report.lanes.push(LaneReport { retries, rebuilds });
             report.healthy_lanes += u64::from(lane.status.health() == LaneHealth::Healthy);
@@ -69,7 +69,7 @@ impl Connection {
 
     /// Where its transfers are counted.
     fn counts(&self) -> Vec<Arc<dyn TransferSource>> {
-        let lanes = self.lanes.iter().map(|lane| Arc::clone(&lane.status.counts) as Arc<dyn TransferSource>);
+        let lanes = self.all_lanes().map(|(_, lane)| Arc::clone(&lane.status.counts) as Arc<dyn TransferSource>);
         lanes.chain([Arc::clone(&self.gpu.counts) as _, Arc::clone(&self.unplaced) as _]).collect()
     }
 
@@ -84,7 +84,9 @@ impl Connection {
     /// The transfers of this connection that have not ended for at least `older_than`.
     pub(crate) fn add_slow_transfers(&self, older_than: Duration, out: &mut Vec<SlowTransfer>) {
         let (mut found, mut parts) = (Vec::new(), Vec::new());
-        for (index, lane) in self.lanes.iter().chain(&self.gpu.handles()).enumerate() {
+        let gpu = self.gpu.handles();
+        let of_gpu = gpu.iter().enumerate().map(|(index, lane)| (self.lanes.len() + index, lane));
+        for (index, lane) in self.all_lanes().chain(of_gpu) {
             if lane.status.counts.is_idle() {
                 continue;
             }

@@ -7,6 +7,7 @@ mod device_events;
 mod direct;
 mod end_notices;
 mod ended;
+mod engine_nics;
 mod gpu_imports;
 mod gpu_lanes;
 mod gpu_transfer;
@@ -16,10 +17,22 @@ mod lane_commands;
 mod lanes;
 mod log_lines;
 mod metrics;
+mod nic_context;
+mod nic_flow;
+mod nic_record;
+mod nic_slots;
 mod notifications;
 mod presence;
+mod rail;
+mod rail_adding;
+mod rail_commands;
+mod rail_demand;
 mod rail_info;
+mod rail_loads;
+mod rail_moves;
 mod rail_record;
+mod rail_submit;
+mod rail_watch;
 mod recovery;
 mod regions;
 mod retire;
@@ -40,8 +53,11 @@ use once_cell::sync::OnceCell;
 pub use context::{Context, TransferSettings};
 pub use device_events::{DeviceEvents, DeviceHealth};
 pub use ended::Ended;
+pub use engine_nics::{DeviceChoice, OpenNicError};
 pub use info::{ConnectionInfo, PeerInfo};
 pub use lanes::{LaneBuilder, LaneEnds, LaneHandle};
+pub use nic_context::NicContext;
+pub use nic_record::NicRecord;
 pub use presence::{Pinger, Presence};
 pub use rail_record::RailRecord;
 pub use route::{Remote, Request};
@@ -51,8 +67,10 @@ pub use transfer_future::Transfer;
 use close::Ending;
 use gpu_lanes::GpuLanes;
 use lane_commands::RecoveryNotifier;
-use recovery::{Driver, Machine, Parts, RebuildPolicy, Rebuilds};
+use rail_watch::RailWatch;
+use recovery::{Driver, Machine, Parts, RailRequests, RebuildPolicy, Rebuilds};
 use regions::{Exchange, SyncRequests};
+use rail::{LANES_PER_RAIL, Rails};
 use route::Reach;
 
 use crate::control::{Channel, ConnectedHost, PeerCapabilities};
@@ -119,6 +137,10 @@ pub struct Inner {
     /// Wakes the recovery.
     wakeup: Arc<Wakeup>,
     rebuilds: Arc<Rebuilds>,
+    /// Its further rails.
+    rails: Rails,
+    /// What the recovery is to do with rails.
+    rail_requests: Arc<RailRequests>,
     /// The recovery, a task of the event loop; set once the connection stands.
     recovery: OnceCell<(Task, Arc<EventLoop>)>,
     /// Notifications sent, for operators; incremented by any thread: Relaxed.
@@ -129,7 +151,7 @@ pub struct Inner {
     peer_name: Arc<str>,
     /// The lanes that the recovery has found out of working order, a bit each, for events. Written by the recovery and its helpers;
     /// it guards nothing, so Relaxed.
-    broken_lanes: AtomicU32,
+    broken_lanes: AtomicU64,
     /// Its counts are among those of the connections that have ended. Set while no snapshot is made, by the thread that ends
     /// the connection, and read by those that make one: the registry's lock orders it, so Relaxed.
     reported: AtomicBool,
@@ -155,6 +177,8 @@ pub struct Established {
     pub capabilities: PeerCapabilities,
     /// Whether it rebuilds failed lanes with us.
     pub heals: bool,
+    /// Whether both ends make further rails.
+    pub rails: bool,
     /// Whether we connected.
     pub leads: bool,
     /// When the call to connect, or the handshake of the peer, began.
@@ -180,6 +204,9 @@ const FAILURES_HELD: u32 = 2;
 /// `gate`: each transfer has a span in the log.
 const TRACED: u32 = 4;
 
+/// `gate`: it has several rails. Set once, when the first further one is made.
+const RAILS: u32 = 8;
+
 /// Why the transfers of a connection end that is closed here.
 const CLOSED_HERE: &str = "the connection was closed";
 
@@ -204,6 +231,7 @@ impl Connection {
             told,
             capabilities,
             heals,
+            rails,
             leads,
             began,
             presence,
@@ -224,6 +252,7 @@ impl Connection {
         } else {
             Spread::over_device(lanes.len())
         };
+        let further = Rails::new(context.settings.plan_limits);
         let first_rail = RailRecord::new(0, peer.control, context.pool.device().attributes());
         let connection = Arc::new(Self(OfProcess::new(Inner {
             first_rail,
@@ -247,19 +276,21 @@ impl Connection {
             notify,
             connected_host: Mutex::new(connected_host),
             number: NEXT.fetch_add(1, Ordering::Relaxed),
+            rails: further,
+            rail_requests: Arc::new(RailRequests::new(Arc::clone(&wakeup))),
             wakeup,
             rebuilds: Arc::default(),
             recovery: OnceCell::new(),
             notified: AtomicU64::new(0),
             unplaced: Arc::new(SharedCounts::new(PathNames { write: "none", read: "none" })),
             peer_name,
-            broken_lanes: AtomicU32::new(0),
+            broken_lanes: AtomicU64::new(0),
             reported: AtomicBool::new(false),
             ended: Once::new(),
         })));
         // Before anything can end it: the line of its end comes after this one.
         connection.log_connected(began);
-        connection.start_recovery(told, presence)?;
+        connection.start_recovery(told, presence, rails)?;
         if let Some(events) = &connection.context.device_events {
             events.watch(&connection);
             // It may have changed during the handshake.
@@ -269,10 +300,20 @@ impl Connection {
         Ok(connection)
     }
 
-    fn start_recovery(self: &Arc<Self>, told: Option<Cursor>, presence: Presence) -> Result<(), PoolError> {
+    fn start_recovery(
+        self: &Arc<Self>,
+        told: Option<Cursor>,
+        presence: Presence,
+        rails: bool,
+    ) -> Result<(), PoolError> {
         let events = EventLoop::acquire()
             .map_err(|error| PoolError::Thread(format!("starting the event loop: {error}")))?;
-        let machine = Machine::new(RebuildPolicy { leads: self.leads, heals: self.heals }, self.lanes.len());
+        let rails = rails && self.heals && told.is_some();
+        let machine =
+            Machine::new(RebuildPolicy { leads: self.leads, heals: self.heals, rails }, self.lanes.len());
+        if let Some(nics) = self.nic_list().filter(|_| rails) {
+            self.channel.queue_nics(&nics);
+        }
         let connection = Arc::downgrade(self);
         let wakeup = Arc::clone(&self.wakeup);
         let exchange = told.map(|told| {
@@ -285,7 +326,19 @@ impl Connection {
             Presence::Process(process) => process.watch(&wakeup),
             Presence::Pinged(pinger) => pinger.add(&channel, &wakeup),
         }
-        let parts = Parts { channel, wakeup, machine, rebuilds, exchange, presence, heals: self.heals };
+        let rail_requests = Arc::clone(&self.rail_requests);
+        let parts = Parts {
+            channel,
+            wakeup,
+            machine,
+            rebuilds,
+            rail_requests,
+            exchange,
+            presence,
+            watch: RailWatch::new(self.context.settings.rail_limits, Arc::clone(&self.rails.loads)),
+            leads: self.leads,
+            heals: self.heals,
+        };
         let task = events.spawn(move |handle| {
             let handle = handle.clone();
             async move {
@@ -348,9 +401,10 @@ impl Connection {
     pub fn is_usable(&self) -> bool {
         self.is_here()
             && !self.is_closed()
-            && self.lanes.iter().any(|lane| match lane.status.health() {
+            && self.all_lanes().any(|(index, lane)| match lane.status.health() {
                 LaneHealth::Healthy => true,
-                LaneHealth::Broken | LaneHealth::Drained => self.heals,
+                // A further rail may be one that never comes.
+                LaneHealth::Broken | LaneHealth::Drained => self.heals && index < LANES_PER_RAIL,
                 LaneHealth::Closed => false,
             })
     }

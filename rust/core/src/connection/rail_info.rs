@@ -30,7 +30,10 @@ impl Connection {
 
     /// Every rail that has been made, by its number.
     fn seen_rails(&self) -> impl Iterator<Item = SeenRail<'_>> {
-        std::iter::once(SeenRail { record: &self.first_rail, lanes: &self.lanes })
+        let first = SeenRail { record: &self.first_rail, lanes: &self.lanes };
+        let further = self.rails.made().filter(|(_, rail)| rail.is_added());
+        let further = further.map(|(_, rail)| SeenRail { record: &rail.record, lanes: &rail.lanes });
+        std::iter::once(first).chain(further)
     }
 }
 

@@ -55,7 +55,11 @@ pub(super) struct Recorded {
 impl RailRecord {
     /// Of a rail that is up, over this NIC, to the peer with this control address.
     pub fn new(rail: u8, peer: SocketAddr, nic: &DeviceAttributes) -> Self {
-        Self { rail, peer, nic: nic_name(nic), told: Mutex::default() }
+        Self::named(rail, peer, nic_name(&nic.name, nic.port))
+    }
+
+    fn named(rail: u8, peer: SocketAddr, nic: String) -> Self {
+        Self { rail, peer, nic, told: Mutex::default() }
     }
 
     /// Its number in the connection.
@@ -91,8 +95,7 @@ impl RailRecord {
     }
 
     /// A further rail could not be made, and has no record: `reason` says what was tried, with errno, and what to do.
-    pub fn refused(rail: u8, peer: SocketAddr, nic: &DeviceAttributes, reason: &str) {
-        let nic = nic_name(nic);
+    pub fn refused(rail: u8, peer: SocketAddr, nic: &str, reason: &str) {
         report!(
             info,
             RailRefused,
@@ -193,6 +196,81 @@ impl RailRecord {
 }
 
 /// How a NIC is called: name and port.
-fn nic_name(nic: &DeviceAttributes) -> String {
-    format!("{}:{}", nic.name, nic.port)
+pub(super) fn nic_name(name: &str, port: u8) -> String {
+    format!("{name}:{port}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::observe::{EventKind, event_log};
+
+    /// The record of a rail to a peer with this port, by which it is found in the event log of the process.
+    fn record(port: u16) -> RailRecord {
+        RailRecord::named(1, SocketAddr::from(([192, 0, 2, 1], port)), "mlx5_1:1".to_owned())
+    }
+
+    /// The kinds and texts of the events about it.
+    fn events(record: &RailRecord) -> Vec<(EventKind, String)> {
+        let (peer, nic) = (record.peer.to_string(), record.nic.clone());
+        let of_rail = event_log().recent().into_iter().filter(|event| event.peer.as_ref() == Some(&peer));
+        of_rail
+            .inspect(|event| assert_eq!(event.device.as_ref(), Some(&nic)))
+            .map(|event| (event.kind, event.text))
+            .collect()
+    }
+
+    #[test]
+    fn changes_are_events_and_are_read_back() {
+        let rail = record(1);
+        assert_eq!(rail.read().status, RailStatus::Up);
+        rail.set_peer_nic("mlx5_9:1");
+        rail.added();
+        rail.paused(PauseReason::Silent, Duration::from_secs(3600));
+        let RailStatus::Paused { left } = rail.read().status else { panic!("{:?}", rail.read()) };
+        assert!(left > Duration::from_secs(3590) && left <= Duration::from_secs(3600), "{left:?}");
+        rail.still_paused(Duration::ZERO);
+        assert_eq!(rail.read().status, RailStatus::Paused { left: Duration::ZERO }, "it is being tried");
+        rail.up();
+        rail.up();
+        rail.down(PauseReason::PortDown);
+        rail.moved(3, 4096);
+        rail.moved(2, 1);
+        rail.set_rate(7);
+        rail.set_latency(Duration::from_micros(3));
+        let told = rail.read();
+        assert_eq!((told.status, told.pauses, told.moved_parts), (RailStatus::Down, [1, 0, 1, 0], 5));
+        assert_eq!((told.rate, told.latency), (7, Some(Duration::from_micros(3))));
+        assert_eq!(told.last_pause.map(|pause| pause.reason), Some(PauseReason::PortDown));
+        let events = events(&rail);
+        let kinds: Vec<_> = events.iter().map(|(kind, _)| *kind).collect();
+        use EventKind::{PartsMoved, RailAdded, RailPaused, RailUp};
+        assert_eq!(kinds, [RailAdded, RailPaused, RailUp, RailPaused, PartsMoved, PartsMoved]);
+        let texts: Vec<_> = events.iter().map(|(_, text)| text.as_str()).collect();
+        assert_eq!(texts[0], "rail 1 is added: mlx5_1:1 to mlx5_9:1");
+        assert_eq!(
+            texts[1],
+            "rail 1 over mlx5_1:1 is paused for 3600000 ms: it completed nothing and did not answer a probe"
+        );
+        assert!(texts[2].starts_with("rail 1 over mlx5_1:1 is up again after "), "{texts:?}");
+        assert_eq!(texts[3], "rail 1 over mlx5_1:1 is down: the port at one of its ends went down");
+        assert_eq!(texts[4], "3 parts with 4096 bytes were moved from rail 1 over mlx5_1:1 to other rails");
+    }
+
+    #[test]
+    fn a_rail_that_is_paused_again_has_been_away_since_the_first_time() {
+        let rail = record(2);
+        rail.paused(PauseReason::Errors, Duration::ZERO);
+        let first = rail.lock().left_at;
+        rail.down(PauseReason::DeviceLost);
+        assert_eq!(rail.lock().left_at, first);
+        assert_eq!(rail.read().pauses, [0, 1, 0, 1]);
+    }
+
+    #[test]
+    fn reasons_are_counted_at_their_places() {
+        for (place, reason) in PauseReason::ALL.into_iter().enumerate() {
+            assert_eq!(reason as usize, place);
+        }
+    }
 }

@@ -30,7 +30,7 @@ const NAMED: usize = 8;
 type RegionInUse = (Arc<Region>, String);
 
 impl Context {
-    /// Waits until nothing uses `regions`, which were taken out of the registry before, at most for the transfer
+    /// Waits until nothing uses `regions`, which were taken out of the registry before, on any NIC, at most for the transfer
     /// time-out (else 30 s) after `begun`; then ends their transfers as timed out by moving their queue pairs to ERROR. Takes
     /// 4 s more at most, however many regions there are and whatever peers do.
     ///
@@ -43,9 +43,11 @@ impl Context {
         let limit = self.limit(begun);
         self.forget(regions.iter().map(|region| region.id).collect());
         let allocated: Vec<_> = regions.iter().filter(|region| region.is_allocated()).cloned().collect();
+        let regions = on_all_nics(regions);
         let mut left = self.end_registrations(regions, limit, |_| self.drive_all());
         if !left.is_empty() {
-            let in_use = left.iter().filter(|(region, _)| region.in_use()).count();
+            let in_use = left.iter().filter(|(region, _)| region.in_use());
+            let in_use = in_use.map(|(region, _)| region.id).collect::<BTreeSet<_>>().len();
             if in_use > 0 {
                 crate::observe::report!(
                     warn,
@@ -53,10 +55,13 @@ impl Context {
                     "deregistering memory in use, {in_use} regions: its transfers are ended"
                 );
             }
-            let regions = left.into_iter().map(|(region, _)| region).collect();
+            let regions: Vec<_> = left.into_iter().map(|(region, _)| region).collect();
             left = self.end_registrations(regions, limit + ABORT_LIMIT, |used| self.abort_users(used));
         }
         if !left.is_empty() {
+            // A region is named once, whatever the number of NICs.
+            left.sort_by_key(|(region, _)| region.id);
+            left.dedup_by_key(|(region, _)| region.id);
             tracing::warn!("{}", report(&left, begun.elapsed()));
         }
         for region in allocated.iter().filter(|region| !region.in_use()) {
@@ -90,7 +95,9 @@ impl Context {
     }
 
     fn forget(&self, regions: BTreeSet<RegionId>) {
-        self.pool.all_workers().for_each(|worker| worker.with_state(|state| state.forget_regions(&regions)));
+        for worker in self.opened_nics().flat_map(|nic| nic.pool.all_workers()) {
+            worker.with_state(|state| state.forget_regions(&regions));
+        }
     }
 
     /// Deregisters what can be by `deadline`; returns the rest. `help` is called with the regions in use while this
@@ -117,12 +124,16 @@ impl Context {
             pause = (pause * 2).min(LAST_PAUSE);
         }
         let mut left = self.revoke(unused, deadline);
-        left.extend(used.into_iter().map(|region| (region, "a transfer of this process".to_owned())));
+        let user = |region: Arc<Region>| {
+            let user = region.user().to_owned();
+            (region, user)
+        };
+        left.extend(used.into_iter().map(user));
         left
     }
 
     fn abort_users(&self, regions: &[Arc<Region>]) {
-        for worker in self.pool.all_workers() {
+        for worker in self.opened_nics().flat_map(|nic| nic.pool.all_workers()) {
             worker.with_state(|state| regions.iter().for_each(|region| state.abort_users(region.id)));
         }
         self.drive_all();
@@ -138,6 +149,16 @@ impl Context {
         }
         revoke_here(&regions, deadline)
     }
+}
+
+/// Each region, and behind it what further NICs have registered of it. There the one of the first NIC counts as in use as long as a
+/// further one is registering it.
+fn on_all_nics(regions: Vec<Arc<Region>>) -> Vec<Arc<Region>> {
+    let all = |region: Arc<Region>| {
+        let further = region.on_further_nics();
+        std::iter::once(region).chain(further)
+    };
+    regions.into_iter().flat_map(all).collect()
 }
 
 fn revoke_here(regions: &[Arc<Region>], deadline: Instant) -> Vec<RegionInUse> {

@@ -42,7 +42,7 @@ impl Connection {
         self.start_now(opcode, iovs, when_full)
     }
 
-    /// [`Connection::start_on_lanes`] of a connection that takes no transfers, or has a span for each.
+    /// [`Connection::start_on_lanes`] of a connection that takes no transfers, has several rails, or a span for each transfer.
     #[cold]
     #[inline(never)]
     fn start_if_open<S: IovSource + ?Sized>(
@@ -53,13 +53,17 @@ impl Connection {
     ) -> Result<TransferId, SubmitError> {
         self.require_open()?;
         let span = self.transfer_span(opcode, iovs, Plan::new(iovs, &self.spread).parts());
-        let started = self.start_now(opcode, iovs, when_full);
+        let started = if self.has_rails() {
+            self.start_on_rails(opcode, iovs, when_full)
+        } else {
+            self.start_now(opcode, iovs, when_full)
+        };
         self.end_span_with(span, &started);
         started
     }
 
     #[inline(always)]
-    fn start_now<S: IovSource + ?Sized>(
+    pub(super) fn start_now<S: IovSource + ?Sized>(
         &self,
         opcode: Opcode,
         iovs: &S,
@@ -108,14 +112,30 @@ impl Connection {
         opcode: Opcode,
         iovs: &S,
     ) -> Result<TransferId, SubmitError> {
-        let (since, limit) = (Instant::now(), self.room_limit());
+        let since = Instant::now();
+        let transfer = self.wait_for_id(since)?;
+        self.start_new(opcode, iovs, transfer, WhenFull::Wait, Some(since))
+    }
+
+    /// An id for a transfer that is built already.
+    pub(super) fn acquire_transfer(&self, when_full: WhenFull, since: Instant) -> Result<NewTransfer, SubmitError> {
+        match self.context.transfers.acquire() {
+            Some(transfer) => Ok(transfer),
+            None if when_full == WhenFull::Refuse => Err(SubmitError::WouldBlock),
+            None => self.wait_for_id(since),
+        }
+    }
+
+    #[cold]
+    fn wait_for_id(&self, since: Instant) -> Result<NewTransfer, SubmitError> {
+        let limit = self.room_limit();
         let mut pause = Duration::from_micros(20);
         loop {
             if self.is_closed() {
                 return Err(self.down("it is closed"));
             }
             if let Some(transfer) = self.context.transfers.acquire() {
-                return self.start_new(opcode, iovs, transfer, WhenFull::Wait, Some(since));
+                return Ok(transfer);
             }
             if since.elapsed() >= limit {
                 return Err(SubmitError::NoId { most: MOST_TRANSFERS, waited: limit });
@@ -134,7 +154,7 @@ impl Connection {
         record: &'static TransferRecord,
         when_full: WhenFull,
         since: Option<Instant>,
-    ) -> Result<u32, SubmitError> {
+    ) -> Result<u64, SubmitError> {
         let hint = thread_hint();
         record.start(1, self.context.time_limit);
         if let Some(lane) = self.lane_of(hint)
@@ -156,7 +176,7 @@ impl Connection {
         record: &'static TransferRecord,
         when_full: WhenFull,
         since: Option<Instant>,
-    ) -> Result<u32, SubmitError> {
+    ) -> Result<u64, SubmitError> {
         let hint = thread_hint();
         for lane in self.lanes_from(hint).skip(1) {
             if self.begin_on(lane, opcode, iovs, record)? {

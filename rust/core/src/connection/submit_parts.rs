@@ -7,8 +7,17 @@ use super::lane_choice::thread_hint;
 use super::submit::WhenFull;
 use super::wakes::Wakes;
 use crate::fabric::{CompletionStatus, Opcode};
-use crate::pool::{EndState, PartOwner, RequestFailure, RequestList, Submission, transfer_begins};
+use crate::pool::{EndState, LaneHealth, PartOwner, RequestFailure, RequestList, Submission, transfer_begins};
 use crate::transfer::{IovSource, Plan, SubmitError, TransferRecord};
+
+/// A part that is built, and where it goes.
+#[derive(Debug)]
+pub(super) struct PartOnRail {
+    pub(super) rail: usize,
+    /// Which lane of the rail it prefers, counted from the thread's own.
+    pub(super) lane: usize,
+    pub(super) list: RequestList,
+}
 
 impl Connection {
     /// A transfer over several lanes: built whole first, because a bad iov must keep all of it from being posted. Never
@@ -22,34 +31,52 @@ impl Connection {
         plan: &Plan,
         when_full: WhenFull,
         since: Option<Instant>,
-    ) -> Result<u32, SubmitError> {
-        let (hint, begun) = (thread_hint(), transfer_begins());
-        let mut lists: [Option<RequestList>; MAX_PARTS] = Default::default();
-        for (part, slot) in lists.iter_mut().enumerate().take(plan.parts()) {
+    ) -> Result<u64, SubmitError> {
+        self.consider_rails(iovs.lengths().fold(0, u64::saturating_add));
+        let begun = transfer_begins();
+        let mut lists: [Option<PartOnRail>; MAX_PARTS] = Default::default();
+        for (lane, slot) in lists.iter_mut().enumerate().take(plan.parts()) {
             let mut list = self.context.pool.spare_lists().acquire();
-            let built = self.build(iovs, plan.share(part), opcode, &mut list, None);
-            *slot = Some(list);
+            let built = self.build(iovs, plan.share(lane), opcode, &mut list, None);
+            *slot = Some(PartOnRail { rail: 0, lane, list });
             if let Err(error) = built {
-                lists.into_iter().flatten().for_each(|list| self.context.pool.spare_lists().release(list));
+                let lists = lists.into_iter().flatten();
+                lists.for_each(|part| self.context.pool.spare_lists().release(part.list));
                 return Err(error);
             }
         }
         let started = since.unwrap_or_else(Instant::now);
         // If it is not to wait there was room; others must have taken it since.
         let limit = if when_full == WhenFull::Refuse { ROOM_TAKEN_LIMIT } else { self.room_limit() };
-        record.start(plan.parts() as u32, self.context.time_limit);
-        let (mut workers, mut wakes) = (0, Wakes::default());
-        for (number, list) in lists.into_iter().flatten().enumerate() {
+        let lists = lists.into_iter().flatten();
+        Ok(self.hand_out(record, opcode, (plan.parts(), lists), begun, started, limit))
+    }
+
+    /// Gives `parts`, which are so many, to workers. Some may be under way when another one finds no place: that one ends as failed with
+    /// the others. Answers the set of the workers.
+    pub(super) fn hand_out(
+        &self,
+        record: &'static TransferRecord,
+        opcode: Opcode,
+        (count, parts): (usize, impl Iterator<Item = PartOnRail>),
+        begun: u64,
+        started: Instant,
+        limit: Duration,
+    ) -> u64 {
+        let hint = thread_hint();
+        record.start(count as u32, self.context.time_limit);
+        let (mut workers, mut wakes, mut is_stranded) = (0, Wakes::default(), false);
+        for (number, PartOnRail { rail, lane, list }) in parts.enumerate() {
             let (first, bytes) = (number == 0, list.bytes);
-            // From here on some parts may be under way: a part that finds no place ends as failed with the others.
             if record.end_state() != EndState::Done {
                 self.context.pool.spare_lists().release(list);
                 self.end_unplaced(record, opcode, first, bytes, begun);
                 continue;
             }
-            let handed = self.pick_lane(hint.wrapping_add(number)).and_then(|lane| {
+            let handed = self.pick_lane_of(rail, hint.wrapping_add(lane)).and_then(|lane| {
                 let part = Submission { lane: lane.key, owner: record, list, first, begun };
                 self.hand_over(lane, part, started, limit, &mut wakes)?;
+                is_stranded |= lane.status.health() != LaneHealth::Healthy;
                 Ok(lane.worker_index)
             });
             match handed {
@@ -61,7 +88,11 @@ impl Connection {
             }
         }
         wakes.share();
-        Ok(workers)
+        if is_stranded && self.has_rails() {
+            // Another rail may carry what came behind the failure of a lane.
+            self.wakeup.wake();
+        }
+        workers
     }
 
     /// Whether every worker would take so many parts from this thread, even if its queue is not emptied.

@@ -6,7 +6,7 @@ use super::lane_choice::thread_hint;
 use super::{Connection, FAILURES_HELD};
 use crate::events::Wait;
 use crate::observe::report;
-use crate::pool::{EndState, PartOwner};
+use crate::pool::{COPY_WORKER, EndState, PartOwner};
 use crate::sync::Ordering;
 use crate::transfer::{Asked, Live, Outcome, Status, TransferGeneration, TransferId};
 
@@ -135,7 +135,7 @@ impl Connection {
     /// Does some of a transfer's work, wherever that is done. Not inlined: its registers would be saved with every look.
     #[inline(never)]
     fn help(&self, live: Live) {
-        live.drive(&self.context.pool);
+        live.drive(|index| self.context.worker(index));
     }
 
     /// Waits until a transfer has ended, at most for `timeout`: [`Status::Pending`] if it has not ended then.
@@ -168,7 +168,7 @@ impl Connection {
                 }
                 return Status::Pending;
             }
-            let copies = live.is_with(self.context.pool.workers().len());
+            let copies = live.is_with(COPY_WORKER);
             let spin = self.context.settings.spin.max(if copies { COPY_SPIN } else { Duration::ZERO });
             let polling = self.context.polling.as_ref().filter(|_| !copies);
             let wait = polling.map(|polling| polled.get_or_insert_with(|| polling.begin()));
@@ -278,11 +278,8 @@ impl Connection {
     }
 
     fn sleep(&self, live: &Live, until: Instant) {
-        let pool = &self.context.pool;
-        let driving: [Option<_>; 8] = {
-            let mut indices = live.workers().filter_map(|index| pool.worker(index));
-            std::array::from_fn(|_| indices.next().map(|worker| worker.thread_drives(live.record(), until)))
-        };
+        let workers = live.workers().filter_map(|index| self.context.worker(index));
+        let driving: Vec<_> = workers.map(|worker| worker.thread_drives(live.record(), until)).collect();
         live.record().sleep_until_ended(until);
         drop(driving);
     }

@@ -83,7 +83,7 @@ impl Engine {
             notify_port: self.notify_port(),
             address: self.address.listen(),
             advertise: self.advertise(),
-            features: self.features(&context),
+            features: self.features(&context, self.offers_rails()),
             context,
         })
     }
@@ -139,6 +139,7 @@ impl Engine {
             told: changes.then_some(told),
             capabilities: peer.capabilities,
             heals,
+            rails: peer.features.is_some_and(|features| features.has_rails()) && self.offers_rails(),
             leads: matches!(role, Role::Initiator { .. }),
             began,
             presence: Presence::of(&self.config, peer.features.as_ref()),
@@ -171,7 +172,7 @@ impl Engine {
             same_process,
             address: self.address.listen(),
             advertise: self.advertise(),
-            features: self.features(context),
+            features: self.features(context, self.offers_rails()),
             regions,
             slices,
         }
@@ -181,10 +182,17 @@ impl Engine {
         self.address.advertised.map(|advertised| advertised.ip)
     }
 
-    fn features(&self, context: &Context) -> Features {
+    /// Whether connections may get further rails: there is a NIC for them.
+    fn offers_rails(&self) -> bool {
+        self.nic.device_count() > 1
+    }
+
+    fn features(&self, context: &Context, offers_rails: bool) -> Features {
+        let rails = if offers_rails { Features::RAILS } else { 0 };
         let gpu_flush = if context.registry.may_need_gpu_flush() { Features::NEEDS_GPU_FLUSH } else { 0 };
         Features {
             bits: gpu_flush
+                | rails
                 | Features::CHANNEL
                 | Features::REBUILD
                 | Features::REGIONS

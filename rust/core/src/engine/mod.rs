@@ -22,6 +22,8 @@ mod open;
 mod process_devices;
 mod registration_time;
 mod sessions;
+#[cfg(all(test, not(flagcx_p2p_loom)))]
+mod several_nics_tests;
 mod slow_transfers;
 #[cfg(all(test, not(flagcx_p2p_loom)))]
 mod test_pair;
@@ -278,7 +280,8 @@ impl Engine {
 
     fn is_own_thread(&self) -> bool {
         let context = self.chosen().ok().flatten();
-        is_loop_thread() || context.is_some_and(|context| context.pool.has_current_thread())
+        is_loop_thread()
+            || context.is_some_and(|context| context.opened_nics().any(|nic| nic.pool.has_current_thread()))
     }
 
     /// Refuses in a child of the process that opened the engine.

@@ -9,7 +9,7 @@ use once_cell::sync::OnceCell;
 use super::EngineError;
 use super::nic_rules::{choose_nic, operators_map};
 use crate::config::Config;
-use crate::connection::Context;
+use crate::connection::{Context, DeviceChoice};
 use crate::fabric::{Device, FabricError, Provider};
 use crate::gpu::{self, GpuRuntime, PointerKind};
 use crate::memory::MemoryKind;
@@ -90,6 +90,11 @@ impl EngineNic {
             }
         }
         Ok(nic)
+    }
+
+    /// How many devices there are to choose from.
+    pub(super) fn device_count(&self) -> usize {
+        self.devices.as_ref().map_or(0, Vec::len)
     }
 
     /// The number that peers are told: of the GPU that was named, else of the one that was current, else 0, as the original
@@ -184,8 +189,9 @@ impl EngineNic {
                 }
             }
         };
+        let devices_chosen = DeviceChoice { devices, chosen: nic, unusable: &unusable, topology: &machine };
         let context = Arc::new(
-            Context::open(config, &device)
+            Context::open_among(config, &device, devices_chosen)
                 .map_err(|error| NotChosen::Failed(error.into()))?
                 .of_gpu(gpu.unwrap_or(0)),
         );

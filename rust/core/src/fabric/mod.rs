@@ -212,6 +212,13 @@ pub trait WorkQueue: Send + Debug {
     /// Accepts a prefix. A queue pair in ERROR accepts everything and flushes it.
     fn post(&mut self, batch: &Batch<'_>) -> Posted;
 
+    /// Posts one RDMA WRITE of no bytes, signaled, which completes under `id`; `remote` are an address and a key of the peer's, which need not
+    /// be checked. [`libc::EOPNOTSUPP`] from a queue without a peer.
+    fn post_empty(&mut self, id: u64, remote: (u64, u32)) -> Posted {
+        let _ = (id, remote);
+        Posted::cut(0, libc::EOPNOTSUPP)
+    }
+
     /// Moves the queue pair to ERROR: what is outstanding completes as [`CompletionStatus::Flushed`]. Idempotent.
     fn set_error(&mut self) -> Result<(), FabricError>;
 

@@ -26,7 +26,7 @@ struct State {
 
 impl Announced {
     /// Adds a region with these segments, see [`History::add`]. Returns their ids; none if there are too many to announce them.
-    pub(super) fn add(&self, segments: &[RemoteRegion]) -> Range<u64> {
+    pub(crate) fn add(&self, segments: &[RemoteRegion]) -> Range<u64> {
         let mut state = lock(&self.state);
         let ids = state.history.add(segments);
         if !ids.is_empty() {
@@ -36,7 +36,7 @@ impl Announced {
     }
 
     /// Removes the region that consists of the segments with these ids.
-    pub(super) fn remove(&self, ids: Range<u64>) {
+    pub(crate) fn remove(&self, ids: Range<u64>) {
         let mut state = lock(&self.state);
         ids.for_each(|id| state.history.remove(id));
         state.wake_subscribers();

@@ -168,7 +168,12 @@ impl History {
         let told = since.max(removals);
         if told < self.pruned {
             *cursor = Cursor { since: 0, removals: self.version };
-            return Some(RegionChanges { version: self.version, change: Change::Reset, entries: Vec::new() });
+            return Some(RegionChanges {
+                version: self.version,
+                rail: 0,
+                change: Change::Reset,
+                entries: Vec::new(),
+            });
         }
         let mut added = self.regions.range(since + 1..).peekable();
         // A region that was added after `since` and removed was never announced.
@@ -187,7 +192,7 @@ impl History {
             } else if next != change || entries.len() >= self.limits.entries {
                 // The rest comes with the next call.
                 cursor.since = version;
-                return Some(RegionChanges { version, change, entries });
+                return Some(RegionChanges { version, rail: 0, change, entries });
             }
             let taken = match next {
                 Change::Add => {
@@ -200,7 +205,7 @@ impl History {
             entries.push(entry);
         }
         cursor.since = self.version;
-        Some(RegionChanges { version: self.version, change, entries })
+        Some(RegionChanges { version: self.version, rail: 0, change, entries })
     }
 
     fn record_removed(&mut self, removed: Removed) {

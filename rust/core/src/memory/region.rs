@@ -4,12 +4,14 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use super::allocation::AllocationUse;
+use super::further_nics::FurtherNics;
 use super::process_regions;
+use super::recipe::Recipe;
 use super::region_uses::RegionUses;
 use super::registry::next_id;
 use super::segment::{Segment, Segments};
 use super::sharing::Sharing;
-use crate::fabric::{Access, Backing, MemoryRange, MemoryRegion};
+use crate::fabric::{Access, Backing, MemoryRange, MemoryRegion, SharedFile};
 
 /// Names a region. Unique in the process, never 0, never reused, owned by one engine.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -55,6 +57,12 @@ pub struct Region {
     /// Keeps memory mapped that the engine has allocated.
     allocation: Option<AllocationUse>,
     uses: RegionUses,
+    /// Whether it is that of a further NIC: the region of the first one, which has the same id, counts for the process.
+    is_further: bool,
+    /// How further NICs register it; `None` if they do not.
+    recipe: Option<Box<Recipe>>,
+    /// What they have registered.
+    further: FurtherNics,
 }
 
 impl Region {
@@ -80,7 +88,19 @@ impl Region {
             sharing: Sharing::new(),
             allocation: None,
             uses: RegionUses::default(),
+            is_further: false,
+            recipe: None,
+            further: FurtherNics::new(),
         }
+    }
+
+    /// The memory of `first` as a further NIC has registered it.
+    pub(super) fn following(first: &Self, range: &MemoryRange, segments: Segments) -> Self {
+        let range = MemoryRange { access: first.access, ..*range };
+        let mut made = Self::new(first.id, &range, first.kind, first.readable, first.announced, segments);
+        made.gpu_flush = first.gpu_flush;
+        made.is_further = true;
+        made
     }
 
     /// This region of a range that the engine has allocated.
@@ -92,6 +112,12 @@ impl Region {
     /// This region, with [`Region::gpu_flush`].
     pub(super) fn flushed(mut self, gpu_flush: bool) -> Self {
         self.gpu_flush = gpu_flush;
+        self
+    }
+
+    /// This region, which further NICs can register by `recipe`.
+    pub(super) fn with_recipe(mut self, recipe: Option<Recipe>) -> Self {
+        self.recipe = recipe.map(Box::new);
         self
     }
 
@@ -153,8 +179,50 @@ impl Region {
 
     /// Allows no new use. The caller ends [`Region::sharing`] too, once it has released its locks.
     pub(super) fn revoke(&self) {
-        process_regions::remove(self);
+        self.leave_process();
         self.uses.revoke();
+    }
+
+    fn leave_process(&self) {
+        // Keys of several NICs may be equal, so that of a further one is not looked for.
+        if !self.is_further {
+            process_regions::remove(self);
+        }
+    }
+
+    /// Whether it is that of a further NIC.
+    pub(super) fn is_further(&self) -> bool {
+        self.is_further
+    }
+
+    /// Whether further NICs can register it.
+    pub(super) fn has_recipe(&self) -> bool {
+        self.recipe.is_some()
+    }
+
+    /// How they do.
+    pub(super) fn recipe(&self) -> Option<&Recipe> {
+        self.recipe.as_deref()
+    }
+
+    /// What they have registered.
+    pub(super) fn further(&self) -> &FurtherNics {
+        &self.further
+    }
+
+    /// The same memory as the further NICs of the engine have registered it: each has this region's id.
+    pub fn on_further_nics(&self) -> Vec<Arc<Self>> {
+        self.further.regions()
+    }
+
+    /// The GPU that has its memory, of a region that further NICs can register and as far as the runtime says.
+    pub(crate) fn gpu(&self) -> Option<i32> {
+        self.recipe.as_ref()?.gpu()
+    }
+
+    /// The file of the allocation that it is in.
+    pub(super) fn allocated_file(&self) -> Option<SharedFile> {
+        self.allocation.as_ref().and_then(AllocationUse::file)
     }
 
     /// Whether the engine has allocated its memory.
@@ -179,16 +247,24 @@ impl Region {
         self.end_allocation_use(left == 0);
     }
 
-    /// Whether a transfer uses it now.
+    /// Whether a transfer uses it now, over whichever NIC, or a further NIC is registering it.
     pub fn in_use(&self) -> bool {
-        self.uses.are_left()
+        self.uses.are_left() || self.further.in_use()
+    }
+
+    /// What uses it, in words.
+    pub(crate) fn user(&self) -> &'static str {
+        match self.uses.are_left() || !self.further.is_under_way() {
+            true => "a transfer of this process",
+            false => "a NIC that is registering it",
+        }
     }
 }
 
 impl Drop for Region {
     /// Of a registry that ends with regions in it.
     fn drop(&mut self) {
-        process_regions::remove(self);
+        self.leave_process();
         self.end_allocation_use(false);
     }
 }

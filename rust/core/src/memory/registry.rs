@@ -4,6 +4,7 @@
 #[cfg(all(test, not(flagcx_p2p_loom)))]
 mod concurrency_tests;
 mod error;
+mod follower;
 pub(super) mod pieces;
 mod registration;
 mod snapshot;
@@ -25,7 +26,8 @@ use super::remote_table::RemoteRegion;
 use crate::fabric::{Access, Device, DmaBuf, FabricError, Sge, SharedFile};
 use crate::observe::process_counts;
 use crate::sync::{Condvar, MutexGuard, SequentialBool, SwapGuard, wait};
-pub use error::RegistryError;
+pub use error::{FollowError, RegistryError};
+use follower::Follower;
 pub(super) use registration::next_id;
 use registration::{Registration, gives};
 pub use snapshot::RegionSnapshot;
@@ -51,6 +53,8 @@ pub struct Registry {
     /// flushed, whatever the GPUs turn out to be. Set by the threads that connect. Each side sets its own word and then reads the other
     /// one, so one of the two sees the other.
     flushes_unknown: SequentialBool,
+    /// Registries of further NICs may follow this one.
+    may_be_followed: bool,
 }
 
 #[derive(Debug, Default)]
@@ -61,6 +65,8 @@ struct State {
     registering: BTreeSet<u64>,
     /// All regions were taken out, because the engine closes. What the device registers meanwhile is not kept.
     closed: bool,
+    /// The registries of further NICs.
+    followers: Vec<Follower>,
 }
 
 #[derive(Debug)]
@@ -91,6 +97,7 @@ impl Registry {
             regions: Published::new(next_id().0),
             registered: Condvar::new(),
             announced: Arc::default(),
+            may_be_followed: false,
         }
     }
 
@@ -118,7 +125,9 @@ impl Registry {
         file: Option<SharedFile>,
     ) -> Result<RegionId, RegistryError> {
         let flushed_unknown = self.is_flushed_unknown(access);
-        let registration = Registration { range, kind, access, announced, dma_buf, file, flushed_unknown };
+        let may_be_followed = self.may_be_followed;
+        let registration =
+            Registration { range, kind, access, announced, dma_buf, file, flushed_unknown, may_be_followed };
         registration.check()?;
         let (start, _) = range;
         let mut state = self.lock_open(range)?;
@@ -152,7 +161,9 @@ impl Registry {
         file: Option<SharedFile>,
     ) -> Result<RegionId, RegistryError> {
         let flushed_unknown = self.is_flushed_unknown(access);
-        let registration = Registration { range, kind, access, announced, dma_buf, file, flushed_unknown };
+        let may_be_followed = self.may_be_followed;
+        let registration =
+            Registration { range, kind, access, announced, dma_buf, file, flushed_unknown, may_be_followed };
         registration.check()?;
         drop(self.lock_open(range)?);
         let region = registration.make_counted(&*self.device, self.gpu_flush)?;
@@ -198,6 +209,7 @@ impl Registry {
         let id = region.id;
         let announced = self.announce(&region);
         process_counts().registered(region.length);
+        state.followers.iter().for_each(|follower| follower.add(&region));
         state.by_id.insert(id, Entry { region, asked, owners: 1, announced });
         self.changed(state);
         id
@@ -294,6 +306,7 @@ impl Registry {
         let entries: Vec<_> = std::mem::take(&mut state.by_id).into_values().collect();
         state.by_start.clear();
         state.closed = true;
+        state.followers.clear();
         for entry in &entries {
             self.withdraw(entry);
         }
@@ -305,7 +318,10 @@ impl Registry {
     /// No new use of it, here or by peers; but for what other processes open, which the caller ends without the lock.
     fn withdraw(&self, entry: &Entry) {
         entry.region.revoke();
-        process_counts().deregistered(entry.region.length);
+        if !entry.region.is_further() {
+            entry.region.further().end();
+            process_counts().deregistered(entry.region.length);
+        }
         if !entry.announced.is_empty() {
             self.announced.remove(entry.announced.clone());
         }

@@ -62,6 +62,18 @@ impl Level {
         self.entries.get(position)
     }
 
+    /// The newest entry that holds the range whole, of those that `counts`.
+    pub(super) fn newest(
+        &self,
+        address: u64,
+        length: u64,
+        counts: impl Fn(&Entry) -> bool,
+    ) -> Option<&Entry> {
+        let counts = |at: usize| self.entries.get(at).is_some_and(&counts);
+        let position = self.by_address.newest_where(address, length, counts)?;
+        self.entries.get(position)
+    }
+
     /// The last of those segments of the region with this first one that begin at `address` or before it. Ids may be used again
     /// by peers that err: of equal ones the newest.
     pub(super) fn segment(&self, first: u64, address: u64) -> Option<&Entry> {

@@ -68,6 +68,11 @@ impl RemoteRegions {
         Self::with_limits(regions, MAX_ANNOUNCED, REMEMBERED)
     }
 
+    /// Of the peer's NIC of a further rail: none until it has told them. A key that is not among them is of the first rail.
+    pub fn of_rail() -> Self {
+        Self::new(&[])
+    }
+
     /// The same of a peer of which memory of unknown keys is flushed from the start, or not: see
     /// [`Features::NEEDS_GPU_FLUSH`](crate::control::wire::Features::NEEDS_GPU_FLUSH).
     pub fn of_peer(regions: &[RegionEntry], flushes_unknown: bool) -> Self {

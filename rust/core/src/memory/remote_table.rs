@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use super::range_index::holds;
 use super::remote_level::{Entry, Level};
+use crate::fabric::Opcode;
 
 /// One region of a peer, or one segment of it. The default is none.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -70,6 +71,22 @@ impl RemoteTable {
             self.has_segments().then(|| self.find_where(address, 1, holds)).flatten()
         };
         self.find_where(address, length, |_| true).or_else(in_segments).map(|entry| &entry.region)
+    }
+
+    /// The region, or segment, by which an operation may reach the range in this table's rail: of those that hold it whole and allow the
+    /// operation the one that was registered last, because a program may have mapped other memory at the addresses of earlier ones.
+    /// `None` without one, also for a range that is in several segments: then it is for another rail, or to be cut where
+    /// [`RemoteTable::boundary_in`] says.
+    ///
+    /// The key is good for what the caller has checked against the table of the first rail, by the key there.
+    pub fn key_for(&self, address: u64, length: u64, opcode: Opcode) -> Option<RemoteRegion> {
+        let allows = |entry: &Entry| !(opcode == Opcode::Write && entry.region.read_only);
+        let counts = |entry: &Entry| allows(entry) && !self.is_gone(entry);
+        let newest_first = self.levels.iter().rev();
+        newest_first
+            .filter_map(|level| level.newest(address, length, counts))
+            .map(|entry| entry.region)
+            .next()
     }
 
     /// Checks a range against the regions of its key, in 64 bits.

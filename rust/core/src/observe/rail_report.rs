@@ -148,3 +148,162 @@ impl RailSums {
         self.rate += more.rate;
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+    use std::time::Duration;
+
+    use super::super::{ConnectionReport, MetricRegistry, Source, Value};
+    use super::*;
+
+    /// A connection with so many rails, each with 10 bytes written for its number and one.
+    struct Connection {
+        peer: Arc<str>,
+        rails: Vec<RailReport>,
+        ended: std::sync::atomic::AtomicBool,
+    }
+
+    impl Connection {
+        fn new(registry: &MetricRegistry, peer: &str, rails: u8) -> Arc<Self> {
+            let rail = |rail: u8| RailReport {
+                info: RailInfo {
+                    rail,
+                    nic: format!("mlx5_{rail}:1"),
+                    peer_nic: "told by the peer".to_owned(),
+                    status: if rail == 1 {
+                        RailStatus::Paused { left: Duration::from_millis(4) }
+                    } else {
+                        RailStatus::Up
+                    },
+                    lanes: 8,
+                    healthy_lanes: 8,
+                    written_bytes: 10 * (u64::from(rail) + 1),
+                    read_bytes: 1,
+                    in_flight_bytes: 100,
+                    rate_bytes_per_second: 1000,
+                    moved_parts: 2,
+                    pauses: u64::from(rail == 1),
+                    last_pause: None,
+                    latency: None,
+                },
+                pauses: [u64::from(rail == 1), 0, 0, 0],
+            };
+            let connection = Arc::new(Self {
+                peer: registry.peer_name(peer),
+                rails: (0..rails).map(rail).collect(),
+                ended: false.into(),
+            });
+            registry.add(&connection);
+            connection
+        }
+
+        fn report(&self) -> ConnectionReport {
+            ConnectionReport { rails: self.rails.clone(), ..ConnectionReport::default() }
+        }
+
+        fn end(&self, registry: &MetricRegistry) {
+            registry.end_connection(&self.peer, Vec::new(), || {
+                self.ended.store(true, std::sync::atomic::Ordering::Relaxed);
+                self.report()
+            });
+        }
+    }
+
+    impl Source for Connection {
+        fn collect(&self, out: &mut Snapshot) {
+            if !self.ended.load(std::sync::atomic::Ordering::Relaxed) {
+                out.connection(&self.peer, &self.report());
+            }
+        }
+    }
+
+    /// Each series of rails, as `name{label values} value`.
+    fn series(registry: &MetricRegistry) -> Vec<String> {
+        let snapshot = registry.snapshot();
+        let of_rails = snapshot.samples().iter().filter(|sample| sample.metric.name.contains("rail"));
+        let text = |sample: &super::super::Sample| {
+            let labels: Vec<_> = sample.labels.iter().map(|(_, value)| value.as_str()).collect();
+            let Value::Number(value) = sample.value else { panic!("{sample:?}") };
+            let name = sample.metric.name.trim_start_matches("flagcx_p2p_");
+            format!("{name}{{{}}} {value}", labels.join(","))
+        };
+        of_rails.map(text).collect()
+    }
+
+    fn of_process(up: u64, paused: u64, silent: u64, moved: u64) -> Vec<String> {
+        [
+            format!("rails{{up}} {up}"),
+            format!("rails{{paused}} {paused}"),
+            "rails{down} 0".to_owned(),
+            format!("rail_pauses{{silent}} {silent}"),
+            "rail_pauses{errors} 0".to_owned(),
+            "rail_pauses{port_down} 0".to_owned(),
+            "rail_pauses{device_lost} 0".to_owned(),
+            format!("rail_moved_parts{{}} {moved}"),
+        ]
+        .to_vec()
+    }
+
+    #[test]
+    fn a_peer_with_one_rail_has_no_series_of_rails() {
+        let registry = MetricRegistry::default();
+        let connections = [1, 1].map(|rails| Connection::new(&registry, "a", rails));
+        assert_eq!(series(&registry), of_process(2, 0, 0, 4));
+        drop(connections);
+    }
+
+    #[test]
+    fn rails_of_a_peer_are_summed_by_number_and_nic() {
+        let registry = MetricRegistry::default();
+        let connections = [2, 1].map(|rails| Connection::new(&registry, "a", rails));
+        let expected = [
+            "peer_rails{a,0,mlx5_0:1,up} 2",
+            "peer_rails{a,0,mlx5_0:1,paused} 0",
+            "peer_rails{a,0,mlx5_0:1,down} 0",
+            "peer_rail_bytes{a,0,mlx5_0:1,write} 20",
+            "peer_rail_bytes{a,0,mlx5_0:1,read} 2",
+            "peer_rail_in_flight_bytes{a,0,mlx5_0:1} 200",
+            "peer_rail_rate_bytes_per_second{a,0,mlx5_0:1} 2000",
+            "peer_rail_moved_parts{a,0,mlx5_0:1} 4",
+            "peer_rails{a,1,mlx5_1:1,up} 0",
+            "peer_rails{a,1,mlx5_1:1,paused} 1",
+            "peer_rails{a,1,mlx5_1:1,down} 0",
+            "peer_rail_bytes{a,1,mlx5_1:1,write} 20",
+            "peer_rail_bytes{a,1,mlx5_1:1,read} 1",
+            "peer_rail_in_flight_bytes{a,1,mlx5_1:1} 100",
+            "peer_rail_rate_bytes_per_second{a,1,mlx5_1:1} 1000",
+            "peer_rail_moved_parts{a,1,mlx5_1:1} 2",
+            "peer_rail_pauses{a,1,mlx5_1:1,silent} 1",
+        ];
+        let found = series(&registry);
+        assert_eq!(found[..8], of_process(2, 1, 1, 6));
+        assert_eq!(found[8..], expected);
+        drop(connections);
+    }
+
+    #[test]
+    fn counters_stay_when_connections_end_and_gauges_do_not() {
+        let registry = MetricRegistry::default();
+        let [one, two, other] =
+            [("a", 2), ("a", 1), ("b", 3)].map(|(peer, rails)| Connection::new(&registry, peer, rails));
+        one.end(&registry);
+        drop(one);
+        other.end(&registry);
+        drop(other);
+        let found = series(&registry);
+        assert_eq!(found[..8], of_process(1, 0, 2, 2 * 6));
+        let has = |line: &str| assert!(found.iter().any(|found| found == line), "{line}: {found:#?}");
+        has("peer_rails{a,0,mlx5_0:1,up} 1");
+        has("peer_rail_bytes{a,1,mlx5_1:1,write} 20");
+        has("peer_rail_in_flight_bytes{a,1,mlx5_1:1} 0");
+        has("peer_rails{a,1,mlx5_1:1,paused} 0");
+        assert!(!found.iter().any(|line| line.contains("{b,")), "it has no connection: {found:#?}");
+        drop(two);
+        assert_eq!(
+            series(&registry)[..8],
+            of_process(0, 0, 2, 2 * 5),
+            "one that is gone without its end is not counted"
+        );
+    }
+}

@@ -32,6 +32,9 @@ pub struct TransferCounts {
     /// By direction, and the code of the end: the ends of last parts come after those of the others. The parts that were not last
     /// ones are counted where the transfers of the last ones are.
     ended: [[Tally; 8]; 2],
+    /// Bytes of parts that came from other lanes, where they began, and of those that went to others, where they end.
+    came: Counter,
+    went: Counter,
 }
 
 #[derive(Debug, Default)]
@@ -43,7 +46,13 @@ struct Tally {
 impl TransferCounts {
     /// Nothing yet.
     pub fn new(paths: PathNames) -> Self {
-        Self { paths, started: Default::default(), ended: Default::default() }
+        Self {
+            paths,
+            started: Default::default(),
+            ended: Default::default(),
+            came: Counter::default(),
+            went: Counter::default(),
+        }
     }
 
     /// The paths that it counts.
@@ -74,6 +83,32 @@ impl TransferCounts {
             tally.parts.add(1);
             tally.bytes.add(bytes);
         }
+    }
+
+    /// A part with so many bytes that had begun here goes on on another lane, which counts its end. Neither is a beginning or an end, so
+    /// what all lanes count together is that of transfers that never moved.
+    pub fn part_went(&self, bytes: u64) {
+        if COUNTED {
+            self.went.add(bytes);
+        }
+    }
+
+    /// A part that began on another lane goes on here.
+    pub fn part_came(&self, bytes: u64) {
+        if COUNTED {
+            self.came.add(bytes);
+        }
+    }
+
+    /// Bytes of the parts that were here and have not gone.
+    pub fn bytes_had(&self) -> u64 {
+        let came = self.came.get().wrapping_sub(self.went.get());
+        self.started.iter().fold(came, |sum, started| sum.wrapping_add(started.bytes.get()))
+    }
+
+    /// Bytes of the parts that have ended here.
+    pub fn ended_bytes(&self) -> u64 {
+        self.ended.iter().flatten().fold(0, |sum: u64, ended| sum.wrapping_add(ended.bytes.get()))
     }
 
     /// Adds what began so far.

@@ -12,6 +12,7 @@ use super::part_owner::EndState;
 use crate::fabric::WorkQueue;
 use crate::memory::Recent;
 use crate::observe::TransferCounts;
+use crate::sync::Ordering;
 
 /// One queue pair, its ring of posted groups and the parts that wait to post on it. Owned by a worker.
 #[derive(Debug)]
@@ -35,8 +36,8 @@ pub(super) struct Lane {
     pub(super) recent: Recent,
     /// Whether the lane stands in the worker's ready queue.
     pub(super) ready: bool,
-    /// Sequence number of the next request.
-    pub(super) next: u32,
+    /// The number of the probe that is outstanding, or of the last one.
+    pub(super) probe: u32,
     /// Requests posted and not retired.
     pub(super) outstanding: u32,
     /// Most that may be outstanding.
@@ -74,7 +75,7 @@ impl Lane {
             turns: PartList::default(),
             recent: Recent::default(),
             ready: false,
-            next: 0,
+            probe: 0,
             outstanding: 0,
             depth,
             // A quarter: completions come early enough to refill the queue before it runs dry.
@@ -113,6 +114,26 @@ impl Lane {
         self.status.set(health, reason);
     }
 
+    /// Sequence number of the next request.
+    #[inline(always)]
+    pub(super) fn next(&self) -> u32 {
+        self.status.posted.load(Ordering::Relaxed) as u32
+    }
+
+    /// So many requests more were posted.
+    #[inline(always)]
+    pub(super) fn note_posted(&mut self, requests: u32) {
+        let posted = &self.status.posted;
+        posted.store(posted.load(Ordering::Relaxed) + u64::from(requests), Ordering::Relaxed);
+        self.outstanding += requests;
+    }
+
+    /// The probe that was outstanding is over, carried out or not.
+    #[cold]
+    pub(super) fn end_probe(&self, is_answered: bool) {
+        self.status.end_probe(is_answered.then_some(self.probe));
+    }
+
     /// How many requests it may post, of so many credits that its worker has left: as many at most as leave the worker a third of
     /// the credits that the lane then holds. So a lane alone gets three quarters of all, and of many each gets its part; what a
     /// silent peer holds is bounded before anyone else needs it, because what is posted cannot be taken back. One credit of
@@ -136,14 +157,14 @@ impl Lane {
     /// Whether the last list was cut short: the last requests outstanding may be unsignaled, and then only the completion
     /// of something posted behind them shows that they are done.
     pub(super) fn is_cut_short(&self) -> bool {
-        self.cut_short_at == Some(self.next)
+        self.cut_short_at == Some(self.next())
     }
 
     /// The queue pair has just refused a list behind its first requests.
     #[cold]
     pub(super) fn note_cut(&mut self) {
-        self.cut_short_at = Some(self.next);
-        let (next, outstanding) = (self.next, self.outstanding);
+        let (next, outstanding) = (self.next(), self.outstanding);
+        self.cut_short_at = Some(next);
         self.cuts.retain(|cut| next.wrapping_sub(*cut) < outstanding);
         self.cuts.push(next);
     }

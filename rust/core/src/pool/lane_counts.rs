@@ -50,10 +50,20 @@ impl LaneCounts {
 
     /// Whether nothing that was posted is unfinished. Without a worker's lock, so it may have changed since.
     pub fn is_idle(&self) -> bool {
-        let mut totals = TransferTotals::default();
-        self.add_to(&mut totals);
-        // Each part has bytes, and they are counted on its own lane.
-        COUNTED && totals.in_flight().bytes == 0
+        // Each part has bytes, and they are counted on the lane that has it.
+        let (begun, ended) = self.bytes();
+        COUNTED && begun == ended
+    }
+
+    /// Bytes of the parts that it has had and that have not gone to other lanes, and of those that have ended on it: the first less the
+    /// second is what it has now. All bytes of a part count where it ends. What callers copy themselves is not in it. For looks at short
+    /// intervals: it takes about 0.1 us.
+    pub fn bytes(&self) -> (u64, u64) {
+        let counts = self.lock();
+        // What ended is read first, or what is in flight would seem to be less than it is.
+        let ended = counts.posted.iter().fold(0, |sum: u64, counts| sum.wrapping_add(counts.ended_bytes()));
+        let had = counts.posted.iter().fold(0, |sum: u64, counts| sum.wrapping_add(counts.bytes_had()));
+        (had, ended)
     }
 
     /// Parts that were posted again after the lane had failed.

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use super::direct_lane::DirectLane;
 use super::lane_counts::{LaneCounts, path_names};
 use crate::fabric::WorkQueue;
-use crate::sync::{AtomicU32, Ordering};
+use crate::sync::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 
 /// State of a lane as its connection sees it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -31,6 +31,17 @@ pub struct LaneStatus {
     reason: Mutex<String>,
     /// When it left working order; `None` while it is healthy. Written with `reason`.
     broken_at: Mutex<Option<Instant>>,
+    /// It has had a queue pair. Set by the worker under its lock (Relaxed) before `health` says that it is healthy.
+    made: AtomicBool,
+    /// Requests posted so far, probes included. Here and not in the lane, so that a post writes it once: loaded and stored by the holder of
+    /// the worker's lock. With `retired` it says what is under way, to anyone: Relaxed here and Release there.
+    pub(super) posted: AtomicU64,
+    /// The low half of what `posted` was before the oldest request that is outstanding. Stored by the holder of the worker's lock, after `posted`
+    /// has grown for the request (Release); loaded before `posted` (Acquire), so that it is never more than that.
+    pub(super) retired: AtomicU32,
+    /// The last probe that was answered, and how many were. Stored by the holder of the worker's lock: Relaxed, for they guard nothing.
+    probe: AtomicU32,
+    probes: AtomicU32,
     /// What is counted of it.
     pub counts: Arc<LaneCounts>,
     /// Copies by submitters, beside what the worker posts.
@@ -38,9 +49,9 @@ pub struct LaneStatus {
     on_change: Option<Arc<dyn LaneWatcher>>,
 }
 
-/// Called when a lane leaves working order or is drained, under the worker's lock: must only pass it on.
+/// Called when a lane leaves working order, is drained, rebuilt or closed, or a probe is answered, under the worker's lock: must only pass it on.
 pub trait LaneWatcher: Send + Sync + std::fmt::Debug {
-    /// The lane's health changed.
+    /// The lane's health changed, or the last probe that was answered.
     fn lane_changed(&self);
 }
 
@@ -54,11 +65,58 @@ impl LaneStatus {
     pub fn counted(on_change: Option<Arc<dyn LaneWatcher>>, counts: Arc<LaneCounts>) -> Self {
         Self {
             health: AtomicU32::new(LaneHealth::Healthy as u32),
+            made: AtomicBool::new(true),
+            posted: AtomicU64::new(0),
+            retired: AtomicU32::new(0),
+            probe: AtomicU32::new(0),
+            probes: AtomicU32::new(0),
             reason: Mutex::default(),
             broken_at: Mutex::default(),
             counts,
             direct: DirectLane::default(),
             on_change,
+        }
+    }
+
+    /// That of a lane which has no queue pair yet, for [`WorkerState::add_absent_lane`](super::WorkerState::add_absent_lane): drained.
+    pub fn absent(on_change: Option<Arc<dyn LaneWatcher>>) -> Self {
+        Self {
+            health: AtomicU32::new(LaneHealth::Drained as u32),
+            made: AtomicBool::new(false),
+            ..Self::new(on_change)
+        }
+    }
+
+    /// Whether it has had a queue pair. The first one is no rebuild.
+    pub fn was_made(&self) -> bool {
+        self.made.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn set_made(&self, made: bool) {
+        self.made.store(made, Ordering::Relaxed);
+    }
+
+    /// Requests that are over, and requests posted that are not. Not of one moment if the worker is at it; what is over does not
+    /// include probes, but for a moment.
+    pub fn requests(&self) -> (u64, u32) {
+        let (retired, probes) = (self.retired.load(Ordering::Acquire), self.probes.load(Ordering::Relaxed));
+        let posted = self.posted.load(Ordering::Relaxed);
+        let under_way = (posted as u32).wrapping_sub(retired);
+        (posted.wrapping_sub(u64::from(under_way)).saturating_sub(u64::from(probes)), under_way)
+    }
+
+    /// The number of the last [probe](super::WorkerState::post_probe) that was answered; 0 before the first.
+    pub fn probe_answered(&self) -> u32 {
+        self.probe.load(Ordering::Relaxed)
+    }
+
+    /// A probe was answered, or came to nothing, which has no number.
+    pub(super) fn end_probe(&self, answered: Option<u32>) {
+        self.probes.store(self.probes.load(Ordering::Relaxed).wrapping_add(1), Ordering::Relaxed);
+        let Some(number) = answered else { return };
+        self.probe.store(number, Ordering::Relaxed);
+        if let Some(watcher) = &self.on_change {
+            watcher.lane_changed();
         }
     }
 

@@ -4,6 +4,7 @@
 //! [`WorkerState::step`] does all the work; it is run by a caller that waits, or by the worker's own thread when
 //! none does. A pool moves lists of work requests, and reports to what they are parts of ([`PartOwner`]).
 
+mod absent_queue_pair;
 pub mod clock;
 mod copy_clock;
 mod copy_counts;
@@ -33,8 +34,10 @@ mod shared_worker_tests;
 mod shares;
 mod slow_clock;
 mod spare_lists;
+mod taken_part;
 mod thread;
 mod worker;
+mod worker_bits;
 mod worker_pool;
 
 pub use direct_lane::DirectLane;
@@ -46,10 +49,12 @@ pub use lane_key::LaneKey;
 pub use lane_status::{LaneHealth, LaneStatus, LaneWatcher};
 pub use new_part::NewPart;
 pub use part_owner::{EndState, PartEnd, PartOwner, RequestFailure};
-pub use request_list::RequestList;
+pub use request_list::{NotOnRail, RequestList};
 pub use shared_worker::{Backlog, Submission, Worker};
 pub use spare_lists::SpareLists;
-pub use worker::{LaneClose, StepReport, UnfinishedPart, WorkerLimits, WorkerState};
+pub use taken_part::TakenPart;
+pub use worker::{LaneClose, ProbeError, StepReport, UnfinishedPart, WorkerLimits, WorkerState};
+pub use worker_bits::{COPY_WORKER, WORKERS_PER_POOL, worker_bit, worker_of_bit, workers_used};
 pub use worker_pool::{PoolOptions, WorkerPool};
 
 use crate::fabric::FabricError;

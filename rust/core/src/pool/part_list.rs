@@ -80,6 +80,21 @@ impl<const WHICH: usize> PartList<WHICH> {
         }
     }
 
+    /// Puts a part that is in no list of this kind between two neighbours.
+    pub(super) fn insert(&mut self, parts: &mut Parts, index: u32, between: Links) {
+        match parts.links_mut::<WHICH>(between.before) {
+            Some(links) => links.behind = index,
+            None => self.first = index,
+        }
+        match parts.links_mut::<WHICH>(between.behind) {
+            Some(links) => links.before = index,
+            None => self.last = index,
+        }
+        if let Some(links) = parts.links_mut::<WHICH>(index) {
+            *links = between;
+        }
+    }
+
     /// Takes out a part that is in this list.
     #[inline(always)]
     pub(super) fn remove(&mut self, parts: &mut Parts, index: u32) {

@@ -96,6 +96,11 @@ pub trait PartOwner: Debug + Sync {
     /// A caller is going to sleep until it has ended. Called under the lock of each worker that has a part of it.
     fn watch(&self);
 
+    /// A part of it goes to the worker with this [bit](super::worker_bit). From then on it counts as watched, so that
+    /// callers hear of its end although they do not know of that worker. Called while no worker has the part, which was
+    /// [watched](PartOwner::watch) when it left the last one.
+    fn moves_to(&self, worker: usize);
+
     /// Whether its parts are to end now rather than be moved.
     fn ends_early(&self) -> bool {
         self.end_state() != EndState::Done || self.is_aborted()

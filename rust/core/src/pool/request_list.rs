@@ -3,6 +3,12 @@
 use crate::fabric::{Batch, Opcode, Sge, WorkRequest};
 use crate::memory::{Hold, Lease, RegionId};
 
+mod rekey;
+#[cfg(all(test, not(flagcx_p2p_loom)))]
+mod rekey_tests;
+
+pub use rekey::NotOnRail;
+
 /// The work requests of one part of a transfer, in posting order. Made once, when the transfer is checked; posting takes
 /// the next so many of them, and a repetition takes them again. A slice costs the 40 bytes of a request with one entry.
 #[derive(Debug, Default)]
@@ -39,6 +45,11 @@ impl RequestList {
     /// Whether it keeps this region registered.
     pub(super) fn uses(&self, region: RegionId) -> bool {
         self.lease.as_deref().into_iter().chain(&self.holds).any(|hold| hold.region().id == region)
+    }
+
+    /// Whether READs that flush GPU memory stand behind its WRITEs.
+    pub(crate) fn flushes_gpu(&self) -> bool {
+        self.gpu_flushes > 0
     }
 
     /// Number of requests.

@@ -1,6 +1,7 @@
 //! A worker as others see it: the lock round its state, its submission queues, and the way to wake its thread.
 
 mod lane_ends;
+mod rails;
 mod waking;
 
 use std::os::fd::OwnedFd;

@@ -13,6 +13,7 @@ use super::shared_worker::Worker;
 use super::slow_clock::slow_since;
 use super::spare_lists::SpareLists;
 use super::worker::{WorkerLimits, WorkerState};
+use super::worker_bits::{COPY_WORKER, WORKERS_PER_POOL};
 use super::{PoolError, quick_clock, thread};
 use crate::fabric::Device;
 use crate::fabric::gpu::GpuCompletionQueue;
@@ -23,7 +24,7 @@ use crate::topology::{self, CpuSet};
 /// Sizes of a pool. All totals are the NIC's and are split evenly over its workers.
 #[derive(Clone, Debug)]
 pub struct PoolOptions {
-    /// Workers, at least 1.
+    /// Workers, 1 to [`WORKERS_PER_POOL`].
     pub workers: usize,
     /// Submission queues, dealt to the workers, at least one each.
     pub submission_queues: usize,
@@ -93,7 +94,8 @@ impl WorkerPool {
     pub fn new(device: Arc<dyn Device>, options: &PoolOptions) -> Result<Self, PoolError> {
         // Begins to find out how long a tick of the counter is.
         quick_clock::now_ns();
-        let count = options.workers.max(1);
+        // More have no bits: see `worker_bits`.
+        let count = options.workers.clamp(1, WORKERS_PER_POOL);
         let share = |total: usize| total.div_ceil(count).max(1);
         let needs_polling = device.attributes().capabilities.needs_polling;
         let mut pool = Self {
@@ -146,11 +148,10 @@ impl WorkerPool {
         &self.workers
     }
 
-    /// The worker of copy streams, and its index: the one behind those of [`WorkerPool::workers`].
+    /// The worker of copy streams, and its bit.
     pub fn copy_worker(&self) -> Result<(usize, &Arc<Worker>), PoolError> {
-        let index = self.workers.len();
-        let worker = self.copy_worker.get_or_try_init(|| self.make_copy_worker(index))?;
-        Ok((index, worker))
+        let worker = self.copy_worker.get_or_try_init(|| self.make_copy_worker(self.workers.len()))?;
+        Ok((COPY_WORKER, worker))
     }
 
     fn make_copy_worker(&self, index: usize) -> Result<Arc<Worker>, PoolError> {
@@ -165,11 +166,11 @@ impl WorkerPool {
         Ok(worker)
     }
 
-    /// A worker by its index.
+    /// A worker by its bit, where this is the pool of the first NIC: its index, or [`COPY_WORKER`].
     #[inline]
-    pub fn worker(&self, index: usize) -> Option<&Arc<Worker>> {
-        match self.workers.get(index) {
-            None if index == self.workers.len() => self.copy_worker.get(),
+    pub fn worker(&self, bit: usize) -> Option<&Arc<Worker>> {
+        match self.workers.get(bit) {
+            None if bit == COPY_WORKER => self.copy_worker.get(),
             worker => worker,
         }
     }

@@ -1,8 +1,13 @@
 //! The rail that a buffer used last.
 
+use std::sync::atomic::{AtomicU8, Ordering};
+
 /// Remembers a rail for each of many buffers, in a fixed number of bytes: buffers that share an entry share its rail.
-#[derive(Clone, Debug)]
-pub struct Homes([u8; ENTRIES]);
+#[derive(Debug)]
+pub struct Homes(
+    /// Written and read by all submitters of a connection. Each entry stands alone and is a hint, so Relaxed.
+    [AtomicU8; ENTRIES],
+);
 
 /// A few times as many as a program has buffers in use with one peer.
 const ENTRIES: usize = 64;
@@ -14,21 +19,24 @@ impl Homes {
     /// The rail that the buffer used last, if one is remembered. `buffer` is a number that stays with it, such as its address.
     #[inline]
     pub fn of(&self, buffer: u64) -> Option<u8> {
-        self.0.get(index(buffer)).copied().filter(|rail| *rail != NONE)
+        self.0.get(index(buffer)).map(|rail| rail.load(Ordering::Relaxed)).filter(|rail| *rail != NONE)
     }
 
     /// The buffer uses this rail now.
     #[inline]
-    pub fn set(&mut self, buffer: u64, rail: u8) {
-        if let Some(entry) = self.0.get_mut(index(buffer)) {
-            *entry = rail;
+    pub fn set(&self, buffer: u64, rail: u8) {
+        // Most often it is the same one again: then the processors that share the entry keep it.
+        if let Some(entry) = self.0.get(index(buffer))
+            && entry.load(Ordering::Relaxed) != rail
+        {
+            entry.store(rail, Ordering::Relaxed);
         }
     }
 }
 
 impl Default for Homes {
     fn default() -> Self {
-        Self([NONE; ENTRIES])
+        Self([const { AtomicU8::new(NONE) }; ENTRIES])
     }
 }
 
@@ -44,7 +52,7 @@ mod tests {
 
     #[test]
     fn a_buffer_keeps_its_rail_until_it_uses_another_one() {
-        let mut homes = Homes::default();
+        let homes = Homes::default();
         assert_eq!(homes.of(1 << 20), None);
         homes.set(1 << 20, 3);
         assert_eq!(homes.of(1 << 20), Some(3));

@@ -11,8 +11,8 @@ pub enum RailAction {
     Probe(u32),
     /// Take every part from the rail: quiesce its lanes, and post their parts elsewhere.
     Move(PauseReason),
-    /// Make the lanes of the rail again, once they are quiet, and report [`RailMachine::rebuilt`].
-    Rebuild,
+    /// Make the lanes of the rail again, once they are quiet, and report [`RailMachine::rebuilt`] with this number.
+    Rebuild(u32),
 }
 
 /// The state of one rail: events with their times in, actions out.
@@ -41,6 +41,10 @@ pub struct RailMachine {
     ask_at: u64,
     /// The number of the last probe.
     probe: u32,
+    /// The number of the last rebuild.
+    rebuild: u32,
+    /// A probe of this silence was not answered, at a time when no other rail completed anything either.
+    unheard: bool,
     last_look: u64,
     actions: Actions,
 }
@@ -65,7 +69,7 @@ struct Asked {
 struct Actions {
     moves: Option<PauseReason>,
     probe: Option<u32>,
-    rebuild: bool,
+    rebuild: Option<u32>,
 }
 
 /// So often is the time until the next probe doubled: up to 64 times the silence that is looked for.
@@ -85,6 +89,8 @@ impl RailMachine {
             patience: 0,
             ask_at: now,
             probe: 0,
+            rebuild: 0,
+            unheard: false,
             last_look: now,
             actions: Actions::default(),
         }
@@ -122,7 +128,10 @@ impl RailMachine {
     }
 
     /// Looks at the counters of its lanes. `others_progressed_at` is the latest [`RailMachine::progressed_at`] of the connection's
-    /// other rails: if none of them has completed anything either, it is the peer that is silent, not this rail.
+    /// other rails: if none of them completes anything either, it is the peer that is silent, not this rail.
+    ///
+    /// So a rail is asked only while another one completes something, and paused without an answer only if another one still does
+    /// when the answer is due. If none does then, it is asked once more as soon as one does again.
     pub fn look(&mut self, now: u64, counts: RailCounts, others_progressed_at: u64) {
         self.last_look = now;
         self.silence.look(now, counts);
@@ -131,12 +140,17 @@ impl RailMachine {
             return;
         };
         if self.silence.progressed_at == now {
-            (self.patience, self.ask_at) = (0, now);
+            (self.patience, self.ask_at, self.unheard) = (0, now, false);
             self.state = State::Up { asked: None };
             self.settle(now);
         } else if let Some(asked) = asked {
             if now >= asked.until && self.silence.since.is_some() {
-                self.pause(PauseReason::Silent, now);
+                if self.unheard || self.are_alive(now, others_progressed_at) {
+                    self.pause(PauseReason::Silent, now);
+                } else {
+                    self.unheard = true;
+                    self.state = State::Up { asked: None };
+                }
             }
         } else if self.is_silent(now, others_progressed_at) {
             self.state = State::Up { asked: Some(Asked { until: now + self.limits.answer }) };
@@ -155,10 +169,12 @@ impl RailMachine {
                 self.patience = (self.patience + 1).min(MOST_PATIENCE);
                 self.ask_at = now.saturating_add(self.silence_limit() << self.patience);
                 self.actions.probe = None;
+                self.unheard = false;
             }
             State::Asking { .. } => {
                 self.state = State::Rebuilding { since: now };
-                self.actions.rebuild = true;
+                self.rebuild = self.rebuild.wrapping_add(1);
+                self.actions.rebuild = Some(self.rebuild);
             }
             _ => {}
         }
@@ -194,9 +210,10 @@ impl RailMachine {
         self.take_down(PauseReason::DeviceLost, true);
     }
 
-    /// [`RailAction::Rebuild`] has ended. Ignored if none was requested.
-    pub fn rebuilt(&mut self, is_rebuilt: bool, now: u64) {
-        if !matches!(self.state, State::Rebuilding { .. }) {
+    /// [`RailAction::Rebuild`] with this number has ended. The end of an earlier one is ignored: the rail may have left again since
+    /// it began.
+    pub fn rebuilt(&mut self, number: u32, is_rebuilt: bool, now: u64) {
+        if number != self.rebuild || !matches!(self.state, State::Rebuilding { .. }) {
             return;
         }
         if !is_rebuilt {
@@ -204,6 +221,7 @@ impl RailMachine {
         }
         self.state = State::Up { asked: None };
         self.silence.reset();
+        self.unheard = false;
         self.up_since = now;
         self.errors = (0, 0);
         (self.patience, self.ask_at) = (0, now);
@@ -243,13 +261,26 @@ impl RailMachine {
         if let Some(number) = self.actions.probe.take() {
             return Some(RailAction::Probe(number));
         }
-        std::mem::take(&mut self.actions.rebuild).then_some(RailAction::Rebuild)
+        self.actions.rebuild.take().map(RailAction::Rebuild)
+    }
+
+    /// Requests a probe of a rail that is up and has not been asked, to learn the latency of its path. Its answer changes nothing.
+    pub fn measure(&mut self) {
+        if self.state == (State::Up { asked: None }) {
+            self.ask();
+        }
     }
 
     fn is_silent(&self, now: u64, others_progressed_at: u64) -> bool {
         self.silence.since.is_some_and(|since| others_progressed_at > since)
             && self.silence.lasts(now) >= self.silence_limit()
             && now >= self.ask_at
+            && self.are_alive(now, others_progressed_at)
+    }
+
+    /// Whether another rail completes requests: at this look or at the one before.
+    fn are_alive(&self, now: u64, others_progressed_at: u64) -> bool {
+        now.saturating_sub(others_progressed_at) <= self.limits.look_interval()
     }
 
     fn silence_limit(&self) -> u64 {
@@ -273,6 +304,7 @@ impl RailMachine {
     fn pause(&mut self, reason: PauseReason, now: u64) {
         self.actions = Actions { moves: Some(reason), ..Actions::default() };
         self.silence.reset();
+        self.unheard = false;
         self.wait(reason, now);
     }
 

@@ -127,8 +127,8 @@ fn pause_and_return(machine: &mut RailMachine, now: u64) -> u64 {
     machine.timeout(until);
     let [RailAction::Probe(number)] = actions(machine)[..] else { panic!("{machine:?}") };
     machine.answered(number, until + 1);
-    assert_eq!(actions(machine), [RailAction::Rebuild]);
-    machine.rebuilt(true, until + 2);
+    let [RailAction::Rebuild(number)] = actions(machine)[..] else { panic!("{machine:?}") };
+    machine.rebuilt(number, true, until + 2);
     assert!(machine.is_up());
     until - now
 }
@@ -198,7 +198,7 @@ fn late_answers_are_ignored() {
     assert_eq!(actions(&mut machine), [RailAction::Probe(2)]);
     machine.answered(1, 10 * MILLISECOND);
     assert_eq!(actions(&mut machine), []);
-    machine.rebuilt(true, 10 * MILLISECOND);
+    machine.rebuilt(0, true, 10 * MILLISECOND);
     assert!(!machine.is_up());
 }
 
@@ -209,8 +209,58 @@ fn a_rebuild_that_fails_pauses_again() {
     machine.port_up(0);
     machine.timeout(4 * MILLISECOND);
     machine.answered(1, 4 * MILLISECOND);
-    machine.rebuilt(false, 5 * MILLISECOND);
+    machine.rebuilt(1, false, 5 * MILLISECOND);
     assert_eq!(machine.state(), RailState::Paused(13 * MILLISECOND));
+}
+
+#[test]
+fn the_end_of_an_earlier_rebuild_is_ignored() {
+    let mut machine = up();
+    let begin = |machine: &mut RailMachine, probe: u32, now: u64| {
+        machine.port_down();
+        machine.port_up(now);
+        let RailState::Paused(until) = machine.state() else { panic!("{machine:?}") };
+        machine.timeout(until);
+        machine.answered(probe, until);
+        let taken = actions(machine);
+        let Some(RailAction::Rebuild(number)) = taken.last() else { panic!("{taken:?}") };
+        *number
+    };
+    let first = begin(&mut machine, 1, 0);
+    let second = begin(&mut machine, 2, 10 * MILLISECOND);
+    machine.rebuilt(first, true, 30 * MILLISECOND);
+    assert!(!machine.is_up(), "its lanes are those before the port went down again");
+    machine.rebuilt(first, false, 30 * MILLISECOND);
+    machine.rebuilt(second, true, 31 * MILLISECOND);
+    assert!(machine.is_up());
+}
+
+#[test]
+fn a_peer_that_goes_silent_while_a_rail_is_asked_pauses_it_only_if_it_stays_silent_alone() {
+    for (others_return, answers) in [(false, false), (true, true), (true, false)] {
+        let mut machine = up();
+        machine.look(0, counts(1, 5), 0);
+        let (asked, done) = stay_silent(&mut machine, 0, 100 * MILLISECOND);
+        assert_eq!(done, [RailAction::Probe(1)]);
+        let mut now = asked;
+        while now < 50 * MILLISECOND {
+            now += MILLISECOND / 2;
+            machine.look(now, counts(1, 5), asked);
+        }
+        assert_eq!((machine.is_up(), actions(&mut machine)), (true, vec![]), "all are silent");
+        let mut taken = Vec::new();
+        while now < 60 * MILLISECOND && others_return {
+            machine.look(now, counts(1, 5), now);
+            taken.extend(actions(&mut machine));
+            if answers && taken == [RailAction::Probe(2)] {
+                machine.answered(2, now);
+            }
+            now += MILLISECOND / 2;
+        }
+        let is_left = taken.contains(&RailAction::Move(PauseReason::Silent));
+        assert_eq!(is_left, others_return && !answers, "{taken:?}");
+        assert_eq!(taken.first(), others_return.then_some(&RailAction::Probe(2)));
+    }
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -220,7 +270,7 @@ enum Event {
     Failed,
     PortDown,
     PortUp,
-    Rebuilt(bool),
+    Rebuilt(bool, bool),
     Timeout,
 }
 
@@ -231,7 +281,7 @@ fn any_event() -> impl Strategy<Value = Event> {
         Just(Event::Failed),
         Just(Event::PortDown),
         Just(Event::PortUp),
-        any::<bool>().prop_map(Event::Rebuilt),
+        any::<(bool, bool)>().prop_map(|(right, done)| Event::Rebuilt(right, done)),
         Just(Event::Timeout),
     ]
 }
@@ -244,7 +294,8 @@ proptest! {
         events in prop::collection::vec((any_event(), 0u64..20 * MILLISECOND), 1..80)
     ) {
         let mut machine = up();
-        let (mut now, mut completions, mut last, mut answered, mut probe) = (0, 0, 0, false, 0);
+        let (mut now, mut completions, mut last, mut answered) = (0, 0, 0, false);
+        let (mut probe, mut rebuild) = (0, 0);
         for (event, step) in events {
             now += step;
             let was_up = machine.is_up();
@@ -261,7 +312,7 @@ proptest! {
                 Event::Failed => machine.failed(now),
                 Event::PortDown => machine.port_down(),
                 Event::PortUp => machine.port_up(now),
-                Event::Rebuilt(done) => machine.rebuilt(done, now),
+                Event::Rebuilt(right, done) => machine.rebuilt(if right { rebuild } else { rebuild.wrapping_sub(1) }, done, now),
                 Event::Timeout => machine.timeout(now),
             }
             let is_up = machine.is_up();
@@ -270,11 +321,15 @@ proptest! {
             let moves = taken.iter().filter(|action| matches!(action, RailAction::Move(_))).count();
             prop_assert_eq!(moves, usize::from(was_up && !is_up));
             if !was_up && is_up {
-                prop_assert!(answered && matches!(event, Event::Rebuilt(true)));
+                prop_assert!(answered && matches!(event, Event::Rebuilt(true, true)));
                 answered = false;
             }
             for action in taken {
-                if let RailAction::Probe(number) = action { probe = number; }
+                match action {
+                    RailAction::Probe(number) => probe = number,
+                    RailAction::Rebuild(number) => rebuild = number,
+                    RailAction::Move(_) => {}
+                }
             }
             if let RailState::Paused(until) = machine.state() {
                 prop_assert!(until <= now + LIMITS.longest_pause);

@@ -3,6 +3,7 @@
 use ipnet::IpNet;
 
 use super::MAX_RAILS;
+use super::rail_map::RailMap;
 use crate::topology::natural_order;
 
 /// What is known of a NIC at one end.
@@ -10,6 +11,8 @@ use crate::topology::natural_order;
 pub struct NicEnd {
     /// Its name there.
     pub name: String,
+    /// Its link layer, [`QpAddress::link_layer`](crate::fabric::QpAddress::link_layer): NICs of different ones never form a rail.
+    pub link_layer: u8,
     /// The networks of its addresses; none if it has no IP address.
     pub networks: Vec<IpNet>,
 }
@@ -23,29 +26,69 @@ pub struct NicPair {
     pub peer: usize,
 }
 
+/// The pairs of NICs that a connection may have rails over, at most [`MAX_RAILS`], in the order of their rails. `first` is the pair
+/// that it was made over, and stays the first one; neither of these two NICs forms another rail.
+///
+/// The others are those of the operator's map, if that names any NICs that are there; else as [`match_nics`] pairs them. NICs of
+/// different MTU are paired: the path between them has the smaller one.
+pub fn rail_pairs(own: &[NicEnd], peer: &[NicEnd], first: NicPair, map: &RailMap) -> Vec<NicPair> {
+    let mut pairs = vec![first];
+    let is_other = |pair: &NicPair| pair.own != first.own && pair.peer != first.peer;
+    let mapped = map.pairs(own, peer);
+    if mapped.is_empty() {
+        let mut left = (in_order(own), in_order(peer));
+        left.0.retain(|index| *index != first.own);
+        left.1.retain(|index| *index != first.peer);
+        pairs.extend(matched(own, peer, left));
+    } else {
+        pairs.extend(mapped.into_iter().filter(is_other));
+    }
+    pairs.truncate(MAX_RAILS);
+    pairs
+}
+
 /// Pairs NICs: those of one network, then the others in the natural order of their names. The smaller end's NICs form several rails
 /// each, in turn, until all of the larger end have one, and there are at most [`MAX_RAILS`].
 pub fn match_nics(own: &[NicEnd], peer: &[NicEnd]) -> Vec<NicPair> {
-    let mut left = (in_order(own), in_order(peer));
-    let mut pairs = Vec::new();
-    left.0.retain(|own_index| {
-        let at = left.1.iter().position(|peer_index| {
-            matches!((own.get(*own_index), peer.get(*peer_index)), (Some(own), Some(peer)) if share_network(own, peer))
-        });
-        at.map(|at| pairs.push(NicPair { own: *own_index, peer: left.1.remove(at) })).is_none()
-    });
-    let (all_own, all_peer) = (in_order(own), in_order(peer));
-    if all_own.is_empty() || all_peer.is_empty() {
-        return pairs;
-    }
-    // Those that are left at both ends, one by one; then the rest of one end with all of the other in turn.
-    let both = left.0.len().min(left.1.len());
-    pairs.extend(left.0.drain(..both).zip(left.1.drain(..both)).map(|(own, peer)| NicPair { own, peer }));
-    let rest_own = left.0.into_iter().zip(all_peer.iter().cycle());
-    pairs.extend(rest_own.map(|(own, peer)| NicPair { own, peer: *peer }));
-    let rest_peer = left.1.into_iter().zip(all_own.iter().cycle());
-    pairs.extend(rest_peer.map(|(peer, own)| NicPair { own: *own, peer }));
+    let mut pairs = matched(own, peer, (in_order(own), in_order(peer)));
     pairs.truncate(MAX_RAILS);
+    pairs
+}
+
+/// Pairs the NICs with these indices, which are in the order of their names.
+fn matched(own: &[NicEnd], peer: &[NicEnd], (all_own, all_peer): (Vec<usize>, Vec<usize>)) -> Vec<NicPair> {
+    let both = |pair: NicPair| own.get(pair.own).zip(peer.get(pair.peer));
+    let share_network = |pair| both(pair).is_some_and(|(own, peer)| share_network(own, peer));
+    let share_layer = |pair| both(pair).is_some_and(|(own, peer)| own.link_layer == peer.link_layer);
+    let (mut left_own, mut left_peer) = (all_own.clone(), all_peer.clone());
+    let mut pairs = Vec::new();
+    // Those that are left at both ends, one by one.
+    for rule in [&(|pair| share_layer(pair) && share_network(pair)) as &dyn Fn(NicPair) -> bool, &share_layer]
+    {
+        left_own.retain(|own| {
+            let at = left_peer.iter().position(|peer| rule(NicPair { own: *own, peer: *peer }));
+            at.map(|at| pairs.push(NicPair { own: *own, peer: left_peer.remove(at) })).is_none()
+        });
+    }
+    // Then the rest of one end with all of the other in turn.
+    let mut turn = all_peer.iter().copied().cycle();
+    for own in left_own {
+        let next = turn
+            .by_ref()
+            .take(all_peer.len())
+            .map(|peer| NicPair { own, peer })
+            .find(|pair| share_layer(*pair));
+        pairs.extend(next);
+    }
+    let mut turn = all_own.iter().copied().cycle();
+    for peer in left_peer {
+        let next = turn
+            .by_ref()
+            .take(all_own.len())
+            .map(|own| NicPair { own, peer })
+            .find(|pair| share_layer(*pair));
+        pairs.extend(next);
+    }
     pairs
 }
 
@@ -79,6 +122,7 @@ mod tests {
     fn nic(name: &str, networks: &[&str]) -> NicEnd {
         NicEnd {
             name: name.to_owned(),
+            link_layer: 0,
             networks: networks.iter().map(|text| text.parse().unwrap()).collect(),
         }
     }
@@ -113,7 +157,86 @@ mod tests {
         assert_eq!(pairs(&[], &named(&["x"])), []);
     }
 
+    fn rails(own: &[NicEnd], peer: &[NicEnd], first: (usize, usize), map: &str) -> Vec<(usize, usize)> {
+        let map = RailMap::parse(map).unwrap_or_default();
+        let pairs = rail_pairs(own, peer, NicPair { own: first.0, peer: first.1 }, &map);
+        pairs.iter().map(|pair| (pair.own, pair.peer)).collect()
+    }
+
+    fn named(names: &[&str]) -> Vec<NicEnd> {
+        names.iter().map(|name| nic(name, &[])).collect()
+    }
+
+    #[test]
+    fn the_first_pair_stays_the_first_and_its_nics_form_no_other_rail() {
+        let (own, peer) = (named(&["a", "b", "c"]), named(&["a", "b", "c"]));
+        assert_eq!(rails(&own, &peer, (1, 2), ""), [(1, 2), (0, 0), (2, 1)]);
+        assert_eq!(rails(&own, &peer[..1], (1, 0), ""), [(1, 0)], "a peer with one NIC");
+        assert_eq!(rails(&own[..2], &peer, (0, 0), ""), [(0, 0), (1, 1), (1, 2)]);
+    }
+
+    #[test]
+    fn link_layers_never_mix() {
+        let mut own = named(&["a", "b", "c"]);
+        let mut peer = named(&["a", "b", "c"]);
+        (own[1].link_layer, peer[2].link_layer) = (2, 2);
+        assert_eq!(rails(&own, &peer, (0, 0), ""), [(0, 0), (1, 2), (2, 1)]);
+        assert_eq!(rails(&own, &peer, (0, 0), "b:b,b:c"), [(0, 0), (1, 2)], "the map neither");
+        peer[2].link_layer = 0;
+        assert_eq!(rails(&own, &peer, (0, 0), ""), [(0, 0), (2, 1), (2, 2)]);
+    }
+
+    #[test]
+    fn the_operators_map_wins_if_it_names_what_is_there() {
+        let (own, peer) = (named(&["m0", "m1", "m2", "m3"]), named(&["m0", "m1", "m2", "m3"]));
+        assert_eq!(rails(&own, &peer, (0, 0), "m0:m0,m1:m3,m2:m1"), [(0, 0), (1, 3), (2, 1)]);
+        assert_eq!(rails(&own, &peer, (0, 0), "m1:m3,m1:m9"), [(0, 0), (1, 3)], "and only what it names");
+        assert_eq!(rails(&own, &peer, (0, 0), "m0:m1,m1:m2"), [(0, 0), (1, 2)], "the first NIC has its rail");
+        assert_eq!(rails(&own, &peer, (0, 0), "m7:m1"), rails(&own, &peer, (0, 0), ""), "it names nothing");
+    }
+
+    fn any_nics() -> impl Strategy<Value = Vec<NicEnd>> {
+        prop::collection::vec((0u8..5, 0u8..2), 1..12).prop_map(|nics| {
+            let nics = nics.iter().enumerate();
+            nics.map(|(index, (network, link_layer))| NicEnd {
+                link_layer: *link_layer,
+                ..nic(&format!("n{index}"), &[&format!("10.0.{network}.1/24")])
+            })
+            .collect()
+        })
+    }
+
     proptest! {
+        /// Whatever the NICs, the first pair and the map: the first pair is the first, its NICs are in no other one, no pair is there twice,
+        /// link layers do not mix, and every NIC that has one to go with has a rail, as far as there are places.
+        #[test]
+        fn rails_are_made_of_what_goes_together(
+            own in any_nics(), peer in any_nics(), first in any::<(prop::sample::Index, prop::sample::Index)>(),
+            map in prop::collection::vec((0usize..12, 0usize..12), 0..4),
+        ) {
+            let first = (first.0.index(own.len()), first.1.index(peer.len()));
+            let map: Vec<_> = map.iter().map(|(own, peer)| format!("n{own}:n{peer}")).collect();
+            let found = rails(&own, &peer, first, &map.join(","));
+            prop_assert_eq!(found.first(), Some(&first));
+            prop_assert!(found.len() <= MAX_RAILS);
+            let distinct: std::collections::BTreeSet<_> = found.iter().copied().collect();
+            prop_assert_eq!(distinct.len(), found.len());
+            let others = found.get(1..).unwrap_or_default();
+            prop_assert!(others.iter().all(|pair| pair.0 != first.0 && pair.1 != first.1));
+            prop_assert!(others.iter().all(|pair| own[pair.0].link_layer == peer[pair.1].link_layer));
+            if map.is_empty() && found.len() < MAX_RAILS {
+                let goes = |nic: &NicEnd, others: &[NicEnd], without: usize| {
+                    others.iter().enumerate().any(|(at, other)| at != without && other.link_layer == nic.link_layer)
+                };
+                for (at, nic) in own.iter().enumerate().filter(|(at, nic)| *at != first.0 && goes(nic, &peer, first.1)) {
+                    prop_assert!(others.iter().any(|pair| pair.0 == at), "{nic:?} {found:?}");
+                }
+                for (at, nic) in peer.iter().enumerate().filter(|(at, nic)| *at != first.1 && goes(nic, &own, first.0)) {
+                    prop_assert!(others.iter().any(|pair| pair.1 == at), "{nic:?} {found:?}");
+                }
+            }
+        }
+
         /// Each NIC of both ends has a rail, as far as there are places, and no rail is there twice.
         #[test]
         fn every_nic_has_a_rail(own in prop::collection::vec(0u8..4, 1..5), peer in prop::collection::vec(0u8..4, 1..5)) {

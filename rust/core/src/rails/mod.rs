@@ -1,7 +1,7 @@
 //! Rails: how a connection over several NICs spreads its transfers, and how it notices that one of them fails. The rules alone.
 //!
 //! A rail is a pair of NICs, one at each end, with lanes between them. Nothing here has a clock, a lock, a thread or a queue pair,
-//! and nothing but [`match_nics`] allocates: times are arguments, in nanoseconds of a clock that only goes forward, and what a driver
+//! and nothing but [`rail_pairs`] and [`RailMap`] allocates: times are arguments, in nanoseconds of a clock that only goes forward, and what a driver
 //! is to do is returned. Therefore a simulator runs all of it in virtual time.
 //!
 //! | module | what it decides |
@@ -12,7 +12,7 @@
 //! | [`RailTable`], [`RailMachine`] | which rails may be used: `Up`, `Paused` or `Down` |
 //! | [`Quiesce`], [`QuiesceAnswer`] | when a part of a failed lane may be posted on another one |
 //! | [`Homes`] | which rail a buffer used last |
-//! | [`match_nics`] | which NIC of this host forms a rail with which one of the peer |
+//! | [`rail_pairs`], [`RailMap`] | which NIC of this host forms a rail with which one of the peer |
 //!
 //! The engine does not use them yet: its connections have one rail. docs/rails.md says what is missing.
 
@@ -24,19 +24,21 @@ mod matching;
 mod path_latency;
 mod plan;
 mod quiesce;
+mod rail_map;
 mod rail_table;
 mod rate;
 mod silence;
 mod state;
 
-pub use demand::wanted_rail;
+pub use demand::{MadeRails, wanted_rail};
 pub use homes::Homes;
 pub use load::{Flow, RailLoad};
 pub use machine::{RailAction, RailMachine};
-pub use matching::{NicEnd, NicPair, match_nics};
+pub use matching::{NicEnd, NicPair, match_nics, rail_pairs};
 pub use path_latency::PathLatency;
 pub use plan::{PlanLimits, RailPlan, RailSet, RailShare, Shape, plan};
 pub use quiesce::{AnswerAction, Quiesce, QuiesceAction, QuiesceAnswer, QuiesceState};
+pub use rail_map::RailMap;
 pub use rail_table::RailTable;
 pub use rate::RateMeter;
 pub use silence::RailCounts;

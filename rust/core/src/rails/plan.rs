@@ -72,6 +72,12 @@ pub struct RailShare {
 const WHOLE: u32 = 1 << 16;
 
 impl RailShare {
+    /// Where part `part` of `of` equal parts of this share begins and ends, in 65,536ths of the transfer.
+    pub fn part(&self, part: u32, of: u32) -> (u32, u32) {
+        let at = |part: u32| self.start + (u64::from(self.end - self.start) * u64::from(part) / u64::from(of.max(1))) as u32;
+        (at(part), at(part + 1))
+    }
+
     /// Offset and length of this share of `length` bytes, or of so many iovs. The shares of one plan tile any length.
     #[inline]
     pub fn of(&self, length: u64) -> (u64, u64) {

@@ -117,6 +117,11 @@ impl Quiesce {
         }
     }
 
+    /// The lane has new queue pairs at both ends, by a rebuild that waits itself until the old ones of both are quiet.
+    pub fn replaced(&mut self) {
+        self.stage = Stage::InUse;
+    }
+
     /// Whether a part with such requests may be posted on another lane.
     pub fn may_move(&self, opcode: Opcode) -> bool {
         let (is_drained, is_answered) = match self.stage {

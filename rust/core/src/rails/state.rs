@@ -94,6 +94,11 @@ impl Default for RailLimits {
 }
 
 impl RailLimits {
+    /// How often the counters of rails are looked at while something is under way, in nanoseconds.
+    pub fn look_interval(&self) -> u64 {
+        Self::interval(self.silence)
+    }
+
     /// How often the counters of a rail are looked at while it has something under way: a quarter of the silence that is looked for,
     /// so that a look finds it at most that much too late.
     pub(super) fn interval(silence: u64) -> u64 {

@@ -111,6 +111,17 @@ impl HostTopology {
         }
     }
 
+    /// The NICs that memory at `place` is registered with: all that are as good as the best one, by class and by what the path
+    /// carries, and the next one, as a spare. By their places in [`HostTopology::nics`], best first; none of the `unusable` ones.
+    pub fn near_and_spare(&self, place: MemoryPlace, unusable: &[usize]) -> Vec<usize> {
+        let mut ranked = self.rank(place);
+        ranked.retain(|candidate| !unusable.contains(&candidate.nic));
+        let path = |candidate: &Candidate| (candidate.distance, candidate.mbps);
+        let best = ranked.first().map(path);
+        let near = ranked.iter().take_while(|candidate| Some(path(candidate)) == best).count();
+        ranked.iter().take(near + 1).map(|candidate| candidate.nic).collect()
+    }
+
     /// The NIC with the number of the GPU: the same one, so the same rail of the fabric, on every host.
     pub fn on_rail(&self, gpu: i32) -> Option<Choice> {
         let mut by_name: Vec<_> = self.nics.iter().enumerate().collect();

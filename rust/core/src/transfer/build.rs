@@ -5,7 +5,7 @@ use std::ops::Range;
 use rustix::param::page_size;
 
 use super::cutter::{CheckedIov, Cutter, Placed, TooManyRequests, set_only};
-use super::plan::stripe;
+use super::plan::{fraction, stripe};
 use super::region_resolver::{GpuFlushRead, RegionResolver, Unfit, chunk, holds_remote};
 use super::segments::cut_at_segments;
 use super::slice_policy::SlicePolicy;
@@ -37,7 +37,13 @@ pub fn build<S: IovSource + ?Sized>(
         }
         Share::Stripe { part, of } => {
             let mut cutter = Cutter::new(list, *scope.policy, opcode, source.len().div_ceil(of));
-            cut_stripes(source, (part, of), &mut resolver, &mut cutter)
+            let page = page_size() as u64;
+            cut_stripes(source, |length, index| stripe(length, index, part, of, page), &mut resolver, &mut cutter)
+        }
+        Share::Fraction { start, end } => {
+            let mut cutter = Cutter::new(list, *scope.policy, opcode, source.len());
+            let page = page_size() as u64;
+            cut_stripes(source, |length, index| fraction(length, index, (start, end), page), &mut resolver, &mut cutter)
         }
     };
     let (holds, lease, gpu_flushes) = resolver.into_uses();
@@ -128,13 +134,12 @@ fn cut_range<S: IovSource + ?Sized>(
 
 fn cut_stripes<S: IovSource + ?Sized>(
     source: &S,
-    (part, of): (usize, usize),
+    stripe: impl Fn(u64, usize) -> (u64, u64),
     resolver: &mut RegionResolver<'_>,
     cutter: &mut Cutter<'_>,
 ) -> Result<(), SubmitError> {
-    let page = page_size() as u64;
     for (index, iov) in source.iovs(0..source.len()).enumerate() {
-        let (offset, length) = stripe(iov.length, index, part, of, page);
+        let (offset, length) = stripe(iov.length, index);
         let chunk = match resolver.check(&iov, index, cutter.opcode()) {
             Ok(chunk) => chunk,
             Err(unfit) => {

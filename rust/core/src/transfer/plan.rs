@@ -19,9 +19,19 @@ pub enum Share {
         /// Of how many.
         of: usize,
     },
+    /// A fraction of every long iov, from `start` to `end` in units of [`Share::WHOLE`]; of short ones those that fall to it, whole.
+    Fraction {
+        /// Where it begins.
+        start: u32,
+        /// Where it ends.
+        end: u32,
+    },
 }
 
 impl Share {
+    /// All of a transfer, in the units of fractions.
+    pub const WHOLE: u32 = 1 << 16;
+
     /// All of them.
     #[inline]
     pub fn all(source: &(impl IovSource + ?Sized)) -> Self {
@@ -49,6 +59,12 @@ impl Spread {
     /// Over lanes of which threads of this process copy or send the bytes.
     pub const fn over_threads(lanes: usize) -> Self {
         Self { lanes, from: 2 * MIN_PART_OF_THREAD, min_part: MIN_PART_OF_THREAD }
+    }
+
+    /// Over how many lanes so many bytes go.
+    #[inline]
+    pub fn parts(&self, bytes: u64) -> usize {
+        usize::try_from(bytes / self.min_part).unwrap_or(usize::MAX).clamp(1, self.lanes.max(1))
     }
 
     /// Whether a single iov of so many bytes goes over one lane.
@@ -89,8 +105,7 @@ impl Plan {
             .fold((0u64, 0u64), |(sum, any), length| (sum.wrapping_add(length), any | length));
         let total =
             if any <= u64::from(u32::MAX) { sum } else { source.lengths().fold(0, u64::saturating_add) };
-        let parts =
-            usize::try_from(total / spread.min_part).unwrap_or(usize::MAX).clamp(1, spread.lanes.max(1));
+        let parts = spread.parts(total);
         // Dealing out whole iovs balances well unless one of them is a large share of all.
         let is_large = |length: u64| length.saturating_mul(2 * parts as u64) > total;
         let striped = parts > 1 && is_large(any) && source.lengths().any(is_large);
@@ -129,6 +144,30 @@ pub(super) fn stripe(length: u64, index: usize, part: usize, of: usize, page: u6
     (bound(part), bound(part + 1) - bound(part))
 }
 
+/// Offset and length of a [`Share::Fraction`] of an iov. Fractions that tile the whole tile every iov.
+pub(super) fn fraction(length: u64, index: usize, (start, end): (u32, u32), page: u64) -> (u64, u64) {
+    if length < MIN_PART.max(MOST_FRACTIONS * page) {
+        let at = spread_evenly(index);
+        return if (start..end).contains(&at) { (0, length) } else { (0, 0) };
+    }
+    let bound = |at: u32| {
+        if at >= Share::WHOLE {
+            length
+        } else {
+            (u128::from(length) * u128::from(at) / u128::from(Share::WHOLE)) as u64 / page * page
+        }
+    };
+    (bound(start), bound(end) - bound(start))
+}
+
+/// Parts of a transfer over several rails, at most.
+const MOST_FRACTIONS: u64 = 64;
+
+/// A place in the whole for each index, such that every run of them is spread evenly: Fibonacci hashing.
+fn spread_evenly(index: usize) -> u32 {
+    (index as u32).wrapping_mul(0x9e37_79b1) >> 16
+}
+
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
@@ -150,6 +189,25 @@ mod tests {
                 prop_assert!(offset.is_multiple_of(page));
                 end = offset + length;
             }
+        }
+
+        /// Fractions that tile the whole tile each iov, begin at pages, and a short iov belongs to exactly one.
+        #[test]
+        fn fractions_tile(
+            length in prop_oneof![0u64..4_000_000, any::<u64>()], index in 0usize..5000,
+            mut bounds in prop::collection::vec(0u32..=Share::WHOLE, 0..9),
+            page in prop::sample::select(vec![4u64 << 10, 16 << 10, 64 << 10]),
+        ) {
+            bounds.extend([0, Share::WHOLE]);
+            bounds.sort_unstable();
+            let parts = bounds.windows(2).map(|pair| fraction(length, index, (pair[0], pair[1]), page));
+            let mut end = 0;
+            for (offset, length) in parts.filter(|(_, length)| *length > 0) {
+                prop_assert_eq!(offset, end);
+                prop_assert!(offset.is_multiple_of(page));
+                end = offset + length;
+            }
+            prop_assert_eq!(end, length);
         }
 
         /// Shares of whole iovs cover each iov once.

@@ -3,8 +3,8 @@
 mod notices;
 
 use super::end_notice::EndNotice;
-use crate::pool::{EndState, PartEnd, PartOwner, RequestFailure};
-use crate::sync::{AtomicBool, AtomicU32, AtomicU64, Condvar, Mutex, Ordering, lock, wait};
+use crate::pool::{COPY_WORKER, EndState, PartEnd, PartOwner, RequestFailure};
+use crate::sync::{AtomicU32, AtomicU64, Condvar, Mutex, Ordering, lock, wait};
 use std::time::{Duration, Instant};
 
 /// Names one use of a record. Records are reused, and a thread that comes late must not change the transfer that has it now.
@@ -54,10 +54,12 @@ pub struct TransferRecord {
     /// across) and decremented by workers; callers load it. The Release store or decrement that makes it 0 pairs with the
     /// Acquire load in `is_ended`, so a thread that sees 0 sees the end state and the moved bytes.
     parts: AtomicU32,
-    /// A caller sleeps until it has ended, or is about to. The caller sets it under the lock of each worker that has a part,
+    /// [`WATCHED`] if a caller sleeps until it has ended, or is about to, or a part has left its worker for another one; the bits below
+    /// are of workers that parts came to so. The caller sets it under the lock of each worker that has a part,
     /// and then loads `parts`; the worker that ends the last part reads it under its own lock: either that worker sees it, or
-    /// the caller sees 0 in `parts`. The locks order it: Relaxed. Cleared by the submitter for the next generation.
-    watched: AtomicBool,
+    /// the caller sees 0 in `parts`. Of a part that moves it is set under the lock of the worker that it leaves, and so seen by the one that
+    /// gets it, whatever callers have locked. The locks order it: Relaxed. Cleared by the submitter for the next generation.
+    watched: AtomicU64,
     /// An [`EndState`] in the low byte, the number of the generation above it; the first to leave `Done` stands. Written
     /// by workers and callers, read by both; published by `parts` for the final reader, and only a hint before that,
     /// so Relaxed does for end states. A new generation is stored with Release, and readers that have found the record by an
@@ -72,7 +74,8 @@ pub struct TransferRecord {
     /// it, which mean the same moment: Relaxed.
     deadline: AtomicU64,
     // What most transfers do not need comes last.
-    failure: Mutex<Option<RequestFailure>>,
+    /// In a box: the slot of a transfer has no room for it.
+    failure: Mutex<Option<Box<RequestFailure>>>,
     /// Held by sleepers until they wait, and by the last part before it wakes them. What is told of the end, if anything is.
     gate: Mutex<Option<Box<EndNotice>>>,
     ended: Condvar,
@@ -82,7 +85,7 @@ impl Default for TransferRecord {
     fn default() -> Self {
         Self {
             parts: AtomicU32::new(0),
-            watched: AtomicBool::new(false),
+            watched: AtomicU64::new(0),
             state: AtomicU64::new(0),
             aborted: AtomicU64::new(0),
             deadline: AtomicU64::new(0),
@@ -114,7 +117,7 @@ impl TransferRecord {
         self.state.store(TransferGeneration::of(last).next().with(EndState::Done), Ordering::Release);
         // The clock is not read here: that took a tenth of the time of a small transfer.
         self.deadline.store(limit.0, Ordering::Relaxed);
-        self.watched.store(false, Ordering::Relaxed);
+        self.watched.store(0, Ordering::Relaxed);
         self.parts.store(parts, Ordering::Release);
     }
 
@@ -143,7 +146,7 @@ impl TransferRecord {
 
     /// The first failure, if any request failed.
     pub fn failure(&self) -> Option<RequestFailure> {
-        lock(&self.failure).clone()
+        lock(&self.failure).as_deref().cloned()
     }
 
     /// As [`PartOwner::condemn`], by a thread that has no part of it: nothing happens when that generation is over.
@@ -171,10 +174,15 @@ impl TransferRecord {
         true
     }
 
+    /// The bits of the workers that parts of it came to after it had begun.
+    pub(super) fn moved_to(&self) -> u64 {
+        self.watched.load(Ordering::Relaxed) & !WATCHED
+    }
+
     /// Ends a part of a transfer that has several, or is watched.
     #[cold]
     fn end_part_of_several(&self) -> PartEnd {
-        let watched = self.watched.load(Ordering::Relaxed);
+        let watched = self.watched.load(Ordering::Relaxed) != 0;
         let mut left = self.parts.load(Ordering::Acquire);
         // Before the count: after it, the record may be another transfer's. Again if another part has ended since, for that may
         // have failed: what the last part finds here is how all of them went.
@@ -212,7 +220,7 @@ impl PartOwner for TransferRecord {
     #[inline]
     fn end_part(&self) -> PartEnd {
         // The last part has no other beside it that would write here: no need for a locked instruction.
-        if !self.watched.load(Ordering::Relaxed) && self.parts.load(Ordering::Acquire) == 1 {
+        if self.watched.load(Ordering::Relaxed) == 0 && self.parts.load(Ordering::Acquire) == 1 {
             // Before the store: after it, the record may be another transfer's.
             let end = PartEnd::of_last(self.state.load(Ordering::Relaxed) as u8);
             self.parts.store(0, Ordering::Release);
@@ -238,7 +246,7 @@ impl PartOwner for TransferRecord {
     fn fail(&self, failure: RequestFailure) {
         let mut first = lock(&self.failure);
         if self.condemn(EndState::Failed) {
-            *first = Some(failure);
+            *first = Some(Box::new(failure));
         }
     }
 
@@ -260,9 +268,17 @@ impl PartOwner for TransferRecord {
     }
 
     fn watch(&self) {
-        self.watched.store(true, Ordering::Relaxed);
+        self.watched.fetch_or(WATCHED, Ordering::Relaxed);
+    }
+
+    fn moves_to(&self, worker: usize) {
+        // The bit of copies, which stay where they are, is that of watching.
+        self.watched.fetch_or(WATCHED | 1 << worker, Ordering::Relaxed);
     }
 }
+
+/// The bit of no worker that parts move to.
+const WATCHED: u64 = 1 << COPY_WORKER;
 
 #[cfg(all(test, not(flagcx_p2p_loom)))]
 mod tests;

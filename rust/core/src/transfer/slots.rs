@@ -31,9 +31,9 @@ pub(super) struct Slot {
     /// so. Readers load it before (Acquire) and check it again after using the slot; a thread that takes one of a worker's slots
     /// loads it (Acquire), and so sees all that was done with the slot.
     word: AtomicU64,
-    /// Bit set of the workers that have a part of it, by their index in the pool. Written by the submitter before
+    /// Bit set of the workers that were given a part of it, see [`worker_bit`](crate::pool::worker_bit). Written by the submitter before
     /// `word` is published; read by callers that drive: Relaxed under `word`'s ordering.
-    pub(super) workers: AtomicU32,
+    pub(super) workers: AtomicU64,
     /// The next free slot's index, see [`FreeList`](super::free_list::FreeList).
     pub(super) next_free: AtomicU32,
     /// What workers share.

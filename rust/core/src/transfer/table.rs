@@ -4,6 +4,7 @@
 mod by_record;
 mod set_aside;
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use crossbeam::utils::CachePadded;
@@ -18,13 +19,13 @@ use super::record::{TimeLimit, TransferRecord};
 use super::slots::{BLOCK, Block, FREE, SLOT_BITS, SLOT_MASK, SPARE, Slot};
 use super::worker_slots::WorkerSlots;
 use super::{Failure, Outcome, TransferId};
-use crate::pool::{EndState, PartOwner, WorkerPool};
+use crate::pool::{EndState, PartOwner, WORKERS_PER_POOL, Worker};
 use crate::sync::{Mutex, Ordering, lock};
 
 /// Blocks of slots in the list of free ones. Those of workers come behind them.
 const BLOCKS: usize = (1 << 20) / BLOCK - 1;
-/// Most workers of which transfers take slots of their own.
-const WORKERS: usize = 32;
+/// Most workers of which transfers take slots of their own: those of the first NIC.
+const WORKERS: usize = WORKERS_PER_POOL;
 // The highest index means none.
 const _: () = assert!((BLOCKS + WORKERS) * BLOCK < 1 << SLOT_BITS);
 
@@ -125,9 +126,10 @@ impl Table {
         self.free.push((transfer.id & SLOT_MASK) as u32, &transfer.slot.next_free);
     }
 
-    /// From here on the transfer is found by its id. `workers` is the bit set of the workers that have a part of it.
+    /// From here on the transfer is found by its id. `workers` is the set of the [bits](crate::pool::worker_bit) of the workers that
+    /// have a part of it.
     #[inline]
-    pub fn publish(&self, transfer: NewTransfer, workers: u32) -> TransferId {
+    pub fn publish(&self, transfer: NewTransfer, workers: u64) -> TransferId {
         transfer.slot.workers.store(workers, Ordering::Relaxed);
         transfer.slot.publish(transfer.id);
         TransferId(transfer.id)
@@ -281,28 +283,29 @@ impl Live {
         self.slot.has(self.id.0)
     }
 
-    /// Whether the worker with this index has a part of it.
+    /// Whether the worker with this bit was given a part of it when it began.
     pub fn is_with(&self, worker: usize) -> bool {
         self.slot.workers.load(Ordering::Relaxed) & (1 << worker) != 0
     }
 
-    /// Runs a step on each worker that has a part of it and is free.
+    /// Runs a step on each worker that was given a part of it when it began, and is free. `worker` finds one by its bit. Parts that came
+    /// to other workers since are moved on by the threads of these.
     #[inline]
-    pub fn drive(&self, pool: &WorkerPool) {
+    pub fn drive<'a>(&self, worker: impl Fn(usize) -> Option<&'a Arc<Worker>>) {
         let mut bits = self.slot.workers.load(Ordering::Relaxed);
         while bits != 0 {
-            let index = bits.trailing_zeros() as usize;
+            let bit = bits.trailing_zeros() as usize;
             bits &= bits - 1;
-            if let Some(worker) = pool.worker(index) {
+            if let Some(worker) = worker(bit) {
                 let _ = worker.drive_as_caller();
             }
         }
     }
 
-    /// The workers that have a part of it.
+    /// The bits of the workers that have a part of it, or had one.
     pub fn workers(&self) -> impl Iterator<Item = usize> + use<> {
-        let bits = self.slot.workers.load(Ordering::Relaxed);
-        (0..32).filter(move |index| bits & (1 << index) != 0)
+        let bits = self.slot.workers.load(Ordering::Relaxed) | self.slot.record.moved_to();
+        (0..u64::BITS as usize).filter(move |bit| bits & (1 << bit) != 0)
     }
 }
 

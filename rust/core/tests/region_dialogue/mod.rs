@@ -28,6 +28,8 @@ use crate::support::{self, LIMIT, eventually};
 pub struct Dialogue {
     pub engine: Arc<Engine>,
     pub follower: Arc<Connection>,
+    /// The feature bits of the engine.
+    pub offered: u32,
     channel: Channel,
     regions: RemoteRegions,
     _lanes: LaneBuilder,
@@ -37,7 +39,12 @@ pub struct Dialogue {
 
 impl Dialogue {
     pub fn new() -> Self {
-        let config = support::config(&[("FLAGCX_P2P_BIND", "127.0.0.1")]);
+        Self::with(&[])
+    }
+
+    /// With an engine of these variables.
+    pub fn with(variables: &[(&str, &str)]) -> Self {
+        let config = support::config(&[&[("FLAGCX_P2P_BIND", "127.0.0.1")], variables].concat());
         let devices = support::devices(&config);
         let mut lanes = LaneBuilder::new(Arc::new(Context::open(&config, &devices.devices()[0]).unwrap()));
         let limits = Limits::from_config(&config, None).unwrap();
@@ -70,6 +77,7 @@ impl Dialogue {
         Self {
             engine,
             follower: accepting.join().unwrap(),
+            offered: peer.features.unwrap().bits,
             channel: Channel::new(peer.channel),
             regions: RemoteRegions::new(&peer.regions),
             _lanes: lanes,
@@ -99,7 +107,7 @@ impl Dialogue {
         eventually("the engine sends a frame", || {
             received = match self.channel.try_read().unwrap() {
                 Received::Regions(frame) => Some(frame),
-                Received::Frame(_) | Received::Unknown | Received::Nothing => None,
+                Received::Frame(_) | Received::Nics(_) | Received::Unknown | Received::Nothing => None,
             };
             received.is_some()
         });

@@ -9,6 +9,15 @@ variables! {
         .changes("Queue pairs offered to each peer; the smaller offer of the two sides is used.")
         .when("More for one fast peer, fewer for very many peers.")
         .example("2");
+    RAILS = Variable::integer("FLAGCX_P2P_RAILS", 8, 1, 8)
+        .unit("rails")
+        .read_by("connection")
+        .changes(
+            "Most rails of a connection: pairs of a NIC here and one of the peer's, each with queue pairs of its own. Memory is \
+             registered with each NIC that a rail has needed. 1: the engine uses the one NIC that it has chosen.",
+        )
+        .when("1 to leave the other NICs to other programs, or to compare.")
+        .example("1");
     WORKERS_PER_POOL = Variable::integer("FLAGCX_P2P_WORKERS_PER_POOL", 4, 1, 8)
         .unit("threads")
         .read_by("pool")

@@ -3,8 +3,9 @@
 use std::collections::VecDeque;
 
 use super::LostReason;
-use crate::control::ChannelFrame;
 use crate::control::wire::LaneRecord;
+use crate::control::{ChannelFrame, RailRefusal};
+use crate::rails::MAX_RAILS;
 
 /// An action that the driver carries out.
 ///
@@ -63,12 +64,52 @@ pub(in crate::connection) enum Action {
         /// Names the queue pair.
         attempt: u32,
     },
+    /// As [`Action::Discard`] of a queue pair that is connected, and wait until it is destroyed: the frame behind it tells the peer so.
+    DiscardNow {
+        /// Index of the lane.
+        lane: usize,
+        /// Names the queue pair.
+        attempt: u32,
+    },
     /// Close the lane for good: drained, or destroyed if that takes too long. Its transfers fail with `reason`.
     Close {
         /// Index of the lane.
         lane: usize,
         /// Why.
         reason: LostReason,
+    },
+    /// The lane is drained, and another rail works: take parts from it and post them there. Those that read; with `both_ends`, the
+    /// peer's end is drained too, and those that write.
+    MoveParts {
+        /// Index of the lane.
+        lane: usize,
+        /// Both ends of it are drained.
+        both_ends: bool,
+    },
+    /// Open this end of a rail: its NIC, and `lanes` lanes that wait for rebuilds. The driver answers with `Machine::rail_opened`.
+    OpenRail {
+        /// Its number.
+        rail: usize,
+        /// The NIC here, by its place in the list that was sent to the peer.
+        nic: u16,
+        /// The peer's, by its place in its list.
+        peer: u16,
+        /// How many lanes it has.
+        lanes: usize,
+    },
+    /// Leader: a rail is not made. Its number may be used again.
+    RailRefused {
+        /// Its number.
+        rail: usize,
+        /// Why.
+        why: RailRefusal,
+    },
+    /// Leader: the peer has need of a rail.
+    RailRequested {
+        /// The NIC here.
+        own: u16,
+        /// The peer's.
+        peer: u16,
     },
     /// End the connection and everything on it. No action follows.
     Lose(LostReason),
@@ -91,11 +132,32 @@ impl Actions {
         self.local.push_back(action);
     }
 
+    /// The peer asks for a rail. Of a peer that asks without end the first few count.
+    pub(super) fn push_request(&mut self, own: u16, peer: u16) {
+        let request = Action::RailRequested { own, peer };
+        let waiting = self.local.iter().filter(|action| matches!(action, Action::RailRequested { .. }));
+        if waiting.count() < MAX_RAILS && !self.local.contains(&request) {
+            self.local.push_back(request);
+        }
+    }
+
     /// Adds a frame; it replaces one of the same lane.
     pub(super) fn push_frame(&mut self, frame: ChannelFrame) {
+        if let Subject::Lane(lane) = subject(&frame) {
+            self.keep_behind_questions(lane);
+        }
         match self.frames.iter_mut().find(|waiting| subject(waiting) == subject(&frame)) {
             Some(waiting) => *waiting = frame,
             None => self.frames.push_back(frame),
+        }
+    }
+
+    /// Drops a frame about the rebuilds of a lane if a question about the lane, or an answer, waits: what takes its place comes behind
+    /// these. A rebuild must not be over before the questions about the failure are answered.
+    fn keep_behind_questions(&mut self, lane: u32) {
+        let is_question = |frame: &ChannelFrame| matches!(subject(frame), Subject::Leaving(other) | Subject::Left(other) if other == lane);
+        if self.frames.iter().any(is_question) {
+            self.frames.retain(|frame| subject(frame) != Subject::Lane(lane));
         }
     }
 

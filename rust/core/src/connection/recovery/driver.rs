@@ -5,6 +5,8 @@
 
 mod command;
 mod presence;
+mod rails;
+mod watch;
 mod regions;
 
 use std::io;
@@ -13,13 +15,15 @@ use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
 use self::command::Command;
+use self::watch::WatchedRails;
 use super::rebuilds::{AttemptId, Rebuilds};
-use super::{Action, LostReason, Machine, STEP_LIMIT};
+use super::{Action, LostReason, Machine, RailRequests, STEP_LIMIT};
 use crate::connection::close::Ending;
+use crate::connection::rail_watch::RailWatch;
 use crate::connection::regions::Exchange;
 use crate::connection::{Connection, DRAIN_LIMIT, DeviceHealth, Presence};
 use crate::control::wire::LaneRecord;
-use crate::control::{Channel, ChannelFrame, Received};
+use crate::control::{Channel, ChannelFrame, RailRefusal, Received};
 use crate::events::{EventLoopHandle, Wakeup, Watched, first, with_upgraded};
 use crate::fork::OwnSocket;
 use crate::pool::LaneHealth;
@@ -41,10 +45,16 @@ pub(in crate::connection) struct Driver {
     wakeup: Arc<Wakeup>,
     machine: Machine,
     rebuilds: Arc<Rebuilds>,
+    rail_requests: Arc<RailRequests>,
     /// Creations and connects that have ended since the last turn.
     ended: Arc<Mutex<Vec<CommandResult>>>,
     /// The exchange of regions, with a peer that announces changes.
     exchange: Option<Exchange>,
+    /// The look at the rails, and what is remembered of them.
+    watch: RailWatch,
+    rails: WatchedRails,
+    /// This end adds rails.
+    leads: bool,
     /// Part of a frame waits for room in the socket, which is then watched for writing through a second descriptor,
     /// while the task goes on reading: the peer may be blocked in the same way.
     blocked: bool,
@@ -69,8 +79,12 @@ pub(in crate::connection) struct Parts {
     pub(in crate::connection) wakeup: Arc<Wakeup>,
     pub(in crate::connection) machine: Machine,
     pub(in crate::connection) rebuilds: Arc<Rebuilds>,
+    pub(in crate::connection) rail_requests: Arc<RailRequests>,
     pub(in crate::connection) exchange: Option<Exchange>,
     pub(in crate::connection) presence: Presence,
+    pub(in crate::connection) watch: RailWatch,
+    /// This end has connected.
+    pub(in crate::connection) leads: bool,
     /// The peer takes frames.
     pub(in crate::connection) heals: bool,
 }
@@ -80,12 +94,13 @@ pub(in crate::connection) struct Parts {
 enum CommandResult {
     Created { id: AttemptId, result: Result<LaneRecord, String> },
     Connected { id: AttemptId, result: Result<(), String> },
+    RailOpened { rail: usize, result: Result<(), RailRefusal> },
 }
 
 /// State of the device, or of a lane that is not healthy.
 #[derive(Debug)]
 enum Observation {
-    Device(DeviceHealth),
+    Device { rail: usize, health: DeviceHealth },
     Broken { lane: usize, reason: String },
     Drained { lane: usize, reason: String },
     Closed { lane: usize },
@@ -107,7 +122,8 @@ impl Driver {
         parts: Parts,
         handle: EventLoopHandle,
     ) -> io::Result<Self> {
-        let Parts { channel: socket, wakeup, machine, rebuilds, exchange, presence, heals } = parts;
+        let Parts { channel: socket, wakeup, machine, rebuilds, rail_requests, exchange, presence, watch, leads, heals } =
+            parts;
         Ok(Self {
             connection: Weak::clone(connection),
             channel: handle.watch(Arc::clone(&socket))?,
@@ -115,8 +131,12 @@ impl Driver {
             wakeup,
             machine,
             rebuilds,
+            rail_requests,
             ended: Arc::default(),
             exchange,
+            watch,
+            rails: WatchedRails::default(),
+            leads,
             blocked: false,
             writable: None,
             urgent: false,
@@ -141,7 +161,8 @@ impl Driver {
     async fn wait(&mut self) {
         // While the socket is blocked no frame about regions can be sent.
         let pause = self.exchange.as_ref().filter(|_| !self.blocked).and_then(Exchange::deadline);
-        let deadline = self.machine.deadline().into_iter().chain(self.send_by).chain(pause).min();
+        let look = self.look_deadline();
+        let deadline = self.machine.deadline().into_iter().chain(self.send_by).chain(pause).chain(look).min();
         let timed = first(self.wakeup.wait(), self.handle.sleep_until(deadline));
         let received = first(timed, self.channel.readable());
         match &mut self.writable {
@@ -152,16 +173,20 @@ impl Driver {
 
     /// Reports events to the machine, and carries out its actions after each.
     async fn turn(&mut self) -> Next {
-        let Some(seen) = with_upgraded(&self.handle, &self.connection, |connection| observe(connection))
+        let made = self.machine.made_lanes();
+        let Some(seen) =
+            with_upgraded(&self.handle, &self.connection, |connection| observe(connection, made))
         else {
             return Next::End;
         };
         // Before any recovery of lanes that failed because of it.
         self.check_peer(&seen);
         for seen in seen {
+            self.watch_observation(&seen);
             self.report_observation(seen);
             self.act().await;
         }
+        self.pass_rail_requests().await;
         let more = self.receive().await;
         self.note_activity();
         let ended = std::mem::take(&mut *lock(&self.ended));
@@ -173,6 +198,8 @@ impl Driver {
             self.machine.timeout(Instant::now());
         }
         self.act().await;
+        self.watch_rails().await;
+        self.move_waiting().await;
         let more = self.send_regions() || more;
         match (self.machine.is_over(), more) {
             (true, _) => Next::End,
@@ -184,7 +211,7 @@ impl Driver {
     fn report_observation(&mut self, seen: Observation) {
         let now = Instant::now();
         match seen {
-            Observation::Device(health) => self.machine.device(health, now),
+            Observation::Device { rail, health } => self.machine.device(rail, health, now),
             Observation::Broken { lane, reason } => self.machine.lane_broken(lane, &reason, now),
             Observation::Drained { lane, reason } => self.machine.lane_drained(lane, &reason, now),
             Observation::Closed { lane } => self.machine.lane_closed(lane, now),
@@ -195,8 +222,16 @@ impl Driver {
     async fn receive(&mut self) -> bool {
         for _ in 0..FRAMES_PER_TURN {
             match self.socket.try_read() {
-                Ok(Received::Frame(frame)) => self.machine.frame(frame, Instant::now()),
+                Ok(Received::Frame(frame)) => {
+                    if let ChannelFrame::RailReady { rail } = frame {
+                        self.announce_rail(rail);
+                    }
+                    self.machine.frame(frame, Instant::now());
+                }
                 Ok(Received::Regions(frame)) => self.receive_regions(frame).await,
+                Ok(Received::Nics(nics)) => {
+                    self.command(move |connection| connection.take_nic_list(&nics)).await;
+                }
                 Ok(Received::Unknown) => {}
                 Ok(Received::Nothing) => return false,
                 Err(error) => self.machine.channel_lost(&error),
@@ -215,6 +250,13 @@ impl Driver {
             CommandResult::Created { id, result } => self.machine.created(id.lane, id.attempt, result, now),
             CommandResult::Connected { id, result } => {
                 self.machine.connected(id.lane, id.attempt, result, now)
+            }
+            CommandResult::RailOpened { rail, result } => {
+                // The peer announces its regions of the rail from RailReady on, or once it has that.
+                if !self.leads && result.is_ok() {
+                    self.announce_rail(rail as u8);
+                }
+                self.machine.rail_opened(rail, result, now);
             }
         }
     }
@@ -287,6 +329,7 @@ impl Driver {
         match action {
             Action::Send(frame) => self.queue(&frame),
             Action::Break { lane, reason } => {
+                self.note_broken_here(lane);
                 self.command(move |connection| connection.break_lane(lane, reason)).await;
             }
             Action::Close { lane, reason } => self.answering(self.close_lane(lane, reason.to_string())).await,
@@ -302,12 +345,26 @@ impl Driver {
                 let rebuilds = Arc::clone(&self.rebuilds);
                 self.handle.detach(move || drop(rebuilds.take(AttemptId { lane, attempt })));
             }
+            Action::DiscardNow { lane, attempt } => {
+                let rebuilds = Arc::clone(&self.rebuilds);
+                self.command(move |_| drop(rebuilds.take(AttemptId { lane, attempt }))).await;
+            }
             Action::Create { lane, attempt } => self.create(AttemptId { lane, attempt }, None),
             Action::CreateConnected { lane, attempt, peer } => {
                 self.create(AttemptId { lane, attempt }, Some(peer));
             }
             Action::Connect { lane, attempt, peer } => self.connect(AttemptId { lane, attempt }, peer),
             Action::Lose(reason) => self.lose(&reason),
+            Action::MoveParts { lane, both_ends } => {
+                self.command(move |connection| connection.move_parts(lane, both_ends)).await;
+            }
+            Action::OpenRail { rail, nic, peer, lanes } => self.open_rail(rail, (nic, peer), lanes),
+            Action::RailRefused { rail, why } => {
+                self.command(move |connection| connection.rail_refused(rail, why)).await;
+            }
+            Action::RailRequested { own, peer } => {
+                self.command(move |connection| connection.rail_requested(own, peer)).await;
+            }
         }
     }
 
@@ -400,12 +457,14 @@ impl Driver {
     }
 }
 
-/// The state of the device and of the lanes that are not healthy.
-fn observe(connection: &Connection) -> Vec<Observation> {
-    let mut seen = vec![Observation::Device(connection.context.device_health())];
-    for (lane, handle) in connection.lanes.iter().enumerate() {
+/// The state of the devices and of the lanes that are not healthy. Those that are not `made` yet have not failed.
+fn observe(connection: &Connection, made: u64) -> Vec<Observation> {
+    let devices = connection.rail_devices().map(|(rail, health)| Observation::Device { rail, health });
+    let mut seen: Vec<_> = devices.collect();
+    for (lane, handle) in connection.all_lanes() {
         let health = handle.status.health();
-        if matches!(health, LaneHealth::Broken | LaneHealth::Drained) {
+        let is_made = 1_u64.checked_shl(lane as u32).is_some_and(|bit| made & bit != 0);
+        if is_made && matches!(health, LaneHealth::Broken | LaneHealth::Drained) {
             connection.note_broken(lane, &handle.status.reason());
         }
         match health {
@@ -445,7 +504,7 @@ mod tests {
             let task = events.spawn(move |handle| {
                 let handle = handle.clone();
                 async move {
-                    let machine = Machine::new(RebuildPolicy { leads: true, heals: true }, 1);
+                    let machine = Machine::new(RebuildPolicy { leads: true, heals: true, rails: false }, 1);
                     let (channel, rest) = (Arc::new(channel), Default::default());
                     let (nothing, rebuilds) = (Weak::new(), Arc::default());
                     let presence = Presence::Sockets;
@@ -454,8 +513,11 @@ mod tests {
                         wakeup: rest,
                         machine,
                         rebuilds,
+                        rail_requests: Arc::default(),
                         exchange: None,
                         presence,
+                        watch: RailWatch::new(Default::default(), Arc::new(crate::connection::rail_watch::RailLoads::new())),
+                        leads: true,
                         heals: true,
                     };
                     let mut driver = Driver::new(&nothing, parts, handle.clone()).unwrap();

@@ -15,7 +15,18 @@ impl LaneMachine {
         self.state = State::PeerInformed { until: give_up_at, missed: None };
         match ask {
             Some(ask) => self.make(ask, give_up_at, context),
-            None => self.send_broken(context),
+            None => {
+                self.untold = true;
+                self.tell_leader(context);
+            }
+        }
+    }
+
+    /// Sends Broken, if that was put off until the rail is not held any more.
+    pub(super) fn tell_leader(&mut self, context: &mut EventContext<'_>) {
+        if self.untold && matches!(self.state, State::PeerInformed { .. }) && !context.rail.is_held() {
+            self.untold = false;
+            self.send_broken(context);
         }
     }
 
@@ -43,6 +54,8 @@ impl LaneMachine {
             }
             State::Closed => self.send_refused(context),
             State::Waiting { .. }
+            | State::Resting { .. }
+            | State::Parting { .. }
             | State::Creating { .. }
             | State::Asked { .. }
             | State::Connecting { .. } => {}
@@ -50,12 +63,20 @@ impl LaneMachine {
     }
 
     /// Creates the queue pair for the leader's request. No other creation is under way.
-    pub(super) fn make(&mut self, ask: RebuildRequest, give_up_at: Instant, context: &mut EventContext<'_>) {
+    pub(super) fn make(
+        &mut self,
+        ask: RebuildRequest,
+        mut give_up_at: Instant,
+        context: &mut EventContext<'_>,
+    ) {
+        if context.rail.others_healthy {
+            give_up_at = give_up_at.max(context.now + FOLLOW_LIMIT);
+        }
         self.state = State::PeerInformed { until: give_up_at, missed: None };
         if context.now >= give_up_at {
             return self.close_without_request(context);
         }
-        if context.port_is_down() {
+        if context.rail.port_is_down() {
             // Without an answer the leader requests again: by then the port may be up.
             return;
         }
@@ -128,12 +149,25 @@ impl LaneMachine {
         self.discard(context.actions);
         self.state = State::PeerInformed { until: give_up_at, missed: Some(attempt) };
         if context.now >= give_up_at {
-            return self.close_without_request(context);
+            if !context.rail.others_healthy {
+                return self.close_without_request(context);
+            }
+            self.wait_on(Some(attempt), context);
         }
         self.send_broken(context);
     }
 
+    /// Waits for a request for another while: another rail works.
+    pub(super) fn wait_on(&mut self, missed: Option<u32>, context: &mut EventContext<'_>) {
+        self.state = State::PeerInformed { until: context.now + FOLLOW_LIMIT, missed };
+    }
+
     pub(super) fn close_without_request(&mut self, context: &mut EventContext<'_>) {
+        if let State::PeerInformed { missed, .. } = self.state
+            && context.rail.others_healthy
+        {
+            return self.wait_on(missed, context);
+        }
         let (failure, cause) = (self.failure.take(), self.cause.clone());
         self.close(LostReason::NotAsked { failure, cause }, context);
     }

@@ -1,13 +1,17 @@
 //! One lane: its states, and the transitions common to both sides.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::actions::Actions;
 use super::limit::Limit;
-use super::{Action, DRIVER_LIMIT, LostReason, PORT_LIMIT, RebuildFailure, RebuildPolicy, STEP_LIMIT};
+use super::rail::RailView;
+use super::{
+    Action, DRIVER_LIMIT, FOLLOW_LIMIT, LostReason, PORT_LIMIT, RebuildFailure, RebuildPolicy, STEP_LIMIT,
+};
 use crate::connection::DeviceHealth;
 use crate::control::ChannelFrame;
 use crate::control::wire::LaneRecord;
+use crate::rails::Quiesce;
 
 /// A lane of a connection.
 #[derive(Debug)]
@@ -21,6 +25,18 @@ pub(super) struct LaneMachine {
     pub(super) cause: String,
     /// The failure of the last attempt since the lane was healthy.
     pub(super) failure: Option<RebuildFailure>,
+    /// It has been healthy: there may be parts on it.
+    pub(super) made: bool,
+    /// How far both ends are, once this one takes its parts from the lane.
+    pub(super) quiesce: Quiesce,
+    /// The peer takes its parts from the lane, and is to be told of the drain here.
+    pub(super) asked: Option<u32>,
+    /// The peer's end is closed for good.
+    pub(super) peer_closed: bool,
+    /// Follower: the leader was not told that the lane has failed, because the rail is held.
+    pub(super) untold: bool,
+    /// Leader: the last pause between attempts of a lane that rests.
+    pub(super) pause: Duration,
 }
 
 /// The state of a lane. A state with `until` ends at that time at the latest.
@@ -34,8 +50,10 @@ pub(super) enum State {
         /// Follower: the leader's request, if it has come already.
         ask: Option<RebuildRequest>,
     },
-    /// Leader: drained, and waits for the port. `tried` attempts have failed so far.
+    /// Leader: drained, and waits for the port, or for a rail that is held. `tried` attempts have failed so far.
     Waiting { tried: u32 },
+    /// Leader: drained, and too many attempts have failed; another rail works.
+    Resting { until: Instant },
     /// Leader: a new queue pair is being created, for attempt `tried` in a row.
     Creating { tried: u32, until: Limit },
     /// Leader: the rebuild was requested, and the peer's answer is awaited.
@@ -59,6 +77,8 @@ pub(super) enum State {
     },
     /// Follower: the new queue pair is connected and Rebuilt is sent; the leader's Ready is awaited.
     Answered { attempt: u32, until: Instant, give_up_at: Instant },
+    /// Drained, of a device that is lost: closed once its parts could be moved to another rail.
+    Parting { until: Instant },
     /// Closed for good.
     Closed,
 }
@@ -70,26 +90,50 @@ pub(super) struct RebuildRequest {
     pub(super) record: LaneRecord,
 }
 
-/// The context of one event: the time, the health of the device, and the queue for actions.
+/// The context of one event: the time, what is known of the rail, and the queue for actions.
 #[derive(Debug)]
 pub(super) struct EventContext<'a> {
     pub(super) now: Instant,
-    pub(super) device: DeviceHealth,
+    pub(super) rail: RailView,
     pub(super) actions: &'a mut Actions,
     /// Why the lane was closed, if it was.
     pub(super) closed: Option<LostReason>,
 }
 
-impl EventContext<'_> {
-    pub(super) fn port_is_down(&self) -> bool {
-        matches!(self.device, DeviceHealth::PortDown(_))
-    }
-}
-
 impl LaneMachine {
     /// A healthy one.
     pub(super) fn new(index: usize, policy: RebuildPolicy) -> Self {
-        Self { index, policy, state: State::Healthy, attempt: 0, cause: String::new(), failure: None }
+        Self {
+            index,
+            policy,
+            state: State::Healthy,
+            attempt: 0,
+            cause: String::new(),
+            failure: None,
+            made: true,
+            quiesce: Quiesce::default(),
+            asked: None,
+            peer_closed: false,
+            untold: false,
+            pause: Duration::ZERO,
+        }
+    }
+
+    /// One of a new rail, without a queue pair: it is built as if it had failed.
+    pub(super) fn unmade(index: usize, policy: RebuildPolicy, now: Instant) -> Self {
+        let state = State::PeerInformed { until: now + FOLLOW_LIMIT, missed: None };
+        Self { state, cause: "it was not made yet".to_owned(), made: false, ..Self::new(index, policy) }
+    }
+
+    /// Both ends have the rail.
+    pub(super) fn begin(&mut self, context: &mut EventContext<'_>) {
+        if self.policy.leads {
+            self.try_again(0, context);
+        }
+    }
+
+    pub(super) fn is_healthy(&self) -> bool {
+        self.state == State::Healthy
     }
 
     pub(super) fn is_closed(&self) -> bool {
@@ -101,6 +145,7 @@ impl LaneMachine {
         if self.state == State::Healthy {
             reason.clone_into(&mut self.cause);
             self.state = State::Broken { until: Limit::after(STEP_LIMIT, context.now), ask: None };
+            self.ask_for_quiet(context);
         }
     }
 
@@ -108,8 +153,17 @@ impl LaneMachine {
     pub(super) fn drained(&mut self, reason: &str, context: &mut EventContext<'_>) {
         self.broken(reason, context);
         let State::Broken { ask, .. } = self.state else { return };
+        self.quiesce.drained();
+        // Before any frame of the rebuild.
+        self.answer_peer(context);
+        self.move_parts(context);
         if !self.policy.heals {
             self.close(LostReason::NotHealed(self.cause.clone()), context);
+        } else if self.peer_closed {
+            context.actions.push(Action::Close { lane: self.index, reason: LostReason::Refused });
+            self.end(LostReason::Refused, context);
+        } else if matches!(context.rail.device, DeviceHealth::Lost(_)) {
+            self.part(context);
         } else if self.policy.leads {
             self.try_again(0, context);
         } else {
@@ -127,15 +181,29 @@ impl LaneMachine {
 
     /// The peer has closed its end.
     pub(super) fn refused(&mut self, context: &mut EventContext<'_>) {
-        if self.policy.heals && !self.is_closed() {
-            context.actions.push(Action::Close { lane: self.index, reason: LostReason::Refused });
-            self.end(LostReason::Refused, context);
+        if !self.policy.heals || self.is_closed() {
+            return;
+        }
+        // It has closed its end before it said so: nothing of the lane arrives there any more.
+        self.peer_closed = true;
+        match self.state {
+            State::Broken { .. } if context.rail.others_healthy => {}
+            State::Healthy if context.rail.others_healthy => {
+                self.set_error("the peer has closed its end of the lane", None, context);
+            }
+            _ => {
+                if self.is_drained() {
+                    self.move_parts(context);
+                }
+                context.actions.push(Action::Close { lane: self.index, reason: LostReason::Refused });
+                self.end(LostReason::Refused, context);
+            }
         }
     }
 
     /// The port went down or came up. Queue pairs that are to replace a broken one do not survive that either.
     pub(super) fn device_changed(&mut self, context: &mut EventContext<'_>) {
-        if !context.port_is_down() {
+        if !context.rail.port_is_down() {
             if let State::Waiting { tried } = self.state {
                 self.try_again(tried, context);
             }
@@ -200,7 +268,7 @@ impl LaneMachine {
 
     /// Handles the deadline of the current state, if it has passed.
     pub(super) fn timeout(&mut self, context: &mut EventContext<'_>) {
-        if self.deadline(context.device).is_none_or(|deadline| context.now < deadline)
+        if self.deadline(&context.rail).is_none_or(|deadline| context.now < deadline)
             || self.defer_once(context)
         {
             return;
@@ -209,6 +277,8 @@ impl LaneMachine {
             State::Healthy | State::Closed => {}
             State::Broken { .. } => self.close(LostReason::NotDrained { cause: self.cause.clone() }, context),
             State::Waiting { .. } => self.close(LostReason::PortDown, context),
+            State::Resting { .. } => self.try_once_more(context),
+            State::Parting { .. } => self.close_with_device(context),
             State::Creating { .. } => self.close_without_queue_pair(too_slow("created"), context),
             State::Asked { tried, .. } => self.fail(RebuildFailure::Unanswered, tried, context),
             State::Connecting { tried, .. } => {
@@ -240,18 +310,23 @@ impl LaneMachine {
     }
 
     /// When to call [`LaneMachine::timeout`].
-    pub(super) fn deadline(&self, device: DeviceHealth) -> Option<Instant> {
+    pub(super) fn deadline(&self, rail: &RailView) -> Option<Instant> {
         match self.state {
             State::Healthy | State::Closed => None,
-            State::Waiting { .. } => match device {
-                DeviceHealth::PortDown(since) => Some(since + PORT_LIMIT),
-                DeviceHealth::Up | DeviceHealth::Lost(_) => None,
+            State::Waiting { .. } => match rail.device {
+                // Long before, another rail may have worked.
+                DeviceHealth::PortDown(since) if !rail.others_healthy => {
+                    Some(rail.alone_since.map_or(since, |alone| alone.max(since)) + PORT_LIMIT)
+                }
+                _ => None,
             },
             State::Broken { until, .. }
             | State::Creating { until, .. }
             | State::Connecting { until, .. }
             | State::Making { until, .. } => Some(until.next_check()),
             State::Asked { until, .. }
+            | State::Resting { until }
+            | State::Parting { until }
             | State::PeerInformed { until, .. }
             | State::Answered { until, .. } => Some(until),
         }
@@ -267,6 +342,7 @@ impl LaneMachine {
         reason.clone_into(&mut self.cause);
         self.state = State::Broken { until: Limit::after(STEP_LIMIT, context.now), ask };
         context.actions.push(Action::Break { lane: self.index, reason });
+        self.ask_for_quiet(context);
     }
 
     /// Installs the queue pair of `attempt`: the lane is healthy.
@@ -275,6 +351,8 @@ impl LaneMachine {
         self.state = State::Healthy;
         self.failure = None;
         self.cause.clear();
+        self.quiesce.replaced();
+        (self.made, self.untold, self.pause) = (true, false, Duration::ZERO);
     }
 
     /// Discards the queue pair that was to be installed.
@@ -299,6 +377,11 @@ impl LaneMachine {
     }
 
     pub(super) fn close_without_queue_pair(&mut self, error: String, context: &mut EventContext<'_>) {
+        if context.rail.others_healthy {
+            self.discard(context.actions);
+            self.failure = Some(RebuildFailure::NotCreated(error));
+            return if self.policy.leads { self.rest(context) } else { self.wait_on(None, context) };
+        }
         self.close(LostReason::NoQueuePair { error, cause: self.cause.clone() }, context);
     }
 
@@ -311,10 +394,16 @@ impl LaneMachine {
         }
     }
 
-    fn end(&mut self, reason: LostReason, context: &mut EventContext<'_>) {
+    pub(super) fn end(&mut self, reason: LostReason, context: &mut EventContext<'_>) {
         self.discard(context.actions);
         self.state = State::Closed;
+        self.answer_peer(context);
         context.closed = Some(reason);
+    }
+
+    /// Its old queue pair is drained, and not yet replaced.
+    pub(super) fn is_drained(&self) -> bool {
+        !matches!(self.state, State::Healthy | State::Broken { .. } | State::Closed)
     }
 
     /// The attempt with a queue pair that exists or is being created.
@@ -325,7 +414,9 @@ impl LaneMachine {
             State::Healthy
             | State::Broken { .. }
             | State::Waiting { .. }
+            | State::Resting { .. }
             | State::PeerInformed { .. }
+            | State::Parting { .. }
             | State::Closed => None,
         }
     }

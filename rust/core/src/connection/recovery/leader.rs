@@ -2,18 +2,23 @@
 
 use super::lane::{EventContext, LaneMachine, State};
 use super::limit::Limit;
-use super::{Action, DRIVER_LIMIT, LostReason, MAX_ATTEMPTS, RebuildFailure, STEP_LIMIT};
+use super::{
+    Action, DRIVER_LIMIT, FIRST_PAUSE, LAST_PAUSE, LostReason, MAX_ATTEMPTS, RebuildFailure, STEP_LIMIT,
+};
 use crate::control::ChannelFrame;
 use crate::control::wire::LaneRecord;
 
 impl LaneMachine {
-    /// The next attempt, after `tried` in a row; once the port is up.
+    /// The next attempt, after `tried` in a row; once the port is up, and the rail is not held.
     pub(super) fn try_again(&mut self, tried: u32, context: &mut EventContext<'_>) {
-        if context.port_is_down() {
+        if context.rail.port_is_down() || context.rail.is_held() {
             self.state = State::Waiting { tried };
             return;
         }
         if tried >= MAX_ATTEMPTS {
+            if context.rail.others_healthy {
+                return self.rest(context);
+            }
             let failure = self.failure.take().unwrap_or(RebuildFailure::Unanswered);
             let cause = self.cause.clone();
             return self.close(LostReason::NotRebuilt { attempts: tried, failure, cause }, context);
@@ -29,6 +34,19 @@ impl LaneMachine {
         self.failure = Some(failure);
         // No attempt is current until the next one begins.
         self.state = State::Waiting { tried };
+        self.ask_for_quiet(context);
+        self.try_again(tried, context);
+    }
+
+    /// Pauses, longer each time, instead of closing the lane: another rail works.
+    pub(super) fn rest(&mut self, context: &mut EventContext<'_>) {
+        self.pause = (self.pause * 2).clamp(FIRST_PAUSE, LAST_PAUSE);
+        self.state = State::Resting { until: context.now + self.pause };
+    }
+
+    /// The pause is over: one attempt, or all of them if no other rail works any more.
+    pub(super) fn try_once_more(&mut self, context: &mut EventContext<'_>) {
+        let tried = if context.rail.others_healthy { MAX_ATTEMPTS - 1 } else { 0 };
         self.try_again(tried, context);
     }
 

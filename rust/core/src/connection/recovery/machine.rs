@@ -4,11 +4,14 @@ use std::io;
 use std::time::{Duration, Instant};
 
 use super::actions::Actions;
+use super::adding::{Adding, NewRail};
 use super::lane::{EventContext, LaneMachine};
-use super::{Action, LostReason};
+use super::rail::Rail;
+use super::{Action, LANES_PER_RAIL, LostReason};
 use crate::connection::DeviceHealth;
 use crate::control::ChannelFrame;
 use crate::control::wire::LaneRecord;
+use crate::rails::MAX_RAILS;
 
 /// Decides about the recovery of one connection's lanes.
 ///
@@ -18,9 +21,9 @@ use crate::control::wire::LaneRecord;
 /// up.
 #[derive(Debug)]
 pub(in crate::connection) struct Machine {
-    lanes: Vec<LaneMachine>,
-    device: DeviceHealth,
-    actions: Actions,
+    pub(super) policy: RebuildPolicy,
+    pub(super) rails: [Rail; MAX_RAILS],
+    pub(super) actions: Actions,
     /// The connection is lost; further events are ignored.
     over: bool,
 }
@@ -32,17 +35,20 @@ pub(in crate::connection) struct RebuildPolicy {
     pub(in crate::connection) leads: bool,
     /// Failed lanes are rebuilt. Only with a peer that supports it.
     pub(in crate::connection) heals: bool,
+    /// Both ends make further rails. Only with a peer that heals.
+    pub(in crate::connection) rails: bool,
 }
 
 impl Machine {
-    /// A machine for a connection of `lanes` healthy lanes.
+    /// A machine for a connection of one rail with `lanes` healthy lanes.
     pub(in crate::connection) fn new(policy: RebuildPolicy, lanes: usize) -> Self {
-        Self {
-            lanes: (0..lanes).map(|index| LaneMachine::new(index, policy)).collect(),
-            device: DeviceHealth::Up,
-            actions: Actions::default(),
-            over: false,
+        let mut rails = std::array::from_fn(|_| Rail::new(Adding::Free));
+        if let Some(first) = rails.first_mut() {
+            let handshake = NewRail { own: 0, peer: 0, lanes };
+            *first = Rail::new(Adding::Added(handshake));
+            first.lanes = (0..lanes).map(|index| LaneMachine::new(index, policy)).collect();
         }
+        Self { policy, rails, actions: Actions::default(), over: false }
     }
 
     /// The lane's queue pair is in ERROR and not drained. Ignored for a lane that is not healthy.
@@ -82,7 +88,36 @@ impl Machine {
             | ChannelFrame::RailRefused { .. }
             | ChannelFrame::RequestRail { .. }
             | ChannelFrame::Quiesce { .. }
-            | ChannelFrame::Quiesced { .. } => {}
+            | ChannelFrame::Quiesced { .. } => {
+                if self.policy.rails && self.policy.heals && !self.over {
+                    self.rail_frame(frame, now);
+                }
+            }
+        }
+    }
+
+    /// One of the frames of rails. The peer's own NIC is our peer's.
+    fn rail_frame(&mut self, frame: ChannelFrame, now: Instant) {
+        match frame {
+            ChannelFrame::AddRail { rail, own, peer, lanes } => {
+                self.rail_is_added(rail, peer, own, usize::from(lanes));
+            }
+            ChannelFrame::RailReady { rail } => self.rail_is_ready(rail, now),
+            ChannelFrame::RailRefused { rail, why } => self.rail_is_refused(rail, why),
+            ChannelFrame::RequestRail { own, peer } if self.policy.leads => {
+                self.actions.push_request(peer, own)
+            }
+            ChannelFrame::Quiesce { lane, number } if self.lane(lane as usize).is_some() => {
+                self.with_lane(lane as usize, now, |lane, context| lane.peer_leaves(number, context));
+            }
+            // A lane that is not there lets nothing through.
+            ChannelFrame::Quiesce { lane, number } if (lane as usize) < MAX_RAILS * LANES_PER_RAIL => {
+                self.actions.push_frame(ChannelFrame::Quiesced { lane, number });
+            }
+            ChannelFrame::Quiesced { lane, number } => {
+                self.with_lane(lane as usize, now, |lane, context| lane.quiesced(number, context));
+            }
+            _ => {}
         }
     }
 
@@ -102,13 +137,20 @@ impl Machine {
         self.lose(LostReason::Silent(time));
     }
 
-    /// The health of the device has been queried.
-    pub(in crate::connection) fn device(&mut self, health: DeviceHealth, now: Instant) {
-        if let DeviceHealth::Lost(reason) = health {
-            return self.lose(LostReason::Device(reason));
+    /// The health of the device of a rail has been queried. Reported for rails that are still being made, too.
+    pub(in crate::connection) fn device(&mut self, rail: usize, health: DeviceHealth, now: Instant) {
+        let Some(view) = self.rails.get_mut(rail).map(|rail| &mut rail.view) else { return };
+        view.device = health;
+        let DeviceHealth::Lost(reason) = health else {
+            return self.with_rail(rail, now, LaneMachine::device_changed);
+        };
+        let others_are_open =
+            self.rails.iter().enumerate().any(|(other, rails)| other != rail && rails.is_open());
+        if others_are_open {
+            self.with_rail(rail, now, |lane, context| lane.device_lost(reason, context));
+        } else {
+            self.lose(LostReason::Device(reason));
         }
-        self.device = health;
-        self.with_lanes(now, LaneMachine::device_changed);
     }
 
     /// The end of [`Action::Create`] or [`Action::CreateConnected`].
@@ -135,7 +177,13 @@ impl Machine {
 
     /// Handles deadlines that have passed. Does nothing before [`Machine::deadline`].
     pub(in crate::connection) fn timeout(&mut self, now: Instant) {
-        self.with_lanes(now, LaneMachine::timeout);
+        if self.over {
+            return;
+        }
+        self.give_up_rails(now);
+        for rail in 0..MAX_RAILS {
+            self.with_rail(rail, now, LaneMachine::timeout);
+        }
     }
 
     /// When to call [`Machine::timeout`]; `None`: no deadline is set.
@@ -143,7 +191,8 @@ impl Machine {
         if self.over {
             return None;
         }
-        self.lanes.iter().filter_map(|lane| lane.deadline(self.device)).min()
+        let of_rail = |rail: &Rail| rail.lanes.iter().filter_map(|lane| lane.deadline(&rail.view)).min();
+        self.rails.iter().filter_map(of_rail).chain(self.answer_deadline()).min()
     }
 
     /// The next action: frames after all others.
@@ -167,7 +216,49 @@ impl Machine {
         self.over
     }
 
+    /// Which lanes have ever been healthy, in bits: the others wait to be built.
+    pub(in crate::connection) fn made_lanes(&self) -> u64 {
+        let lanes = self.rails.iter().flat_map(|rail| &rail.lanes).filter(|lane| lane.made);
+        lanes.fold(0, |made, lane| made | 1_u64.checked_shl(lane.index as u32).unwrap_or(0))
+    }
+
+    fn lane(&mut self, index: usize) -> Option<&mut LaneMachine> {
+        self.rails.get_mut(index / LANES_PER_RAIL)?.lanes.get_mut(index % LANES_PER_RAIL)
+    }
+
     fn with_lane(
+        &mut self,
+        index: usize,
+        now: Instant,
+        change: impl FnOnce(&mut LaneMachine, &mut EventContext<'_>),
+    ) {
+        self.change_lane(index, now, change);
+        self.settle(now);
+    }
+
+    pub(super) fn with_rail(
+        &mut self,
+        rail: usize,
+        now: Instant,
+        change: impl Fn(&mut LaneMachine, &mut EventContext<'_>),
+    ) {
+        self.change_rail(rail, now, change);
+        self.settle(now);
+    }
+
+    fn change_rail(
+        &mut self,
+        rail: usize,
+        now: Instant,
+        change: impl Fn(&mut LaneMachine, &mut EventContext<'_>),
+    ) {
+        let lanes = self.rails.get(rail).map_or(0, |rail| rail.lanes.len());
+        for lane in 0..lanes {
+            self.change_lane(rail * LANES_PER_RAIL + lane, now, &change);
+        }
+    }
+
+    fn change_lane(
         &mut self,
         index: usize,
         now: Instant,
@@ -177,22 +268,37 @@ impl Machine {
             return;
         }
         // A peer may send any index.
-        let Some(lane) = self.lanes.get_mut(index) else { return };
-        let mut context = EventContext { now, device: self.device, actions: &mut self.actions, closed: None };
+        let Some(Rail { lanes, view, .. }) = self.rails.get_mut(index / LANES_PER_RAIL) else { return };
+        let Some(lane) = lanes.get_mut(index % LANES_PER_RAIL) else { return };
+        let mut context = EventContext { now, rail: *view, actions: &mut self.actions, closed: None };
         change(lane, &mut context);
         if let Some(reason) = context.closed {
             self.lose_without_lanes(reason);
         }
     }
 
-    fn with_lanes(&mut self, now: Instant, change: impl Fn(&mut LaneMachine, &mut EventContext<'_>)) {
-        for index in 0..self.lanes.len() {
-            self.with_lane(index, now, &change);
+    /// Tells the lanes of each rail whether another rail has a healthy lane, if that has changed.
+    pub(super) fn settle(&mut self, now: Instant) {
+        let healthy = self.rails.iter().map(Rail::has_healthy_lane).enumerate();
+        let healthy = healthy.fold(0_u32, |set, (rail, is_healthy)| set | u32::from(is_healthy) << rail);
+        for index in 0..MAX_RAILS {
+            let others_healthy = healthy & !(1 << index) != 0;
+            let Some(rail) = self.rails.get_mut(index) else { return };
+            if rail.view.others_healthy == others_healthy {
+                continue;
+            }
+            rail.view.others_healthy = others_healthy;
+            if others_healthy {
+                self.change_rail(index, now, LaneMachine::others_work);
+            } else {
+                rail.view.alone_since = Some(now);
+                self.change_rail(index, now, LaneMachine::is_alone);
+            }
         }
     }
 
     fn lose_without_lanes(&mut self, last: LostReason) {
-        if self.lanes.iter().all(LaneMachine::is_closed) {
+        if !self.rails.iter().any(Rail::is_open) {
             self.lose(LostReason::NoLane(Box::new(last)));
         }
     }
@@ -202,7 +308,7 @@ impl Machine {
             return;
         }
         self.over = true;
-        for lane in &mut self.lanes {
+        for lane in self.rails.iter_mut().flat_map(|rail| &mut rail.lanes) {
             lane.discard(&mut self.actions);
         }
         self.actions.drop_frames();

@@ -30,23 +30,31 @@
 //! wait for it.
 
 mod actions;
+mod adding;
 mod driver;
 mod follower;
 mod lane;
 mod leader;
+mod leaving;
 mod limit;
 mod machine;
+mod rail;
 mod reason;
 mod rebuilds;
+mod requests;
 
 use std::time::Duration;
 
 pub(super) use driver::{Driver, Parts};
 pub(super) use machine::{Machine, RebuildPolicy};
 pub(super) use rebuilds::Rebuilds;
+pub(super) use requests::RailRequests;
 
 use actions::Action;
 use reason::{LostReason, RebuildFailure};
+
+/// Places for lanes of a rail: lane `i` of rail `r` has the index `r * LANES_PER_RAIL + i`.
+pub(super) const LANES_PER_RAIL: usize = 8;
 
 /// Rebuilds of one lane that may fail in a row before the lane is closed. A lane that was rebuilt and fails again has
 /// all attempts again: what bounds a transfer then is how often one of its parts may be interrupted.
@@ -66,6 +74,10 @@ pub(super) const FOLLOW_LIMIT: Duration = Duration::from_secs(12);
 /// How long lanes wait for a port that is down before they are closed: together with the rebuild after it, shorter
 /// than a follower waits.
 pub(super) const PORT_LIMIT: Duration = Duration::from_secs(8);
+
+/// Pauses between the attempts of a lane that rests, while another rail works: the first one, and the last one, to which they double.
+pub(super) const FIRST_PAUSE: Duration = Duration::from_millis(100);
+pub(super) const LAST_PAUSE: Duration = Duration::from_secs(2);
 
 #[cfg(test)]
 mod simulation;

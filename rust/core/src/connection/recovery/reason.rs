@@ -96,6 +96,9 @@ pub(in crate::connection) enum RebuildFailure {
     /// The peer did not answer.
     #[error("the peer did not answer within {} s", STEP_LIMIT.as_secs())]
     Unanswered,
+    /// Our device created no queue pair, or one of smaller capabilities.
+    #[error("no queue pair was created: {0}")]
+    NotCreated(String),
     /// Our new queue pair did not connect to the peer's.
     #[error("the new queue pair did not connect: {0}")]
     NotConnected(String),

@@ -12,8 +12,8 @@ use crate::control::ChannelFrame;
 use crate::control::wire::LaneRecord;
 use crate::fabric::QpAddress;
 
-const LEADER: RebuildPolicy = RebuildPolicy { leads: true, heals: true };
-const FOLLOWER: RebuildPolicy = RebuildPolicy { leads: false, heals: true };
+const LEADER: RebuildPolicy = RebuildPolicy { leads: true, heals: true, rails: false };
+const FOLLOWER: RebuildPolicy = RebuildPolicy { leads: false, heals: true, rails: false };
 const SECOND: Duration = Duration::from_secs(1);
 
 /// A machine and its time.
@@ -78,7 +78,7 @@ impl Fixture {
     }
 
     fn device(&mut self, health: DeviceHealth) -> Vec<Action> {
-        self.machine.device(health, self.now);
+        self.machine.device(0, health, self.now);
         self.actions()
     }
 

@@ -89,7 +89,7 @@ impl Connection {
 
     /// Regions of the peer were deregistered: the lanes drop their cached look-ups.
     pub(super) fn invalidate_remote_regions(&self) {
-        for lane in &self.lanes {
+        for (_, lane) in self.all_lanes() {
             lane.worker.with_state(|state| state.forget_remote(lane.key));
         }
         self.gpu.imports().release();

@@ -1,6 +1,6 @@
 //! Frames of a channel about the regions of the two engines.
 
-use super::{encode_frame, number};
+use super::frame::{encode_frame, number};
 use crate::control::wire::{RegionChanges, WireError};
 
 /// A frame about regions. Only between engines that both have [`Features::REGIONS`](crate::control::wire::Features).
@@ -36,7 +36,7 @@ impl RegionFrame {
     }
 }
 
-/// Kinds of frames; those below are of [`super::ChannelFrame`].
+/// Kinds of frames; those below are of [`ChannelFrame`](super::ChannelFrame).
 pub(super) const CHANGES: u16 = 9;
 const SYNC: u16 = 10;
 const SYNCED: u16 = 11;

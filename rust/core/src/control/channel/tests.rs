@@ -1,10 +1,12 @@
+mod rails;
+
 use std::net::{IpAddr, Ipv4Addr};
 use std::time::Duration;
 
 use proptest::prelude::*;
 
 use super::*;
-use crate::control::wire::LaneCapabilities;
+use crate::control::wire::{LaneCapabilities, LaneRecord, MAX_REGION_CHANGES};
 use crate::control::{Abort, Listener, connect};
 use crate::fabric::QpAddress;
 
@@ -24,7 +26,7 @@ fn next(channel: &Channel) -> io::Result<ChannelFrame> {
     while Instant::now() < deadline {
         match channel.try_read()? {
             Received::Frame(frame) => return Ok(frame),
-            Received::Unknown | Received::Regions(_) => {}
+            Received::Unknown | Received::Regions(_) | Received::Nics(_) => {}
             Received::Nothing => std::thread::sleep(Duration::from_millis(1)),
         }
     }
@@ -99,7 +101,7 @@ fn frames_about_regions_survive() {
     let entries: Vec<_> = (1..=RegionChanges::MAX_ENTRIES as u64).map(entry).collect();
     let frames = [
         RegionFrame::Sync(3),
-        RegionFrame::Changes(RegionChanges { version: 9, change: Change::Add, entries }),
+        RegionFrame::Changes(RegionChanges { version: 9, rail: 0, change: Change::Add, entries }),
         RegionFrame::Synced(3),
     ];
     assert_eq!(frames[0].encode()[..16], [0x46, 0x58, 0x43, 0x4c, 1, 0, 10, 0, 8, 0, 0, 0, 3, 0, 0, 0]);

@@ -29,7 +29,7 @@ const SHORTEST_PAYLOAD: usize = 40;
 pub struct Features {
     /// Feature bits: [`Features::CHANNEL`], [`Features::REBUILD`], [`Features::AUTH`], [`Features::ADVERTISED`],
     /// [`Features::REGIONS`], [`Features::LIVENESS`], [`Features::GPU_FLUSH`], [`Features::SEGMENTS`],
-    /// [`Features::NEEDS_GPU_FLUSH`].
+    /// [`Features::NEEDS_GPU_FLUSH`], [`Features::RAILS`].
     pub bits: u32,
     /// Largest notification taken in one frame, in bytes; 0 for the original's 512 only.
     pub max_notification: u32,
@@ -65,6 +65,15 @@ impl Features {
     pub const NEEDS_GPU_FLUSH: u32 = 256;
     /// Entries of the region table may say that they continue the one before: others would take that flag for a bit of the id.
     pub const SEGMENTS: u32 = 128;
+
+    /// The connection may get further rails: the two ends name their NICs to each other on the control channel, and changes of regions may
+    /// be of one rail. Only beside [`Features::CHANNEL`], [`Features::REBUILD`] and [`Features::REGIONS`], see [`Features::has_rails`].
+    pub const RAILS: u32 = 512;
+
+    /// Whether a connection with that peer may get further rails, if this engine offers them too.
+    pub fn has_rails(&self) -> bool {
+        self.has(Self::RAILS | Self::CHANNEL | Self::REBUILD | Self::REGIONS)
+    }
 
     /// Whether all of `bits` are set.
     pub fn has(&self, bits: u32) -> bool {

@@ -1,14 +1,16 @@
 //! Changes of an engine's regions after the handshake: added, changed and removed.
 //!
 //! ```text
-//! 0 version (u64)   8 change (u8)   9 zero (3)   12 number of entries (u32)   16 entries
+//! 0 version (u64)   8 change (u8)   9 rail (u8)   10 zero (2)   12 number of entries (u32)   16 entries
 //! entry: 0 id (u64)   8 base (u64)   16 size (u64)   24 flags (u32)   28 bytes of attributes (u16)   30 attributes
 //! attribute: 0 type (u16)   2 length (u16)   4 value
 //! ```
-//! Attribute 1 is the key of the first rail (u32). Types that are not known are skipped, and so are unknown flags.
+//! Attribute 1 is the key on that rail (u32). The first rail is 0, and is all that a peer without [`Features::RAILS`](super::Features::RAILS)
+//! knows: it ignores that byte. Types that are not known are skipped, and so are unknown flags.
 
 use super::WireError;
 use super::fields::Fields;
+use crate::rails::MAX_RAILS;
 
 /// Bytes of payload that region changes may have.
 pub const MAX_REGION_CHANGES: usize = 65_536;
@@ -18,7 +20,7 @@ pub const MAX_ANNOUNCED: usize = 1 << 20;
 const HEADER: usize = 16;
 const ENTRY: usize = 30;
 const ATTRIBUTE: usize = 4;
-/// Key of the first rail.
+/// The key on the rail of the changes.
 const KEY: u16 = 1;
 /// Bytes of an entry as this engine writes it.
 const WRITTEN: usize = ENTRY + ATTRIBUTE + size_of::<u32>();
@@ -29,6 +31,8 @@ pub struct RegionChanges {
     /// The version of the regions with these changes applied. [`Change::Reset`]: the version that the following
     /// changes lead to.
     pub version: u64,
+    /// The rail of which these are the keys; 0 is the first. Each has versions of its own.
+    pub rail: u8,
     /// The kind of change.
     pub change: Change,
     /// The regions; none with [`Change::Reset`].
@@ -86,7 +90,7 @@ impl RegionChanges {
     pub fn encode(&self) -> Vec<u8> {
         let mut bytes = Vec::with_capacity(HEADER + self.entries.len() * WRITTEN);
         bytes.extend(self.version.to_le_bytes());
-        bytes.extend([self.change.number(), 0, 0, 0]);
+        bytes.extend([self.change.number(), self.rail, 0, 0]);
         bytes.extend((self.entries.len() as u32).to_le_bytes());
         for entry in &self.entries {
             entry.encode(&mut bytes);
@@ -98,7 +102,10 @@ impl RegionChanges {
     pub fn decode(bytes: &[u8]) -> Result<Self, WireError> {
         let fields = Fields::new(WHAT, bytes, HEADER)?;
         let change = Change::of_number(fields.byte(8)?)?;
-        let count = fields.u32(12)? as usize;
+        let (rail, count) = (fields.byte(9)?, fields.u32(12)? as usize);
+        if usize::from(rail) >= MAX_RAILS {
+            return Err(error(format!("rail {rail}, expected 0 to {}", MAX_RAILS - 1)));
+        }
         let mut rest = bytes.get(HEADER..).unwrap_or_default();
         // Checked before memory is allocated for them.
         if count > rest.len() / ENTRY || change == Change::Reset && count > 0 {
@@ -111,7 +118,7 @@ impl RegionChanges {
             rest = behind;
         }
         match rest.len() {
-            0 => Ok(Self { version: fields.u64(0)?, change, entries }),
+            0 => Ok(Self { version: fields.u64(0)?, rail, change, entries }),
             left => Err(error(format!("{left} bytes behind the last of {count} entries"))),
         }
     }

@@ -1,6 +1,7 @@
 //! Fixtures written out by hand from the description of the original engine's formats, and round trips.
 
 mod next_version;
+mod rails;
 
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV6};
 
@@ -211,19 +212,19 @@ fn region_ids_travel_in_the_pad() {
 fn region_changes_bytes() {
     let first = AnnouncedRegion { id: 8, base: 0x1000, size: 0x1000, flags: 0, rkey: Some(7) };
     let second = AnnouncedRegion { id: 9, base: 0x9000, size: 16, flags: 0, rkey: Some(8) };
-    let added = RegionChanges { version: 9, change: Change::Add, entries: vec![first, second] };
+    let added = RegionChanges { version: 9, rail: 0, change: Change::Add, entries: vec![first, second] };
     let bytes = hex("09 00 00 00 00 00 00 00 01 00 00 00 02 00 00 00
          08 00 00 00 00 00 00 00 00 10 00 00 00 00 00 00 00 10 00 00 00 00 00 00 00 00 00 00 08 00 01 00 04 00 07 00 00 00
          09 00 00 00 00 00 00 00 00 90 00 00 00 00 00 00 10 00 00 00 00 00 00 00 00 00 00 00 08 00 01 00 04 00 08 00 00 00");
     assert_eq!(added.encode(), bytes);
     assert_eq!(RegionChanges::decode(&bytes), Ok(added));
     let gone = AnnouncedRegion { flags: AnnouncedRegion::KEY_IN_USE, ..first };
-    let removed = RegionChanges { version: 10, change: Change::Remove, entries: vec![gone] };
+    let removed = RegionChanges { version: 10, rail: 0, change: Change::Remove, entries: vec![gone] };
     let bytes = hex("0a 00 00 00 00 00 00 00 03 00 00 00 01 00 00 00
          08 00 00 00 00 00 00 00 00 10 00 00 00 00 00 00 00 10 00 00 00 00 00 00 01 00 00 00 08 00 01 00 04 00 07 00 00 00");
     assert_eq!(removed.encode(), bytes);
     assert_eq!(RegionChanges::decode(&bytes), Ok(removed));
-    let reset = RegionChanges { version: 10, change: Change::Reset, entries: Vec::new() };
+    let reset = RegionChanges { version: 10, rail: 0, change: Change::Reset, entries: Vec::new() };
     let bytes = hex("0a 00 00 00 00 00 00 00 04 00 00 00 00 00 00 00");
     assert_eq!(reset.encode(), bytes);
     assert_eq!(RegionChanges::decode(&bytes), Ok(reset));
@@ -257,7 +258,8 @@ fn unknown_attributes_of_a_region_are_skipped() {
 #[test]
 fn malformed_region_changes_are_refused() {
     let entry = AnnouncedRegion { id: 8, base: 0x1000, size: 0x1000, flags: 0, rkey: Some(7) };
-    let bytes = |entry| RegionChanges { version: 1, change: Change::Add, entries: vec![entry] }.encode();
+    let bytes =
+        |entry| RegionChanges { version: 1, rail: 0, change: Change::Add, entries: vec![entry] }.encode();
     let good = bytes(entry);
     let problem = |bytes: &[u8]| RegionChanges::decode(bytes).unwrap_err().problem;
     let with = |at: usize, byte: u8| {
@@ -274,9 +276,14 @@ fn malformed_region_changes_are_refused() {
     assert!(problem(&bytes(AnnouncedRegion { base: u64::MAX, ..entry })).contains("wraps"));
     assert!(problem(&good[..10]).contains("10 bytes"));
     assert!(
-        RegionChanges { version: 1, change: Change::Add, entries: vec![entry; RegionChanges::MAX_ENTRIES] }
-            .encode()
-            .len()
+        RegionChanges {
+            version: 1,
+            rail: 0,
+            change: Change::Add,
+            entries: vec![entry; RegionChanges::MAX_ENTRIES]
+        }
+        .encode()
+        .len()
             <= MAX_REGION_CHANGES
     );
 }
@@ -383,6 +390,7 @@ proptest! {
     #[test]
     fn region_changes_survive(
         version: u64,
+        rail in 0u8..8,
         change in 1u8..4,
         entries in proptest::collection::vec((1u64.., any::<u32>(), any::<u32>(), any::<u32>(), any::<Option<u32>>()), 0..50),
     ) {
@@ -391,7 +399,7 @@ proptest! {
             .into_iter()
             .map(|(id, base, size, flags, rkey)| AnnouncedRegion { id, base: base.into(), size: size.into(), flags, rkey })
             .collect();
-        let changes = RegionChanges { version, change, entries };
+        let changes = RegionChanges { version, rail, change, entries };
         prop_assert_eq!(RegionChanges::decode(&changes.encode()), Ok(changes));
     }
 

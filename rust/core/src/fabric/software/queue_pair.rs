@@ -14,8 +14,8 @@ use super::shared_queue::SharedQueue;
 use super::transport::PathsNow;
 use crate::events::Waiter;
 use crate::fabric::{
-    Batch, Connecting, Device, DirectCopy, FabricError, PathKind, PathOptions, Paths, Posted, QpAddress,
-    QueuePair, QueuePairCaps, Sge, WorkQueue, WorkRequest,
+    Batch, Connecting, Device, DirectCopy, FabricError, Opcode, PathKind, PathOptions, Paths, Posted,
+    QpAddress, QueuePair, QueuePairCaps, Sge, WorkQueue, WorkRequest,
 };
 use crate::sync::{MutexGuard, lock};
 
@@ -128,6 +128,19 @@ impl WorkQueue for SoftwareQueuePair {
             self.completions.enqueue(&self.requester, posted.accepted as u64, owed);
         }
         posted
+    }
+
+    fn post_empty(&mut self, id: u64, (remote_address, rkey): (u64, u32)) -> Posted {
+        let request =
+            WorkRequest { remote_address, rkey, first_sge: 0, origin: 0, sge_count: 1, inline: false };
+        self.post(&Batch {
+            opcode: Opcode::Write,
+            first_id: id,
+            signal_every: 1,
+            requests: &[request],
+            entries: &[Sge::default()],
+            one_each: true,
+        })
     }
 
     fn set_error(&mut self) -> Result<(), FabricError> {

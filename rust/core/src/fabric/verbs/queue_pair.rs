@@ -317,6 +317,17 @@ impl WorkQueue for VerbsQueuePair {
         self.caps
     }
 
+    fn post_empty(&mut self, id: u64, remote: (u64, u32)) -> Posted {
+        if !self.connected {
+            return Posted::cut(0, libc::EINVAL);
+        }
+        self.list.fill_empty(id, remote);
+        match self.post_filled() {
+            Ok(()) => Posted { accepted: 1, errno: None },
+            Err(refusal) => self.refused(refusal, 1),
+        }
+    }
+
     fn post(&mut self, batch: &Batch<'_>) -> Posted {
         if !self.connected {
             // Libraries handle a request before RTS in different ways, none of them useful.

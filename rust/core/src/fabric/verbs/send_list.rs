@@ -123,6 +123,16 @@ impl SendList {
         true
     }
 
+    /// Fills in one WRITE without entries.
+    pub(super) fn fill_empty(&mut self, id: u64, (remote_address, rkey): (u64, u32)) {
+        let request =
+            WorkRequest { remote_address, rkey, first_sge: 0, origin: 0, sge_count: 0, inline: false };
+        if let Some(wr) = self.wrs.first_mut() {
+            wr.fill(Kind::of(Opcode::Write), &request, &[], id, SIGNALED);
+        }
+        self.cut_behind(0);
+    }
+
     /// Marks the signaled ones of the `filled` first: so few that testing each would cost more.
     fn signal(&mut self, batch: &Batch<'_>, filled: usize) {
         let mark = |SendWr(wr): &mut SendWr| wr.send_flags |= SIGNALED;

@@ -75,3 +75,14 @@ pub enum RegistryError {
     #[error(transparent)]
     Fabric(#[from] FabricError),
 }
+
+/// Why a registry does not follow another one.
+#[derive(Debug, thiserror::Error)]
+pub enum FollowError {
+    /// No thread can be started.
+    #[error("no thread can be started that registers memory with it: {0}")]
+    NoThread(std::io::Error),
+    /// The engine is closed.
+    #[error("the engine is closed")]
+    Closed,
+}

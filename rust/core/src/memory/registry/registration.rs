@@ -12,6 +12,7 @@ use crate::memory::gpu_memory::{check_range, probe, synchronise_copies};
 use crate::memory::host_inspection::HostInspection;
 use crate::memory::nic_registration::register_for_nic;
 use crate::memory::process_regions;
+use crate::memory::recipe::{Recipe, Way};
 use crate::memory::region::{MemoryKind, Region, RegionId};
 use crate::memory::segment::{Segment, Segments};
 use crate::memory::unreachable::UnreachableMemory;
@@ -32,6 +33,8 @@ pub(super) struct Registration {
     pub(super) file: Option<SharedFile>,
     /// Peers may flush what they write to it before they know what memory it is, and need the right to READ for that.
     pub(super) flushed_unknown: bool,
+    /// Further NICs may register it later.
+    pub(super) may_be_followed: bool,
 }
 
 impl Registration {
@@ -68,8 +71,9 @@ impl Registration {
 
     /// Has the device register the range. May take long: called without a lock.
     fn make(&self, device: &dyn Device, gpu_flush: GpuFlush) -> Result<Arc<Region>, RegistryError> {
-        let Self { range: (address, length), kind, access, announced, dma_buf, file, flushed_unknown } =
-            *self;
+        let Self {
+            range: (address, length), kind, access, announced, dma_buf, file, flushed_unknown, ..
+        } = *self;
         let of_engine = kind != MemoryKind::Gpu && dma_buf.is_none();
         let allocation = of_engine.then(|| AllocationUse::of_range(address, length)).transpose();
         let allocation =
@@ -109,14 +113,17 @@ impl Registration {
         let read_by_gpu_flush = gpu_flush || flushed_unknown && access.remote_write;
         let access = Access { remote_read: access.remote_read || read_by_gpu_flush, ..access };
         let of_device = MemoryRange { access, ..range };
-        let registered = match (kind, declared) {
+        let way = match (kind, declared) {
             // No CPU may touch it: only the GPU runtime moves it.
-            (MemoryKind::Gpu, _) if !registers_gpu_memory => {
-                Ok(Segments::of_one(Segment::new(address, length, Arc::new(UnreachableMemory))))
-            }
-            (_, MemoryKind::Host) => pieces::register(device, &of_device),
-            _ if !registers_gpu_memory || dma_buf.is_some() => pieces::register(device, &of_device),
-            _ => register_for_nic(device, &of_device, kind == MemoryKind::Gpu),
+            (MemoryKind::Gpu, _) if !registers_gpu_memory => None,
+            (_, MemoryKind::Host) => Some(Way::Plain),
+            _ if !registers_gpu_memory || dma_buf.is_some() => Some(Way::Plain),
+            _ => Some(Way::Gpu(kind == MemoryKind::Gpu)),
+        };
+        let registered = match way {
+            None => Ok(Segments::of_one(Segment::new(address, length, Arc::new(UnreachableMemory)))),
+            Some(Way::Plain) => pieces::register(device, &of_device),
+            Some(Way::Gpu(on_gpu)) => register_for_nic(device, &of_device, on_gpu),
         };
         let segments = registered.map_err(|error| look.explain(error))?;
         if by_nic_on_gpu {
@@ -127,10 +134,24 @@ impl Registration {
             && look.backing == Backing::Anonymous
             && (declared == MemoryKind::Host || of_host && look.is_readable(address, length));
         let region = Region::new(next_id(), &range, kind, readable, announced, segments);
-        let region = region.within(allocation).flushed(gpu_flush);
+        let way = way.filter(|_| self.may_be_followed);
+        let recipe = way.and_then(|way| recipe(&of_device, way, allocation.is_some()));
+        let region = region.within(allocation).flushed(gpu_flush).with_recipe(recipe);
         process_regions::add(&region);
         Ok(Arc::new(region))
     }
+}
+
+/// For further NICs; `None`, with a line in the log, if it cannot be kept.
+fn recipe(of_device: &MemoryRange, way: Way, is_allocated: bool) -> Option<Recipe> {
+    let kept = Recipe::of(of_device, way, is_allocated).inspect_err(|error| {
+        tracing::warn!(
+            "memory {:#x}+{} stays on one NIC, because its descriptor cannot be kept open for others: {error}; see `ulimit -n`",
+            of_device.address,
+            of_device.length
+        );
+    });
+    kept.ok()
 }
 
 /// Whether a region has the rights that its range would be registered with now.

@@ -1,3 +1,5 @@
+mod rail;
+
 use proptest::prelude::*;
 
 use super::*;
@@ -20,7 +22,7 @@ fn named(id: u64) -> AnnouncedRegion {
 }
 
 fn changes(version: u64, change: Change, entries: &[AnnouncedRegion]) -> RegionChanges {
-    RegionChanges { version, change, entries: entries.to_vec() }
+    RegionChanges { version, rail: 0, change, entries: entries.to_vec() }
 }
 
 #[test]

@@ -8,6 +8,7 @@ use crate::pool::lane_key::LaneKey;
 use crate::pool::lane_status::LaneHealth;
 use crate::pool::part::Parts;
 use crate::pool::slow_clock::SlowClock;
+use crate::sync::Ordering;
 
 /// How often a part may be interrupted by failing lanes before it fails.
 const MAX_INTERRUPTIONS: u8 = 3;
@@ -55,8 +56,9 @@ impl WorkerState {
         let Some(lane) = self.lanes.at(index) else { return };
         let suspects = if lane.queue_pair.names_failed_request() { 1 } else { lane.suspects() as usize };
         let Some(group) = lane.groups.front_mut().filter(|group| group.first == sequence) else { return };
-        let Some(part) = self.parts.get(group.part) else { return };
+        lane.status.retired.store(sequence.wrapping_add(1), Ordering::Release);
         let part_index = group.part;
+        let Some(part) = self.parts.get(part_index) else { return self.fail_probe(index, completion) };
         let at = group.start as usize;
         // All of one part: it goes on before others do after a list that was cut short.
         let last = (at + suspects).saturating_sub(1);
@@ -93,6 +95,20 @@ impl WorkerState {
         }
         if part_over {
             self.end_part(part_index);
+        }
+        self.settle_lane(index);
+    }
+
+    /// The oldest request of a lane, a probe, failed.
+    #[cold]
+    fn fail_probe(&mut self, index: u16, completion: &Completion) {
+        let Some(lane) = self.lanes.at(index) else { return };
+        lane.groups.pop_front();
+        lane.outstanding -= 1;
+        self.posted -= 1;
+        lane.end_probe(false);
+        if lane.is_healthy() {
+            break_lane(lane, &completion.status.to_string());
         }
         self.settle_lane(index);
     }
@@ -220,13 +236,17 @@ fn retire(
         let last = done <= group.count;
         let done = done.min(group.count);
         let part_index = group.part;
+        lane.status.retired.store(end, Ordering::Release);
         if done == group.count {
             lane.groups.pop_front();
         } else {
             group.retire(done);
         }
         lane.outstanding -= done;
-        let Some(part) = parts.get(part_index) else { continue };
+        let Some(part) = parts.get(part_index) else {
+            lane.end_probe(true);
+            continue;
+        };
         part.outstanding -= done;
         if part.outstanding == 0 && !part.waiting && part.rewind.is_none() {
             let (direction, bytes) = (Direction::from(part.list.opcode), part.list.bytes);

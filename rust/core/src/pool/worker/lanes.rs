@@ -6,6 +6,7 @@ use super::{EndState, WorkerState};
 use crate::fabric::{Paths, WorkQueue};
 use crate::memory::{RegionId, RemoteRegion};
 use crate::pool::PoolError;
+use crate::pool::absent_queue_pair::AbsentQueuePair;
 use crate::pool::lane::{LaneSetup, break_lane, make_ready};
 use crate::pool::lane_key::LaneKey;
 use crate::pool::lane_status::LaneHealth;
@@ -35,6 +36,17 @@ impl WorkerState {
         setup: LaneSetup,
     ) -> Result<LaneKey, PoolError> {
         self.lanes.insert(queue_pair, setup)
+    }
+
+    /// Adds a lane without a queue pair, drained, for [`WorkerState::heal_lane`] to fill; `setup`'s status is best made by
+    /// [`LaneStatus::absent`](crate::pool::LaneStatus::absent). Until then it takes parts as any drained lane does: that may wait, if `setup` says so.
+    pub fn add_absent_lane(&mut self, setup: LaneSetup) -> Result<LaneKey, PoolError> {
+        let key = self.lanes.insert(Box::new(AbsentQueuePair), setup)?;
+        if let Some(lane) = self.lanes.get(key) {
+            lane.status.set_made(false);
+            lane.set_health(LaneHealth::Drained, "not made yet");
+        }
+        Ok(key)
     }
 
     /// How the lane's bytes travel now, if it is there.
@@ -69,6 +81,7 @@ impl WorkerState {
     }
 
     /// Puts a fresh, connected queue pair in the place of a drained one, and answers that; interrupted parts go on.
+    /// The first one of a lane that was [added without](WorkerState::add_absent_lane) is no rebuild.
     /// Gives the queue pair back as an error if the lane is not waiting for one. Either is best dropped without the worker's
     /// lock.
     pub fn heal_lane(
@@ -84,7 +97,10 @@ impl WorkerState {
         let replaced = std::mem::replace(&mut lane.queue_pair, queue_pair);
         lane.status.set_direct(&*lane.queue_pair);
         lane.note_paths();
-        lane.status.counts.rebuilds.add(1);
+        if lane.status.was_made() {
+            lane.status.counts.rebuilds.add(1);
+        }
+        lane.status.set_made(true);
         lane.set_health(LaneHealth::Healthy, "");
         let left = self.limits.left(self.posted);
         make_ready(lane, &mut self.ready, left);

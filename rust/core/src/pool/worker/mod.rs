@@ -13,7 +13,13 @@ mod detached;
 #[cfg(all(test, not(flagcx_p2p_loom)))]
 mod fake_nic;
 mod lanes;
+mod moves;
+#[cfg(all(test, not(flagcx_p2p_loom)))]
+mod moves_tests;
 mod posting;
+mod probe;
+#[cfg(all(test, not(flagcx_p2p_loom)))]
+mod probe_tests;
 #[cfg(all(test, not(flagcx_p2p_loom)))]
 mod slow_tests;
 #[cfg(all(test, not(flagcx_p2p_loom)))]
@@ -22,6 +28,7 @@ mod unfinished;
 
 pub(super) use detached::DetachedLane;
 pub use lanes::LaneClose;
+pub use probe::ProbeError;
 pub use unfinished::UnfinishedPart;
 
 use std::collections::VecDeque;

@@ -17,7 +17,7 @@ impl Driver {
         match &self.presence {
             Presence::Sockets => {}
             Presence::Process(process) => {
-                let may_be_dead = seen.iter().any(|seen| !matches!(seen, Observation::Device(_)));
+                let may_be_dead = seen.iter().any(|seen| !matches!(seen, Observation::Device { .. }));
                 if process.has_ended() || may_be_dead && !process.is_alive() {
                     self.machine.peer_died(process.pid().as_raw_nonzero().get());
                 }

@@ -13,7 +13,11 @@ impl Driver {
     pub(super) async fn receive_regions(&mut self, frame: RegionFrame) {
         let Some(exchange) = &mut self.exchange else { return };
         let Some(changes) = exchange.receive(frame) else { return };
-        let regions = Arc::clone(exchange.remote());
+        let rail = changes.rail;
+        let Some(regions) = exchange.remote(rail).map(Arc::clone) else {
+            tracing::debug!(peer = %self.socket.peer(), rail, "changes of the regions of a rail that is not there are dropped");
+            return;
+        };
         let applied = match regions.is_quick(&changes) {
             true => regions.apply(&changes),
             false => self.answering(self.handle.blocking(move || regions.apply(&changes))).await,

@@ -74,9 +74,15 @@ impl World {
                 }
                 self.take_up(end, lane, attempt);
             }
-            Action::Discard { lane, attempt } => self.discard(end, lane, attempt),
+            Action::Discard { lane, attempt } | Action::DiscardNow { lane, attempt } => {
+                self.discard(end, lane, attempt)
+            }
             Action::Close { lane, .. } => self.close_lane(end, lane),
             Action::Lose(_) => self.end_connection(end),
+            Action::MoveParts { .. }
+            | Action::OpenRail { .. }
+            | Action::RailRefused { .. }
+            | Action::RailRequested { .. } => {}
         }
     }
 

@@ -96,7 +96,7 @@ impl World {
         let mut random = Random::new(seed);
         let lanes = 1 + random.below(3) as usize;
         let ends = [true, false].map(|leads| End {
-            machine: Machine::new(RebuildPolicy { leads, heals: conditions.heals }, lanes),
+            machine: Machine::new(RebuildPolicy { leads, heals: conditions.heals, rails: false }, lanes),
             lanes: Vec::new(),
             pending: Vec::new(),
             device: DeviceHealth::Up,
@@ -278,7 +278,7 @@ impl World {
             Event::DeviceSays { end } => {
                 // The state now: an end that was stopped does not see the states between.
                 let health = self.ends[end].device;
-                self.report(end, |machine, now| machine.device(health, now));
+                self.report(end, |machine, now| machine.device(0, health, now));
             }
             Event::Settled => self.settled(),
             Event::Arrives { part, post, queue_pair } => self.arrives(part, post, queue_pair),

@@ -58,7 +58,7 @@ fn a_half_that_a_port_took_is_not_ready() {
 #[test]
 fn lanes_of_a_peer_that_heals_nothing_are_closed_when_they_are_drained() {
     for leads in [true, false] {
-        let mut fixture = Fixture::new(RebuildPolicy { leads, heals: false }, 2);
+        let mut fixture = Fixture::new(RebuildPolicy { leads, heals: false, rails: false }, 2);
         assert_eq!(fixture.port_down(), [], "the device's own retries decide");
         for frame in [ask(1), rebuilt(1), ready(1), ChannelFrame::Broken { lane: 0 }] {
             assert_eq!(fixture.receive(frame), []);
@@ -110,7 +110,8 @@ fn connections_are_lost_at_once_where_there_is_no_way_on() {
     assert_eq!(goodbye, Action::Lose(LostReason::Goodbye));
     let hung_up = lost(&|fixture| fixture.machine.channel_lost(&io::ErrorKind::UnexpectedEof.into()));
     assert_eq!(hung_up, Action::Lose(LostReason::HungUp));
-    let device = lost(&|fixture| fixture.machine.device(DeviceHealth::Lost("it was removed"), fixture.now));
+    let device =
+        lost(&|fixture| fixture.machine.device(0, DeviceHealth::Lost("it was removed"), fixture.now));
     assert_eq!(device, Action::Lose(LostReason::Device("it was removed")));
 }
 

@@ -49,7 +49,11 @@ fn inputs() -> impl Strategy<Value = Input> {
 }
 
 fn policies() -> impl Strategy<Value = RebuildPolicy> {
-    (any::<bool>(), prop::bool::weighted(0.9)).prop_map(|(leads, heals)| RebuildPolicy { leads, heals })
+    (any::<bool>(), prop::bool::weighted(0.9)).prop_map(|(leads, heals)| RebuildPolicy {
+        leads,
+        heals,
+        rails: false,
+    })
 }
 
 proptest! {
@@ -80,8 +84,8 @@ proptest! {
                 Input::Broken(lane) => machine.lane_broken(lane, "it failed", now),
                 Input::Drained(lane) => machine.lane_drained(lane, "it failed", now),
                 Input::Closed(lane) => machine.lane_closed(lane, now),
-                Input::Port(true) => machine.device(DeviceHealth::Up, now),
-                Input::Port(false) => machine.device(DeviceHealth::PortDown(now), now),
+                Input::Port(true) => machine.device(0, DeviceHealth::Up, now),
+                Input::Port(false) => machine.device(0, DeviceHealth::PortDown(now), now),
                 Input::Created(lane, attempt, ok) => {
                     machine.created(lane, attempt, result(ok).map(|()| record(1)), now);
                 }

@@ -1,0 +1,146 @@
+//! What the recovery does with rails: it opens them, and takes note of those that are not made.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering as StdOrdering};
+
+use super::lane_commands::RecoveryNotifier;
+use super::lanes::LaneHandle;
+use super::nic_context::NicContext;
+use super::rail::{LANES_PER_RAIL, Rail};
+use super::rail_record::{RailRecord, nic_name};
+use super::{CLOSED, CLOSED_HERE, Connection, DRAIN_LIMIT, DeviceHealth, RAILS};
+use crate::control::RailRefusal;
+use crate::events::Wakeup;
+use crate::memory::{Cursor, RemoteRegions, Subscription};
+use crate::pool::{EndState, LaneSetup, LaneStatus, PoolError, worker_bit, workers_used};
+use crate::sync::{AtomicBool, Ordering};
+
+/// Called by the connection's recovery. [`Connection::open_rail`] blocks for commands of the device, never for the peer.
+impl Connection {
+    /// Opens this end of rail `rail`: its NIC, by its place in the list that was sent to the peer, and `lanes` lanes without queue pairs,
+    /// which wait for their rebuilds.
+    pub(super) fn open_rail(
+        self: &Arc<Self>,
+        rail: usize,
+        (own, peer): (u16, u16),
+        lanes: usize,
+    ) -> Result<(), RailRefusal> {
+        if rail >= self.context.settings.rails {
+            return Err(RailRefusal::Limited);
+        }
+        let place = self.rails.place(rail).ok_or(RailRefusal::Unknown)?;
+        if let Some(made) = place.get() {
+            let is_same = (made.own, made.peer, made.lanes.len()) == (own, peer, lanes);
+            return if is_same { Ok(()) } else { Err(RailRefusal::Unknown) };
+        }
+        let refused = |why: RailRefusal, reason: &str| {
+            let nic = self.context.nics().get(usize::from(own));
+            let nic = nic.map_or_else(String::new, |nic| nic_name(&nic.name, nic.port));
+            RailRecord::refused(rail as u8, self.peer.control, &nic, reason);
+            why
+        };
+        let nic = self
+            .context
+            .open_nic(usize::from(own))
+            .map_err(|error| refused(RailRefusal::Unusable, &error.to_string()))?;
+        self.suits(&nic).map_err(|reason| refused(RailRefusal::Unlike, &reason))?;
+        let lanes = self
+            .make_lanes(&nic, lanes)
+            .map_err(|error| refused(RailRefusal::Unusable, &error.to_string()))?;
+        let record = RailRecord::new(rail as u8, self.peer.control, nic.device().attributes());
+        let events = nic.device_events.clone();
+        record.set_peer_nic(&self.rails.adding.peer_name(peer));
+        let remote = Arc::new(RemoteRegions::of_rail());
+        let made = Rail { nic, own, peer, lanes, remote, record, added: AtomicBool::new(false) };
+        // Filled by this connection's task alone, one command after the other.
+        let _ = place.set(made);
+        if let Some(events) = events {
+            events.watch(self);
+        }
+        // Of this and `stop` the later one sees what the earlier one has done: one of them closes the lanes.
+        let before = self.gate.fetch_or(RAILS, Ordering::SeqCst);
+        if before & CLOSED != 0 {
+            let deadline = std::time::Instant::now() + DRAIN_LIMIT;
+            for lane in self.lanes_of(rail) {
+                self.close_lane(lane, EndState::Cancelled, CLOSED_HERE, deadline);
+            }
+            return Err(RailRefusal::Unusable);
+        }
+        Ok(())
+    }
+
+    /// Lanes without queue pairs on the workers of a NIC in turn.
+    fn make_lanes(&self, nic: &Arc<NicContext>, count: usize) -> Result<Vec<LaneHandle>, PoolError> {
+        /// Where the next rail's first lane goes. Only a spread: Relaxed.
+        static NEXT: AtomicUsize = AtomicUsize::new(0);
+        let slot = self.context.slots.of(nic).ok_or(PoolError::TooManyLanes)?;
+        let workers = nic.pool.workers();
+        let used = workers_used(slot, workers.len()).max(1);
+        let first = NEXT.fetch_add(count, StdOrdering::Relaxed);
+        let mut lanes = Vec::with_capacity(count);
+        for lane in 0..count.min(LANES_PER_RAIL) {
+            let index = first.wrapping_add(lane) % used;
+            let worker = workers.get(index).map(Arc::clone).ok_or(PoolError::TooManyLanes)?;
+            let notifier = Arc::new(RecoveryNotifier(Arc::clone(&self.wakeup)));
+            let status = Arc::new(LaneStatus::absent(Some(notifier)));
+            nic.count_lane(&status);
+            let setup = LaneSetup { status: Arc::clone(&status), heals: self.heals };
+            let key = worker.with_state(|state| state.add_absent_lane(setup))?;
+            lanes.push(LaneHandle {
+                worker,
+                worker_index: worker_bit(slot, index),
+                key,
+                status,
+                device_events: nic.device_events.clone(),
+            });
+        }
+        Ok(lanes)
+    }
+
+    /// Whether the queue pairs of a NIC take the requests that this connection makes.
+    fn suits(&self, nic: &NicContext) -> Result<(), String> {
+        let (attributes, own) = (nic.device().attributes(), self.context.pool.device());
+        let name = &attributes.name;
+        if !self.policy.fits(attributes.max_sge, u32::MAX) {
+            return Err(format!("{name} takes {} entries a request, fewer than the first rail's", attributes.max_sge));
+        }
+        let (port, first) = match (nic.device().port(), own.port()) {
+            (Ok(port), Ok(first)) => (port, first),
+            (Err(error), _) | (_, Err(error)) => return Err(format!("a port cannot be asked: {error}")),
+        };
+        if port.link_layer != first.link_layer {
+            return Err(format!("{name} has link layer {}, the first rail's NIC {}", port.link_layer, first.link_layer));
+        }
+        if port.max_message < first.max_message {
+            return Err(format!(
+                "{name} carries messages of {} bytes, the first rail's NIC of {}",
+                port.max_message, first.max_message
+            ));
+        }
+        Ok(())
+    }
+
+    /// The regions of both ends on a further rail that is made; `wakeup` wakes the task on changes of those here.
+    pub(super) fn regions_of_rail(&self, rail: usize, wakeup: Arc<Wakeup>) -> Option<(Subscription, Arc<RemoteRegions>)> {
+        let made = self.rails.get(rail)?;
+        let local = made.nic.registry.announced().subscribe(Cursor::default(), wakeup);
+        Some((local, Arc::clone(&made.remote)))
+    }
+
+    /// A lane of a further rail has got its queue pair. True the first time for each rail.
+    pub(super) fn note_added(&self, rail: usize) -> bool {
+        let Some(made) = self.rails.get(rail) else { return false };
+        let is_first = !made.added.swap(true, Ordering::Relaxed);
+        if is_first {
+            made.record.added();
+            self.rails.adding.demand.made(rail);
+        }
+        is_first
+    }
+
+    /// The health of the NIC of each rail.
+    pub(super) fn rail_devices(&self) -> impl Iterator<Item = (usize, DeviceHealth)> {
+        let further = self.rails.made().map(|(rail, made)| (rail, made.nic.device_health()));
+        std::iter::once((0, self.context.device_health())).chain(further)
+    }
+}

@@ -1,0 +1,184 @@
+//! Whether a connection should make a further rail: asked by submitters, told by the task what came of it.
+
+use std::sync::atomic::{AtomicU8, AtomicU32};
+
+use crate::rails::{MAX_RAILS, MILLISECOND, MadeRails, PlanLimits, RailLoad, RailSet, Shape, wanted_rail};
+use crate::sync::{AtomicU64, Ordering};
+
+/// The demand for further rails of one connection, at the end that leads it; or of requests for them, at the other. Used by any thread
+/// without a lock.
+#[derive(Debug)]
+pub(super) struct RailDemand {
+    limits: PlanLimits,
+    /// When it may be asked again, in the pool's clock. Written by the submitter that asks, by an exchange that one of several wins, and
+    /// read by all. It guards nothing: Relaxed.
+    ask_at: AtomicU64,
+    /// The rails that were wanted and of which no end is known. Bits are set by submitters, behind `not_before`, and cleared by the task
+    /// and by submitters that find them too old: hints, Relaxed.
+    making: AtomicU8,
+    places: [Place; MAX_RAILS],
+}
+
+/// Both are written by the submitter that wants the rail and by the task, never at the same time but for a rail that took too long;
+/// read by submitters: hints, Relaxed.
+#[derive(Debug, Default)]
+struct Place {
+    /// Of a rail that is being made: until when its end is waited for. Of one that was refused: when it may be wanted again.
+    not_before: AtomicU64,
+    /// Refusals in a row.
+    refusals: AtomicU32,
+}
+
+/// The demand does not change faster, and to ask costs a look at all loads.
+const ASK_EVERY: u64 = MILLISECOND;
+
+/// A pair of NICs that was refused is wanted again after a second, then after twice as long each time, up to a minute.
+const FIRST_PAUSE: u64 = 1_000 * MILLISECOND;
+const LONGEST_PAUSE: u64 = 60_000 * MILLISECOND;
+
+/// So long is a rail waited for of which neither is told: to open a NIC and register all memory on it takes seconds.
+const MAKING_LIMIT: u64 = 60_000 * MILLISECOND;
+
+impl RailDemand {
+    pub(super) fn new(limits: PlanLimits) -> Self {
+        Self {
+            limits,
+            ask_at: AtomicU64::new(0),
+            making: AtomicU8::new(0),
+            places: std::array::from_fn(|_| Place::default()),
+        }
+    }
+
+    /// Whether to ask at all: the last time is long enough ago. One load.
+    #[inline]
+    pub(super) fn is_due(&self, now: u64) -> bool {
+        now >= self.ask_at.load(Ordering::Relaxed)
+    }
+
+    /// The rail to make next for this transfer, if one should be made; see [`wanted_rail`]. It counts as being made from now on, until
+    /// [`RailDemand::made`] or [`RailDemand::refused`] is told. `shape.eligible` has the rails that reach the memory, or would if they were
+    /// made; `under_way` the bytes that the connection has not ended; `made` the rails that it has; `loads` all loads, those of rails that
+    /// are not made by [`RailLoads::of_unmade`](super::rail_loads::RailLoads::of_unmade).
+    pub(super) fn wanted(
+        &self,
+        shape: &Shape,
+        under_way: u64,
+        made: RailSet,
+        loads: &[RailLoad; MAX_RAILS],
+        now: u64,
+    ) -> Option<usize> {
+        let before = self.ask_at.load(Ordering::Relaxed);
+        let next = now.saturating_add(ASK_EVERY);
+        if now < before
+            || self.ask_at.compare_exchange(before, next, Ordering::Relaxed, Ordering::Relaxed).is_err()
+        {
+            return None;
+        }
+        let (making, refused) = self.held_back(now);
+        let rails = MadeRails { made, making: RailSet(making.0 & !made.0) };
+        let eligible = RailSet(shape.eligible.0 & !(refused.0 & !made.0));
+        let rail = wanted_rail(&Shape { eligible, ..*shape }, under_way, rails, loads, &self.limits)?;
+        self.places.get(rail)?.not_before.store(now.saturating_add(MAKING_LIMIT), Ordering::Relaxed);
+        self.making.fetch_or(RailSet::default().with(rail).0, Ordering::Relaxed);
+        Some(rail)
+    }
+
+    /// The rail is made.
+    pub(super) fn made(&self, rail: usize) {
+        self.end(rail, |place| {
+            place.refusals.store(0, Ordering::Relaxed);
+            place.not_before.store(0, Ordering::Relaxed);
+        });
+    }
+
+    /// The peer, or this end, does not make the rail. It is wanted again after a pause.
+    pub(super) fn refused(&self, rail: usize, now: u64) {
+        self.end(rail, |place| {
+            let before = place.refusals.fetch_add(1, Ordering::Relaxed).min(16);
+            let pause = (FIRST_PAUSE << before).min(LONGEST_PAUSE);
+            place.not_before.store(now.saturating_add(pause), Ordering::Relaxed);
+        });
+    }
+
+    fn end(&self, rail: usize, change: impl FnOnce(&Place)) {
+        if let Some(place) = self.places.get(rail) {
+            change(place);
+            self.making.fetch_and(!RailSet::default().with(rail).0, Ordering::Relaxed);
+        }
+    }
+
+    /// The rails that are being made, and those that were refused and may not be wanted yet.
+    fn held_back(&self, now: u64) -> (RailSet, RailSet) {
+        let wanted = RailSet(self.making.load(Ordering::Relaxed));
+        let (mut making, mut refused) = (RailSet::default(), RailSet::default());
+        for (rail, place) in self.places.iter().enumerate() {
+            let is_held_back = now < place.not_before.load(Ordering::Relaxed);
+            match (wanted.has(rail), is_held_back) {
+                (true, true) => making = making.with(rail),
+                (true, false) => {
+                    drop(self.making.fetch_and(!RailSet::default().with(rail).0, Ordering::Relaxed))
+                }
+                (false, true) => refused = refused.with(rail),
+                (false, false) => {}
+            }
+        }
+        (making, refused)
+    }
+}
+
+#[cfg(all(test, not(flagcx_p2p_loom)))]
+mod tests {
+    use super::*;
+
+    const SECOND: u64 = 1_000 * MILLISECOND;
+
+    fn wanted(demand: &RailDemand, bytes: u64, made: u8, now: u64) -> Option<usize> {
+        let shape = Shape { bytes, eligible: RailSet::first(3), home: None, spread: 0 };
+        let mut loads = [RailLoad { rate: 1 << 30, ..RailLoad::default() }; MAX_RAILS];
+        loads[0].up = true;
+        demand.wanted(&shape, 0, RailSet(made), &loads, now)
+    }
+
+    #[test]
+    fn it_is_asked_now_and_then() {
+        let demand = RailDemand::new(PlanLimits::default());
+        assert_eq!(wanted(&demand, 1, 1, 0), None);
+        assert!(!demand.is_due(ASK_EVERY - 1));
+        assert_eq!(wanted(&demand, 64 << 20, 1, ASK_EVERY - 1), None);
+        assert_eq!(wanted(&demand, 64 << 20, 1, ASK_EVERY), Some(1));
+    }
+
+    #[test]
+    fn a_rail_is_wanted_once() {
+        let demand = RailDemand::new(PlanLimits::default());
+        assert_eq!(wanted(&demand, 64 << 20, 0b1, SECOND), Some(1));
+        assert_eq!(wanted(&demand, 64 << 20, 0b1, 2 * SECOND), Some(2));
+        assert_eq!(wanted(&demand, 64 << 20, 0b1, 3 * SECOND), None, "both are being made");
+        demand.made(1);
+        assert_eq!(wanted(&demand, 64 << 20, 0b11, 4 * SECOND), None);
+        assert_eq!(wanted(&demand, 64 << 20, 0b11, 63 * SECOND), Some(2), "its end was never told");
+    }
+
+    #[test]
+    fn a_refused_pair_is_wanted_again_after_a_pause_that_doubles_to_a_minute() {
+        let demand = RailDemand::new(PlanLimits::default());
+        let (mut now, mut pauses) = (SECOND, Vec::new());
+        demand.refused(2, 1 << 60);
+        for _ in 0..8 {
+            assert_eq!(wanted(&demand, 64 << 20, 0b1, now), Some(1));
+            demand.refused(1, now);
+            let refused_at = now;
+            while wanted(&demand, 64 << 20, 0b1, now + SECOND).is_none() {
+                now += SECOND;
+            }
+            // What was just asked for is refused at the beginning of the next round.
+            demand.end(1, |place| place.not_before.store(0, Ordering::Relaxed));
+            now += 2 * SECOND;
+            pauses.push((now - SECOND - refused_at) / SECOND);
+        }
+        assert_eq!(pauses, [1, 2, 4, 8, 16, 32, 60, 60]);
+        demand.made(1);
+        demand.refused(1, now);
+        assert_eq!(wanted(&demand, 64 << 20, 0b1, now + SECOND), Some(1), "it was made in between");
+    }
+}

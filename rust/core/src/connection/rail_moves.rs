@@ -1,0 +1,148 @@
+//! Parts that leave a lane which has failed, and go on over another rail.
+
+use std::sync::Arc;
+
+use super::Connection;
+use super::lane_choice::thread_hint;
+use super::lanes::LaneHandle;
+use super::nic_context::NicContext;
+use super::rail::LANES_PER_RAIL;
+use crate::fabric::{Opcode, Sge};
+use crate::memory::{Hold, Region, RegionId, RegionSnapshot, RemoteCheck, RemoteTable};
+use crate::pool::{RequestList, TakenPart};
+use crate::rails::MAX_RAILS;
+use crate::sync::SwapGuard;
+
+impl Connection {
+    /// Takes parts from a lane that is drained, and posts them on other rails: those that read, and, if `both_ends` are drained, those that
+    /// write. Parts that no other rail can take stay, and wait for the rebuild.
+    pub(super) fn move_parts(&self, lane: usize, both_ends: bool) {
+        let opcode = if both_ends { None } else { Some(Opcode::Read) };
+        let Some(handle) = self.lane(lane) else { return };
+        let taken = handle.worker.with_state(|state| state.take_parts(handle.key, opcode));
+        self.place_elsewhere(lane, handle, taken);
+    }
+
+    /// The same for parts of which nothing was ever posted: they may leave a lane that is not drained.
+    pub(super) fn move_unposted(&self, lane: usize) {
+        let Some(handle) = self.lane(lane) else { return };
+        let taken = handle.worker.with_state(|state| state.take_unposted(handle.key));
+        self.place_elsewhere(lane, handle, taken);
+    }
+
+    fn place_elsewhere(&self, lane: usize, from: &LaneHandle, taken: Vec<TakenPart>) {
+        if taken.is_empty() {
+            return;
+        }
+        let rail = lane / LANES_PER_RAIL;
+        let (mut moved, mut bytes, mut stay, mut lost) = (0, 0, Vec::new(), Vec::new());
+        for part in taken {
+            let length = part.list.bytes;
+            match self.place_on_another(rail, part) {
+                Ok(()) => (moved, bytes) = (moved + 1, bytes + length),
+                Err((part, Keyed(on))) if on == rail => stay.push(part),
+                Err((mut part, on)) => {
+                    let is_back = KeysOf::of(self, rail).is_some_and(|own| own.give(self, on, &mut part));
+                    if is_back { stay.push(part) } else { lost.push(part) }
+                }
+            }
+        }
+        lost.extend(from.worker.put_parts(from.key, stay, from.worker_index));
+        for part in lost {
+            let reason = "its lane has failed, and no other rail can carry it";
+            from.worker.with_state(|state| state.end_taken(from.key, part, reason));
+        }
+        if moved > 0
+            && let Some(record) = self.rail_record(rail)
+        {
+            record.moved(moved, bytes);
+        }
+    }
+
+    /// Puts a part on another rail than this one; gives it back if none takes it, perhaps with the keys of another rail.
+    #[expect(clippy::result_large_err, reason = "the part goes back whole")]
+    fn place_on_another(&self, rail: usize, mut part: TakenPart) -> Result<(), (TakenPart, Keyed)> {
+        let (up, hint, mut keyed) = (self.rails_up(), thread_hint(), Keyed(rail));
+        let others = (1..MAX_RAILS).map(|step| (rail + step) % MAX_RAILS);
+        for other in others.filter(|other| up.has(*other)) {
+            let Some(keys) = KeysOf::of(self, other) else { continue };
+            let Some(lane) = self.healthy_lane(other, hint) else { continue };
+            if !keys.give(self, keyed, &mut part) {
+                continue;
+            }
+            keyed = Keyed(other);
+            match lane.worker.put_parts(lane.key, vec![part], lane.worker_index).pop() {
+                None => return Ok(()),
+                Some(refused) => part = refused,
+            }
+        }
+        Err((part, keyed))
+    }
+}
+
+/// The rail of which the requests of a part have the keys.
+#[derive(Clone, Copy, Debug)]
+struct Keyed(usize);
+
+/// The keys that memory at both ends has on a rail.
+struct KeysOf {
+    nic: Arc<NicContext>,
+    local: SwapGuard<RegionSnapshot>,
+    remote: SwapGuard<RemoteTable>,
+}
+
+impl KeysOf {
+    fn of(connection: &Connection, rail: usize) -> Option<Self> {
+        let (nic, remote) = (connection.nic_of(rail)?, connection.remote_of(rail)?);
+        Some(Self { nic: Arc::clone(nic), local: nic.registry.snapshot(), remote: remote.table() })
+    }
+
+    /// Gives the requests of a part that are still to be posted the keys of this rail, and holds the memory here. False, and nothing is
+    /// done, if some of it is not known on this rail.
+    fn give(&self, connection: &Connection, Keyed(before): Keyed, part: &mut TakenPart) -> bool {
+        let Some(source) = Self::of(connection, before) else { return false };
+        let (from, opcode) = (part.from, part.list.opcode);
+        let Some(landing) = self.landing_for(&source, &part.list) else { return false };
+        let Some((regions, holds)) = self.regions_of(&part.list, &landing) else { return false };
+        let local = |entry: Sge| {
+            let segment = regions.iter().find_map(|region| region.segment_holding(entry.address, entry.length.into()));
+            match (segment, &landing) {
+                (Some(segment), _) => Some(Sge { lkey: segment.lkey, ..entry }),
+                (None, Some((old, new))) if entry.address == old.0.address => Some(new.0),
+                (None, _) => None,
+            }
+        };
+        let remote = |address, rkey, length| {
+            // What the peer has not announced, or has taken back, has no other key.
+            let known = matches!(source.remote.check(rkey, address, length), RemoteCheck::Inside(_));
+            let region = self.remote.key_for(address, length, opcode).filter(|_| known)?;
+            Some(region.rkey)
+        };
+        part.list.rekey(from, local, remote, holds).is_ok()
+    }
+
+    /// The regions of a list as they are on this rail, held; `None` if one is not there, or is being deregistered.
+    fn regions_of(&self, list: &RequestList, landing: &Option<(Landing, Landing)>) -> Option<(Vec<Arc<Region>>, Vec<Hold>)> {
+        let held = list.lease.as_deref().into_iter().chain(&list.holds).map(|hold| hold.region().id);
+        let is_landing = |id: &RegionId| landing.as_ref().is_some_and(|(old, _)| old.1.region().id == *id);
+        let ids = held.filter(|id| !is_landing(id));
+        let regions: Vec<_> = ids.map(|id| self.local.by_id(id).cloned()).collect::<Option<_>>()?;
+        let mut holds: Vec<_> = regions.iter().map(Region::hold).collect::<Option<_>>()?;
+        if let Some((_, new)) = landing {
+            holds.push(new.1.region().hold()?);
+        }
+        Some((regions, holds))
+    }
+
+    /// Of a list with READs that flush GPU memory: where they read to, on the rail before and on this one. `None` if that cannot be
+    /// registered here.
+    fn landing_for(&self, source: &Self, list: &RequestList) -> Option<Option<(Landing, Landing)>> {
+        if !list.flushes_gpu() {
+            return Some(None);
+        }
+        Some(Some((source.nic.registry.gpu_flush_landing()?, self.nic.registry.gpu_flush_landing()?)))
+    }
+}
+
+/// Where a READ that flushes reads to, and what keeps that registered.
+type Landing = (Sge, Hold);

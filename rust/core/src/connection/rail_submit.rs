@@ -1,0 +1,187 @@
+//! Starting a transfer on a connection with several rails.
+
+use std::time::Instant;
+
+use super::Connection;
+use super::lane_choice::thread_hint;
+use super::rail::LANES_PER_RAIL;
+use super::submit::WhenFull;
+use super::submit_parts::{PartOnRail, ROOM_TAKEN_LIMIT};
+use crate::fabric::Opcode;
+use crate::pool::{RequestList, transfer_begins};
+use crate::rails::{RailPlan, RailSet, Shape, plan};
+use crate::transfer::{IovSource, OnRail, Scope, Share, SubmitError, TransferId, build};
+
+impl Connection {
+    /// Starts a transfer over the rails by which it ends first: over the first rail alone as on a connection that has no other.
+    pub(super) fn start_on_rails<S: IovSource + ?Sized>(
+        &self,
+        opcode: Opcode,
+        iovs: &S,
+        when_full: WhenFull,
+    ) -> Result<TransferId, SubmitError> {
+        let mut eligible = self.rails_up();
+        loop {
+            let plan = self.rail_plan(iovs, eligible);
+            if matches!(plan.shares(), [] | [_]) && plan.shares().iter().all(|share| share.rail == 0) {
+                return self.start_now(opcode, iovs, when_full);
+            }
+            let begun = transfer_begins();
+            let lists = match self.build_on_rails(opcode, iovs, &plan) {
+                Ok(lists) => lists,
+                // A key is missing there, or was taken back: as long as the others can carry it, they do. The first rail says what is wrong.
+                Err(Unbuilt::NotOn(rail)) => {
+                    eligible = RailSet(eligible.0 & !(1 << rail));
+                    continue;
+                }
+                Err(Unbuilt::Refused(error)) => return Err(error),
+            };
+            return self.start_lists(opcode, lists, when_full, begun);
+        }
+    }
+
+    fn rail_plan<S: IovSource + ?Sized>(&self, iovs: &S, eligible: RailSet) -> RailPlan {
+        if eligible.0 & !1 == 0 {
+            return RailPlan::default();
+        }
+        let buffer = iovs.iov(0).map_or(0, |iov| iov.local);
+        let bytes = iovs.lengths().fold(0, u64::saturating_add);
+        self.consider_rails(bytes);
+        let home = self.rails.loads.home_of(buffer);
+        let shape = Shape { bytes, eligible, home, spread: thread_hint() as u32 };
+        let (flow, credits) = self.rails_flow();
+        let loads = self.rails.loads.snapshot(&flow, &credits);
+        let found = plan(&shape, &loads, &self.context.settings.plan_limits);
+        if let [share] = found.shares() {
+            self.rails.loads.set_home(buffer, share.rail);
+        }
+        found
+    }
+
+    /// Builds all parts, each with the keys of its rail, before any is posted.
+    fn build_on_rails<S: IovSource + ?Sized>(
+        &self,
+        opcode: Opcode,
+        iovs: &S,
+        plan: &RailPlan,
+    ) -> Result<Vec<PartOnRail>, Unbuilt> {
+        let first = self.remote.table();
+        let cut = Cut::of(iovs, plan.shares().len());
+        let mut parts: Vec<PartOnRail> = Vec::with_capacity(plan.shares().len() * 2);
+        for share in plan.shares() {
+            let rail = usize::from(share.rail);
+            let of = self.parts_on(rail, share.of(cut.bytes).1);
+            for part in 0..of {
+                let mut list = self.context.pool.spare_lists().acquire();
+                let share = cut.share(share.part(part, of), iovs.len());
+                let built = self.build_on_rail(opcode, iovs, &first, rail, share, &mut list);
+                parts.push(PartOnRail { rail, lane: part as usize, list });
+                if let Err(error) = built {
+                    self.release_lists(parts);
+                    return Err(error);
+                }
+            }
+        }
+        // Short iovs may leave a share without any.
+        let (parts, empty): (Vec<_>, Vec<_>) = parts.into_iter().partition(|part| !part.list.is_empty());
+        self.release_lists(empty);
+        if parts.is_empty() { Err(Unbuilt::Refused(SubmitError::Empty)) } else { Ok(parts) }
+    }
+
+    fn build_on_rail<S: IovSource + ?Sized>(
+        &self,
+        opcode: Opcode,
+        iovs: &S,
+        first: &crate::memory::RemoteTable,
+        rail: usize,
+        share: Share,
+        list: &mut RequestList,
+    ) -> Result<(), Unbuilt> {
+        if rail == 0 {
+            return self.build(iovs, share, opcode, list, None).map_err(Unbuilt::Refused);
+        }
+        let (Some(nic), Some(remote)) = (self.nic_of(rail), self.remote_of(rail)) else { return Err(Unbuilt::NotOn(rail)) };
+        let scope = Scope {
+            local: &nic.registry,
+            remote,
+            policy: &self.policy(),
+            carries_gpu: nic.pool.device().attributes().capabilities.gpu_memory,
+        };
+        let table = remote.table();
+        let source = OnRail::new(iovs, first, &table, opcode);
+        match build(&source, share, scope, opcode, list, None) {
+            Ok(()) if source.fits() => Ok(()),
+            _ => Err(Unbuilt::NotOn(rail)),
+        }
+    }
+
+    /// Over how many of its lanes a rail's share goes.
+    fn parts_on(&self, rail: usize, bytes: u64) -> u32 {
+        let lanes = self.data_lanes(rail).len().clamp(1, LANES_PER_RAIL);
+        self.spread.parts(bytes).min(lanes) as u32
+    }
+
+    fn start_lists(
+        &self,
+        opcode: Opcode,
+        lists: Vec<PartOnRail>,
+        when_full: WhenFull,
+        begun: u64,
+    ) -> Result<TransferId, SubmitError> {
+        let hint = thread_hint();
+        let room = |part: &PartOnRail| self.lanes_of(part.rail).iter().all(|lane| lane.worker.room(hint) >= lists.len());
+        if when_full == WhenFull::Refuse && !lists.iter().all(room) {
+            self.release_lists(lists);
+            return Err(SubmitError::WouldBlock);
+        }
+        let started = Instant::now();
+        let transfer = match self.acquire_transfer(when_full, started) {
+            Ok(transfer) => transfer,
+            Err(error) => {
+                self.release_lists(lists);
+                return Err(error);
+            }
+        };
+        let limit = if when_full == WhenFull::Refuse { ROOM_TAKEN_LIMIT } else { self.room_limit() };
+        let parts = (lists.len(), lists.into_iter());
+        let workers = self.hand_out(transfer.record(), opcode, parts, begun, started, limit);
+        self.rails.loads.wake_if_needed(&self.wakeup);
+        Ok(self.context.transfers.publish(transfer, workers))
+    }
+
+    fn release_lists(&self, parts: Vec<PartOnRail>) {
+        parts.into_iter().for_each(|part| self.context.pool.spare_lists().release(part.list));
+    }
+}
+
+/// Why parts were not built.
+enum Unbuilt {
+    /// This rail cannot carry the transfer now.
+    NotOn(usize),
+    /// No rail can.
+    Refused(SubmitError),
+}
+
+/// How the iovs of a transfer are cut into shares.
+struct Cut {
+    bytes: u64,
+    /// Its iovs are many and short: shares are of whole iovs, in a row, which are built in runs.
+    in_rows: bool,
+}
+
+impl Cut {
+    fn of<S: IovSource + ?Sized>(iovs: &S, shares: usize) -> Self {
+        let (bytes, longest) =
+            iovs.lengths().fold((0, 0), |(sum, longest), length| (u64::saturating_add(sum, length), length.max(longest)));
+        // As for parts of one rail: dealing out whole iovs balances well unless one of them is a large share of all.
+        Self { bytes, in_rows: longest <= bytes / (2 * shares.max(1) as u64) }
+    }
+
+    fn share(&self, (start, end): (u32, u32), iovs: usize) -> Share {
+        if !self.in_rows {
+            return Share::Fraction { start, end };
+        }
+        let at = |bound: u32| (iovs as u128 * u128::from(bound) / u128::from(Share::WHOLE)) as usize;
+        Share::Range { start: at(start), end: at(end) }
+    }
+}

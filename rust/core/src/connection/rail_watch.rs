@@ -1,0 +1,345 @@
+//! The look at the rails of a connection: what its task learns of them, and what is to be done.
+
+use std::sync::Arc;
+
+use super::nic_flow::NicFlow;
+pub(super) use super::rail_loads::RailLoads;
+use crate::rails::{
+    MAX_RAILS, MILLISECOND, PathLatency, PauseReason, RailAction, RailCounts, RailLimits, RailMachine,
+    RailSet, RailState, RailTable, RateMeter,
+};
+
+/// The rails of one connection, as its task watches them: states, rates, latencies. Without a clock, a socket or a lane: times are
+/// arguments, in nanoseconds of the pool's clock; what is to be done is returned by [`RailWatch::next_action`], which is asked after each
+/// event. What submitters need goes to [`RailLoads`] at once.
+///
+/// As long as there is one rail nothing is looked at, nothing is to be done, and what happens to it is only remembered: its recovery
+/// does as on a connection that has no rails.
+#[derive(Debug)]
+pub(super) struct RailWatch {
+    limits: RailLimits,
+    table: RailTable,
+    rails: [Option<WatchedRail>; MAX_RAILS],
+    loads: Arc<RailLoads>,
+    /// The time of the last event, and of the last look.
+    now: u64,
+    looked_at: u64,
+    rest: Rest,
+    /// Paused rails of a connection with nothing under way are asked this long apart, and not before that time.
+    idle_pause: u64,
+    idle_until: u64,
+}
+
+#[derive(Debug)]
+struct WatchedRail {
+    meter: RateMeter,
+    latency: PathLatency,
+    /// Number and time of the last probe.
+    asked: Option<(u32, u64)>,
+    pauses: u64,
+    /// Of the only rail: what was heard of its ports and devices.
+    heard: Heard,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum Heard {
+    #[default]
+    Nothing,
+    PortDown,
+    DeviceLost,
+}
+
+/// Whether the task looks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Rest {
+    /// Something is under way.
+    Looking,
+    /// Nothing was, and submitters were told to wake the task. What they began meanwhile is seen by one look at this time.
+    LastLook { at: u64 },
+    /// Until a submitter wakes it.
+    Resting,
+}
+
+/// The pauses of rails of an idle connection: none of them is missed, and to ask costs the task a turn.
+const FIRST_IDLE_PAUSE: u64 = 8 * MILLISECOND;
+const LONGEST_IDLE_PAUSE: u64 = 1_000 * MILLISECOND;
+
+impl RailWatch {
+    /// No rails yet.
+    pub(super) fn new(limits: RailLimits, loads: Arc<RailLoads>) -> Self {
+        Self {
+            limits,
+            table: RailTable::new(limits),
+            rails: [const { None }; MAX_RAILS],
+            loads,
+            now: 0,
+            looked_at: 0,
+            rest: Rest::Resting,
+            idle_pause: 0,
+            idle_until: 0,
+        }
+    }
+
+    /// A rail was made and is up: its lanes are connected. `speed` is that of the slower of its ports, in bytes per second, `nic` the flow
+    /// of that of this host. False, and nothing is done, if there is such a rail already.
+    pub(super) fn rail_added(&mut self, rail: usize, speed: u64, nic: Arc<NicFlow>, now: u64) -> bool {
+        self.now = now;
+        if !self.table.add(rail, now) {
+            return false;
+        }
+        let was_alone = self.made().0.count_ones() == 1;
+        let added = WatchedRail {
+            meter: RateMeter::new(speed),
+            latency: PathLatency::default(),
+            asked: None,
+            pauses: 0,
+            heard: Heard::Nothing,
+        };
+        if let Some(place) = self.rails.get_mut(rail) {
+            *place = Some(added);
+        }
+        self.loads.add(rail, nic);
+        if self.is_alone() {
+            self.publish_rail(rail);
+            self.publish_up();
+            return true;
+        }
+        if was_alone {
+            self.begin_looks(now);
+        }
+        // The path of each rail is asked once.
+        for (rail, watched) in self.rails.iter().enumerate() {
+            if watched.as_ref().is_some_and(|watched| watched.latency.nanos() == 0)
+                && let Some(machine) = self.table.get_mut(rail)
+            {
+                machine.measure();
+            }
+        }
+        self.publish_rail(rail);
+        self.publish_up();
+        true
+    }
+
+    /// A lane of a rail has failed with an error that was not made by this end. Ignored where no other rail is up: then the lane is
+    /// recovered, and the rail stays.
+    pub(super) fn lane_failed(&mut self, rail: usize, now: u64) {
+        self.now = now;
+        let others = RailSet(self.table.up().0 & !RailSet::default().with(rail).0);
+        if others.0 != 0
+            && let Some(machine) = self.table.get_mut(rail)
+        {
+            machine.failed(now);
+        }
+        self.publish_up();
+    }
+
+    /// The port at one end of a rail went down.
+    pub(super) fn port_down(&mut self, rail: usize, now: u64) {
+        self.hear(rail, Heard::PortDown, now);
+    }
+
+    /// The ports at both ends of a rail are up.
+    pub(super) fn port_up(&mut self, rail: usize, now: u64) {
+        self.hear(rail, Heard::Nothing, now);
+    }
+
+    /// The device at one end of a rail is lost, for good.
+    pub(super) fn device_lost(&mut self, rail: usize, now: u64) {
+        self.hear(rail, Heard::DeviceLost, now);
+    }
+
+    /// The probe of a rail with this number was answered.
+    pub(super) fn probe_answered(&mut self, rail: usize, number: u32, now: u64) {
+        self.now = now;
+        let Some(watched) = self.rails.get_mut(rail).and_then(Option::as_mut) else { return };
+        if let Some((asked, at)) = watched.asked
+            && asked == number
+        {
+            watched.asked = None;
+            watched.latency.answered(now.saturating_sub(at));
+        }
+        if let Some(machine) = self.table.get_mut(rail) {
+            machine.answered(number, now);
+        }
+        self.publish_rail(rail);
+    }
+
+    /// [`RailAction::Rebuild`] with this number has ended.
+    pub(super) fn rebuilt(&mut self, rail: usize, number: u32, is_rebuilt: bool, now: u64) {
+        self.now = now;
+        let was_up = self.table.up().has(rail);
+        if let Some(machine) = self.table.get_mut(rail) {
+            machine.rebuilt(number, is_rebuilt, now);
+        }
+        if !was_up && self.table.up().has(rail) {
+            if let Some(watched) = self.rails.get_mut(rail).and_then(Option::as_mut) {
+                watched.meter.forget();
+            }
+            self.publish_rail(rail);
+        }
+        self.publish_up();
+    }
+
+    /// Looks at the counters of all rails, `counts` has those of rail `n` at `n`, and handles what is due.
+    pub(super) fn look(&mut self, now: u64, counts: &[RailCounts; MAX_RAILS]) {
+        (self.now, self.looked_at) = (now, now);
+        if self.is_alone() {
+            return;
+        }
+        for (rail, (watched, counts)) in self.rails.iter_mut().zip(counts).enumerate() {
+            let Some(watched) = watched else { continue };
+            watched.meter.look(now, *counts);
+            self.loads.set(rail, watched.meter.rate(), watched.latency.nanos());
+            self.loads.set_looked(rail, counts.bytes_in_flight);
+        }
+        self.table.look(now, counts);
+        self.publish_up();
+        let under_way = counts.iter().any(|counts| counts.in_flight > 0 || counts.bytes_in_flight > 0);
+        self.rest_after(now, under_way);
+    }
+
+    /// When [`RailWatch::look`] is due; `None` if nothing is under way and no rail is paused.
+    pub(super) fn deadline(&self) -> Option<u64> {
+        if self.is_alone() {
+            return None;
+        }
+        let machines = self.table.deadline();
+        match self.rest {
+            Rest::Looking => {
+                let next = self.looked_at.saturating_add(self.limits.look_interval());
+                Some(machines.map_or(next, |at| at.min(next)))
+            }
+            Rest::LastLook { at } => Some(machines.map_or(at, |machines| machines.min(at))),
+            Rest::Resting => machines.map(|at| at.max(self.idle_until)),
+        }
+    }
+
+    /// Whether a look is due, by the time or because a submitter has woken the task.
+    pub(super) fn is_due(&self, now: u64) -> bool {
+        let is_woken = !self.is_alone() && self.rest != Rest::Looking && !self.loads.is_at_rest();
+        is_woken || self.deadline().is_some_and(|at| now >= at)
+    }
+
+    /// The next thing to do, and for which rail. `Move` also comes where no other rail is up: then parts stay until one is.
+    pub(super) fn next_action(&mut self) -> Option<(usize, RailAction)> {
+        if self.is_alone() {
+            return None;
+        }
+        let (rail, action) = self.table.next_action()?;
+        if let Some(watched) = self.rails.get_mut(rail).and_then(Option::as_mut) {
+            match action {
+                RailAction::Probe(number) => watched.asked = Some((number, self.now)),
+                RailAction::Move(_) => watched.pauses += 1,
+                RailAction::Rebuild(_) => {}
+            }
+        }
+        Some((rail, action))
+    }
+
+    /// Those that are made.
+    pub(super) fn made(&self) -> RailSet {
+        let rails = self.rails.iter().enumerate();
+        rails
+            .fold(RailSet::default(), |set, (rail, place)| if place.is_some() { set.with(rail) } else { set })
+    }
+
+    /// The state of a rail; `None` if it is not made.
+    pub(super) fn state(&self, rail: usize) -> Option<RailState> {
+        match self.watched(rail)?.heard {
+            Heard::Nothing => self.table.get(rail).map(RailMachine::state),
+            Heard::PortDown | Heard::DeviceLost => Some(RailState::Down),
+        }
+    }
+
+    /// Why a rail was paused or went down last.
+    pub(super) fn reason(&self, rail: usize) -> Option<PauseReason> {
+        self.table.get(rail)?.reason()
+    }
+
+    /// How often a rail was left.
+    pub(super) fn pauses(&self, rail: usize) -> u64 {
+        self.watched(rail).map_or(0, |watched| watched.pauses)
+    }
+
+    /// The rate of a rail in bytes per second; 0 if it is not made.
+    pub(super) fn rate(&self, rail: usize) -> u64 {
+        self.watched(rail).map_or(0, |watched| watched.meter.rate())
+    }
+
+    /// The latency of a rail in nanoseconds; 0 before it is known.
+    pub(super) fn latency(&self, rail: usize) -> u64 {
+        self.watched(rail).map_or(0, |watched| watched.latency.nanos())
+    }
+
+    fn watched(&self, rail: usize) -> Option<&WatchedRail> {
+        self.rails.get(rail)?.as_ref()
+    }
+
+    fn is_alone(&self) -> bool {
+        self.made().0.count_ones() < 2
+    }
+
+    fn hear(&mut self, rail: usize, heard: Heard, now: u64) {
+        self.now = now;
+        let is_alone = self.is_alone();
+        if let Some(watched) = self.rails.get_mut(rail).and_then(Option::as_mut)
+            && is_alone
+        {
+            watched.heard = if watched.heard == Heard::DeviceLost { Heard::DeviceLost } else { heard };
+        } else {
+            self.tell(rail, heard, now);
+        }
+        self.publish_up();
+    }
+
+    fn tell(&mut self, rail: usize, heard: Heard, now: u64) {
+        let Some(machine) = self.table.get_mut(rail) else { return };
+        match heard {
+            Heard::Nothing => machine.port_up(now),
+            Heard::PortDown => machine.port_down(),
+            Heard::DeviceLost => machine.device_lost(),
+        }
+    }
+
+    /// There is a second rail: what was heard of the first one counts from now on, and both are looked at once.
+    fn begin_looks(&mut self, now: u64) {
+        for rail in 0..MAX_RAILS {
+            let heard = self.rails.get_mut(rail).and_then(Option::as_mut);
+            let heard = heard.map_or(Heard::Nothing, |watched| std::mem::take(&mut watched.heard));
+            if heard != Heard::Nothing {
+                self.tell(rail, heard, now);
+            }
+        }
+        self.loads.set_at_rest(true);
+        self.rest = Rest::LastLook { at: now };
+    }
+
+    fn rest_after(&mut self, now: u64, under_way: bool) {
+        if under_way {
+            self.rest = Rest::Looking;
+            self.loads.set_at_rest(false);
+            (self.idle_pause, self.idle_until) = (0, 0);
+        } else if !self.loads.is_at_rest() {
+            self.loads.set_at_rest(true);
+            self.rest = Rest::LastLook { at: now.saturating_add(self.limits.look_interval()) };
+        } else if matches!(self.rest, Rest::LastLook { at } if now >= at) {
+            self.rest = Rest::Resting;
+        } else if self.rest == Rest::Resting {
+            self.idle_pause = (2 * self.idle_pause).clamp(FIRST_IDLE_PAUSE, LONGEST_IDLE_PAUSE);
+            self.idle_until = now.saturating_add(self.idle_pause);
+        }
+    }
+
+    fn publish_rail(&self, rail: usize) {
+        self.loads.set(rail, self.rate(rail), self.latency(rail));
+    }
+
+    fn publish_up(&self) {
+        let up = (0..MAX_RAILS).filter(|rail| self.state(*rail) == Some(RailState::Up));
+        self.loads.set_up(up.fold(RailSet::default(), RailSet::with));
+    }
+}
+
+#[cfg(all(test, not(flagcx_p2p_loom)))]
+#[path = "rail_watch_tests.rs"]
+mod tests;

@@ -1,0 +1,196 @@
+//! Rails that are added while the connection is in use.
+//!
+//! ```text
+//! leader: opens its end ── AddRail ──▶ follower: opens its end
+//!         lanes are built ◀── RailReady ──       lanes wait for rebuilds
+//! ```
+//! The lanes of a new rail start as if they had failed and were drained, so that they are built as others are rebuilt.
+
+use std::time::Instant;
+
+use super::lane::LaneMachine;
+use super::{Action, LANES_PER_RAIL, Machine, STEP_LIMIT};
+use crate::control::{ChannelFrame, RailRefusal};
+use crate::rails::MAX_RAILS;
+
+/// How far a rail is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Adding {
+    /// There is none of this number.
+    Free,
+    /// This end is being opened.
+    Opening(NewRail),
+    /// Leader: this end is open; the peer's answer is awaited.
+    Asked { rail: NewRail, until: Instant },
+    /// Leader: the peer has not answered. It may still make the rail, so the number is used for these NICs only until it answers.
+    Unanswered(NewRail),
+    /// Both ends have it.
+    Added(NewRail),
+}
+
+/// A rail as one end has asked for it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct NewRail {
+    /// The NIC here, by its place in our list.
+    pub(super) own: u16,
+    /// The peer's.
+    pub(super) peer: u16,
+    pub(super) lanes: usize,
+}
+
+impl Machine {
+    /// Leader: makes a rail of NIC `own` here and NIC `peer` there. [`Action::RailRefused`] follows if it is not made.
+    pub(in crate::connection) fn add_rail(
+        &mut self,
+        rail: usize,
+        own: u16,
+        peer: u16,
+        lanes: usize,
+        _now: Instant,
+    ) {
+        if self.is_over() {
+            return;
+        }
+        let new = NewRail { own, peer, lanes };
+        let is_possible = self.policy.rails && self.policy.leads && is_possible(rail, lanes);
+        let place = self.rails.get_mut(rail).filter(|_| is_possible).map(|rail| &mut rail.adding);
+        match place {
+            Some(place) if *place == Adding::Free || *place == Adding::Unanswered(new) => {
+                *place = Adding::Opening(new);
+                self.actions.push(Action::OpenRail { rail, nic: own, peer, lanes });
+            }
+            Some(Adding::Opening(known) | Adding::Asked { rail: known, .. } | Adding::Added(known))
+                if *known == new => {}
+            _ => self.actions.push(Action::RailRefused { rail, why: RailRefusal::Unknown }),
+        }
+    }
+
+    /// Follower: asks the leader for a rail of NIC `own` here and NIC `peer` there.
+    pub(in crate::connection) fn request_rail(&mut self, own: u16, peer: u16) {
+        if self.policy.rails && !self.policy.leads && !self.is_over() {
+            self.actions.push_frame(ChannelFrame::RequestRail { own, peer });
+        }
+    }
+
+    /// The end of [`Action::OpenRail`].
+    pub(in crate::connection) fn rail_opened(
+        &mut self,
+        rail: usize,
+        result: Result<(), RailRefusal>,
+        now: Instant,
+    ) {
+        if self.is_over() {
+            return;
+        }
+        let Some(place) = self.rails.get_mut(rail).map(|rail| &mut rail.adding) else { return };
+        let &mut Adding::Opening(new) = place else { return };
+        let number = rail as u8;
+        match (result, self.policy.leads) {
+            (Ok(()), true) => {
+                *place = Adding::Asked { rail: new, until: now + STEP_LIMIT };
+                let NewRail { own, peer, lanes } = new;
+                self.actions.push_frame(ChannelFrame::AddRail {
+                    rail: number,
+                    own,
+                    peer,
+                    lanes: lanes as u8,
+                });
+            }
+            (Ok(()), false) => {
+                *place = Adding::Added(new);
+                // Before anything of its lanes.
+                self.actions.push_frame(ChannelFrame::RailReady { rail: number });
+                self.begin_lanes(rail, new.lanes, now);
+            }
+            (Err(why), true) => {
+                *place = Adding::Free;
+                self.actions.push(Action::RailRefused { rail, why });
+            }
+            (Err(why), false) => {
+                *place = Adding::Free;
+                self.actions.push_frame(ChannelFrame::RailRefused { rail: number, why });
+            }
+        }
+    }
+
+    /// Follower: the leader adds a rail. `own` and `peer` are as this end calls them.
+    pub(super) fn rail_is_added(&mut self, number: u8, own: u16, peer: u16, lanes: usize) {
+        if self.policy.leads {
+            return;
+        }
+        let (rail, new) = (usize::from(number), NewRail { own, peer, lanes });
+        let refused = ChannelFrame::RailRefused { rail: number, why: RailRefusal::Unknown };
+        let place = self.rails.get_mut(rail).filter(|_| is_possible(rail, lanes));
+        match place.map(|rail| &mut rail.adding) {
+            Some(place @ Adding::Free) => {
+                *place = Adding::Opening(new);
+                self.actions.push(Action::OpenRail { rail, nic: own, peer, lanes });
+            }
+            // It is answered once it is open.
+            Some(Adding::Opening(known)) if *known == new => {}
+            Some(Adding::Added(known)) if *known == new => {
+                self.actions.push_frame(ChannelFrame::RailReady { rail: number });
+            }
+            _ => self.actions.push_frame(refused),
+        }
+    }
+
+    /// Leader: the peer has its end of a rail.
+    pub(super) fn rail_is_ready(&mut self, number: u8, now: Instant) {
+        let rail = usize::from(number);
+        let Some(place) = self.rails.get_mut(rail).map(|rail| &mut rail.adding) else { return };
+        if let &mut Adding::Asked { rail: new, .. } = place {
+            *place = Adding::Added(new);
+            self.begin_lanes(rail, new.lanes, now);
+        }
+    }
+
+    /// Leader: the peer does not make a rail.
+    pub(super) fn rail_is_refused(&mut self, number: u8, why: RailRefusal) {
+        let rail = usize::from(number);
+        let Some(place) = self.rails.get_mut(rail).map(|rail| &mut rail.adding) else { return };
+        match place {
+            Adding::Asked { .. } => {
+                *place = Adding::Free;
+                self.actions.push(Action::RailRefused { rail, why });
+            }
+            Adding::Unanswered(_) => *place = Adding::Free,
+            Adding::Free | Adding::Opening(_) | Adding::Added(_) => {}
+        }
+    }
+
+    /// When a peer must have answered.
+    pub(super) fn answer_deadline(&self) -> Option<Instant> {
+        let until = |adding| match adding {
+            Adding::Asked { until, .. } => Some(until),
+            _ => None,
+        };
+        self.rails.iter().filter_map(|rail| until(rail.adding)).min()
+    }
+
+    /// Gives up rails that the peer has not answered in time.
+    pub(super) fn give_up_rails(&mut self, now: Instant) {
+        for (number, rail) in self.rails.iter_mut().enumerate() {
+            if let Adding::Asked { rail: new, until } = rail.adding
+                && now >= until
+            {
+                rail.adding = Adding::Unanswered(new);
+                self.actions.push(Action::RailRefused { rail: number, why: RailRefusal::Unusable });
+            }
+        }
+    }
+
+    fn begin_lanes(&mut self, rail: usize, lanes: usize, now: Instant) {
+        let (policy, first) = (self.policy, rail * LANES_PER_RAIL);
+        if let Some(rail) = self.rails.get_mut(rail) {
+            rail.lanes = (0..lanes).map(|lane| LaneMachine::unmade(first + lane, policy, now)).collect();
+        }
+        self.settle(now);
+        self.with_rail(rail, now, LaneMachine::begin);
+    }
+}
+
+/// Whether a further rail can have this number and so many lanes.
+fn is_possible(rail: usize, lanes: usize) -> bool {
+    (1..MAX_RAILS).contains(&rail) && (1..=LANES_PER_RAIL).contains(&lanes)
+}

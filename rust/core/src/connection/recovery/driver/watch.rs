@@ -1,0 +1,241 @@
+//! The look at the connection's rails, and what it leads to, as part of the task of a connection.
+
+use std::time::{Duration, Instant};
+
+use super::{Connection, Driver, Observation};
+use crate::connection::DeviceHealth;
+use crate::connection::rail::LANES_PER_RAIL;
+use crate::events::with_upgraded;
+use crate::pool::{LaneHealth, ProbeError, clock};
+use crate::rails::{MAX_RAILS, MILLISECOND, PauseReason, RailAction, RailState};
+
+/// What the task remembers of rails between two turns.
+#[derive(Debug, Default)]
+pub(super) struct WatchedRails {
+    devices: [Option<DeviceHealth>; MAX_RAILS],
+    /// Lanes that this end has moved to ERROR, and those of which the failure was told, a bit each.
+    broken_here: u64,
+    failed: u64,
+    /// The number of a probe that is not answered.
+    probes: [Option<u32>; MAX_RAILS],
+    /// The number of a rebuild that has not ended, and when it is given up.
+    rebuilds: [Option<(u32, u64)>; MAX_RAILS],
+    /// As operators were told.
+    told: [Option<RailState>; MAX_RAILS],
+}
+
+/// How long the lanes of a rail may take to be rebuilt before it is paused again.
+const REBUILD_LIMIT: u64 = 3_000 * MILLISECOND;
+
+impl Driver {
+    /// When the rails are to be looked at.
+    pub(super) fn look_deadline(&self) -> Option<Instant> {
+        let now = clock::now_ns();
+        let rebuild = self.rails.rebuilds.iter().flatten().map(|(_, until)| *until).min();
+        let at = self.watch.deadline().into_iter().chain(rebuild).min()?;
+        Some(Instant::now() + Duration::from_nanos(at.saturating_sub(now)))
+    }
+
+    /// A lane was moved to ERROR by this end.
+    pub(super) fn note_broken_here(&mut self, lane: usize) {
+        self.rails.broken_here |= bit(lane);
+    }
+
+    /// Reports what was seen of a lane or a device to the watch.
+    pub(super) fn watch_observation(&mut self, seen: &Observation) {
+        let now = clock::now_ns();
+        match *seen {
+            Observation::Device { rail, health } => {
+                let Some(place) = self.rails.devices.get_mut(rail) else { return };
+                let before = place.replace(health).unwrap_or(DeviceHealth::Up);
+                match (before, health) {
+                    (DeviceHealth::Up, DeviceHealth::Up) => {}
+                    (_, DeviceHealth::Up) => self.watch.port_up(rail, now),
+                    (DeviceHealth::Up, DeviceHealth::PortDown(_)) => self.watch.port_down(rail, now),
+                    (_, DeviceHealth::PortDown(_)) => {}
+                    (_, DeviceHealth::Lost(_)) => self.watch.device_lost(rail, now),
+                }
+            }
+            Observation::Broken { lane, .. } | Observation::Drained { lane, .. } => {
+                let is_new = self.rails.failed & bit(lane) == 0;
+                self.rails.failed |= bit(lane);
+                if is_new && self.rails.broken_here & bit(lane) == 0 {
+                    self.watch.lane_failed(lane / LANES_PER_RAIL, now);
+                }
+            }
+            Observation::Closed { .. } => {}
+        }
+    }
+
+    /// Looks at the rails, if that is due, and does what follows from it.
+    pub(super) async fn watch_rails(&mut self) {
+        let connection = std::sync::Weak::clone(&self.connection);
+        let handle = self.handle.clone();
+        let looked = with_upgraded(&handle, &connection, |connection| {
+            self.note_made(connection);
+            if self.watch.made().0.count_ones() < 2 {
+                return;
+            }
+            self.note_lanes(connection);
+            let now = clock::now_ns();
+            if self.watch.is_due(now) {
+                self.look(connection, now);
+            }
+            while let Some((rail, action)) = self.watch.next_action() {
+                self.follow(connection, rail, action);
+            }
+            self.tell(connection);
+        });
+        if looked.is_some() {
+            self.act().await;
+        }
+    }
+
+    /// Parts that came to a lane behind its failure go to another rail: nothing of them was posted.
+    pub(super) async fn move_waiting(&mut self) {
+        let lanes = with_upgraded(&self.handle, &self.connection, |connection| connection.lanes_with_waiting());
+        for lane in lanes.into_iter().flatten() {
+            self.command(move |connection| connection.move_unposted(lane)).await;
+        }
+    }
+
+    /// Rails that have come into use since the last turn; the first one with the second.
+    fn note_made(&mut self, connection: &Connection) {
+        if !connection.has_rails() {
+            return;
+        }
+        let now = clock::now_ns();
+        let made = self.watch.made();
+        for rail in (0..MAX_RAILS).filter(|rail| !made.has(*rail)) {
+            let is_up = connection.lanes_of(rail).iter().any(|lane| lane.status.health() == LaneHealth::Healthy);
+            if rail > 0 && !is_up {
+                continue;
+            }
+            let Some((nic, speed)) = connection.rail_nic(rail) else { continue };
+            self.watch.rail_added(rail, speed, nic, now);
+            connection.note_added(rail);
+        }
+    }
+
+    /// Probes that were answered, rebuilds that have ended, lanes that work again.
+    fn note_lanes(&mut self, connection: &Connection) {
+        let now = clock::now_ns();
+        for rail in 0..MAX_RAILS {
+            let lanes = connection.lanes_of(rail);
+            if let Some(Some(number)) = self.rails.probes.get(rail).copied()
+                && lanes.iter().any(|lane| lane.status.probe_answered() == number)
+            {
+                self.rails.probes[rail] = None;
+                self.watch.probe_answered(rail, number, now);
+            }
+            let mut works = false;
+            for (number, lane) in lanes.iter().enumerate() {
+                if lane.status.health() == LaneHealth::Healthy {
+                    works = true;
+                    let bit = bit(rail * LANES_PER_RAIL + number);
+                    self.rails.failed &= !bit;
+                    self.rails.broken_here &= !bit;
+                }
+            }
+            if let Some(Some((number, until))) = self.rails.rebuilds.get(rail).copied()
+                && (works || now >= until)
+            {
+                self.rails.rebuilds[rail] = None;
+                self.watch.rebuilt(rail, number, works, now);
+            }
+        }
+    }
+
+    fn look(&mut self, connection: &Connection, now: u64) {
+        for nic in connection.rail_nics() {
+            nic.flow.look(now, || nic.counts());
+        }
+        self.watch.look(now, &connection.rail_counts());
+    }
+
+    fn follow(&mut self, connection: &Connection, rail: usize, action: RailAction) {
+        match action {
+            RailAction::Move(reason) => {
+                self.rails.probes[rail] = None;
+                if connection.rails_healthy_but(rail) {
+                    self.machine.leave_rail(rail, in_words(reason), Instant::now());
+                }
+            }
+            RailAction::Probe(number) => self.probe(connection, rail, number),
+            RailAction::Rebuild(number) => {
+                self.rails.rebuilds[rail] = Some((number, clock::now_ns() + REBUILD_LIMIT));
+                self.machine.resume_rail(rail, Instant::now());
+                self.wakeup.wake();
+            }
+        }
+    }
+
+    /// Posts a probe on a lane that has nothing under way. A rail that was left has none until its lanes are rebuilt: then the
+    /// next probe finds one.
+    fn probe(&mut self, connection: &Connection, rail: usize, number: u32) {
+        self.rails.probes[rail] = Some(number);
+        match connection.post_probe(rail, number) {
+            Ok(()) => {}
+            Err(ProbeError::Busy) if !self.is_up(rail) => {
+                // What is under way there is an earlier probe.
+                self.machine.leave_rail(rail, "a probe was not answered", Instant::now());
+                self.machine.resume_rail(rail, Instant::now());
+            }
+            Err(ProbeError::Down | ProbeError::Refused(_)) if !self.is_up(rail) => {
+                self.machine.resume_rail(rail, Instant::now());
+            }
+            Err(ProbeError::Unsupported) => {
+                // It cannot be asked, so its silence says nothing.
+                self.rails.probes[rail] = None;
+                self.watch.probe_answered(rail, number, clock::now_ns());
+            }
+            // Without an idle lane any completion is an answer.
+            Err(_) => {}
+        }
+    }
+
+    fn is_up(&self, rail: usize) -> bool {
+        self.watch.state(rail) == Some(RailState::Up)
+    }
+
+    /// Tells operators what has changed.
+    fn tell(&mut self, connection: &Connection) {
+        let now = clock::now_ns();
+        for rail in 0..MAX_RAILS {
+            let (Some(state), Some(record)) = (self.watch.state(rail), connection.rail_record(rail)) else {
+                continue;
+            };
+            record.set_rate(self.watch.rate(rail));
+            if self.watch.latency(rail) > 0 {
+                record.set_latency(Duration::from_nanos(self.watch.latency(rail)));
+            }
+            let Some(place) = self.rails.told.get_mut(rail) else { continue };
+            let before = place.replace(state).unwrap_or(RailState::Up);
+            let reason = self.watch.reason(rail).unwrap_or(PauseReason::Errors);
+            match (before, state) {
+                (before, state) if before == state => {}
+                (_, RailState::Up) => record.up(),
+                (RailState::Paused(_), RailState::Paused(until)) => {
+                    record.still_paused(Duration::from_nanos(until.saturating_sub(now)));
+                }
+                (_, RailState::Paused(until)) => {
+                    record.paused(reason, Duration::from_nanos(until.saturating_sub(now)));
+                }
+                (_, RailState::Down) => record.down(reason),
+            }
+        }
+    }
+}
+
+fn in_words(reason: PauseReason) -> &'static str {
+    match reason {
+        PauseReason::Silent => "the rail was silent, and did not answer a probe",
+        PauseReason::Errors => "the rail has failed too often",
+        PauseReason::PortDown => "the port of the rail is down",
+        PauseReason::DeviceLost => "the device of the rail is lost",
+    }
+}
+
+fn bit(lane: usize) -> u64 {
+    1_u64.checked_shl(lane as u32).unwrap_or(0)
+}

@@ -1,0 +1,57 @@
+//! The lanes of one rail, and what they know of the rest of the connection.
+
+use std::time::Instant;
+
+use super::adding::Adding;
+use super::lane::LaneMachine;
+use crate::connection::DeviceHealth;
+
+/// One rail. Number 0 is there from the beginning, others are added.
+#[derive(Debug)]
+pub(super) struct Rail {
+    /// None until both ends have it.
+    pub(super) lanes: Vec<LaneMachine>,
+    pub(super) adding: Adding,
+    pub(super) view: RailView,
+}
+
+/// What a lane knows of its rail and of the other ones.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct RailView {
+    /// The health of its device.
+    pub(super) device: DeviceHealth,
+    /// Another rail has a healthy lane: parts can go there, and nothing is closed that time can heal.
+    pub(super) others_healthy: bool,
+    /// Since when no other rail has one, if any ever had.
+    pub(super) alone_since: Option<Instant>,
+    /// The rail is left: see [`RailView::is_held`].
+    pub(super) left: bool,
+}
+
+impl Rail {
+    pub(super) fn new(adding: Adding) -> Self {
+        let view =
+            RailView { device: DeviceHealth::Up, others_healthy: false, alone_since: None, left: false };
+        Self { lanes: Vec::new(), adding, view }
+    }
+
+    pub(super) fn has_healthy_lane(&self) -> bool {
+        self.lanes.iter().any(LaneMachine::is_healthy)
+    }
+
+    /// Whether a lane may still be used, now or later.
+    pub(super) fn is_open(&self) -> bool {
+        !self.lanes.iter().all(LaneMachine::is_closed)
+    }
+}
+
+impl RailView {
+    pub(super) fn port_is_down(&self) -> bool {
+        matches!(self.device, DeviceHealth::PortDown(_))
+    }
+
+    /// Whether rebuilds of the rail are held. If no other rail works, each is tried.
+    pub(super) fn is_held(&self) -> bool {
+        self.left && self.others_healthy
+    }
+}

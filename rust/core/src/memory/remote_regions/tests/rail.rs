@@ -1,0 +1,120 @@
+//! The peer's regions on a further rail, and the keys there.
+
+use super::*;
+use crate::fabric::Opcode;
+
+fn key(regions: &RemoteRegions, address: u64, length: u64, opcode: Opcode) -> Option<u32> {
+    regions.table().key_for(address, length, opcode).map(|region| region.rkey)
+}
+
+#[test]
+fn a_rail_has_no_keys_until_they_are_told() {
+    let regions = RemoteRegions::of_rail();
+    assert_eq!(key(&regions, 0x1000, 16, Opcode::Read), None);
+    assert_eq!((regions.known(), regions.table().flushes_unknown()), ((0, 0), false));
+    regions.apply(&changes(1, Change::Add, &[named(1)])).unwrap();
+    assert_eq!(key(&regions, 0x1000, 0x1000, Opcode::Write), Some(1));
+    assert_eq!(key(&regions, 0x1000, 0x1001, Opcode::Write), None);
+    assert_eq!(key(&regions, u64::MAX, 2, Opcode::Write), None);
+    regions.apply(&changes(2, Change::Remove, &[named(1)])).unwrap();
+    assert_eq!(key(&regions, 0x1000, 16, Opcode::Read), None, "gone");
+}
+
+/// A program may have mapped other memory at the addresses of an older registration, which still reaches the memory of then.
+#[test]
+fn the_key_is_that_of_the_newest_region() {
+    let regions = RemoteRegions::of_rail();
+    let around = AnnouncedRegion { base: 0, size: 1 << 20, ..named(9) };
+    regions.apply(&changes(3, Change::Add, &[named(1), named(2), named(3)])).unwrap();
+    assert_eq!(key(&regions, 0x2000, 16, Opcode::Write), Some(2));
+    regions.apply(&changes(9, Change::Add, &[around])).unwrap();
+    assert_eq!(key(&regions, 0x2000, 16, Opcode::Write), Some(9), "though another one is smaller");
+    let again = AnnouncedRegion { id: 10, rkey: Some(10), ..named(2) };
+    regions.apply(&changes(10, Change::Add, &[again])).unwrap();
+    assert_eq!(key(&regions, 0x2000, 16, Opcode::Write), Some(10));
+    regions.apply(&changes(11, Change::Remove, &[again, around])).unwrap();
+    assert_eq!(key(&regions, 0x2000, 16, Opcode::Write), Some(2));
+}
+
+#[test]
+fn the_key_allows_the_operation_and_says_whether_to_flush() {
+    let regions = RemoteRegions::of_rail();
+    let flushed = AnnouncedRegion { flags: AnnouncedRegion::GPU_FLUSH, ..named(1) };
+    let read_only = AnnouncedRegion { id: 2, rkey: Some(2), flags: AnnouncedRegion::READ_ONLY, ..named(1) };
+    regions.apply(&changes(2, Change::Add, &[flushed, read_only])).unwrap();
+    let of = |opcode| regions.table().key_for(0x1000, 16, opcode).unwrap();
+    assert_eq!((of(Opcode::Write).rkey, of(Opcode::Write).gpu_flush), (1, true));
+    assert_eq!((of(Opcode::Read).rkey, of(Opcode::Read).gpu_flush), (2, false));
+    regions.apply(&changes(3, Change::Remove, &[flushed])).unwrap();
+    assert_eq!(key(&regions, 0x1000, 16, Opcode::Write), None);
+}
+
+/// A NIC may register in other pieces than that of the first rail.
+#[test]
+fn a_range_over_two_segments_has_no_key() {
+    let regions = RemoteRegions::of_rail();
+    let further = AnnouncedRegion { flags: AnnouncedRegion::CONTINUES, ..named(2) };
+    regions.apply(&changes(2, Change::Add, &[named(1), further])).unwrap();
+    assert_eq!(key(&regions, 0x1800, 0x1000, Opcode::Read), None);
+    assert_eq!(regions.table().boundary_in(0x1800, 0x1000), Some(0x2000));
+    let [first, second] = [(0x1800, 0x800), (0x2000, 0x800)]
+        .map(|(address, length)| key(&regions, address, length, Opcode::Read));
+    assert_eq!((first, second), (Some(1), Some(2)));
+}
+
+proptest! {
+    /// However changes are cut into frames, and whatever begins anew.
+    #[test]
+    fn agrees_with_a_list_that_is_searched_from_its_end(
+        steps in prop::collection::vec((0u8..8, prop::collection::vec(any::<prop::sample::Index>(), 1..40)), 0..60),
+        asked in prop::collection::vec((0u64..400, 0u64..60), 20),
+    ) {
+        let of = |id: u64| AnnouncedRegion {
+            id,
+            base: id * 37 % 300,
+            size: id * 11 % 70,
+            flags: if id.is_multiple_of(3) { AnnouncedRegion::READ_ONLY } else { 0 }
+                | if id.is_multiple_of(5) { AnnouncedRegion::GPU_FLUSH } else { 0 },
+            rkey: Some((id % 50) as u32),
+        };
+        let regions = RemoteRegions::of_rail();
+        let (mut live, mut version): (Vec<u64>, u64) = (Vec::new(), 0);
+        for (step, which) in steps {
+            let chosen: Vec<u64> = which.iter().filter(|_| !live.is_empty()).map(|index| *index.get(&live)).collect();
+            match step {
+                0..4 => {
+                    let ids: Vec<_> = (version + 1..).take(which.len()).collect();
+                    version += ids.len() as u64;
+                    let entries: Vec<_> = ids.iter().map(|id| of(*id)).collect();
+                    regions.apply(&changes(version, Change::Add, &entries)).unwrap();
+                    live.extend(ids);
+                }
+                4..7 => {
+                    version += 1;
+                    let entries: Vec<_> = chosen.iter().map(|id| of(*id)).collect();
+                    regions.apply(&changes(version, Change::Remove, &entries)).unwrap();
+                    live.retain(|id| !chosen.contains(id));
+                }
+                // The peer has forgotten what was removed, and names what is left.
+                _ => {
+                    live.retain(|id| !chosen.contains(id));
+                    version += 1;
+                    regions.apply(&changes(version, Change::Reset, &[])).unwrap();
+                    let entries: Vec<_> = live.iter().map(|id| of(*id)).collect();
+                    regions.apply(&changes(version, Change::Add, &entries)).unwrap();
+                }
+            }
+        }
+        let table = regions.table();
+        for (address, length) in asked {
+            for opcode in [Opcode::Write, Opcode::Read] {
+                let expected = live.iter().rev().map(|id| of(*id)).find(|region| {
+                    crate::memory::holds(region.base, region.size, address, length)
+                        && (opcode == Opcode::Read || region.flags & AnnouncedRegion::READ_ONLY == 0)
+                });
+                let expected = expected.map(|region| region_of(&region, region.rkey.unwrap()));
+                prop_assert_eq!(table.key_for(address, length, opcode), expected);
+            }
+        }
+    }
+}
