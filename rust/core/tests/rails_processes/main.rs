@@ -1,0 +1,219 @@
+//! Rails between two processes of a host: bytes by their own copies, by mappings and by sockets; rails that fail, and a peer that ends.
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::print_stdout,
+    reason = "a panic is how a test fails, and its output is its report"
+)]
+
+#[path = "../nics/mod.rs"]
+mod nics;
+#[path = "../other_process/mod.rs"]
+mod other_process;
+mod peer;
+#[path = "../support/mod.rs"]
+mod support;
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use flagcx_p2p::internals::connection::Connection;
+use flagcx_p2p::internals::engine::{Engine, RegisteredBuffer};
+use flagcx_p2p::internals::fabric::{Opcode, PathKind};
+use flagcx_p2p::internals::transfer::{Iov, Outcome, TransferId};
+use nics::{ENOUGH, Nics, carried, make_rails, moved, nic_number, up};
+use peer::{LENGTH, PeerProcess, SETTINGS};
+use support::{blocks, eventually, outcome};
+
+const OPCODES: [Opcode; 2] = [Opcode::Write, Opcode::Read];
+
+/// A part moves in milliseconds; a busy machine adds to that.
+const MOVED: Duration = Duration::from_secs(2);
+
+/// The buffers are large, and bounds on times are for a machine that does nothing else: one test at a time.
+fn alone() -> MutexGuard<'static, ()> {
+    static ALONE: Mutex<()> = Mutex::new(());
+    ALONE.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Not a test of its own: what the other process of the tests below runs.
+#[test]
+fn peer_process() {
+    peer::play();
+}
+
+struct Processes {
+    nics: Nics,
+    engine: Arc<Engine>,
+    here: Arc<Connection>,
+    near: RegisteredBuffer,
+    peer: PeerProcess,
+}
+
+impl Processes {
+    /// So many NICs at each end; bytes take `path`.
+    fn new(count: u32, path: Option<PathKind>) -> Self {
+        let mut peer = PeerProcess::start(count, path);
+        let nics = Nics::on_path(count, path);
+        let engine = nics.engine(SETTINGS);
+        let near = engine.allocate(LENGTH).unwrap();
+        let here = engine.connect("127.0.0.1", peer.port, 0, false).unwrap();
+        if let Some(path) = path {
+            assert_eq!(here.info().path, path);
+        }
+        assert_eq!(peer.ask("rails"), ["1"]);
+        Self { nics, engine, here, near, peer }
+    }
+
+    fn with_rails(count: u32, path: Option<PathKind>) -> Self {
+        let mut processes = Self::new(count, path);
+        assert_eq!(LENGTH, ENOUGH);
+        make_rails(&processes.here, &processes.near, processes.peer.address, count as usize);
+        let peer = &mut processes.peer;
+        eventually("the peer has the same rails", || peer.ask("rails") == [count.to_string()]);
+        processes
+    }
+
+    fn submit(&self, opcode: Opcode) -> TransferId {
+        let remote = self.here.describe_remote(self.peer.address, LENGTH as u32).unwrap();
+        let region = Some(self.near.region());
+        let iov = Iov { local: self.near.address(), length: LENGTH as u64, region, remote };
+        self.here.submit(opcode, &[iov][..]).unwrap()
+    }
+
+    /// Where the bytes of `opcode` come from gets those of `seed`, the other end something else.
+    fn fill(&mut self, opcode: Opcode, seed: u64) {
+        let (near, far) = if opcode == Opcode::Write { (seed, seed + 1) } else { (seed + 1, seed) };
+        assert!(self.near.write(0, &blocks(near, LENGTH)));
+        self.peer.fill(far);
+    }
+
+    /// Both buffers hold the bytes of `seed`.
+    fn compare(&mut self, seed: u64, what: &str) {
+        assert!(support::content(&self.near) == blocks(seed, LENGTH), "{what}: other bytes here");
+        assert!(self.peer.holds(seed), "{what}: other bytes in the other process");
+    }
+
+    fn move_all(&mut self, opcode: Opcode, seed: u64) {
+        self.fill(opcode, seed);
+        let id = self.submit(opcode);
+        assert_eq!(outcome(&self.here, id), Outcome::Done, "{opcode:?}: {:#?}", self.here.rails());
+        self.compare(seed, &format!("{opcode:?} {seed}"));
+    }
+}
+
+const PATHS: [Option<PathKind>; 3] = [None, Some(PathKind::CrossMemory), Some(PathKind::Tcp)];
+
+#[test]
+fn every_byte_arrives_in_the_other_process_over_two_rails_and_over_eight() {
+    let _alone = alone();
+    for (count, path) in PATHS.into_iter().flat_map(|path| [(2, path), (8, path)]) {
+        let mut processes = Processes::with_rails(count, path);
+        let before = carried(&processes.here);
+        for (seed, opcode) in OPCODES.into_iter().cycle().take(6).enumerate() {
+            processes.move_all(opcode, 2 * seed as u64);
+        }
+        let shares: Vec<_> =
+            carried(&processes.here).iter().zip(before).map(|(now, before)| now - before).collect();
+        println!("{count} rails, path {path:?}: {shares:?}");
+        assert!(shares.iter().all(|share| *share > 0), "{count} rails, path {path:?}: {shares:?}");
+    }
+}
+
+/// What a NIC at this end does, or the one at the other end.
+#[derive(Clone, Copy, Debug)]
+enum Fault {
+    SilentBoth,
+    PortHere,
+    PortThere,
+    BrokenHere,
+    BrokenThere,
+    FailingHere,
+}
+
+const FAULTS: [Fault; 6] = [
+    Fault::SilentBoth,
+    Fault::PortHere,
+    Fault::PortThere,
+    Fault::BrokenHere,
+    Fault::BrokenThere,
+    Fault::FailingHere,
+];
+
+fn fail_one(processes: &mut Processes, fault: Fault, opcode: Opcode, seed: u64) {
+    let rail = processes.here.rails()[1].clone();
+    let (here, there) = (nic_number(&rail.nic), nic_number(&rail.peer_nic));
+    let before = moved(&processes.here);
+    processes.fill(opcode, seed);
+    // What it is given is under way until the fault.
+    processes.nics.switches(here).set_silent(true);
+    if matches!(fault, Fault::FailingHere) {
+        processes.nics.switches(here).set_failing(1);
+    }
+    let begin = Instant::now();
+    let id = processes.submit(opcode);
+    match fault {
+        Fault::SilentBoth => processes.peer.order(&format!("silent {there}")),
+        Fault::PortHere => processes.nics.set_port(here, false),
+        Fault::PortThere => processes.peer.order(&format!("port {there} down")),
+        Fault::BrokenHere => processes.nics.devices[here].break_queue_pairs(),
+        Fault::BrokenThere => processes.peer.order(&format!("broken {there}")),
+        Fault::FailingHere => processes.nics.switches(here).set_silent(false),
+    }
+    assert_eq!(
+        outcome(&processes.here, id),
+        Outcome::Done,
+        "{fault:?} {opcode:?}: {:#?}",
+        processes.here.rails()
+    );
+    let taken = begin.elapsed();
+    processes.compare(seed, &format!("{fault:?} {opcode:?}"));
+    assert!(taken < MOVED, "{fault:?} {opcode:?}: it took {taken:?}");
+    assert!(moved(&processes.here) > before, "{fault:?} {opcode:?}: {:#?}", processes.here.rails());
+    processes.nics.heal();
+    processes.peer.order("heal");
+    let (back, carried_before) = (Instant::now(), carried(&processes.here)[1]);
+    let mut seed = seed;
+    while up(&processes.here).len() < 2 || carried(&processes.here)[1] == carried_before {
+        seed += 2;
+        processes.move_all(opcode, seed);
+        assert!(back.elapsed() < Duration::from_secs(6), "{fault:?}: {:#?}", processes.here.rails());
+    }
+    println!("{fault:?} {opcode:?}: done after {taken:?}, used again after {:?}", back.elapsed());
+}
+
+#[test]
+fn a_transfer_between_processes_outlives_a_rail() {
+    let _alone = alone();
+    for path in PATHS {
+        let mut processes = Processes::with_rails(2, path);
+        let cases = FAULTS.into_iter().flat_map(|fault| OPCODES.map(|opcode| (fault, opcode)));
+        for (seed, (fault, opcode)) in cases.enumerate() {
+            fail_one(&mut processes, fault, opcode, 1000 * seed as u64);
+        }
+    }
+}
+
+/// The control channel tells of its end, and no rail goes on without it.
+#[test]
+fn the_end_of_the_peer_ends_all_rails_at_once() {
+    let _alone = alone();
+    for path in PATHS {
+        let processes = Processes::with_rails(8, path);
+        (0..8).for_each(|nic| processes.nics.switches(nic).set_delay(Duration::from_millis(20)));
+        let ids: Vec<_> = (0..4).map(|_| processes.submit(Opcode::Write)).collect();
+        let Processes { nics: _nics, engine, here, near, mut peer } = processes;
+        let begin = Instant::now();
+        peer.kill();
+        for id in ids {
+            let ended = outcome(&here, id);
+            assert!(matches!(ended, Outcome::Failed(_) | Outcome::TimedOut), "{path:?}: {ended:?}");
+        }
+        eventually("the connection ends", || !here.is_usable());
+        println!("{path:?}: all ended {:?} after the peer was killed", begin.elapsed());
+        assert!(begin.elapsed() < Duration::from_secs(4), "{path:?}: it took {:?}", begin.elapsed());
+        engine.close();
+        drop(near);
+    }
+}

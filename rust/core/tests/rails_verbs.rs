@@ -1,0 +1,259 @@
+//! Rails over eight devices of the stand-in libibverbs, of which some are silent, slow, fail, have no link or refuse.
+#![cfg(feature = "verbs")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::print_stdout,
+    reason = "a panic is how a test fails, and its output is its report"
+)]
+
+mod nics;
+mod nullverbs;
+mod support;
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use flagcx_p2p::internals::engine::{Engine, EngineOptions, RegisteredBuffer};
+use flagcx_p2p::internals::fabric::{DeviceList, FabricChoice, FabricOptions, Opcode};
+use flagcx_p2p::internals::transfer::{Outcome, TransferId};
+use nics::{ENOUGH, carried, make_rails, moved, up};
+use nullverbs::{Event, Standin};
+use support::{Pair, blocks, content, eventually, outcome};
+
+const OPCODES: [Opcode; 2] = [Opcode::Write, Opcode::Read];
+const GUARD: u8 = 0xa5;
+const MOVED: Duration = Duration::from_secs(2);
+
+fn alone() -> MutexGuard<'static, ()> {
+    static ALONE: Mutex<()> = Mutex::new(());
+    ALONE.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn engine(standin: &Standin) -> Arc<Engine> {
+    let options =
+        FabricOptions { choice: FabricChoice::Verbs, verbs: standin.options(), ..FabricOptions::default() };
+    let devices = Some(Arc::new(DeviceList::open(&options).unwrap()));
+    let settings = [
+        ("FLAGCX_P2P_FABRIC", "verbs"),
+        ("FLAGCX_P2P_BIND", "127.0.0.1"),
+        ("FLAGCX_P2P_XFER_TIMEOUT_MS", "10000"),
+    ];
+    Engine::open(support::config(&settings), EngineOptions { gpu_index: 0, devices }).unwrap()
+}
+
+/// Eight devices, or what `profile` and `settings` make of them, and two engines that have all of them.
+struct Bench {
+    standin: Standin,
+    pair: Pair,
+}
+
+impl Bench {
+    fn new(profile: &str, settings: &[(&str, u64)]) -> Self {
+        let standin = Standin::playing(profile, settings);
+        let pair = Pair::between(engine(&standin), engine(&standin), ENOUGH);
+        Self { standin, pair }
+    }
+
+    fn with_rails(profile: &str, settings: &[(&str, u64)], count: usize) -> Self {
+        let bench = Self::new(profile, &[settings, &[("troubles", 1)]].concat());
+        make_rails(&bench.pair.here, &bench.pair.source, bench.pair.target.address(), count);
+        bench
+    }
+
+    fn start(&self, opcode: Opcode, seed: u64) -> (TransferId, Vec<u8>) {
+        let bytes = blocks(seed, ENOUGH);
+        let (from, to) = self.ends(opcode);
+        assert!(from.write(0, &bytes) && to.write(0, &vec![GUARD; ENOUGH]));
+        (self.pair.here.submit(opcode, &[self.pair.iov(0, 0, ENOUGH as u64)][..]).unwrap(), bytes)
+    }
+
+    fn ends(&self, opcode: Opcode) -> (&RegisteredBuffer, &RegisteredBuffer) {
+        match opcode {
+            Opcode::Write => (&self.pair.source, &self.pair.target),
+            Opcode::Read => (&self.pair.target, &self.pair.source),
+        }
+    }
+
+    fn finish(&self, opcode: Opcode, (id, bytes): &(TransferId, Vec<u8>), what: &str) {
+        let rails = || self.pair.here.rails();
+        assert_eq!(outcome(&self.pair.here, *id), Outcome::Done, "{what}: {:#?}", rails());
+        assert!(content(self.ends(opcode).1) == *bytes, "{what}: done, and other bytes are there");
+    }
+
+    fn check_all(&self, opcode: Opcode, seed: u64) {
+        self.finish(opcode, &self.start(opcode, seed), &format!("{opcode:?} {seed}"));
+    }
+
+    /// The device of rail `rail`, by its number.
+    fn device(&self, rail: usize) -> u64 {
+        let name = self.pair.here.rails()[rail].nic.clone();
+        name.trim_start_matches("nv").split(':').next().and_then(|digits| digits.parse().ok()).unwrap()
+    }
+
+    /// Until all rails are up and `rail` is used.
+    fn expect_return(&self, rail: usize, count: usize) -> Duration {
+        let begin = Instant::now();
+        let before = carried(&self.pair.here)[rail];
+        while up(&self.pair.here).len() < count || carried(&self.pair.here)[rail] == before {
+            self.check_all(Opcode::Write, 3);
+            assert!(begin.elapsed() < Duration::from_secs(6), "{:#?}", self.pair.here.rails());
+        }
+        begin.elapsed()
+    }
+}
+
+#[test]
+fn every_byte_arrives_over_eight_devices() {
+    let _alone = alone();
+    let bench = Bench::with_rails("eight_devices", &[], 8);
+    let before = carried(&bench.pair.here);
+    for (seed, opcode) in OPCODES.into_iter().cycle().take(8).enumerate() {
+        bench.check_all(opcode, seed as u64);
+    }
+    let shares: Vec<_> =
+        carried(&bench.pair.here).iter().zip(before).map(|(now, before)| now - before).collect();
+    println!("bytes of the rails: {shares:?}");
+    assert!(shares.iter().all(|share| *share > 0), "{shares:?}");
+}
+
+/// Each segment has a key of its own on each device.
+#[test]
+fn regions_in_segments_go_over_all_rails() {
+    let _alone = alone();
+    let bench = Bench::with_rails("eight_devices,small_regions", &[("max_region", 1 << 20)], 8);
+    let before = carried(&bench.pair.here);
+    for (seed, opcode) in OPCODES.into_iter().cycle().take(4).enumerate() {
+        bench.check_all(opcode, seed as u64);
+    }
+    let used = carried(&bench.pair.here).iter().zip(before).filter(|(now, before)| *now > before).count();
+    assert_eq!(used, 8, "{:#?}", bench.pair.here.rails());
+}
+
+#[derive(Clone, Copy, Debug)]
+enum Trouble {
+    Silent,
+    Failing,
+    Port,
+    QueuePairs,
+}
+
+#[test]
+fn a_transfer_outlives_a_device_in_any_trouble() {
+    let _alone = alone();
+    let bench = Bench::with_rails("eight_devices", &[("fail_every", 2)], 8);
+    let standin = &bench.standin;
+    let mut seed = 10;
+    for trouble in [Trouble::Silent, Trouble::Failing, Trouble::Port, Trouble::QueuePairs] {
+        for (rail, opcode) in [(5, Opcode::Write), (5, Opcode::Read), (0, Opcode::Write)] {
+            let (device, before) = (bench.device(rail), moved(&bench.pair.here));
+            let what = format!("{trouble:?}, rail {rail}, {opcode:?}");
+            seed += 1;
+            match trouble {
+                Trouble::Failing => standin.set("failing_devices", 1 << device),
+                _ => standin.set("silent_devices", 1 << device),
+            }
+            let started = bench.start(opcode, seed);
+            let begin = Instant::now();
+            match trouble {
+                Trouble::Port => standin.raise_on(Event::PortDown, device as i32),
+                Trouble::QueuePairs => standin.raise_on(Event::QueuePairFatal, device as i32),
+                Trouble::Silent | Trouble::Failing => {}
+            }
+            bench.finish(opcode, &started, &what);
+            let taken = begin.elapsed();
+            assert!(taken < MOVED, "{what}: it took {taken:?}");
+            assert!(moved(&bench.pair.here) > before, "{what}: {:#?}", bench.pair.here.rails());
+            assert!(bench.ends(opcode).1.write(0, &vec![GUARD; ENOUGH]));
+            standin.set("silent_devices", 0);
+            standin.set("failing_devices", 0);
+            if matches!(trouble, Trouble::Port) {
+                standin.raise_on(Event::PortUp, device as i32);
+            }
+            std::thread::sleep(Duration::from_millis(20));
+            let quiet = content(bench.ends(opcode).1) == vec![GUARD; ENOUGH];
+            assert!(quiet, "{what}: written after the end of the transfer");
+            let returned = bench.expect_return(rail, 8);
+            println!("{what}: done after {taken:?}, used again after {returned:?}");
+        }
+    }
+}
+
+#[test]
+fn one_silent_one_slow_and_one_failing_device_at_a_time() {
+    let _alone = alone();
+    let bench = Bench::with_rails(
+        "eight_devices",
+        &[("fail_every", 3), ("slow_ns", Duration::from_millis(5).as_nanos() as u64)],
+        8,
+    );
+    bench.standin.set("silent_devices", 1 << bench.device(2));
+    bench.standin.set("slow_devices", 1 << bench.device(3));
+    bench.standin.set("failing_devices", 1 << bench.device(4));
+    let begin = Instant::now();
+    for (seed, opcode) in OPCODES.into_iter().cycle().take(20).enumerate() {
+        bench.check_all(opcode, seed as u64);
+    }
+    println!("20 transfers in {:?}: {:?}", begin.elapsed(), carried(&bench.pair.here));
+    for setting in ["silent_devices", "slow_devices", "failing_devices"] {
+        bench.standin.set(setting, 0);
+    }
+    for rail in [2, 3, 4] {
+        bench.expect_return(rail, 8);
+    }
+}
+
+#[test]
+fn a_lost_device_is_done_without() {
+    let _alone = alone();
+    for rail in [6, 0] {
+        let bench = Bench::with_rails("eight_devices", &[], 8);
+        let device = bench.device(rail);
+        bench.standin.set("silent_devices", 1 << device);
+        let started = bench.start(Opcode::Write, 1);
+        bench.standin.raise_on(Event::DeviceFatal, device as i32);
+        bench.finish(Opcode::Write, &started, "lost");
+        for (seed, opcode) in OPCODES.into_iter().cycle().take(4).enumerate() {
+            bench.check_all(opcode, 2 + seed as u64);
+        }
+        assert!(bench.pair.here.is_usable() && bench.pair.there.is_usable());
+        assert_eq!(up(&bench.pair.here).len(), 7, "{:#?}", bench.pair.here.rails());
+    }
+}
+
+/// Those that have no reliable connections, as EFA.
+#[test]
+fn devices_that_refuse_make_no_rail_and_spoil_none() {
+    let _alone = alone();
+    let bench = Bench::new("eight_devices", &[("no_rc", 0b1001_0100)]);
+    for (seed, opcode) in OPCODES.into_iter().cycle().take(20).enumerate() {
+        bench.check_all(opcode, seed as u64);
+    }
+    eventually("the five others are rails", || {
+        bench.check_all(Opcode::Write, 1);
+        up(&bench.pair.here).len() == 5
+    });
+    let names: Vec<_> = up(&bench.pair.here).iter().map(|rail| rail.nic.clone()).collect();
+    assert!(
+        ["nv2", "nv4", "nv7"].iter().all(|refusing| !names.iter().any(|name| name.starts_with(refusing))),
+        "{names:?}"
+    );
+}
+
+/// No queue pair, region or completion queue of any device stays.
+#[test]
+fn nothing_is_left_of_rails_when_their_engines_are_closed() {
+    let _alone = alone();
+    let bench = Bench::with_rails("eight_devices", &[], 8);
+    bench.check_all(Opcode::Write, 1);
+    let Bench { standin, pair } = bench;
+    pair.client.close();
+    pair.server.close();
+    drop(pair);
+    eventually("nothing is alive", || {
+        let live = standin.live();
+        (live.queue_pairs, live.regions, live.completion_queues) == (0, 0, 0)
+    });
+}
