@@ -86,15 +86,19 @@ struct Keyed(usize);
 
 /// The keys that memory at both ends has on a rail.
 struct KeysOf {
+    rail: usize,
     nic: Arc<NicContext>,
     local: SwapGuard<RegionSnapshot>,
     remote: SwapGuard<RemoteTable>,
+    /// The peer's regions with the keys of the first rail, which name the memory.
+    first: SwapGuard<RemoteTable>,
 }
 
 impl KeysOf {
     fn of(connection: &Connection, rail: usize) -> Option<Self> {
         let (nic, remote) = (connection.nic_of(rail)?, connection.remote_of(rail)?);
-        Some(Self { nic: Arc::clone(nic), local: nic.registry.snapshot(), remote: remote.table() })
+        let first = connection.remote.table();
+        Some(Self { rail, nic: Arc::clone(nic), local: nic.registry.snapshot(), remote: remote.table(), first })
     }
 
     /// Gives the requests of a part that are still to be posted the keys of this rail, and holds the memory here. False, and nothing is
@@ -114,9 +118,12 @@ impl KeysOf {
         };
         let remote = |address, rkey, length| {
             // What the peer has not announced, or has taken back, has no other key.
-            let known = matches!(source.remote.check(rkey, address, length), RemoteCheck::Inside(_));
-            let region = self.remote.key_for(address, length, opcode).filter(|_| known)?;
-            Some(region.rkey)
+            let first = if before == 0 { Some(rkey) } else { source.remote.first_key_of(rkey, address, length) }?;
+            let RemoteCheck::Inside(known) = self.first.check(first, address, length) else { return None };
+            if self.rail == 0 {
+                return Some(known.rkey);
+            }
+            Some(self.remote.key_for(first, address, length, opcode)?.rkey)
         };
         part.list.rekey(from, local, remote, holds).is_ok()
     }

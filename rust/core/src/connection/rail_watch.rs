@@ -112,7 +112,7 @@ impl RailWatch {
             if watched.as_ref().is_some_and(|watched| watched.latency.nanos() == 0)
                 && let Some(machine) = self.table.get_mut(rail)
             {
-                machine.measure();
+                machine.measure(now);
             }
         }
         self.publish_rail(rail);

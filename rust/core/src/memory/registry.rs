@@ -207,7 +207,7 @@ impl Registry {
 
     fn keep(&self, state: &mut MutexGuard<'_, State>, region: Arc<Region>, asked: Access) -> RegionId {
         let id = region.id;
-        let announced = self.announce(&region);
+        let announced = self.announce(&region, None);
         process_counts().registered(region.length);
         state.followers.iter().for_each(|follower| follower.add(&region));
         state.by_id.insert(id, Entry { region, asked, owners: 1, announced });
@@ -215,8 +215,8 @@ impl Registry {
         id
     }
 
-    /// Tells the peers of a new region, if they are to know it.
-    fn announce(&self, region: &Region) -> Range<u64> {
+    /// Tells the peers of a new region, if they are to know it. Of a further NIC: `first` is the region as the first one has it.
+    fn announce(&self, region: &Region, first: Option<&Region>) -> Range<u64> {
         let keys_in_use = || region.segments().for_each(|segment| self.announced.key_in_use(segment.rkey));
         if !region.announced {
             keys_in_use();
@@ -229,7 +229,11 @@ impl Registry {
             read_only: !region.access.remote_write,
             gpu_flush: region.gpu_flush,
         });
-        let announced = self.announced.add(&segments.collect::<Vec<_>>());
+        let segments: Vec<_> = segments.collect();
+        let announced = match first {
+            None => self.announced.add(&segments),
+            Some(first) => self.announced.add_of_rail(&with_first_keys(&segments, first)),
+        };
         if announced.is_empty() {
             keys_in_use();
             tracing::warn!(
@@ -333,6 +337,19 @@ impl Registry {
         self.regions
             .view(|state| RegionSnapshot::of(state.by_id.values().map(|entry| Arc::clone(&entry.region))))
     }
+}
+
+/// The segments of a further NIC, cut where the first one has another key, with that.
+fn with_first_keys(segments: &[RemoteRegion], first: &Region) -> Vec<(RemoteRegion, u32)> {
+    let cut = |segment: &RemoteRegion| {
+        let (start, end) = (segment.base, segment.base.saturating_add(segment.size));
+        let segment = *segment;
+        first.segments().filter_map(move |first| {
+            let (base, end) = (start.max(first.address), end.min(first.end()));
+            (base < end).then(|| (RemoteRegion { base, size: end - base, ..segment }, first.rkey))
+        })
+    };
+    segments.iter().flat_map(cut).collect()
 }
 
 /// Ends a registration of several segments.

@@ -59,6 +59,23 @@ impl RailTable {
             machine.look(now, *counts, others);
             machine.timeout(now);
         }
+        self.ask_witness(now, counts, &progressed);
+    }
+
+    /// A rail is silent while all others have nothing to do: the first of those is asked, which tells a silent rail from a silent peer.
+    fn ask_witness(&mut self, now: u64, counts: &[RailCounts; MAX_RAILS], progressed: &[u64; MAX_RAILS]) {
+        let needs = |(rail, machine): (usize, &Option<RailMachine>)| {
+            let others = progressed.iter().enumerate().filter(|(other, _)| *other != rail).map(|(_, at)| *at);
+            machine.as_ref().is_some_and(|machine| machine.needs_witness(now, others.max().unwrap_or(0)))
+        };
+        if !self.machines.iter().enumerate().any(needs) {
+            return;
+        }
+        let idle = self.machines.iter_mut().zip(counts).filter(|(_, counts)| counts.in_flight == 0);
+        let witness = idle.filter_map(|(machine, _)| machine.as_mut()).find(|machine| machine.is_up());
+        if let Some(witness) = witness {
+            witness.measure(now);
+        }
     }
 
     /// When each rail progressed last, this look included.

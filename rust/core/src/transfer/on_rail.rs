@@ -57,7 +57,7 @@ impl<'a, S: IovSource + ?Sized> OnRail<'a, S> {
         if first.read_only && self.opcode == Opcode::Write {
             return None;
         }
-        let rail = self.rail.key_for(address, length, self.opcode)?;
+        let rail = self.rail.key_for(iov.remote.rkey, address, length, self.opcode)?;
         self.last.set((first, rail));
         Some(rail.rkey)
     }

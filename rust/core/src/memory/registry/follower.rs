@@ -34,9 +34,9 @@ impl Registry {
     }
 
     /// Keeps what the device of this registry, which follows another one, has registered of a region there.
-    pub(in crate::memory) fn keep_following(&self, region: Arc<Region>) {
+    pub(in crate::memory) fn keep_following(&self, region: Arc<Region>, first: &Region) {
         let mut state = self.regions.lock();
-        let (id, asked, announced) = (region.id, region.access, self.announce(&region));
+        let (id, asked, announced) = (region.id, region.access, self.announce(&region, Some(first)));
         state.by_id.insert(id, Entry { region, asked, owners: 1, announced });
         self.changed(&state);
     }
@@ -145,7 +145,7 @@ impl Shared {
         let Some(under_way) = first.further().begin() else { return };
         match recipe.register(first, &*self.registry.device) {
             Ok(made) => {
-                if !under_way.keep(&self.registry, &made) {
+                if !under_way.keep(&self.registry, &made, first) {
                     made.discard();
                 }
             }
