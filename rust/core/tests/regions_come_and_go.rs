@@ -263,12 +263,13 @@ fn changes_of_a_rail_that_is_not_there_are_dropped() {
     assert!(is_alive(&dialogue));
 }
 
-/// With one NIC a handshake is as it was without rails.
+/// With one NIC, or one rail, a handshake is as it was without rails.
 #[test]
 fn an_engine_offers_rails_only_with_a_further_device() {
-    for (devices, offered) in [("1", 0), ("2", Features::RAILS)] {
-        let dialogue = Dialogue::with(&[("FLAGCX_P2P_SOFTWARE_DEVICES", devices)]);
-        assert_eq!(dialogue.offered & Features::RAILS, offered, "{devices} devices");
+    for (devices, rails, offered) in [("1", "8", 0), ("2", "1", 0), ("2", "2", Features::RAILS)] {
+        let dialogue =
+            Dialogue::with(&[("FLAGCX_P2P_SOFTWARE_DEVICES", devices), ("FLAGCX_P2P_RAILS", rails)]);
+        assert_eq!(dialogue.offered & Features::RAILS, offered, "{devices} devices, {rails} rails");
     }
 }
 
