@@ -2,7 +2,9 @@
 
 mod connection;
 mod lanes;
+mod leaving;
 mod properties;
+mod rails;
 
 use std::time::{Duration, Instant};
 
