@@ -162,6 +162,26 @@ fn a_new_queue_pair_that_may_be_in_use_is_destroyed_before_the_answer() {
     assert_eq!(fixture.receive(ChannelFrame::Ready { lane: RAIL, attempt: 2 }), [broken()]);
 }
 
+/// The question was put off for the answer, which led to nothing.
+#[test]
+fn a_follower_asks_once_its_answer_is_given_up() {
+    let mut fixture = Fixture::two_rails(RAILS_FOLLOWER);
+    fixture.drain(0);
+    fixture.drain(FIRST);
+    fixture.receive(request(2));
+    fixture.answers(2);
+    let (lane, attempt) = (0, 1);
+    fixture.receive(ask(attempt));
+    fixture.machine.created(0, attempt, Ok(record(9)), fixture.now);
+    fixture.actions();
+    // Rail 0 is back.
+    let actions = [Action::Install { lane: 0, attempt }, moved(false)];
+    assert_eq!(fixture.receive(ChannelFrame::Ready { lane, attempt }), actions);
+    let actions = fixture.expire(STEP_LIMIT);
+    assert!(actions.contains(&Action::Send(quiesce(1))), "{actions:?}");
+    assert_eq!(fixture.receive(quiesced(1)), [moved(true)]);
+}
+
 #[test]
 fn frames_of_a_rebuild_come_behind_the_questions_that_wait() {
     let mut fixture = Fixture::two_rails(RAILS_FOLLOWER);
