@@ -3,7 +3,7 @@
 use super::agenda::Event;
 use super::world::World;
 use super::{Mutation, Violation, millis};
-use crate::connection::recovery::LANES_PER_RAIL;
+use crate::connection::rail::LANES_PER_RAIL;
 use crate::pool::LaneHealth;
 
 /// A queue pair; its number is its place in the list of all.
@@ -329,6 +329,10 @@ impl World {
         self.parts
             .iter()
             .filter(|part| part.state != PartState::Ended && !self.ends[part.end].is_over())
+            // A hostile peer can keep a WRITE of its own on a lane that rests, until its deadline: by a wrong number.
+            .filter(|part| {
+                !(self.conditions.hostile && self.conditions.rails && self.may_rest(part.end, part.lane))
+            })
             .count()
     }
 }

@@ -3,7 +3,7 @@
 use std::ops::{Index, IndexMut};
 
 use super::fabric::Lane;
-use crate::connection::recovery::LANES_PER_RAIL;
+use crate::connection::rail::LANES_PER_RAIL;
 
 /// The lanes of rail 0, and those of rail 1 once it is open.
 #[derive(Debug, Default)]

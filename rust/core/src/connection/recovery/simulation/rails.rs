@@ -4,7 +4,7 @@ use super::agenda::Event;
 use super::fabric::{Lane, State};
 use super::world::World;
 use super::{Violation, millis};
-use crate::connection::recovery::LANES_PER_RAIL;
+use crate::connection::rail::LANES_PER_RAIL;
 use crate::control::RailRefusal;
 use crate::pool::LaneHealth;
 

@@ -76,7 +76,7 @@ fn refused(rail: usize, why: RailRefusal) -> Action {
 #[test]
 fn a_leader_opens_its_end_then_asks_then_builds_the_lanes() {
     let mut fixture = Fixture::new(RAILS_LEADER, 1);
-    assert_eq!(fixture.add(2, 3, 4, 2), [Action::OpenRail { rail: 2, nic: 3, lanes: 2 }]);
+    assert_eq!(fixture.add(2, 3, 4, 2), [Action::OpenRail { rail: 2, nic: 3, peer: 4, lanes: 2 }]);
     let frame = ChannelFrame::AddRail { rail: 2, own: 3, peer: 4, lanes: 2 };
     assert_eq!(fixture.open(2, Ok(())), [Action::Send(frame)]);
     let create = |lane| Action::Create { lane, attempt: 1 };
@@ -92,7 +92,7 @@ fn a_leader_opens_its_end_then_asks_then_builds_the_lanes() {
 fn a_follower_opens_its_end_and_waits_for_the_rebuilds() {
     let mut fixture = Fixture::new(RAILS_FOLLOWER, 1);
     // The receiver's NIC of the frame is the one here.
-    assert_eq!(fixture.receive(ADD), [Action::OpenRail { rail: 1, nic: 4, lanes: 1 }]);
+    assert_eq!(fixture.receive(ADD), [Action::OpenRail { rail: 1, nic: 4, peer: 3, lanes: 1 }]);
     assert_eq!(fixture.receive(ADD), [], "on its way");
     assert_eq!(fixture.open(1, Ok(())), [Action::Send(READY)]);
     assert_eq!(fixture.receive(ADD), [Action::Send(READY)], "answered again");
@@ -118,7 +118,7 @@ fn either_end_may_refuse() {
     assert_eq!(leader.receive(frame), []);
     assert_eq!(
         leader.add(1, 6, 7, 1),
-        [Action::OpenRail { rail: 1, nic: 6, lanes: 1 }],
+        [Action::OpenRail { rail: 1, nic: 6, peer: 7, lanes: 1 }],
         "its number is free"
     );
 
@@ -126,7 +126,7 @@ fn either_end_may_refuse() {
     follower.receive(ADD);
     let frame = ChannelFrame::RailRefused { rail: 1, why: RailRefusal::Unusable };
     assert_eq!(follower.open(1, Err(RailRefusal::Unusable)), [Action::Send(frame)]);
-    assert_eq!(follower.receive(ADD), [Action::OpenRail { rail: 1, nic: 4, lanes: 1 }]);
+    assert_eq!(follower.receive(ADD), [Action::OpenRail { rail: 1, nic: 4, peer: 3, lanes: 1 }]);
 }
 
 /// The peer may still make it: then it must not take another rail for this one.
@@ -139,7 +139,7 @@ fn a_rail_without_an_answer_is_refused_and_its_number_kept_for_its_nics() {
     assert_eq!(fixture.machine.deadline(), None);
     assert_eq!(fixture.receive(READY), [], "too late");
     assert_eq!(fixture.add(1, 5, 4, 1), [refused(1, RailRefusal::Unknown)]);
-    assert_eq!(fixture.add(1, 3, 4, 1), [Action::OpenRail { rail: 1, nic: 3, lanes: 1 }]);
+    assert_eq!(fixture.add(1, 3, 4, 1), [Action::OpenRail { rail: 1, nic: 3, peer: 4, lanes: 1 }]);
     fixture.open(1, Ok(()));
     assert_eq!(fixture.receive(READY), [Action::Create { lane: FIRST, attempt: 1 }]);
 }
