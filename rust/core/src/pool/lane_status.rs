@@ -169,3 +169,30 @@ impl LaneStatus {
         }
     }
 }
+
+#[cfg(all(test, flagcx_p2p_loom))]
+#[allow(clippy::unwrap_used, reason = "tests")]
+mod models {
+    use super::*;
+
+    /// A look at what is under way while a worker posts and retires: never more than was posted, nor less than nothing.
+    #[test]
+    fn a_look_finds_no_more_over_than_posted() {
+        loom::model(|| {
+            let status = loom::sync::Arc::new(LaneStatus::new(None));
+            let worker = {
+                let status = status.clone();
+                loom::thread::spawn(move || {
+                    for posted in 1..3 {
+                        status.posted.store(posted, Ordering::Relaxed);
+                        status.retired.store(posted as u32, Ordering::Release);
+                    }
+                })
+            };
+            let (over, under_way) = status.requests();
+            assert!(over + u64::from(under_way) <= 2, "{over} {under_way}");
+            worker.join().unwrap();
+            assert_eq!(status.requests(), (2, 0));
+        });
+    }
+}
