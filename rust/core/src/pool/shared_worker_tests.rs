@@ -251,8 +251,8 @@ fn a_caller_is_woken_when_a_part_ends_that_has_moved() {
     let (halves, workers) = (Halves::new(&device), pool.workers());
     workers[0].with_state(|state| state.break_lane(from, "test"));
     let (task, _) = halves.submit(&workers[0], from);
+    let began = Instant::now();
     std::thread::scope(|scope| {
-        let began = Instant::now();
         let sleeper = scope.spawn(|| {
             let until = Instant::now() + Duration::from_secs(10);
             let driving = workers[0].thread_drives(task, until);
