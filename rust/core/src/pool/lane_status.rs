@@ -105,6 +105,11 @@ impl LaneStatus {
         (posted.wrapping_sub(u64::from(under_way)).saturating_sub(u64::from(probes)), under_way)
     }
 
+    /// Nothing is under way any more: the queue pair is destroyed.
+    pub(super) fn end_requests(&self) {
+        self.retired.store(self.posted.load(Ordering::Relaxed) as u32, Ordering::Release);
+    }
+
     /// The number of the last [probe](super::WorkerState::post_probe) that was answered; 0 before the first.
     pub fn probe_answered(&self) -> u32 {
         self.probe.load(Ordering::Relaxed)

@@ -111,6 +111,7 @@ fn a_lane_with_a_silent_probe_drains_or_is_destroyed() {
     assert_eq!((status.health(), bench.state.outstanding()), (LaneHealth::Broken, 1));
     bench.state.step_at(4000);
     assert_eq!((status.health(), bench.state.outstanding()), (LaneHealth::Closed, 0));
+    assert_eq!((status.requests().1, status.probe_answered()), (0, 0));
 }
 
 #[test]
