@@ -27,6 +27,7 @@ mod remote_level;
 mod remote_regions;
 mod remote_table;
 mod segment;
+mod shared_export;
 mod sharing;
 mod unreachable;
 

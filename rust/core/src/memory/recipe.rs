@@ -6,6 +6,7 @@ use std::sync::Arc;
 use super::nic_registration::register_for_nic;
 use super::region::Region;
 use super::registry::pieces;
+use super::shared_export::SharedExport;
 use crate::fabric::{Device, DmaBuf, FabricError, MemoryRange, SharedFile};
 use crate::gpu::{self, CurrentGpu};
 
@@ -21,6 +22,8 @@ pub(super) struct Recipe {
     dma_buf: Option<Kept<DmaBuf>>,
     /// The same; that of an allocation is asked for when it is needed.
     file: Option<Kept<SharedFile>>,
+    /// Of GPU memory.
+    exported: SharedExport,
 }
 
 /// Which way the memory goes to the device.
@@ -57,6 +60,7 @@ impl Recipe {
                 .and_then(|runtime| runtime.current_gpu().ok()),
             dma_buf: dma_buf.transpose()?,
             file: file.transpose()?,
+            exported: SharedExport::new(),
         })
     }
 
@@ -79,7 +83,7 @@ impl Recipe {
             Way::Gpu(on_gpu) => {
                 let runtime = gpu::runtime();
                 let _entered = CurrentGpu::of_address(&*runtime, range.address, self.current.unwrap_or(-1));
-                register_for_nic(device, &range, on_gpu)?
+                register_for_nic(device, &range, on_gpu, Some(&self.exported))?
             }
         };
         Ok(Arc::new(Region::following(first, &range, segments)))

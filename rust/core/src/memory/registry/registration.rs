@@ -123,7 +123,7 @@ impl Registration {
         let registered = match way {
             None => Ok(Segments::of_one(Segment::new(address, length, Arc::new(UnreachableMemory)))),
             Some(Way::Plain) => pieces::register(device, &of_device),
-            Some(Way::Gpu(on_gpu)) => register_for_nic(device, &of_device, on_gpu),
+            Some(Way::Gpu(on_gpu)) => register_for_nic(device, &of_device, on_gpu, None),
         };
         let segments = registered.map_err(|error| look.explain(error))?;
         if by_nic_on_gpu {
