@@ -18,7 +18,7 @@ pub(super) struct Recipe {
     way: Way,
     /// The GPU that was current, for a runtime of which answers depend on that.
     current: Option<i32>,
-    /// That of the caller, who may close it.
+    /// That of the caller, which may close it.
     dma_buf: Option<Kept<DmaBuf>>,
     /// The same; that of an allocation is asked for when it is needed.
     file: Option<Kept<SharedFile>>,
@@ -86,7 +86,7 @@ impl Recipe {
                 register_for_nic(device, &range, on_gpu, Some(&self.exported))?
             }
         };
-        Ok(Arc::new(Region::following(first, &range, segments)))
+        Ok(Arc::new(Region::on_further_nic(first, &range, segments)))
     }
 }
 

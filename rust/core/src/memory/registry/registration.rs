@@ -34,7 +34,7 @@ pub(super) struct Registration {
     /// Peers may flush what they write to it before they know what memory it is, and need the right to READ for that.
     pub(super) flushed_unknown: bool,
     /// Further NICs may register it later.
-    pub(super) may_be_followed: bool,
+    pub(super) has_further_nics: bool,
 }
 
 impl Registration {
@@ -134,7 +134,7 @@ impl Registration {
             && look.backing == Backing::Anonymous
             && (declared == MemoryKind::Host || of_host && look.is_readable(address, length));
         let region = Region::new(next_id(), &range, kind, readable, announced, segments);
-        let way = way.filter(|_| self.may_be_followed);
+        let way = way.filter(|_| self.has_further_nics);
         let recipe = way.and_then(|way| recipe(&of_device, way, allocation.is_some()));
         let region = region.within(allocation).flushed(gpu_flush).with_recipe(recipe);
         process_regions::add(&region);
