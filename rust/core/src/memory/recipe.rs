@@ -43,13 +43,13 @@ struct Kept<T> {
 }
 
 impl Recipe {
-    /// Of a range as the first device has got it. `is_allocated`: the file is that of an allocation.
+    /// Of a range as the first device has got it. `keeps_file`: its file is the caller's, and devices of the engine use it.
     ///
     /// # Errors
     /// No descriptor is left for what the caller may close.
-    pub(super) fn of(range: &MemoryRange, way: Way, is_allocated: bool) -> std::io::Result<Self> {
+    pub(super) fn of(range: &MemoryRange, way: Way, keeps_file: bool) -> std::io::Result<Self> {
         let dma_buf = range.dma_buf.map(|named| duplicate(named.fd).map(|own| Kept { named, own }));
-        let file = range.file.filter(|_| !is_allocated);
+        let file = range.file.filter(|_| keeps_file);
         let file = file.map(|named| duplicate(named.fd).map(|own| Kept { named, own }));
         let runtime = matches!(way, Way::Gpu(_)).then(gpu::runtime);
         Ok(Self {

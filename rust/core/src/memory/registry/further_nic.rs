@@ -20,7 +20,7 @@ impl Registry {
     /// registry leaves that one too. What its device refuses is not in it, which the log says.
     pub(crate) fn add_further_nic(
         &self,
-        other: Arc<Registry>,
+        other: Arc<Self>,
         takes: impl Fn(&Region) -> bool + Send + Sync + 'static,
     ) -> Result<(), FurtherNicError> {
         let further = FurtherNic::start(other, Box::new(takes)).map_err(FurtherNicError::NoThread)?;

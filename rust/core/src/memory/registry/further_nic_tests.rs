@@ -25,6 +25,8 @@ struct Nic {
     live: Arc<Mutex<BTreeSet<u64>>>,
     /// The inodes of the dma-bufs that came.
     dma_bufs: Mutex<Vec<u64>>,
+    /// How many ranges came with a file of this process.
+    own_files: AtomicU32,
     /// The range with this start is refused.
     refuses: Option<u64>,
     /// All keys are this one, if it is not 0.
@@ -50,8 +52,8 @@ struct Counted {
 fn nic(name: &str) -> Nic {
     let inner = software::open(&SoftwareOptions::default()).unwrap().remove(0);
     let attributes = DeviceAttributes { name: name.to_owned(), ..inner.attributes().clone() };
-    let (live, dma_bufs, key) = (Arc::default(), Mutex::default(), AtomicU32::new(0));
-    Nic { inner, attributes, live, dma_bufs, refuses: None, key, gate: None }
+    let (live, dma_bufs, key, own_files) = Default::default();
+    Nic { inner, attributes, live, dma_bufs, own_files, refuses: None, key, gate: None }
 }
 
 fn with_gate(name: &str) -> Arc<Nic> {
@@ -72,6 +74,9 @@ impl Device for Nic {
         }
         if self.refuses == Some(range.address) {
             return Err(FabricError::call("register memory", self.attributes.name.as_str(), libc::ENOMEM));
+        }
+        if range.file.is_some_and(|file| file.is_own) {
+            self.own_files.fetch_add(1, Ordering::Relaxed);
         }
         if let Some(buffer) = range.dma_buf {
             #[allow(unsafe_code, reason = "borrows what the registration has borrowed")]
@@ -304,10 +309,12 @@ fn a_dma_buf_may_be_closed_after_the_call_and_a_range_is_cut_as_each_nic_needs_i
 #[test]
 fn a_further_nic_is_no_use_of_an_allocation() {
     let (first, allocation) = (first(), Allocation::shared(4096, false, false).unwrap());
-    let other = follow(&first, Arc::new(nic("second")));
+    let device = Arc::new(nic("second"));
+    let other = follow(&first, Arc::clone(&device));
     let range = (allocation.address(), 4096);
     let id = first.register(range, MemoryKind::Host, Access::FULL, true, None, None).unwrap();
     until(|| of(&other, id).is_some());
+    assert_eq!(device.own_files.load(Ordering::Relaxed), 1, "peers can map it there too");
     assert!(allocation.close_unless_used(1).is_ok());
     allocation.reopen();
     let region = first.remove(id).unwrap().unwrap();

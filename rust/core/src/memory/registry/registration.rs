@@ -135,7 +135,8 @@ impl Registration {
             && (declared == MemoryKind::Host || of_host && look.is_readable(address, length));
         let region = Region::new(next_id(), &range, kind, readable, announced, segments);
         let way = way.filter(|_| self.has_further_nics);
-        let recipe = way.and_then(|way| recipe(&of_device, way, allocation.is_some()));
+        let keeps_file = allocation.is_none() && device.attributes().capabilities.shared_files;
+        let recipe = way.and_then(|way| recipe(&of_device, way, keeps_file));
         let region = region.within(allocation).flushed(gpu_flush).with_recipe(recipe);
         process_regions::add(&region);
         Ok(Arc::new(region))
@@ -143,8 +144,8 @@ impl Registration {
 }
 
 /// For further NICs; `None`, with a line in the log, if it cannot be kept.
-fn recipe(of_device: &MemoryRange, way: Way, is_allocated: bool) -> Option<Recipe> {
-    let kept = Recipe::of(of_device, way, is_allocated).inspect_err(|error| {
+fn recipe(of_device: &MemoryRange, way: Way, keeps_file: bool) -> Option<Recipe> {
+    let kept = Recipe::of(of_device, way, keeps_file).inspect_err(|error| {
         tracing::warn!(
             "memory {:#x}+{} stays on one NIC, because its descriptor cannot be kept open for others: {error}; see `ulimit -n`",
             of_device.address,
