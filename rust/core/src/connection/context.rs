@@ -103,7 +103,7 @@ impl Context {
         let polls = pool.device().attributes().capabilities.needs_polling && !settings.spin.is_zero();
         let gpu_flush = GpuFlush { writes: settings.flush_writes, reads: settings.flush_reads };
         let registry = Registry::with_gpu_flush(Arc::clone(pool.device()), gpu_flush);
-        let registry = Arc::new(if has_others { registry.to_be_followed() } else { registry });
+        let registry = Arc::new(if has_others { registry.with_further_nics() } else { registry });
         let device_events = listen(pool.device());
         let first = NicContext {
             number: 0,

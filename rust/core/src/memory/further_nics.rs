@@ -49,7 +49,7 @@ impl FurtherNics {
             state.kept.clone()
         };
         for OnNic { registry, region } in kept {
-            registry.take_out_following(region.id);
+            registry.take_out_as_first(region.id);
         }
     }
 
@@ -82,7 +82,7 @@ impl UnderWay<'_> {
             return false;
         }
         // Under the lock: a thread that takes the region out finds it in both, or in none.
-        registry.keep_following(Arc::clone(region), first);
+        registry.keep_as_first(Arc::clone(region), first);
         state.kept.push(OnNic { registry: Arc::clone(registry), region: Arc::clone(region) });
         true
     }
