@@ -4,6 +4,7 @@ use super::Connection;
 use super::rail::{LANES_PER_RAIL, Rails};
 use super::rail_demand::RailDemand;
 use super::rail_loads::RailLoads;
+use super::rail_record::nic_name;
 use crate::control::RailRefusal;
 use crate::control::wire::{NicList, NicRecord};
 use crate::pool::clock;
@@ -67,7 +68,7 @@ impl Connection {
             speed_mbps: nic.speed_mbps,
             link_layer: nic.link_layer,
             mtu: mtu_code(nic.mtu),
-            name: nic.name.clone(),
+            name: nic_name(&nic.name, nic.port),
             networks: nic.networks.clone(),
         };
         let nics: Vec<_> = self.context.nics().iter().map(record).collect();

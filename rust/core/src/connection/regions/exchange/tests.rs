@@ -7,7 +7,6 @@ use proptest::prelude::*;
 use super::*;
 use crate::control::wire::Change;
 use crate::events::Wakeup;
-use crate::fabric::Opcode;
 use crate::memory::{Announced, Cursor, RemoteRegion};
 
 /// One end: its regions on each rail, and its exchange.
