@@ -103,6 +103,8 @@ impl History {
 
     /// The same for a further rail: each segment comes with the key that the same memory has on the first one.
     pub fn add_of_rail(&mut self, segments: &[(RemoteRegion, u32)]) -> Range<u64> {
+        // All entries of a further rail are longer.
+        self.limits.entries = self.limits.entries.min(RegionChanges::MAX_ENTRIES_OF_RAIL);
         self.add_all(segments.len(), segments.iter().map(|(region, first_rkey)| (*region, Some(*first_rkey))))
     }
 
@@ -210,9 +212,7 @@ impl History {
                 return Some(RegionChanges { version, rail: 0, change, entries });
             }
             let taken = match next {
-                Change::Add => {
-                    added.next().map(|(id, segment)| (*id, segment.announced(*id)))
-                }
+                Change::Add => added.next().map(|(id, segment)| (*id, segment.announced(*id))),
                 _ => removed.next().map(|(at, gone)| (*at, announced(gone.id, gone.region, gone.flags))),
             };
             let Some((at, entry)) = taken else { break };
@@ -260,7 +260,14 @@ fn announced(id: u64, region: RemoteRegion, flags: u32) -> AnnouncedRegion {
     let flags = flags
         | given(region.read_only, AnnouncedRegion::READ_ONLY)
         | given(region.gpu_flush, AnnouncedRegion::GPU_FLUSH);
-    AnnouncedRegion { id, base: region.base, size: region.size, flags, rkey: Some(region.rkey), first_rkey: None }
+    AnnouncedRegion {
+        id,
+        base: region.base,
+        size: region.size,
+        flags,
+        rkey: Some(region.rkey),
+        first_rkey: None,
+    }
 }
 
 #[cfg(test)]
