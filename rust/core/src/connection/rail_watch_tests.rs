@@ -151,7 +151,7 @@ fn a_silent_rail_is_found_left_and_used_again() {
     world.run_until(200 * MS);
     let [(at, 1, PauseReason::Silent)] = world.moves()[..] else { panic!("{:?}", world.moves()) };
     assert!(at <= 16 * MS, "{at}");
-    assert_eq!((world.loads_up(), world.watch.pauses(1)), (RailSet(0b101), 1));
+    assert_eq!(world.loads_up(), RailSet(0b101));
     assert_eq!(world.watch.reason(1), Some(PauseReason::Silent));
     world.silent = RailSet::default();
     world.run_until(220 * MS);
@@ -202,7 +202,7 @@ fn a_port_that_flaps_is_left_at_once_and_each_time_for_longer() {
     assert_eq!(paused, [4, 8, 16, 32, 64]);
     assert!(world.moves().iter().all(|of| (of.1, of.2) == (1, PauseReason::PortDown)));
     // During the fourth pause the port went down again: then there was nothing to move.
-    assert_eq!((world.moves().len() as u64, world.watch.pauses(1)), (4, 4));
+    assert_eq!(world.moves().len(), 4);
     world.run_until(180 * MS);
     assert_eq!(world.loads_up(), RailSet(0b11));
 }
@@ -236,7 +236,7 @@ fn failing_lanes_pause_a_rail_each_time_for_twice_as_long() {
         paused.push((until - world.now) / MS);
     }
     assert_eq!(paused, [4, 8, 16, 32]);
-    assert_eq!(world.watch.pauses(1), 4);
+    assert_eq!(world.moves().len(), 4);
 }
 
 #[test]

@@ -138,6 +138,18 @@ mod tests {
     }
 
     #[test]
+    fn a_rail_that_is_too_slow_to_be_given_anything_is_tried_again() {
+        let mut meter = RateMeter::new(SPEED);
+        let now = run(&mut meter, SPEED / 1000, 64 << 10, 0, 100);
+        assert!(meter.rate() < SPEED / 100, "{}", meter.rate());
+        let idle = RailCounts::default();
+        meter.look(now + FORGET / 2, idle);
+        assert!(meter.rate() < SPEED / 100);
+        meter.look(now + FORGET + 1, idle);
+        assert_eq!(meter.rate(), SPEED);
+    }
+
+    #[test]
     fn a_rail_with_little_to_do_is_not_measured() {
         let mut meter = RateMeter::new(SPEED);
         for number in 1..100u64 {
