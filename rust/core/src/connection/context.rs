@@ -166,9 +166,9 @@ impl Context {
             flush_writes: config.flush_writes,
             flush_reads: config.flush_reads,
             rails: config.rails,
-            plan_limits: PlanLimits::default(),
-            rail_limits: RailLimits::default(),
-            rail_map: RailMap::default(),
+            plan_limits: config.rail_plan_limits(),
+            rail_limits: config.rail_limits(),
+            rail_map: config.rail_map.clone(),
         };
         let options = (config.rails > 1).then_some(options);
         let has_others = options.is_some() && choice.devices.len() > 1;

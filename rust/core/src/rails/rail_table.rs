@@ -61,11 +61,12 @@ impl RailTable {
         }
     }
 
-    /// When each rail progressed last, this look included.
+    /// When each rail that is up progressed last, this look included: of one that is left, what was under way is flushed.
     fn progressed(&self, now: u64, counts: &[RailCounts; MAX_RAILS]) -> [u64; MAX_RAILS] {
         let mut progressed = [0; MAX_RAILS];
         for ((at, machine), counts) in progressed.iter_mut().zip(&self.machines).zip(counts) {
-            *at = machine.as_ref().map_or(0, |machine| machine.progress_seen_by(now, *counts));
+            let up = machine.as_ref().filter(|machine| machine.is_up());
+            *at = up.map_or(0, |machine| machine.progress_seen_by(now, *counts));
         }
         progressed
     }
@@ -133,6 +134,14 @@ mod tests {
         assert_eq!(look_until(&mut two, 2, RailSet(0b11), 50 * MILLISECOND), []);
         let mut one = rails(1);
         assert_eq!(look_until(&mut one, 1, RailSet(0b1), 50 * MILLISECOND), []);
+    }
+
+    #[test]
+    fn what_is_flushed_on_a_rail_that_was_left_is_no_sign_of_the_peer() {
+        let mut two = rails(2);
+        two.get_mut(0).unwrap().port_down();
+        assert_eq!(two.next_action(), Some((0, RailAction::Move(PauseReason::PortDown))));
+        assert_eq!(look_until(&mut two, 2, RailSet(0b10), 50 * MILLISECOND), []);
     }
 
     #[test]

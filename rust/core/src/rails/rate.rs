@@ -50,7 +50,7 @@ impl RateMeter {
     /// Looks at the counters of the rail.
     pub fn look(&mut self, now: u64, counts: RailCounts) {
         let busy = counts.bytes_in_flight >= (self.speed as f64 * BUSY as f64 / 1e9) as u64;
-        if busy && self.measured_at > 0 && now.saturating_sub(self.measured_at) > FORGET {
+        if self.measured_at > 0 && now.saturating_sub(self.measured_at) > FORGET {
             self.forget();
         }
         if let Some(last) = self.last
@@ -133,6 +133,18 @@ mod tests {
         let now = run(&mut meter, SPEED / 16, 8 << 20, 0, 100);
         assert!(meter.rate() < SPEED / 8, "{}", meter.rate());
         run(&mut meter, SPEED, 8 << 20, now + FORGET, 1);
+        assert_eq!(meter.rate(), SPEED);
+    }
+
+    #[test]
+    fn a_rail_that_is_too_slow_to_be_given_anything_is_tried_again() {
+        let mut meter = RateMeter::new(SPEED);
+        let now = run(&mut meter, SPEED / 1000, 64 << 10, 0, 100);
+        assert!(meter.rate() < SPEED / 100, "{}", meter.rate());
+        let idle = RailCounts::default();
+        meter.look(now + FORGET / 2, idle);
+        assert!(meter.rate() < SPEED / 100);
+        meter.look(now + FORGET + 1, idle);
         assert_eq!(meter.rate(), SPEED);
     }
 
