@@ -232,7 +232,15 @@ impl EngineNics {
         let follow = first.add_follower(Arc::clone(&registry), self.takes(number));
         follow.map_err(|reason| OpenNicError::Memory { device: name(), reason: Arc::new(reason) })?;
         let number = u16::try_from(number).unwrap_or(u16::MAX);
-        Ok(Arc::new(NicContext { number, pool, registry, policy, device_events: listen(device), flow: flow_of(&**device), lanes: Mutex::default() }))
+        Ok(Arc::new(NicContext {
+            number,
+            pool,
+            registry,
+            policy,
+            device_events: listen(device),
+            flow: flow_of(&**device),
+            lanes: Mutex::default(),
+        }))
     }
 
     /// Which regions a NIC registers: host memory, and that of GPUs for which it is near, or the spare one.

@@ -69,7 +69,8 @@ impl Connection {
 
     /// Where its transfers are counted.
     fn counts(&self) -> Vec<Arc<dyn TransferSource>> {
-        let lanes = self.all_lanes().map(|(_, lane)| Arc::clone(&lane.status.counts) as Arc<dyn TransferSource>);
+        let lanes =
+            self.all_lanes().map(|(_, lane)| Arc::clone(&lane.status.counts) as Arc<dyn TransferSource>);
         lanes.chain([Arc::clone(&self.gpu.counts) as _, Arc::clone(&self.unplaced) as _]).collect()
     }
 

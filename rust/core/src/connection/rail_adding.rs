@@ -188,7 +188,9 @@ impl Connection {
         let rail = pairs.pairs.iter().position(|pair| *pair == wanted);
         match rail.filter(|rail| !self.rails.in_use().has(*rail)) {
             Some(rail) => self.request_rail(rail, wanted),
-            None => tracing::debug!(peer = %self.peer.control, own, nic = peer, "the peer asks for a rail that is no pair here, or made"),
+            None => {
+                tracing::debug!(peer = %self.peer.control, own, nic = peer, "the peer asks for a rail that is no pair here, or made")
+            }
         }
     }
 }
@@ -196,7 +198,9 @@ impl Connection {
 impl Rails {
     /// The rails of which a lane has been in working order.
     pub(super) fn in_use(&self) -> RailSet {
-        self.made().filter(|(_, rail)| rail.is_added()).fold(RailSet::first(1), |set, (rail, _)| set.with(rail))
+        self.made()
+            .filter(|(_, rail)| rail.is_added())
+            .fold(RailSet::first(1), |set, (rail, _)| set.with(rail))
     }
 }
 

@@ -105,7 +105,8 @@ impl KeysOf {
         let Some(landing) = self.landing_for(&source, &part.list) else { return false };
         let Some((regions, holds)) = self.regions_of(&part.list, &landing) else { return false };
         let local = |entry: Sge| {
-            let segment = regions.iter().find_map(|region| region.segment_holding(entry.address, entry.length.into()));
+            let segment =
+                regions.iter().find_map(|region| region.segment_holding(entry.address, entry.length.into()));
             match (segment, &landing) {
                 (Some(segment), _) => Some(Sge { lkey: segment.lkey, ..entry }),
                 (None, Some((old, new))) if entry.address == old.0.address => Some(new.0),
@@ -122,7 +123,11 @@ impl KeysOf {
     }
 
     /// The regions of a list as they are on this rail, held; `None` if one is not there, or is being deregistered.
-    fn regions_of(&self, list: &RequestList, landing: &Option<(Landing, Landing)>) -> Option<(Vec<Arc<Region>>, Vec<Hold>)> {
+    fn regions_of(
+        &self,
+        list: &RequestList,
+        landing: &Option<(Landing, Landing)>,
+    ) -> Option<(Vec<Arc<Region>>, Vec<Hold>)> {
         let held = list.lease.as_deref().into_iter().chain(&list.holds).map(|hold| hold.region().id);
         let is_landing = |id: &RegionId| landing.as_ref().is_some_and(|(old, _)| old.1.region().id == *id);
         let ids = held.filter(|id| !is_landing(id));

@@ -6,8 +6,8 @@
 mod command;
 mod presence;
 mod rails;
-mod watch;
 mod regions;
+mod watch;
 
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
@@ -122,8 +122,18 @@ impl Driver {
         parts: Parts,
         handle: EventLoopHandle,
     ) -> io::Result<Self> {
-        let Parts { channel: socket, wakeup, machine, rebuilds, rail_requests, exchange, presence, watch, leads, heals } =
-            parts;
+        let Parts {
+            channel: socket,
+            wakeup,
+            machine,
+            rebuilds,
+            rail_requests,
+            exchange,
+            presence,
+            watch,
+            leads,
+            heals,
+        } = parts;
         Ok(Self {
             connection: Weak::clone(connection),
             channel: handle.watch(Arc::clone(&socket))?,
@@ -516,7 +526,10 @@ mod tests {
                         rail_requests: Arc::default(),
                         exchange: None,
                         presence,
-                        watch: RailWatch::new(Default::default(), Arc::new(crate::connection::rail_watch::RailLoads::new())),
+                        watch: RailWatch::new(
+                            Default::default(),
+                            Arc::new(crate::connection::rail_watch::RailLoads::new()),
+                        ),
                         leads: true,
                         heals: true,
                     };

@@ -41,8 +41,9 @@ impl Command {
         // Stored also when this task is stopped meanwhile: the end of the connection destroys it.
         let mut queue_pair = scopeguard::guard(queue_pair, put);
         let lane = self.id.lane;
-        let options =
-            with_upgraded(&self.handle, &self.connection, |connection| connection.path_options(lane, deadline));
+        let options = with_upgraded(&self.handle, &self.connection, |connection| {
+            connection.path_options(lane, deadline)
+        });
         let options = options.ok_or_else(gone)?;
         if !queue_pair.connects_by_commands() {
             let waiter = Waiter::on_loop(&self.handle);

@@ -29,7 +29,9 @@ impl Driver {
     pub(super) fn announce_rail(&mut self, rail: u8) {
         let (wakeup, connection) = (Arc::clone(&self.wakeup), Weak::clone(&self.connection));
         let Some(exchange) = &mut self.exchange else { return };
-        let found = with_upgraded(&self.handle, &connection, |connection| connection.regions_of_rail(rail.into(), wakeup));
+        let found = with_upgraded(&self.handle, &connection, |connection| {
+            connection.regions_of_rail(rail.into(), wakeup)
+        });
         if let Some(Some((local, remote))) = found {
             exchange.add_rail(rail, local, remote);
         }
