@@ -164,7 +164,7 @@ fn a_slow_rail_does_not_hold_up_the_others() {
     let _alone = alone();
     let pair = RailPair::with_rails(2, 2, 2);
     let nic = nic_number(&pair.here.rails()[1].nic);
-    pair.near.switches(nic).set_delay(Duration::from_millis(4));
+    pair.near.switches(nic).set_slow(100);
     for seed in 0..20 {
         pair.check_all(OPCODES[seed as usize % 2], seed);
     }

@@ -93,7 +93,7 @@ fn each_of_eight_rails_carries_some_of_a_large_transfer() {
             carried(&pair.here).iter().zip(before).map(|(now, before)| now - before).collect();
         println!("{opcode:?}: bytes of the rails: {shares:?}");
         assert_eq!(shares.len(), 8);
-        assert!(shares.iter().all(|share| *share > 0), "{opcode:?}: {shares:?}");
+        assert!(shares.iter().all(|share| *share > 0), "{opcode:?}: {shares:?}, {:#?}", pair.here.rails());
         assert_eq!(shares.iter().sum::<u64>(), 4 * LENGTH as u64, "each byte goes over one rail");
     }
 }

@@ -281,8 +281,10 @@ impl Faults {
 
     /// Told of every copy; makes the next one wait when memory is to seem slow.
     pub(super) fn moved(&mut self, bytes: u64) {
-        if self.plan.slow > 1 {
-            let nanoseconds = u128::from(bytes) * u128::from(self.plan.slow) / 10;
+        let switched = self.switches.as_ref().map_or(0, |switches| switches.slowness());
+        let slow = switched.max(self.plan.slow.into());
+        if slow > 1 {
+            let nanoseconds = u128::from(bytes) * u128::from(slow) / 10;
             self.push_back(Duration::from_nanos(u64::try_from(nanoseconds).unwrap_or(u64::MAX)));
         }
     }

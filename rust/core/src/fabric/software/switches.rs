@@ -23,6 +23,8 @@ pub struct FaultSwitches {
     delay: AtomicU64,
     /// Microseconds; 0: none.
     late: AtomicU64,
+    /// See [`FaultSwitches::set_slow`].
+    slow: AtomicU64,
     /// Every so many-th request; 0: none.
     failing: AtomicU64,
     /// Requests that have been looked at.
@@ -47,6 +49,11 @@ impl FaultSwitches {
         self.delay.store(microseconds(delay), Ordering::Relaxed);
     }
 
+    /// Bytes move as if memory moved 10 GB/s divided by `factor`; at full speed for 0.
+    pub fn set_slow(&self, factor: u32) {
+        self.slow.store(factor.into(), Ordering::Relaxed);
+    }
+
     /// Every `count`-th request of the device's queue pairs fails as "retries exceeded"; none for 0.
     pub fn set_failing(&self, count: u64) {
         self.failing.store(count, Ordering::Relaxed);
@@ -63,6 +70,7 @@ impl FaultSwitches {
         self.set_silent(false);
         self.set_delay(Duration::ZERO);
         self.set_failing(0);
+        self.set_slow(0);
         self.set_late(Duration::ZERO);
     }
 
@@ -113,6 +121,10 @@ impl FaultSwitches {
             self.injected.fetch_add(1, Ordering::Relaxed);
         }
         (delay, fails.then_some(CompletionStatus::RetryExceeded))
+    }
+
+    pub(super) fn slowness(&self) -> u64 {
+        self.slow.load(Ordering::Relaxed)
     }
 
     /// How late flushed WRITEs arrive, if they do.
