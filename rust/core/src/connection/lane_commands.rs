@@ -48,7 +48,12 @@ impl Connection {
         }
         let peer = &self.peer.control;
         if is_rebuilt {
-            report!(info, LaneRebuilt, peer = peer, "lane {index} is rebuilt, {ms} ms after it failed: {cause}");
+            report!(
+                info,
+                LaneRebuilt,
+                peer = peer,
+                "lane {index} is rebuilt, {ms} ms after it failed: {cause}"
+            );
         }
         self.note_recovered(index);
         lane.worker.kick();
@@ -106,7 +111,7 @@ impl Connection {
 
     fn device_of_lane(&self, lane: usize) -> &Arc<dyn Device> {
         let further = self.rails.get(lane / LANES_PER_RAIL);
-        further.map_or(self.context.pool.device(), |rail| rail.nic.pool.device())
+        further.map_or_else(|| self.context.pool.device(), |rail| rail.nic.pool.device())
     }
 }
 

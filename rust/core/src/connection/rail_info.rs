@@ -61,7 +61,7 @@ impl SeenRail<'_> {
             healthy_lanes,
             written_bytes: done(Direction::Write),
             read_bytes: done(Direction::Read),
-            in_flight_bytes: totals.in_flight().bytes,
+            in_flight_bytes: self.in_flight_bytes(),
             rate_bytes_per_second: recorded.rate,
             moved_parts: recorded.moved_parts,
             pauses: recorded.pauses.iter().sum(),
@@ -69,6 +69,12 @@ impl SeenRail<'_> {
             latency: recorded.latency,
         };
         RailReport { info, pauses: recorded.pauses }
+    }
+
+    /// Without the parts that have left for other rails, which totals know by where they began.
+    fn in_flight_bytes(&self) -> u64 {
+        let bytes = self.lanes.iter().map(|lane| lane.status.counts.bytes());
+        bytes.fold(0, |sum, (had, ended)| sum.wrapping_add(had.saturating_sub(ended)))
     }
 
     /// A part may begin on one lane and end on another: what ended is read first, of all.

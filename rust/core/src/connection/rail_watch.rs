@@ -337,4 +337,5 @@ impl RailWatch {
 
 #[cfg(all(test, not(flagcx_p2p_loom)))]
 #[path = "rail_watch_tests.rs"]
+#[allow(clippy::indexing_slicing, reason = "a panic is how a test fails")]
 mod tests;

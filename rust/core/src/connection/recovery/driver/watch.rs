@@ -24,6 +24,20 @@ pub(super) struct WatchedRails {
     told: [Option<RailState>; MAX_RAILS],
 }
 
+impl WatchedRails {
+    fn set_probe(&mut self, rail: usize, number: Option<u32>) {
+        if let Some(place) = self.probes.get_mut(rail) {
+            *place = number;
+        }
+    }
+
+    fn set_rebuild(&mut self, rail: usize, rebuild: Option<(u32, u64)>) {
+        if let Some(place) = self.rebuilds.get_mut(rail) {
+            *place = rebuild;
+        }
+    }
+}
+
 /// How long the lanes of a rail may take to be rebuilt before it is paused again.
 const REBUILD_LIMIT: u64 = 3_000 * MILLISECOND;
 
@@ -127,7 +141,7 @@ impl Driver {
             if let Some(Some(number)) = self.rails.probes.get(rail).copied()
                 && lanes.iter().any(|lane| lane.status.probe_answered() == number)
             {
-                self.rails.probes[rail] = None;
+                self.rails.set_probe(rail, None);
                 self.watch.probe_answered(rail, number, now);
             }
             let mut works = false;
@@ -142,7 +156,7 @@ impl Driver {
             if let Some(Some((number, until))) = self.rails.rebuilds.get(rail).copied()
                 && (works || now >= until)
             {
-                self.rails.rebuilds[rail] = None;
+                self.rails.set_rebuild(rail, None);
                 self.watch.rebuilt(rail, number, works, now);
             }
         }
@@ -158,14 +172,14 @@ impl Driver {
     fn follow(&mut self, connection: &Connection, rail: usize, action: RailAction) {
         match action {
             RailAction::Move(reason) => {
-                self.rails.probes[rail] = None;
+                self.rails.set_probe(rail, None);
                 if connection.rails_healthy_but(rail) {
                     self.machine.leave_rail(rail, in_words(reason), Instant::now());
                 }
             }
             RailAction::Probe(number) => self.probe(connection, rail, number),
             RailAction::Rebuild(number) => {
-                self.rails.rebuilds[rail] = Some((number, clock::now_ns() + REBUILD_LIMIT));
+                self.rails.set_rebuild(rail, Some((number, clock::now_ns() + REBUILD_LIMIT)));
                 self.machine.resume_rail(rail, Instant::now());
                 self.wakeup.wake();
             }
@@ -175,7 +189,7 @@ impl Driver {
     /// Posts a probe on a lane that has nothing under way. A rail that was left has none until its lanes are rebuilt: then the
     /// next probe finds one.
     fn probe(&mut self, connection: &Connection, rail: usize, number: u32) {
-        self.rails.probes[rail] = Some(number);
+        self.rails.set_probe(rail, Some(number));
         match connection.post_probe(rail, number) {
             Ok(()) => {}
             Err(ProbeError::Busy) if !self.is_up(rail) => {
@@ -188,7 +202,7 @@ impl Driver {
             }
             Err(ProbeError::Unsupported) => {
                 // It cannot be asked, so its silence says nothing.
-                self.rails.probes[rail] = None;
+                self.rails.set_probe(rail, None);
                 self.watch.probe_answered(rail, number, clock::now_ns());
             }
             // Without an idle lane any completion is an answer.
