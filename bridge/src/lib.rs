@@ -145,7 +145,8 @@ mod ffi {
         age_ms: u64,
         pieces: u64,
         pieces_done: u64,
-        lanes: u32,
+        /// Bit n is lane n.
+        lanes: u64,
         path: String,
         peer: String,
     }

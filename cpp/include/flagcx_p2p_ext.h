@@ -178,7 +178,7 @@ enum FlagcxP2pPath {
 typedef struct FlagcxP2pConnInfo {
   uint32_t size;         /* in: sizeof; out: bytes filled */
   uint32_t path;         /* a FlagcxP2pPath, now: the slower one where READs and WRITEs differ */
-  uint32_t lanes;        /* queue pairs agreed with the peer */
+  uint32_t lanes;        /* queue pairs, of all rails */
   uint32_t healthyLanes; /* of these, in working order now */
   int32_t gpuIndex;      /* the peer's GPU index */
   uint8_t local;         /* 1: the peer is on this host */
@@ -347,8 +347,8 @@ typedef struct FlagcxP2pSlowTransfer {
   uint64_t ageMs;      /* how long it has been unfinished, in milliseconds, exact to some of them */
   uint64_t pieces;     /* work requests of these parts */
   uint64_t piecesDone; /* how many of these are done */
-  uint32_t lanes;      /* the lanes with these parts: bit n is lane n of the connection */
-  uint32_t reserved;   /* 0 */
+  uint32_t lanes;      /* the lanes with these parts: bit n is lane n of the connection, 8 to a rail */
+  uint32_t moreLanes;  /* those beyond: bit n is lane 32 + n */
   char path[16];       /* "rdma", "tcp", "cross-memory", "shared", "in-process", "gpu"; "none": no lane has it yet */
   char peer[64];       /* control address of the peer, "ip:port" */
 } FlagcxP2pSlowTransfer;

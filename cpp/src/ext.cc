@@ -341,7 +341,8 @@ int flagcxP2pEngineGetSlowTransfers(FlagcxP2pEngine *engine, uint32_t olderThanM
     full.ageMs = from.age_ms;
     full.pieces = from.pieces;
     full.piecesDone = from.pieces_done;
-    full.lanes = from.lanes;
+    full.lanes = static_cast<uint32_t>(from.lanes);
+    full.moreLanes = static_cast<uint32_t>(from.lanes >> 32);
     copyText(from.path, full.path, sizeof(full.path));
     copyText(from.peer, full.peer, sizeof(full.peer));
     std::memcpy(place, &full, full.size);

@@ -31,7 +31,7 @@ class ConnectionInfo(NamedTuple):
     #: How bytes travel now: "rdma", "in-process", "cross-memory", "tcp", "shared", or "none" when not connected. The slower path
     #: where reads and writes take different ones.
     path: str
-    #: Queue pairs agreed with the peer, and how many of them are in working order now.
+    #: Queue pairs, of all rails, and how many of them are in working order now.
     lanes: int
     healthy_lanes: int
     #: Whether the peer is on this host.

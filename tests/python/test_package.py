@@ -150,6 +150,17 @@ class Transfers(Pair):
         if os.environ["FLAGCX_P2P_FABRIC"] == "software":
             self.assertEqual((info.path, info.read_path, info.write_path), ("in-process",) * 3)
 
+    def test_the_rails_of_a_connection(self) -> None:
+        before, lanes = self.connection.rails(), self.connection.info().lanes
+        self.assertEqual([(rail.rail, rail.state, rail.lanes, rail.healthy_lanes) for rail in before], [(0, "up", lanes, lanes)])
+        self.connection.write(self.local, self.remote.address)
+        (rail,) = self.connection.rails()
+        self.assertIs(type(rail), flagcx_p2p.RailInfo)
+        self.assertEqual(rail.written_bytes - before[0].written_bytes, self.local.size)
+        self.assertEqual((rail.in_flight_bytes, rail.moved_parts, rail.pauses), (0, 0, 0))
+        self.assertEqual((rail.paused, rail.last_pause, rail.last_pause_age, rail.latency), (None,) * 4)
+        self.assertRegex(rail.nic, r"^\S+:\d+$")
+
     def test_notifications(self) -> None:
         sent = [(b"n", content) for content in (b"", b"text\0more\0", b"\0" * 256, os.urandom(5000), bytes(1 << 20), b"last")]
         for name, content in sent:

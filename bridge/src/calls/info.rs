@@ -134,8 +134,8 @@ pub(crate) fn engine_slow_transfers(engine: &Engine, older_than_ms: u32) -> Vec<
             age_ms: u64::try_from(transfer.age.as_millis()).unwrap_or(u64::MAX),
             pieces: transfer.pieces,
             pieces_done: transfer.pieces_done,
-            // Those beyond 32, if there ever are any, are not told.
-            lanes: transfer.lanes.iter().fold(0, |set, lane| set | 1_u32.checked_shl(*lane).unwrap_or(0)),
+            // A connection has eight rails of eight lanes at most. Lanes of a GPU beyond these are not told.
+            lanes: transfer.lanes.iter().fold(0, |set, lane| set | 1_u64.checked_shl(*lane).unwrap_or(0)),
             path: transfer.path.to_owned(),
             peer: transfer.peer,
         })

@@ -171,11 +171,8 @@ fn a_stopped_peer_is_seen_within_a_second() {
     assert!(age.unwrap().parse::<f64>().unwrap() >= 0.3, "{page}");
     assert_eq!(summary["slow_transfers"][0]["peer"], peer["peer"], "{summary}");
     let rail = &summary["connections"][0]["rails"][0];
-    assert_eq!(
-        (&rail["rail"], &rail["state"], &rail["lanes"]),
-        (&0.into(), &"up".into(), &peer["lanes"]),
-        "{summary}"
-    );
+    assert_eq!((&rail["rail"], &rail["state"]), (&0.into(), &"up".into()), "{summary}");
+    assert_eq!(rail["lanes"].as_f64(), peer["lanes"].as_f64(), "{summary}");
     assert!(rail["in_flight_bytes"].as_u64().unwrap() > 0 && rail["nic"] != "", "{summary}");
     assert!(summary["slow_transfers"][0]["age_seconds"].as_f64().unwrap() >= 0.3, "{summary}");
 }

@@ -215,7 +215,7 @@ fn a_peer_that_does_not_answer_costs_a_look_up_one_second() {
     let late = std::thread::scope(|scope| {
         let asked = scope.spawn(|| dialogue.follower.describe_remote(0x1000, 1));
         assert_eq!(dialogue.receive(), RegionFrame::Sync(2));
-        let region = AnnouncedRegion { id: 5, base: 0x1000, size: 0x1000, flags: 0, rkey: Some(9) };
+        let region = AnnouncedRegion { id: 5, base: 0x1000, size: 0x1000, flags: 0, rkey: Some(9), first_rkey: None };
         let changes = RegionChanges { version: 5, rail: 0, change: Change::Add, entries: vec![region] };
         dialogue.send(&RegionFrame::Changes(changes));
         dialogue.send(&RegionFrame::Synced(2));
@@ -227,7 +227,7 @@ fn a_peer_that_does_not_answer_costs_a_look_up_one_second() {
 /// Of regions side by side, only those that the peer calls segments of one are entered from the one before.
 #[test]
 fn a_range_over_two_regions_is_described_only_if_they_are_segments_of_one() {
-    let first = AnnouncedRegion { id: 5, base: 0x1000, size: 0x1000, flags: 0, rkey: Some(9) };
+    let first = AnnouncedRegion { id: 5, base: 0x1000, size: 0x1000, flags: 0, rkey: Some(9), first_rkey: None };
     for (flags, expected) in [(0, None), (AnnouncedRegion::CONTINUES, Some(9))] {
         let second = AnnouncedRegion { id: 6, base: 0x2000, flags, rkey: Some(10), ..first };
         let dialogue = Dialogue::new();
@@ -247,7 +247,7 @@ fn a_range_over_two_regions_is_described_only_if_they_are_segments_of_one() {
 #[test]
 fn changes_of_a_rail_that_is_not_there_are_dropped() {
     let dialogue = Dialogue::new();
-    let region = AnnouncedRegion { id: 5, base: 0x1000, size: 0x1000, flags: 0, rkey: Some(9) };
+    let region = AnnouncedRegion { id: 5, base: 0x1000, size: 0x1000, flags: 0, rkey: Some(9), first_rkey: None };
     let of_rail = |rail, version| RegionChanges { version, rail, change: Change::Add, entries: vec![region] };
     dialogue.send(&RegionFrame::Changes(of_rail(3, 900)));
     dialogue.send(&RegionFrame::Changes(RegionChanges {
@@ -263,12 +263,13 @@ fn changes_of_a_rail_that_is_not_there_are_dropped() {
     assert!(is_alive(&dialogue));
 }
 
-/// With one NIC a handshake is as it was without rails.
+/// With one NIC, or one rail, a handshake is as it was without rails.
 #[test]
 fn an_engine_offers_rails_only_with_a_further_device() {
-    for (devices, offered) in [("1", 0), ("2", Features::RAILS)] {
-        let dialogue = Dialogue::with(&[("FLAGCX_P2P_SOFTWARE_DEVICES", devices)]);
-        assert_eq!(dialogue.offered & Features::RAILS, offered, "{devices} devices");
+    for (devices, rails, offered) in [("1", "8", 0), ("2", "1", 0), ("2", "2", Features::RAILS)] {
+        let dialogue =
+            Dialogue::with(&[("FLAGCX_P2P_SOFTWARE_DEVICES", devices), ("FLAGCX_P2P_RAILS", rails)]);
+        assert_eq!(dialogue.offered & Features::RAILS, offered, "{devices} devices, {rails} rails");
     }
 }
 
@@ -285,7 +286,7 @@ fn a_list_of_nics_that_was_not_due_is_skipped() {
 
 #[test]
 fn malformed_region_frames_end_their_connection_and_no_other() {
-    let region = AnnouncedRegion { id: 5, base: 0x1000, size: 0x1000, flags: 0, rkey: Some(9) };
+    let region = AnnouncedRegion { id: 5, base: 0x1000, size: 0x1000, flags: 0, rkey: Some(9), first_rkey: None };
     let frame = |version, change, entries: &[AnnouncedRegion]| {
         RegionFrame::Changes(RegionChanges { version, rail: 0, change, entries: entries.to_vec() }).encode()
     };

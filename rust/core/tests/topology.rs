@@ -206,6 +206,27 @@ fn a_nic_that_is_farther_than_another_is_told_apart() {
 }
 
 #[test]
+fn gpu_memory_is_registered_with_the_near_nics_and_a_spare() {
+    let speed = 200_000;
+    let near = |nics: &[(&str, u32)], place, unusable: &[usize]| {
+        machine(&["1a:00.0", "b3:00.0"], nics).near_and_spare(place, unusable)
+    };
+    let all = [("mlx5_2", speed), ("mlx5_1", speed), ("mlx5_0", speed)];
+    let of_gpu = |gpu| near(&all, MemoryPlace::Gpu(gpu), &[]);
+    assert_eq!(of_gpu(0), [2, 1], "the one at its switch, and the next");
+    assert_eq!(of_gpu(1)[0], 0, "that of its own socket");
+    assert_eq!(near(&all, MemoryPlace::Gpu(0), &[2]), [1, 0], "the best one cannot be used");
+    assert_eq!(near(&all[2..], MemoryPlace::Gpu(0), &[]), [0], "there is no spare");
+    // Two at the switch are both near.
+    let mut twice = machine(&["1a:00.0"], &[all[2], all[1], all[2], all[0]]);
+    twice.nics[2].port = 2;
+    assert_eq!(twice.near_and_spare(MemoryPlace::Gpu(0), &[]), [0, 2, 1]);
+    // Where nothing is known of the GPU all are as near.
+    assert_eq!(near(&all, MemoryPlace::Gpu(9), &[]).len(), 3);
+    assert_eq!(near(&[], MemoryPlace::Gpu(0), &[]), [0_usize; 0]);
+}
+
+#[test]
 fn equals_are_spread_over_gpus() {
     let mut machine = machine(&["1a:00.0"], &[("mlx5_0", 200_000); 4]);
     for (port, nic) in (1..).zip(&mut machine.nics) {

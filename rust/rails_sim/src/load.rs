@@ -1,6 +1,6 @@
 //! Starting transfers, and dealing them to rails.
 
-use flagcx_p2p::internals::rails::{MadeRails, RailSet, Shape, plan, wanted_rail};
+use flagcx_p2p::internals::rails::{RailSet, Shape, plan, wanted_rail};
 
 use crate::agenda::Event;
 use crate::connection::{DEPTH, LONGEST};

@@ -56,6 +56,8 @@ pub(crate) enum Fault {
     Late(u64),
     /// It is silent between these times.
     Silent(u64, u64),
+    /// All NICs of the peer are silent between these times, each up to half a millisecond later.
+    PeerSilent(u64, u64),
     /// Its port is down every other `0` nanoseconds, from `1` on.
     Flaps(u64, u64),
 }
@@ -112,6 +114,16 @@ impl Scenario {
             ideal,
             reads: true,
             ..Self::pair(name)
+        }
+    }
+
+    /// Not one of the scenarios that were set: the peer itself, or the way to it, is silent for a while.
+    pub(crate) fn k() -> Self {
+        Self {
+            fault: Fault::PeerSilent(10 * MS, 50 * MS),
+            window: (60 * MS, 90 * MS),
+            reads: true,
+            ..Self::pair("K: the peer silent from 10 to 50 ms")
         }
     }
 
@@ -204,6 +216,7 @@ impl Scenario {
             Self::i(),
             Self::j(false),
             Self::j(true),
+            Self::k(),
         ]
     }
 }

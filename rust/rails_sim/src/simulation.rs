@@ -202,6 +202,16 @@ impl<'a> Simulation<'a> {
                 self.agenda.at(from, Event::Stop { nic: bad, silent: true });
                 self.agenda.at(to, Event::Resume { nic: bad, silent: true });
             }
+            Fault::PeerSilent(from, to) => {
+                let (from, to) = (from + self.rng.u64(..MS), to + self.rng.u64(..MS));
+                for nic in first_there..first_there + there {
+                    let nic = nic as u32;
+                    let (begin, end) = (self.rng.u64(..500_000), self.rng.u64(..500_000));
+                    self.agenda.at(from + begin, Event::Stop { nic, silent: true });
+                    self.agenda.at(to + end, Event::Resume { nic, silent: true });
+                }
+                return;
+            }
             Fault::Flaps(from, every) => {
                 let mut at = from + self.rng.u64(..MS);
                 while at < self.scenario.window.1 {

@@ -68,3 +68,9 @@ fn a_part_that_moves_before_the_peer_is_quiet_is_found() {
     let missed = missed(&Scenario::d(), Policy::OursWithoutQuiesce);
     assert!(missed.contains("after the end of its transfer"), "{missed}");
 }
+
+#[test]
+fn a_peer_that_goes_silent_as_a_whole_pauses_no_rail() {
+    let outcomes: Vec<_> = (0..20).map(|seed| run(&Scenario::k(), Policy::Ours, seed)).collect();
+    assert!(outcomes.iter().all(|outcome| outcome.pauses == 0 && outcome.failed == 0), "{outcomes:#?}");
+}

@@ -19,7 +19,7 @@ pub(super) struct Page {
     pub(super) slow_transfers: Vec<SlowTransfer>,
     /// Those with most rails first, not all of very many.
     #[serde(default)]
-    pub(super) connections: Vec<Connection>,
+    pub(super) connections: Vec<PageConnection>,
     #[serde(default)]
     pub(super) events: Vec<Event>,
 }
@@ -53,7 +53,7 @@ pub(super) struct SlowTransfer {
 
 /// The rails of a connection.
 #[derive(Clone, Debug, Deserialize)]
-pub(super) struct Connection {
+pub(super) struct PageConnection {
     /// Names it in its process.
     pub(super) connection: u64,
     pub(super) peer: String,

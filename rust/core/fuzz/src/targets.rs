@@ -132,7 +132,9 @@ fn look_up(regions: &RemoteRegions, ranges: impl Iterator<Item = (u32, u64, u64)
         {
             let _ = (table.find(address, length), table.boundary_in(address, length));
             for opcode in [Opcode::Write, Opcode::Read] {
-                if let Some(found) = table.key_for(address, length, opcode) {
+                if let Some(first) = table.first_key_of(rkey, address, length)
+                    && let Some(found) = table.key_for(first, address, length, opcode)
+                {
                     assert!(
                         found.holds(found.rkey, address, length)
                             && !(found.read_only && opcode == Opcode::Write)

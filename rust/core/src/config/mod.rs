@@ -14,6 +14,7 @@ mod metrics_address;
 mod name_list;
 mod number;
 mod parse;
+mod rail_settings;
 mod reader;
 mod table;
 mod unknown;
@@ -31,6 +32,7 @@ use crate::auth::AuthKey;
 use crate::control::Advertise;
 use crate::fabric::{FabricChoice, FabricOptions, PathKind, SoftwareOptions, VerbsOptions};
 use crate::fork::PerProcess;
+use crate::rails::RailMap;
 use crate::topology::NicMap;
 
 pub(crate) use device_settings::DeviceSettings;
@@ -137,6 +139,18 @@ pub struct Config {
     pub max_sge: u32,
     /// `FLAGCX_P2P_MAX_INLINE`, bytes; 0 when only `FLAGCX_IB_USE_INLINE` is set, and off.
     pub max_inline: u32,
+
+    /// `FLAGCX_P2P_RAIL_MAP`.
+    #[doc(hidden)]
+    pub rail_map: RailMap,
+    /// `FLAGCX_P2P_RAIL_SILENCE_MS`.
+    pub rail_silence: Duration,
+    /// `FLAGCX_P2P_RAIL_ANSWER_MS`.
+    pub rail_answer: Duration,
+    /// `FLAGCX_P2P_RAIL_PAUSE_MS`.
+    pub rail_pause: Duration,
+    /// `FLAGCX_P2P_RAIL_MIN_BYTES`.
+    pub rail_min_bytes: u64,
 
     /// `FLAGCX_P2P_XFER_TIMEOUT_MS`; `None` for no limit.
     pub xfer_timeout: Option<Duration>,

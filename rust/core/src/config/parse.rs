@@ -5,13 +5,14 @@ use std::time::Duration;
 
 use super::reader::{Reader, Setting, Severity, Warning};
 use super::table::{
-    RETIRED, deadlines, directory, fabric, groups, logging, metrics, network, notifications, queues, rdma,
-    security, slices,
+    RETIRED, deadlines, directory, fabric, groups, logging, metrics, network, notifications, queues, rails,
+    rdma, security, slices,
 };
 use super::variable::{Kind, Variable};
 use super::{AddressFamily, Config, MetricsAddress, NameList, Transport, hidden};
 use crate::control::{Advertise, parse_networks};
 use crate::fabric::{FabricChoice, PathKind};
+use crate::rails::RailMap;
 use crate::topology::NicMap;
 
 pub(super) fn config(source: &dyn Fn(&str) -> Option<String>) -> Config {
@@ -93,6 +94,11 @@ pub(super) fn config(source: &dyn Fn(&str) -> Option<String>) -> Config {
         fragment_limit,
         max_sge: read.number(&slices::MAX_SGE),
         max_inline: max_inline.unwrap_or(default_inline),
+        rail_map: read.parsed_or_none(&rails::RAIL_MAP, RailMap::parse).unwrap_or_default(),
+        rail_silence: Duration::from_millis(read.number(&rails::RAIL_SILENCE_MS)),
+        rail_answer: Duration::from_millis(read.number(&rails::RAIL_ANSWER_MS)),
+        rail_pause: Duration::from_millis(read.number(&rails::RAIL_PAUSE_MS)),
+        rail_min_bytes: read.number(&rails::RAIL_MIN_BYTES),
         xfer_timeout: optional_millis(read, &deadlines::XFER_TIMEOUT_MS),
         failed_hold: Duration::from_millis(read.number(&deadlines::FAILED_HOLD_MS)),
         connect_timeout: Duration::from_millis(read.number(&deadlines::CONNECT_TIMEOUT_MS)),

@@ -103,7 +103,7 @@ impl Context {
         let polls = pool.device().attributes().capabilities.needs_polling && !settings.spin.is_zero();
         let gpu_flush = GpuFlush { writes: settings.flush_writes, reads: settings.flush_reads };
         let registry = Registry::with_gpu_flush(Arc::clone(pool.device()), gpu_flush);
-        let registry = Arc::new(if has_others { registry.to_be_followed() } else { registry });
+        let registry = Arc::new(if has_others { registry.with_further_nics() } else { registry });
         let device_events = listen(pool.device());
         let first = NicContext {
             number: 0,
@@ -166,9 +166,9 @@ impl Context {
             flush_writes: config.flush_writes,
             flush_reads: config.flush_reads,
             rails: config.rails,
-            plan_limits: PlanLimits::default(),
-            rail_limits: RailLimits::default(),
-            rail_map: RailMap::default(),
+            plan_limits: config.rail_plan_limits(),
+            rail_limits: config.rail_limits(),
+            rail_map: config.rail_map.clone(),
         };
         let options = (config.rails > 1).then_some(options);
         let has_others = options.is_some() && choice.devices.len() > 1;

@@ -10,7 +10,7 @@ use super::nic_context::{NicContext, flow_of, listen};
 use super::nic_record::{NicRecord, records};
 use crate::config::Config;
 use crate::fabric::{Device, FabricError};
-use crate::memory::{FollowError, GpuFlush, MemoryKind, Region, Registry};
+use crate::memory::{FurtherNicError, GpuFlush, MemoryKind, Region, Registry};
 use crate::pool::{PoolError, PoolOptions, WorkerPool};
 use crate::sync::Mutex;
 use crate::topology::{HostTopology, MemoryPlace, Sysfs, cpus_near};
@@ -62,7 +62,7 @@ pub enum OpenNicError {
         /// Its name.
         device: String,
         /// Why.
-        reason: Arc<FollowError>,
+        reason: Arc<FurtherNicError>,
     },
 }
 
@@ -229,10 +229,18 @@ impl EngineNics {
         let pool =
             options.open_pool(device).map_err(|reason| OpenNicError::Pool { device: name(), reason })?;
         let registry = Arc::new(Registry::with_gpu_flush(Arc::clone(device), options.gpu_flush));
-        let follow = first.add_follower(Arc::clone(&registry), self.takes(number));
-        follow.map_err(|reason| OpenNicError::Memory { device: name(), reason: Arc::new(reason) })?;
+        let added = first.add_further_nic(Arc::clone(&registry), self.takes(number));
+        added.map_err(|reason| OpenNicError::Memory { device: name(), reason: Arc::new(reason) })?;
         let number = u16::try_from(number).unwrap_or(u16::MAX);
-        Ok(Arc::new(NicContext { number, pool, registry, policy, device_events: listen(device), flow: flow_of(&**device), lanes: Mutex::default() }))
+        Ok(Arc::new(NicContext {
+            number,
+            pool,
+            registry,
+            policy,
+            device_events: listen(device),
+            flow: flow_of(&**device),
+            lanes: Mutex::default(),
+        }))
     }
 
     /// Which regions a NIC registers: host memory, and that of GPUs for which it is near, or the spare one.

@@ -36,17 +36,20 @@ impl Connection {
         is_closed
     }
 
-    /// Puts a connected queue pair in the place of a drained one.
+    /// Puts a connected queue pair in the place of a drained one, or of none: that is no rebuild.
     pub(super) fn heal(&self, index: usize, queue_pair: Box<dyn QueuePair>) {
         let Some(lane) = self.lane(index) else { return };
         let (cause, ms) = (lane.status.reason(), lane.status.broken_for().as_millis());
+        let is_rebuilt = lane.status.was_made();
         // One of the two is destroyed here, without the worker's lock.
         let replaced = lane.worker.with_state(|state| state.heal_lane(lane.key, queue_pair));
         if replaced.is_err() {
             return;
         }
         let peer = &self.peer.control;
-        report!(info, LaneRebuilt, peer = peer, "lane {index} is rebuilt, {ms} ms after it failed: {cause}");
+        if is_rebuilt {
+            report!(info, LaneRebuilt, peer = peer, "lane {index} is rebuilt, {ms} ms after it failed: {cause}");
+        }
         self.note_recovered(index);
         lane.worker.kick();
     }

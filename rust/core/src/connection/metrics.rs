@@ -59,9 +59,9 @@ impl Connection {
             rails: self.rail_reports(),
             ..ConnectionReport::default()
         };
-        for (_, lane) in self.all_lanes() {
+        for (index, lane) in self.all_lanes() {
             let (retries, rebuilds) = (lane.status.counts.retries(), lane.status.counts.rebuilds());
-            report.lanes.push(LaneReport { retries, rebuilds });
+            report.lanes.insert(index, LaneReport { retries, rebuilds });
             report.healthy_lanes += u64::from(lane.status.health() == LaneHealth::Healthy);
         }
         report
@@ -69,7 +69,8 @@ impl Connection {
 
     /// Where its transfers are counted.
     fn counts(&self) -> Vec<Arc<dyn TransferSource>> {
-        let lanes = self.all_lanes().map(|(_, lane)| Arc::clone(&lane.status.counts) as Arc<dyn TransferSource>);
+        let lanes =
+            self.all_lanes().map(|(_, lane)| Arc::clone(&lane.status.counts) as Arc<dyn TransferSource>);
         lanes.chain([Arc::clone(&self.gpu.counts) as _, Arc::clone(&self.unplaced) as _]).collect()
     }
 

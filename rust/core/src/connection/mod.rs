@@ -67,10 +67,10 @@ pub use transfer_future::Transfer;
 use close::Ending;
 use gpu_lanes::GpuLanes;
 use lane_commands::RecoveryNotifier;
+use rail::{LANES_PER_RAIL, Rails};
 use rail_watch::RailWatch;
 use recovery::{Driver, Machine, Parts, RailRequests, RebuildPolicy, Rebuilds};
 use regions::{Exchange, SyncRequests};
-use rail::{LANES_PER_RAIL, Rails};
 use route::Reach;
 
 use crate::control::{Channel, ConnectedHost, PeerCapabilities};

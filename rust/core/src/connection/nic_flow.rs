@@ -31,9 +31,9 @@ const INTERVAL: u64 = MILLISECOND / 4;
 const PART_OF_TIME: u64 = 20;
 
 impl NicFlow {
-    /// Of a NIC with a port of this speed, in bytes per second.
+    /// Of a NIC with a port of this speed, in bytes per second; 0 if it does not say.
     pub(super) fn new(speed: u64) -> Self {
-        let meter = RateMeter::new(speed);
+        let meter = RateMeter::new(known_speed(speed));
         Self {
             bytes: AtomicU64::new(0),
             rate: AtomicU64::new(meter.rate()),
@@ -62,6 +62,12 @@ impl NicFlow {
         self.bytes.store(counts.bytes_in_flight, Ordering::Relaxed);
         self.rate.store(looks.meter.rate(), Ordering::Relaxed);
     }
+}
+
+/// The speed that a port is taken to have that does not say it, 100 Gb/s: with none at all nothing would be given to its rails, so they
+/// would never be measured.
+pub(super) fn known_speed(speed: u64) -> u64 {
+    if speed == 0 { 12_500_000_000 } else { speed }
 }
 
 #[cfg(all(test, not(flagcx_p2p_loom)))]

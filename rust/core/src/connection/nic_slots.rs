@@ -37,11 +37,7 @@ impl NicSlots {
     pub(super) fn worker(&self, bit: usize) -> Option<&Arc<Worker>> {
         match worker_of_bit(bit) {
             Some((slot, index)) => self.0.get(slot)?.get()?.pool.workers().get(index),
-            None => {
-                debug_assert_eq!(bit, COPY_WORKER);
-                let pool = &self.first()?.pool;
-                pool.worker(pool.workers().len())
-            }
+            None => self.first()?.pool.worker(COPY_WORKER),
         }
     }
 }

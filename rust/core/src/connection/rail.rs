@@ -8,8 +8,8 @@ use super::lanes::LaneHandle;
 use super::nic_context::{NicContext, add_counts};
 use super::nic_flow::NicFlow;
 use super::rail_adding::Adding;
-use super::rail_record::RailRecord;
 use super::rail_loads::RailLoads;
+use super::rail_record::RailRecord;
 use super::{Connection, RAILS};
 use crate::memory::RemoteRegions;
 use crate::pool::{LaneHealth, ProbeError};
@@ -130,7 +130,9 @@ impl Connection {
     /// The rails with a lane in working order that are said to be up.
     pub(super) fn rails_up(&self) -> RailSet {
         let up = self.rails.loads.up();
-        let works = |rail: &usize| self.lanes_of(*rail).iter().any(|lane| lane.status.health() == LaneHealth::Healthy);
+        let works = |rail: &usize| {
+            self.lanes_of(*rail).iter().any(|lane| lane.status.health() == LaneHealth::Healthy)
+        };
         (0..MAX_RAILS).filter(|rail| up.has(*rail)).filter(works).fold(RailSet::default(), RailSet::with)
     }
 

@@ -4,10 +4,11 @@ use super::Connection;
 use super::rail::{LANES_PER_RAIL, Rails};
 use super::rail_demand::RailDemand;
 use super::rail_loads::RailLoads;
+use super::rail_record::nic_name;
 use crate::control::RailRefusal;
 use crate::control::wire::{NicList, NicRecord};
 use crate::pool::clock;
-use crate::rails::{NicEnd, NicPair, PlanLimits, RailSet, Shape, rail_pairs};
+use crate::rails::{NicEnd, NicPair, PlanLimits, RailMap, RailSet, Shape, rail_pairs};
 use crate::sync::{AtomicBool, Mutex, Ordering, lock};
 
 /// Which rails a connection may have, and the demand for them.
@@ -67,7 +68,7 @@ impl Connection {
             speed_mbps: nic.speed_mbps,
             link_layer: nic.link_layer,
             mtu: mtu_code(nic.mtu),
-            name: nic.name.clone(),
+            name: nic_name(&nic.name, nic.port),
             networks: nic.networks.clone(),
         };
         let nics: Vec<_> = self.context.nics().iter().map(record).collect();
@@ -83,8 +84,15 @@ impl Connection {
         let (own_ends, peer_ends): (Vec<NicEnd>, _) = (own.ends(), peer.ends());
         let first = NicPair { own: usize::from(own.own()), peer: usize::from(peer.own()) };
         let map = &self.context.settings.rail_map;
-        let mut pairs = rail_pairs(&own_ends, &peer_ends, first, map);
-        if let Some(warning) = map.warning(&own_ends, &peer_ends) {
+        // As the leader sees it at both ends, so that a pair has the same number; of the map the other end does not know.
+        let mut pairs = if self.leads {
+            rail_pairs(&own_ends, &peer_ends, first, map)
+        } else {
+            let swap = |pair: NicPair| NicPair { own: pair.peer, peer: pair.own };
+            let of_leader = rail_pairs(&peer_ends, &own_ends, swap(first), &RailMap::default());
+            of_leader.into_iter().map(swap).collect()
+        };
+        if let Some(warning) = map.warning(&own_ends, &peer_ends).filter(|_| self.leads) {
             tracing::warn!(peer = %self.peer.control, "{warning}");
         }
         pairs.truncate(self.context.settings.rails);
@@ -100,6 +108,10 @@ impl Connection {
         let peer_names = peer.nics().iter().map(|nic| nic.name.clone()).collect();
         let has_pairs = pairs.len() > 1;
         *lock(&self.rails.adding.pairs) = Pairs { pairs, speeds, peer_names };
+        // What the demand for further rails is measured by.
+        if let Some((flow, speed)) = self.rail_nic(0) {
+            self.rails.loads.add_first(flow, speed);
+        }
         self.rails.adding.set_has_pairs(has_pairs);
     }
 
@@ -118,6 +130,10 @@ impl Connection {
             return;
         }
         let made = self.rails.in_use();
+        // No task looks for a connection with one rail.
+        for nic in self.rail_nics().filter(|_| !self.has_rails()) {
+            nic.flow.look(now, || nic.counts());
+        }
         let (flow, credits) = self.rails_flow();
         let mut loads = self.rails.loads.snapshot(&flow, &credits);
         let pairs = lock(&adding.pairs);
@@ -173,7 +189,9 @@ impl Connection {
         let rail = pairs.pairs.iter().position(|pair| *pair == wanted);
         match rail.filter(|rail| !self.rails.in_use().has(*rail)) {
             Some(rail) => self.request_rail(rail, wanted),
-            None => tracing::debug!(peer = %self.peer.control, own, nic = peer, "the peer asks for a rail that is no pair here, or made"),
+            None => {
+                tracing::debug!(peer = %self.peer.control, own, nic = peer, "the peer asks for a rail that is no pair here, or made")
+            }
         }
     }
 }
@@ -181,7 +199,9 @@ impl Connection {
 impl Rails {
     /// The rails of which a lane has been in working order.
     pub(super) fn in_use(&self) -> RailSet {
-        self.made().filter(|(_, rail)| rail.is_added()).fold(RailSet::first(1), |set, (rail, _)| set.with(rail))
+        self.made()
+            .filter(|(_, rail)| rail.is_added())
+            .fold(RailSet::first(1), |set, (rail, _)| set.with(rail))
     }
 }
 

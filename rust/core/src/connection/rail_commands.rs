@@ -102,14 +102,20 @@ impl Connection {
         let (attributes, own) = (nic.device().attributes(), self.context.pool.device());
         let name = &attributes.name;
         if !self.policy.fits(attributes.max_sge, u32::MAX) {
-            return Err(format!("{name} takes {} entries a request, fewer than the first rail's", attributes.max_sge));
+            return Err(format!(
+                "{name} takes {} entries a request, fewer than the first rail's",
+                attributes.max_sge
+            ));
         }
         let (port, first) = match (nic.device().port(), own.port()) {
             (Ok(port), Ok(first)) => (port, first),
             (Err(error), _) | (_, Err(error)) => return Err(format!("a port cannot be asked: {error}")),
         };
         if port.link_layer != first.link_layer {
-            return Err(format!("{name} has link layer {}, the first rail's NIC {}", port.link_layer, first.link_layer));
+            return Err(format!(
+                "{name} has link layer {}, the first rail's NIC {}",
+                port.link_layer, first.link_layer
+            ));
         }
         if port.max_message < first.max_message {
             return Err(format!(
@@ -121,7 +127,11 @@ impl Connection {
     }
 
     /// The regions of both ends on a further rail that is made; `wakeup` wakes the task on changes of those here.
-    pub(super) fn regions_of_rail(&self, rail: usize, wakeup: Arc<Wakeup>) -> Option<(Subscription, Arc<RemoteRegions>)> {
+    pub(super) fn regions_of_rail(
+        &self,
+        rail: usize,
+        wakeup: Arc<Wakeup>,
+    ) -> Option<(Subscription, Arc<RemoteRegions>)> {
         let made = self.rails.get(rail)?;
         let local = made.nic.registry.announced().subscribe(Cursor::default(), wakeup);
         Some((local, Arc::clone(&made.remote)))

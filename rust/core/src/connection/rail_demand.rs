@@ -116,7 +116,7 @@ impl RailDemand {
             match (wanted.has(rail), is_held_back) {
                 (true, true) => making = making.with(rail),
                 (true, false) => {
-                    drop(self.making.fetch_and(!RailSet::default().with(rail).0, Ordering::Relaxed))
+                    self.making.fetch_and(!RailSet::default().with(rail).0, Ordering::Relaxed);
                 }
                 (false, true) => refused = refused.with(rail),
                 (false, false) => {}

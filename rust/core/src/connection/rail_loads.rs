@@ -5,7 +5,7 @@ use std::sync::atomic::AtomicU8;
 
 use once_cell::sync::OnceCell;
 
-use super::nic_flow::NicFlow;
+use super::nic_flow::{NicFlow, known_speed};
 use crate::events::Wakeup;
 use crate::rails::{Flow, Homes, MAX_RAILS, RailLoad, RailSet};
 use crate::sync::{AtomicBool, AtomicU64, Ordering};
@@ -30,7 +30,8 @@ struct Place {
     rate: AtomicU64,
     /// Nanoseconds from a request to its completion where nothing waits; 0 before it is known.
     latency: AtomicU64,
-    /// Bytes that this connection had under way on it at the last look, which the flow of its NIC contains.
+    /// Bytes that this connection had under way on it at the last look, which the flow of its NIC contains, and one more; 0 before
+    /// the first look.
     looked: AtomicU64,
     /// The flow of its NIC; set once, before the rail is up.
     nic: OnceCell<Arc<NicFlow>>,
@@ -75,7 +76,7 @@ impl RailLoads {
     /// The load of a rail that is not made, over a NIC of this host with this flow, `None` if it is not open; `speed` is that of the
     /// slower port, in bytes per second.
     pub(super) fn of_unmade(nic: Option<&NicFlow>, speed: u64) -> RailLoad {
-        let idle = Flow { bytes: 0, rate: speed };
+        let idle = Flow { bytes: 0, rate: known_speed(speed) };
         RailLoad { up: false, ..RailLoad::up(nic.map_or(idle, NicFlow::get), idle, 0, 1) }
     }
 
@@ -118,6 +119,12 @@ impl RailLoads {
         }
     }
 
+    /// The first rail is there, over the NIC with this flow; `speed` is that of the slower of its ports, 0 if they do not say.
+    pub(super) fn add_first(&self, nic: Arc<NicFlow>, speed: u64) {
+        self.add(0, nic);
+        self.set(0, known_speed(speed), 0);
+    }
+
     pub(super) fn set(&self, rail: usize, rate: u64, latency: u64) {
         if let Some(place) = self.rails.get(rail) {
             place.rate.store(rate, Ordering::Relaxed);
@@ -127,7 +134,7 @@ impl RailLoads {
 
     pub(super) fn set_looked(&self, rail: usize, bytes: u64) {
         if let Some(place) = self.rails.get(rail) {
-            place.looked.store(bytes, Ordering::Relaxed);
+            place.looked.store(bytes.saturating_add(1), Ordering::Relaxed);
         }
     }
 
@@ -141,9 +148,11 @@ impl RailLoads {
 }
 
 impl Place {
-    /// The NIC's flow was seen at a look: of it, what this connection had then is replaced by what it has now.
+    /// The NIC's flow was seen at a look: of it, what this connection had then is replaced by what it has now. A connection that is not
+    /// looked at may be most of the flow.
     fn load(&self, nic: Flow, bytes: u64, credits: u32) -> RailLoad {
-        let others = nic.bytes.saturating_sub(self.looked.load(Ordering::Relaxed));
+        let looked = self.looked.load(Ordering::Relaxed).checked_sub(1).unwrap_or(bytes);
+        let others = nic.bytes.saturating_sub(looked);
         let nic = Flow { bytes: others.saturating_add(bytes), rate: nic.rate };
         let rail = Flow { bytes, rate: self.rate.load(Ordering::Relaxed) };
         RailLoad::up(nic, rail, self.latency.load(Ordering::Relaxed), credits)
@@ -162,12 +171,13 @@ mod tests {
         loads.set(0, 1_000_000_000, 5_000);
         // 3,000,000 bytes are on the NIC, 1,000,000 of them of this connection.
         nic.look(MILLISECOND, || RailCounts { bytes_in_flight: 3_000_000, ..RailCounts::default() });
-        loads.set_looked(0, 1_000_000);
         let ready = |bytes| {
             let mut in_flight = [0; MAX_RAILS];
             in_flight[0] = bytes;
             loads.snapshot(&in_flight, &[4; MAX_RAILS])[0].ready
         };
+        assert_eq!((ready(1_000_000), ready(4_000_000)), (3_005_000, 4_005_000), "it was not looked at");
+        loads.set_looked(0, 1_000_000);
         assert_eq!(ready(1_000_000), 3_005_000);
         assert_eq!(ready(0), 2_005_000);
         assert_eq!(ready(2_000_000), 4_005_000);

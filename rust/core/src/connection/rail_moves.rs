@@ -86,15 +86,19 @@ struct Keyed(usize);
 
 /// The keys that memory at both ends has on a rail.
 struct KeysOf {
+    rail: usize,
     nic: Arc<NicContext>,
     local: SwapGuard<RegionSnapshot>,
     remote: SwapGuard<RemoteTable>,
+    /// The peer's regions with the keys of the first rail, which name the memory.
+    first: SwapGuard<RemoteTable>,
 }
 
 impl KeysOf {
     fn of(connection: &Connection, rail: usize) -> Option<Self> {
         let (nic, remote) = (connection.nic_of(rail)?, connection.remote_of(rail)?);
-        Some(Self { nic: Arc::clone(nic), local: nic.registry.snapshot(), remote: remote.table() })
+        let first = connection.remote.table();
+        Some(Self { rail, nic: Arc::clone(nic), local: nic.registry.snapshot(), remote: remote.table(), first })
     }
 
     /// Gives the requests of a part that are still to be posted the keys of this rail, and holds the memory here. False, and nothing is
@@ -105,7 +109,8 @@ impl KeysOf {
         let Some(landing) = self.landing_for(&source, &part.list) else { return false };
         let Some((regions, holds)) = self.regions_of(&part.list, &landing) else { return false };
         let local = |entry: Sge| {
-            let segment = regions.iter().find_map(|region| region.segment_holding(entry.address, entry.length.into()));
+            let segment =
+                regions.iter().find_map(|region| region.segment_holding(entry.address, entry.length.into()));
             match (segment, &landing) {
                 (Some(segment), _) => Some(Sge { lkey: segment.lkey, ..entry }),
                 (None, Some((old, new))) if entry.address == old.0.address => Some(new.0),
@@ -114,15 +119,22 @@ impl KeysOf {
         };
         let remote = |address, rkey, length| {
             // What the peer has not announced, or has taken back, has no other key.
-            let known = matches!(source.remote.check(rkey, address, length), RemoteCheck::Inside(_));
-            let region = self.remote.key_for(address, length, opcode).filter(|_| known)?;
-            Some(region.rkey)
+            let first = if before == 0 { Some(rkey) } else { source.remote.first_key_of(rkey, address, length) }?;
+            let RemoteCheck::Inside(known) = self.first.check(first, address, length) else { return None };
+            if self.rail == 0 {
+                return Some(known.rkey);
+            }
+            Some(self.remote.key_for(first, address, length, opcode)?.rkey)
         };
         part.list.rekey(from, local, remote, holds).is_ok()
     }
 
     /// The regions of a list as they are on this rail, held; `None` if one is not there, or is being deregistered.
-    fn regions_of(&self, list: &RequestList, landing: &Option<(Landing, Landing)>) -> Option<(Vec<Arc<Region>>, Vec<Hold>)> {
+    fn regions_of(
+        &self,
+        list: &RequestList,
+        landing: &Option<(Landing, Landing)>,
+    ) -> Option<(Vec<Arc<Region>>, Vec<Hold>)> {
         let held = list.lease.as_deref().into_iter().chain(&list.holds).map(|hold| hold.region().id);
         let is_landing = |id: &RegionId| landing.as_ref().is_some_and(|(old, _)| old.1.region().id == *id);
         let ids = held.filter(|id| !is_landing(id));

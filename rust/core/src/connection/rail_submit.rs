@@ -100,7 +100,9 @@ impl Connection {
         if rail == 0 {
             return self.build(iovs, share, opcode, list, None).map_err(Unbuilt::Refused);
         }
-        let (Some(nic), Some(remote)) = (self.nic_of(rail), self.remote_of(rail)) else { return Err(Unbuilt::NotOn(rail)) };
+        let (Some(nic), Some(remote)) = (self.nic_of(rail), self.remote_of(rail)) else {
+            return Err(Unbuilt::NotOn(rail));
+        };
         let scope = Scope {
             local: &nic.registry,
             remote,
@@ -129,7 +131,9 @@ impl Connection {
         begun: u64,
     ) -> Result<TransferId, SubmitError> {
         let hint = thread_hint();
-        let room = |part: &PartOnRail| self.lanes_of(part.rail).iter().all(|lane| lane.worker.room(hint) >= lists.len());
+        let room = |part: &PartOnRail| {
+            self.lanes_of(part.rail).iter().all(|lane| lane.worker.room(hint) >= lists.len())
+        };
         if when_full == WhenFull::Refuse && !lists.iter().all(room) {
             self.release_lists(lists);
             return Err(SubmitError::WouldBlock);
@@ -171,8 +175,9 @@ struct Cut {
 
 impl Cut {
     fn of<S: IovSource + ?Sized>(iovs: &S, shares: usize) -> Self {
-        let (bytes, longest) =
-            iovs.lengths().fold((0, 0), |(sum, longest), length| (u64::saturating_add(sum, length), length.max(longest)));
+        let (bytes, longest) = iovs
+            .lengths()
+            .fold((0, 0), |(sum, longest), length| (u64::saturating_add(sum, length), length.max(longest)));
         // As for parts of one rail: dealing out whole iovs balances well unless one of them is a large share of all.
         Self { bytes, in_rows: longest <= bytes / (2 * shares.max(1) as u64) }
     }

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::nic_flow::NicFlow;
+use super::nic_flow::{NicFlow, known_speed};
 pub(super) use super::rail_loads::RailLoads;
 use crate::rails::{
     MAX_RAILS, MILLISECOND, PathLatency, PauseReason, RailAction, RailCounts, RailLimits, RailMachine,
@@ -36,7 +36,6 @@ struct WatchedRail {
     latency: PathLatency,
     /// Number and time of the last probe.
     asked: Option<(u32, u64)>,
-    pauses: u64,
     /// Of the only rail: what was heard of its ports and devices.
     heard: Heard,
 }
@@ -80,8 +79,8 @@ impl RailWatch {
         }
     }
 
-    /// A rail was made and is up: its lanes are connected. `speed` is that of the slower of its ports, in bytes per second, `nic` the flow
-    /// of that of this host. False, and nothing is done, if there is such a rail already.
+    /// A rail was made and is up: its lanes are connected. `speed` is that of the slower of its ports, in bytes per second, 0 if they do not
+    /// say; `nic` is the flow of that of this host. False, and nothing is done, if there is such a rail already.
     pub(super) fn rail_added(&mut self, rail: usize, speed: u64, nic: Arc<NicFlow>, now: u64) -> bool {
         self.now = now;
         if !self.table.add(rail, now) {
@@ -89,10 +88,9 @@ impl RailWatch {
         }
         let was_alone = self.made().0.count_ones() == 1;
         let added = WatchedRail {
-            meter: RateMeter::new(speed),
+            meter: RateMeter::new(known_speed(speed)),
             latency: PathLatency::default(),
             asked: None,
-            pauses: 0,
             heard: Heard::Nothing,
         };
         if let Some(place) = self.rails.get_mut(rail) {
@@ -112,7 +110,7 @@ impl RailWatch {
             if watched.as_ref().is_some_and(|watched| watched.latency.nanos() == 0)
                 && let Some(machine) = self.table.get_mut(rail)
             {
-                machine.measure();
+                machine.measure(now);
             }
         }
         self.publish_rail(rail);
@@ -226,12 +224,10 @@ impl RailWatch {
             return None;
         }
         let (rail, action) = self.table.next_action()?;
-        if let Some(watched) = self.rails.get_mut(rail).and_then(Option::as_mut) {
-            match action {
-                RailAction::Probe(number) => watched.asked = Some((number, self.now)),
-                RailAction::Move(_) => watched.pauses += 1,
-                RailAction::Rebuild(_) => {}
-            }
+        if let RailAction::Probe(number) = action
+            && let Some(watched) = self.rails.get_mut(rail).and_then(Option::as_mut)
+        {
+            watched.asked = Some((number, self.now));
         }
         Some((rail, action))
     }
@@ -254,11 +250,6 @@ impl RailWatch {
     /// Why a rail was paused or went down last.
     pub(super) fn reason(&self, rail: usize) -> Option<PauseReason> {
         self.table.get(rail)?.reason()
-    }
-
-    /// How often a rail was left.
-    pub(super) fn pauses(&self, rail: usize) -> u64 {
-        self.watched(rail).map_or(0, |watched| watched.pauses)
     }
 
     /// The rate of a rail in bytes per second; 0 if it is not made.

@@ -118,7 +118,11 @@ impl Connection {
     }
 
     /// An id for a transfer that is built already.
-    pub(super) fn acquire_transfer(&self, when_full: WhenFull, since: Instant) -> Result<NewTransfer, SubmitError> {
+    pub(super) fn acquire_transfer(
+        &self,
+        when_full: WhenFull,
+        since: Instant,
+    ) -> Result<NewTransfer, SubmitError> {
         match self.context.transfers.acquire() {
             Some(transfer) => Ok(transfer),
             None if when_full == WhenFull::Refuse => Err(SubmitError::WouldBlock),

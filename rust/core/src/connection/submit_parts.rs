@@ -7,7 +7,9 @@ use super::lane_choice::thread_hint;
 use super::submit::WhenFull;
 use super::wakes::Wakes;
 use crate::fabric::{CompletionStatus, Opcode};
-use crate::pool::{EndState, LaneHealth, PartOwner, RequestFailure, RequestList, Submission, transfer_begins};
+use crate::pool::{
+    EndState, LaneHealth, PartOwner, RequestFailure, RequestList, Submission, transfer_begins,
+};
 use crate::transfer::{IovSource, Plan, SubmitError, TransferRecord};
 
 /// A part that is built, and where it goes.

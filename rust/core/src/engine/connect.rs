@@ -182,9 +182,9 @@ impl Engine {
         self.address.advertised.map(|advertised| advertised.ip)
     }
 
-    /// Whether connections may get further rails: there is a NIC for them.
+    /// Whether connections may get further rails: there is a NIC for them, and `FLAGCX_P2P_RAILS` allows more than one.
     fn offers_rails(&self) -> bool {
-        self.nic.device_count() > 1
+        self.config.rails > 1 && self.nic.device_count() > 1
     }
 
     fn features(&self, context: &Context, offers_rails: bool) -> Features {

@@ -35,6 +35,16 @@ impl Announced {
         ids
     }
 
+    /// Adds a region of a further NIC, see [`History::add_of_rail`].
+    pub(super) fn add_of_rail(&self, segments: &[(RemoteRegion, u32)]) -> Range<u64> {
+        let mut state = lock(&self.state);
+        let ids = state.history.add_of_rail(segments);
+        if !ids.is_empty() {
+            state.wake_subscribers();
+        }
+        ids
+    }
+
     /// Removes the region that consists of the segments with these ids.
     pub(crate) fn remove(&self, ids: Range<u64>) {
         let mut state = lock(&self.state);

@@ -49,7 +49,7 @@ impl FurtherNics {
             state.kept.clone()
         };
         for OnNic { registry, region } in kept {
-            registry.take_out_following(region.id);
+            registry.take_out_as_first(region.id);
         }
     }
 
@@ -76,13 +76,13 @@ pub(super) struct UnderWay<'a>(&'a FurtherNics);
 
 impl UnderWay<'_> {
     /// Puts what was registered into the registry of its NIC. False, and nothing is kept, if the region was taken out meanwhile.
-    pub(super) fn keep(&self, registry: &Arc<Registry>, region: &Arc<Region>) -> bool {
+    pub(super) fn keep(&self, registry: &Arc<Registry>, region: &Arc<Region>, first: &Region) -> bool {
         let mut state = lock(&self.0.0);
         if state.ended {
             return false;
         }
         // Under the lock: a thread that takes the region out finds it in both, or in none.
-        registry.keep_following(Arc::clone(region));
+        registry.keep_as_first(Arc::clone(region), first);
         state.kept.push(OnNic { registry: Arc::clone(registry), region: Arc::clone(region) });
         true
     }

@@ -80,6 +80,11 @@ pub(super) fn export(
     in_batches(runtime.name(), (address, length), export, |at| runtime.allocation(at), register)
 }
 
+/// Exports a range of GPU memory as one piece.
+pub(super) fn export_whole(address: u64, length: u64) -> Result<ExportedPiece, GpuError> {
+    gpu::runtime().dma_buf(address, length).map(|export| ExportedPiece { address, length, export })
+}
+
 /// Why a range is not registered by dma-bufs.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum NotExported {

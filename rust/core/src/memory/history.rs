@@ -54,6 +54,8 @@ struct Segment {
     region: RemoteRegion,
     /// It is of the same region as the one with the id before.
     continues: bool,
+    /// Of a further rail: the key of the same memory on the first one.
+    first_rkey: Option<u32>,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -96,13 +98,26 @@ impl History {
     /// A region is new, with these segments: contiguous, in the order of their addresses. Answers their ids, which are in a
     /// row; none if there are too many to announce them.
     pub fn add(&mut self, segments: &[RemoteRegion]) -> Range<u64> {
+        self.add_all(segments.len(), segments.iter().map(|region| (*region, None)))
+    }
+
+    /// The same for a further rail: each segment comes with the key that the same memory has on the first one.
+    pub fn add_of_rail(&mut self, segments: &[(RemoteRegion, u32)]) -> Range<u64> {
+        self.add_all(segments.len(), segments.iter().map(|(region, first_rkey)| (*region, Some(*first_rkey))))
+    }
+
+    fn add_all(
+        &mut self,
+        count: usize,
+        segments: impl Iterator<Item = (RemoteRegion, Option<u32>)>,
+    ) -> Range<u64> {
         let first = self.version + 1;
-        if self.regions.len().saturating_add(segments.len()) > self.limits.announced {
+        if self.regions.len().saturating_add(count) > self.limits.announced {
             return first..first;
         }
-        for (at, region) in segments.iter().enumerate() {
+        for (at, (region, first_rkey)) in segments.enumerate() {
             self.version += 1;
-            self.regions.insert(self.version, Segment { region: *region, continues: at > 0 });
+            self.regions.insert(self.version, Segment { region, continues: at > 0, first_rkey });
         }
         first..self.version + 1
     }
@@ -141,7 +156,7 @@ impl History {
             .regions
             .iter()
             .take(self.limits.table)
-            .map(|(id, Segment { region, continues })| RegionEntry {
+            .map(|(id, Segment { region, continues, .. })| RegionEntry {
                 base: region.base,
                 size: region.size,
                 rkey: region.rkey,
@@ -196,7 +211,7 @@ impl History {
             }
             let taken = match next {
                 Change::Add => {
-                    added.next().map(|(id, segment)| (*id, announced(*id, segment.region, segment.flags())))
+                    added.next().map(|(id, segment)| (*id, segment.announced(*id)))
                 }
                 _ => removed.next().map(|(at, gone)| (*at, announced(gone.id, gone.region, gone.flags))),
             };
@@ -231,6 +246,10 @@ impl Cursor {
 }
 
 impl Segment {
+    fn announced(&self, id: u64) -> AnnouncedRegion {
+        AnnouncedRegion { first_rkey: self.first_rkey, ..announced(id, self.region, self.flags()) }
+    }
+
     fn flags(&self) -> u32 {
         if self.continues { AnnouncedRegion::CONTINUES } else { 0 }
     }
@@ -241,7 +260,7 @@ fn announced(id: u64, region: RemoteRegion, flags: u32) -> AnnouncedRegion {
     let flags = flags
         | given(region.read_only, AnnouncedRegion::READ_ONLY)
         | given(region.gpu_flush, AnnouncedRegion::GPU_FLUSH);
-    AnnouncedRegion { id, base: region.base, size: region.size, flags, rkey: Some(region.rkey) }
+    AnnouncedRegion { id, base: region.base, size: region.size, flags, rkey: Some(region.rkey), first_rkey: None }
 }
 
 #[cfg(test)]

@@ -27,6 +27,7 @@ mod remote_level;
 mod remote_regions;
 mod remote_table;
 mod segment;
+mod shared_export;
 mod sharing;
 mod unreachable;
 
@@ -40,7 +41,7 @@ pub use process_regions::{has_gpu_regions, region_in_process};
 pub use range_index::{RangeIndex, holds};
 pub use recent::{Lease, LocalRange, Recent};
 pub use region::{Hold, MemoryKind, Region, RegionId};
-pub use registry::{FollowError, RegionSnapshot, Registry, RegistryError};
+pub use registry::{FurtherNicError, RegionSnapshot, Registry, RegistryError};
 pub use remote_regions::RemoteRegions;
 pub use remote_table::{RemoteCheck, RemoteRegion, RemoteTable};
 pub use segment::Segment;

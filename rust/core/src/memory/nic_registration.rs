@@ -6,17 +6,20 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use super::gpu_memory::{CpuMapping, ExportedPiece, export};
 use super::registry::pieces::{self, Pieces};
 use super::segment::Segments;
+use super::shared_export::SharedExport;
 use crate::fabric::{Device, FabricError, MemoryRange};
 
 /// Registers what may be GPU memory, in the ways there are: by a dma-buf, by a mapping that the GPU runtime
 /// makes for it, by its own address, which the kernel may know. A runtime without IPC handles cannot recognise GPU
-/// memory, so it is asked for the mapping of anything that the caller has not declared to be host memory.
+/// memory, so it is asked for the mapping of anything that the caller has not declared to be host memory. `shared`: the export that
+/// other NICs may be registering at the same time.
 pub(super) fn register_for_nic(
     device: &dyn Device,
     range: &MemoryRange,
     on_gpu: bool,
+    shared: Option<&SharedExport>,
 ) -> Result<Segments, FabricError> {
-    let not_by_dma_buf = match on_gpu.then(|| by_dma_buf(device, range)) {
+    let not_by_dma_buf = match on_gpu.then(|| by_dma_buf(device, range, shared)) {
         Some(Ok(memory)) => return Ok(memory),
         Some(Err(reason)) => Some(reason),
         None => None,
@@ -38,7 +41,11 @@ pub(super) fn register_for_nic(
 }
 
 /// Registers GPU memory by dma-bufs of it, of which each is a segment; an error says in words why that is not possible.
-fn by_dma_buf(device: &dyn Device, range: &MemoryRange) -> Result<Segments, String> {
+fn by_dma_buf(
+    device: &dyn Device,
+    range: &MemoryRange,
+    shared: Option<&SharedExport>,
+) -> Result<Segments, String> {
     if !device.attributes().dma_buf {
         return Err(format!("{} cannot register any", device.attributes().name));
     }
@@ -49,6 +56,10 @@ fn by_dma_buf(device: &dyn Device, range: &MemoryRange) -> Result<Segments, Stri
         ..*range
     };
     let mut pieces = Pieces::on(device);
+    if let Some(Ok(whole)) = shared.map(|shared| shared.of_range(range.address, range.length)) {
+        let added = pieces.add(&[of_piece(&whole)]);
+        return added.and_then(|()| pieces.finish()).map_err(|error| error.to_string());
+    }
     let register = |batch: &[ExportedPiece]| pieces.add(&batch.iter().map(of_piece).collect::<Vec<_>>());
     export((range.address, range.length), register).map_err(|error| error.to_string())?;
     pieces.finish().map_err(|error| error.to_string())

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use super::nic_registration::register_for_nic;
 use super::region::Region;
 use super::registry::pieces;
+use super::shared_export::SharedExport;
 use crate::fabric::{Device, DmaBuf, FabricError, MemoryRange, SharedFile};
 use crate::gpu::{self, CurrentGpu};
 
@@ -17,10 +18,12 @@ pub(super) struct Recipe {
     way: Way,
     /// The GPU that was current, for a runtime of which answers depend on that.
     current: Option<i32>,
-    /// That of the caller, who may close it.
+    /// That of the caller, which may close it.
     dma_buf: Option<Kept<DmaBuf>>,
     /// The same; that of an allocation is asked for when it is needed.
     file: Option<Kept<SharedFile>>,
+    /// Of GPU memory.
+    exported: SharedExport,
 }
 
 /// Which way the memory goes to the device.
@@ -40,13 +43,13 @@ struct Kept<T> {
 }
 
 impl Recipe {
-    /// Of a range as the first device has got it. `is_allocated`: the file is that of an allocation.
+    /// Of a range as the first device has got it. `keeps_file`: its file is the caller's, and devices of the engine use it.
     ///
     /// # Errors
     /// No descriptor is left for what the caller may close.
-    pub(super) fn of(range: &MemoryRange, way: Way, is_allocated: bool) -> std::io::Result<Self> {
+    pub(super) fn of(range: &MemoryRange, way: Way, keeps_file: bool) -> std::io::Result<Self> {
         let dma_buf = range.dma_buf.map(|named| duplicate(named.fd).map(|own| Kept { named, own }));
-        let file = range.file.filter(|_| !is_allocated);
+        let file = range.file.filter(|_| keeps_file);
         let file = file.map(|named| duplicate(named.fd).map(|own| Kept { named, own }));
         let runtime = matches!(way, Way::Gpu(_)).then(gpu::runtime);
         Ok(Self {
@@ -57,6 +60,7 @@ impl Recipe {
                 .and_then(|runtime| runtime.current_gpu().ok()),
             dma_buf: dma_buf.transpose()?,
             file: file.transpose()?,
+            exported: SharedExport::new(),
         })
     }
 
@@ -79,10 +83,10 @@ impl Recipe {
             Way::Gpu(on_gpu) => {
                 let runtime = gpu::runtime();
                 let _entered = CurrentGpu::of_address(&*runtime, range.address, self.current.unwrap_or(-1));
-                register_for_nic(device, &range, on_gpu)?
+                register_for_nic(device, &range, on_gpu, Some(&self.exported))?
             }
         };
-        Ok(Arc::new(Region::following(first, &range, segments)))
+        Ok(Arc::new(Region::on_further_nic(first, &range, segments)))
     }
 }
 

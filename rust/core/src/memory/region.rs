@@ -95,7 +95,7 @@ impl Region {
     }
 
     /// The memory of `first` as a further NIC has registered it.
-    pub(super) fn following(first: &Self, range: &MemoryRange, segments: Segments) -> Self {
+    pub(super) fn on_further_nic(first: &Self, range: &MemoryRange, segments: Segments) -> Self {
         let range = MemoryRange { access: first.access, ..*range };
         let mut made = Self::new(first.id, &range, first.kind, first.readable, first.announced, segments);
         made.gpu_flush = first.gpu_flush;

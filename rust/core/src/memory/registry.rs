@@ -4,7 +4,7 @@
 #[cfg(all(test, not(flagcx_p2p_loom)))]
 mod concurrency_tests;
 mod error;
-mod follower;
+mod further_nic;
 pub(super) mod pieces;
 mod registration;
 mod snapshot;
@@ -26,8 +26,8 @@ use super::remote_table::RemoteRegion;
 use crate::fabric::{Access, Device, DmaBuf, FabricError, Sge, SharedFile};
 use crate::observe::process_counts;
 use crate::sync::{Condvar, MutexGuard, SequentialBool, SwapGuard, wait};
-pub use error::{FollowError, RegistryError};
-use follower::Follower;
+pub use error::{FurtherNicError, RegistryError};
+use further_nic::FurtherNic;
 pub(super) use registration::next_id;
 use registration::{Registration, gives};
 pub use snapshot::RegionSnapshot;
@@ -53,8 +53,8 @@ pub struct Registry {
     /// flushed, whatever the GPUs turn out to be. Set by the threads that connect. Each side sets its own word and then reads the other
     /// one, so one of the two sees the other.
     flushes_unknown: SequentialBool,
-    /// Registries of further NICs may follow this one.
-    may_be_followed: bool,
+    /// Further NICs may come to register the same memory.
+    has_further_nics: bool,
 }
 
 #[derive(Debug, Default)]
@@ -66,7 +66,7 @@ struct State {
     /// All regions were taken out, because the engine closes. What the device registers meanwhile is not kept.
     closed: bool,
     /// The registries of further NICs.
-    followers: Vec<Follower>,
+    further: Vec<FurtherNic>,
 }
 
 #[derive(Debug)]
@@ -97,7 +97,7 @@ impl Registry {
             regions: Published::new(next_id().0),
             registered: Condvar::new(),
             announced: Arc::default(),
-            may_be_followed: false,
+            has_further_nics: false,
         }
     }
 
@@ -125,9 +125,9 @@ impl Registry {
         file: Option<SharedFile>,
     ) -> Result<RegionId, RegistryError> {
         let flushed_unknown = self.is_flushed_unknown(access);
-        let may_be_followed = self.may_be_followed;
+        let has_further_nics = self.has_further_nics;
         let registration =
-            Registration { range, kind, access, announced, dma_buf, file, flushed_unknown, may_be_followed };
+            Registration { range, kind, access, announced, dma_buf, file, flushed_unknown, has_further_nics };
         registration.check()?;
         let (start, _) = range;
         let mut state = self.lock_open(range)?;
@@ -161,9 +161,9 @@ impl Registry {
         file: Option<SharedFile>,
     ) -> Result<RegionId, RegistryError> {
         let flushed_unknown = self.is_flushed_unknown(access);
-        let may_be_followed = self.may_be_followed;
+        let has_further_nics = self.has_further_nics;
         let registration =
-            Registration { range, kind, access, announced, dma_buf, file, flushed_unknown, may_be_followed };
+            Registration { range, kind, access, announced, dma_buf, file, flushed_unknown, has_further_nics };
         registration.check()?;
         drop(self.lock_open(range)?);
         let region = registration.make_counted(&*self.device, self.gpu_flush)?;
@@ -207,16 +207,16 @@ impl Registry {
 
     fn keep(&self, state: &mut MutexGuard<'_, State>, region: Arc<Region>, asked: Access) -> RegionId {
         let id = region.id;
-        let announced = self.announce(&region);
+        let announced = self.announce(&region, None);
         process_counts().registered(region.length);
-        state.followers.iter().for_each(|follower| follower.add(&region));
+        state.further.iter().for_each(|further| further.add(&region));
         state.by_id.insert(id, Entry { region, asked, owners: 1, announced });
         self.changed(state);
         id
     }
 
-    /// Tells the peers of a new region, if they are to know it.
-    fn announce(&self, region: &Region) -> Range<u64> {
+    /// Tells the peers of a new region, if they are to know it. Of a further NIC: `first` is the region as the first one has it.
+    fn announce(&self, region: &Region, first: Option<&Region>) -> Range<u64> {
         let keys_in_use = || region.segments().for_each(|segment| self.announced.key_in_use(segment.rkey));
         if !region.announced {
             keys_in_use();
@@ -229,7 +229,11 @@ impl Registry {
             read_only: !region.access.remote_write,
             gpu_flush: region.gpu_flush,
         });
-        let announced = self.announced.add(&segments.collect::<Vec<_>>());
+        let segments: Vec<_> = segments.collect();
+        let announced = match first {
+            None => self.announced.add(&segments),
+            Some(first) => self.announced.add_of_rail(&with_first_keys(&segments, first)),
+        };
         if announced.is_empty() {
             keys_in_use();
             tracing::warn!(
@@ -306,7 +310,7 @@ impl Registry {
         let entries: Vec<_> = std::mem::take(&mut state.by_id).into_values().collect();
         state.by_start.clear();
         state.closed = true;
-        state.followers.clear();
+        state.further.clear();
         for entry in &entries {
             self.withdraw(entry);
         }
@@ -333,6 +337,19 @@ impl Registry {
         self.regions
             .view(|state| RegionSnapshot::of(state.by_id.values().map(|entry| Arc::clone(&entry.region))))
     }
+}
+
+/// The segments of a further NIC, cut where the first one has another key, with that.
+fn with_first_keys(segments: &[RemoteRegion], first: &Region) -> Vec<(RemoteRegion, u32)> {
+    let cut = |segment: &RemoteRegion| {
+        let (start, end) = (segment.base, segment.base.saturating_add(segment.size));
+        let segment = *segment;
+        first.segments().filter_map(move |first| {
+            let (base, end) = (start.max(first.address), end.min(first.end()));
+            (base < end).then(|| (RemoteRegion { base, size: end - base, ..segment }, first.rkey))
+        })
+    };
+    segments.iter().flat_map(cut).collect()
 }
 
 /// Ends a registration of several segments.

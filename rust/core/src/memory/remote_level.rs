@@ -11,6 +11,8 @@ pub(super) struct Entry {
     /// The id of the first segment of the region that it is a segment of; its own id, if that has no others before it.
     pub(super) first: u64,
     pub(super) region: RemoteRegion,
+    /// On a further rail: the key of the same memory on the first one.
+    pub(super) first_rkey: Option<u32>,
     /// It was gone already when this part was made.
     pub(super) gone: bool,
 }

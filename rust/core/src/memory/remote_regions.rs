@@ -49,6 +49,8 @@ struct Known {
     generation: u64,
     /// See [`Entry::first`].
     first: u64,
+    /// See [`Entry::first_rkey`].
+    first_rkey: Option<u32>,
 }
 
 /// What changes do to the table.
@@ -100,9 +102,9 @@ impl RemoteRegions {
         for entry in regions {
             let (id, region) = (entry.id.into(), region(entry));
             let first = first_of(&by_id, id, &region, entry.continues);
-            entries.push(Entry { id, first, region, gone: false });
+            entries.push(Entry { id, first, region, first_rkey: None, gone: false });
             if id != 0 {
-                by_id.insert(id, Known { region, generation: 0, first });
+                by_id.insert(id, Known { region, generation: 0, first, first_rkey: None });
             }
         }
         let has_gpu_flush = regions.iter().any(|entry| entry.gpu_flush);
@@ -200,14 +202,15 @@ impl State {
         self.has_gpu_flush |= region.gpu_flush;
         let continues = entry.flags & AnnouncedRegion::CONTINUES != 0;
         let first = first_of(&self.by_id, entry.id, &region, continues);
-        let known = Known { region, generation: self.generation, first };
+        let first_rkey = entry.first_rkey;
+        let known = Known { region, generation: self.generation, first, first_rkey };
         let before = self.by_id.insert(entry.id, known);
         match before {
-            Some(before) => effect.replaced |= (before.region, before.first) != (region, first),
+            Some(before) => effect.replaced |= (before.region, before.first, before.first_rkey) != (region, first, first_rkey),
             None if self.by_id.len() > self.limit * self.generations() => {
                 return Err(error(format!("more than {} regions", self.limit)));
             }
-            None => effect.added.push(Entry { id: entry.id, first, region, gone: false }),
+            None => effect.added.push(Entry { id: entry.id, first, region, first_rkey: entry.first_rkey, gone: false }),
         }
         Ok(())
     }
@@ -260,7 +263,7 @@ impl State {
         let mut entries: Vec<_> = entries
             .filter(|entry| !forgotten.contains(&entry.id))
             .map(|entry| match self.by_id.get(&entry.id) {
-                Some(known) => Entry { region: known.region, first: known.first, ..*entry },
+                Some(known) => Entry { region: known.region, first: known.first, first_rkey: known.first_rkey, ..*entry },
                 None => Entry { gone: entry.id != 0, ..*entry },
             })
             .collect();

@@ -73,20 +73,28 @@ impl RemoteTable {
         self.find_where(address, length, |_| true).or_else(in_segments).map(|entry| &entry.region)
     }
 
-    /// The region, or segment, by which an operation may reach the range in this table's rail: of those that hold it whole and allow the
-    /// operation the one that was registered last, because a program may have mapped other memory at the addresses of earlier ones.
-    /// `None` without one, also for a range that is in several segments: then it is for another rail, or to be cut where
-    /// [`RemoteTable::boundary_in`] says.
+    /// Of the table of a further rail: the region, or segment, by which an operation may reach a range that descriptors name by
+    /// `first_rkey`, its key on the first rail. `None` without one, also for a range that is in several segments: then it is for another rail,
+    /// or to be cut where [`RemoteTable::boundary_in`] says.
     ///
-    /// The key is good for what the caller has checked against the table of the first rail, by the key there.
-    pub fn key_for(&self, address: u64, length: u64, opcode: Opcode) -> Option<RemoteRegion> {
+    /// The key is good for what the caller has checked against the table of the first rail, by the key there: that the peer has registered
+    /// other memory at the address since, this table may not know yet.
+    pub fn key_for(&self, first_rkey: u32, address: u64, length: u64, opcode: Opcode) -> Option<RemoteRegion> {
         let allows = |entry: &Entry| !(opcode == Opcode::Write && entry.region.read_only);
-        let counts = |entry: &Entry| allows(entry) && !self.is_gone(entry);
+        let counts =
+            |entry: &Entry| entry.first_rkey == Some(first_rkey) && allows(entry) && !self.is_gone(entry);
         let newest_first = self.levels.iter().rev();
         newest_first
             .filter_map(|level| level.newest(address, length, counts))
             .map(|entry| entry.region)
             .next()
+    }
+
+    /// Of the table of a further rail: the key on the first rail of a range that has this key here.
+    pub fn first_key_of(&self, rkey: u32, address: u64, length: u64) -> Option<u32> {
+        let entries = self.levels.iter().flat_map(|level| level.of_key(rkey));
+        let mut holding = entries.filter(|entry| entry.holds(address, length) && !self.is_gone(entry));
+        holding.find_map(|entry| entry.first_rkey)
     }
 
     /// Checks a range against the regions of its key, in 64 bits.

@@ -18,7 +18,7 @@ pub struct ConnectionReport {
     /// Lanes in working order.
     pub healthy_lanes: u64,
     /// How often parts were posted again and lanes rebuilt, by the lane's index.
-    pub lanes: Vec<LaneReport>,
+    pub lanes: BTreeMap<usize, LaneReport>,
     /// Its rails.
     pub rails: Vec<RailReport>,
     /// Notifications sent.
@@ -67,10 +67,8 @@ impl Sums {
     fn add_counters(&mut self, report: &ConnectionReport) {
         self.report.transfers.merge(&report.transfers);
         self.report.notifications_sent += report.notifications_sent;
-        if self.report.lanes.len() < report.lanes.len() {
-            self.report.lanes.resize(report.lanes.len(), LaneReport::default());
-        }
-        for (sum, lane) in self.report.lanes.iter_mut().zip(&report.lanes) {
+        for (index, lane) in &report.lanes {
+            let sum = self.report.lanes.entry(*index).or_default();
             sum.retries += lane.retries;
             sum.rebuilds += lane.rebuilds;
         }
@@ -79,6 +77,9 @@ impl Sums {
 
 /// Peers that have series of their own at a time; the others share those of [`OTHER_PEERS`].
 pub const MOST_PEERS: usize = 256;
+
+/// The lanes of further rails have indices from this one on.
+const LANES_OF_FIRST_RAIL: usize = 8;
 
 /// The name of peers beyond [`MOST_PEERS`] in metrics.
 pub const OTHER_PEERS: &str = "other";
@@ -133,8 +134,8 @@ fn write_totals(all: &ConnectionReport, out: &mut Snapshot) {
             out.number(&metrics::ENDED_BYTES, &labels, amount.bytes);
         }
     }
-    out.number(&metrics::LANE_RETRIES, &[], all.lanes.iter().map(|lane| lane.retries).sum());
-    out.number(&metrics::LANE_REBUILDS, &[], all.lanes.iter().map(|lane| lane.rebuilds).sum());
+    out.number(&metrics::LANE_RETRIES, &[], all.lanes.values().map(|lane| lane.retries).sum());
+    out.number(&metrics::LANE_REBUILDS, &[], all.lanes.values().map(|lane| lane.rebuilds).sum());
     out.number(&metrics::NOTIFICATIONS_SENT, &[], all.notifications_sent);
 }
 
@@ -155,7 +156,11 @@ fn write_peer(peer: &str, mut sums: Sums, ended: Option<&Sums>, out: &mut Snapsh
     out.number(&metrics::PEER_IN_FLIGHT_BYTES, labels, in_flight.bytes);
     out.seconds(&metrics::PEER_OLDEST_AGE, labels, report.oldest);
     out.number(&metrics::PEER_NOTIFICATIONS_SENT, labels, report.notifications_sent);
-    for (index, lane) in report.lanes.iter().enumerate() {
+    for (index, lane) in &report.lanes {
+        // Of further rails those that have had neither are left out: with eight rails these are most of the page.
+        if *index >= LANES_OF_FIRST_RAIL && lane.retries == 0 && lane.rebuilds == 0 {
+            continue;
+        }
         let labels = [peer.clone(), ("lane", index.to_string())];
         out.number(&metrics::PEER_LANE_RETRIES, &labels, lane.retries);
         out.number(&metrics::PEER_LANE_REBUILDS, &labels, lane.rebuilds);

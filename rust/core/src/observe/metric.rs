@@ -59,10 +59,10 @@ metrics! {
     PEER_IN_FLIGHT = Gauge "flagcx_p2p_peer_transfers_in_flight": "Transfers with a peer that have not ended";
     PEER_IN_FLIGHT_BYTES = Gauge "flagcx_p2p_peer_in_flight_bytes": "Bytes of the parts of transfers with a peer that have not ended";
     PEER_OLDEST_AGE = Gauge "flagcx_p2p_peer_oldest_transfer_age_seconds": "How long the oldest unfinished transfer with a peer has been unfinished; 0 without any";
-    PEER_LANES = Gauge "flagcx_p2p_peer_lanes": "Lanes agreed with a peer, over all connections with it";
+    PEER_LANES = Gauge "flagcx_p2p_peer_lanes": "Lanes with a peer, of all rails of all connections with it";
     PEER_HEALTHY_LANES = Gauge "flagcx_p2p_peer_healthy_lanes": "Lanes with a peer that are in working order";
-    PEER_LANE_RETRIES = Counter "flagcx_p2p_peer_lane_retries": "Parts of transfers with a peer that were posted again after their lane had failed, by the lane's index";
-    PEER_LANE_REBUILDS = Counter "flagcx_p2p_peer_lane_rebuilds": "Lanes with a peer that were rebuilt after an error, by the lane's index";
+    PEER_LANE_RETRIES = Counter "flagcx_p2p_peer_lane_retries": "Parts of transfers with a peer that were posted again after their lane had failed, by the lane's index: 8 times the rail's number, and its own";
+    PEER_LANE_REBUILDS = Counter "flagcx_p2p_peer_lane_rebuilds": "Lanes with a peer that were rebuilt after an error, by the lane's index; lanes of further rails that have had none have no series";
     PEER_NOTIFICATIONS_SENT = Counter "flagcx_p2p_peer_notifications_sent": "Notifications to a peer that were handed to the network";
     PEER_RAILS = Gauge "flagcx_p2p_peer_rails": "Rails with a peer, by the rail's number, its NIC of this host, and state";
     PEER_RAIL_BYTES = Counter "flagcx_p2p_peer_rail_bytes": "Bytes of the parts of transfers with a peer that ended on a rail as done, by direction";

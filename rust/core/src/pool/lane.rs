@@ -114,17 +114,21 @@ impl Lane {
         self.status.set(health, reason);
     }
 
-    /// Sequence number of the next request.
+    /// Requests posted so far.
     #[inline(always)]
-    pub(super) fn next(&self) -> u32 {
-        self.status.posted.load(Ordering::Relaxed) as u32
+    pub(super) fn posted(&self) -> u64 {
+        self.status.posted.load(Ordering::Relaxed)
     }
 
-    /// So many requests more were posted.
+    /// Sequence number of the next request.
+    pub(super) fn next(&self) -> u32 {
+        self.posted() as u32
+    }
+
+    /// So many requests more were posted than the number `before`.
     #[inline(always)]
-    pub(super) fn note_posted(&mut self, requests: u32) {
-        let posted = &self.status.posted;
-        posted.store(posted.load(Ordering::Relaxed) + u64::from(requests), Ordering::Relaxed);
+    pub(super) fn note_posted(&mut self, before: u64, requests: u32) {
+        self.status.posted.store(before + u64::from(requests), Ordering::Relaxed);
         self.outstanding += requests;
     }
 

@@ -105,6 +105,11 @@ impl LaneStatus {
         (posted.wrapping_sub(u64::from(under_way)).saturating_sub(u64::from(probes)), under_way)
     }
 
+    /// Nothing is under way any more: the queue pair is destroyed.
+    pub(super) fn end_requests(&self) {
+        self.retired.store(self.posted.load(Ordering::Relaxed) as u32, Ordering::Release);
+    }
+
     /// The number of the last [probe](super::WorkerState::post_probe) that was answered; 0 before the first.
     pub fn probe_answered(&self) -> u32 {
         self.probe.load(Ordering::Relaxed)
@@ -167,5 +172,32 @@ impl LaneStatus {
         if let Some(watcher) = &self.on_change {
             watcher.lane_changed();
         }
+    }
+}
+
+#[cfg(all(test, flagcx_p2p_loom))]
+#[allow(clippy::unwrap_used, reason = "tests")]
+mod models {
+    use super::*;
+
+    /// A look at what is under way while a worker posts and retires: never more than was posted, nor less than nothing.
+    #[test]
+    fn a_look_finds_no_more_over_than_posted() {
+        loom::model(|| {
+            let status = loom::sync::Arc::new(LaneStatus::new(None));
+            let worker = {
+                let status = status.clone();
+                loom::thread::spawn(move || {
+                    for posted in 1..3 {
+                        status.posted.store(posted, Ordering::Relaxed);
+                        status.retired.store(posted as u32, Ordering::Release);
+                    }
+                })
+            };
+            let (over, under_way) = status.requests();
+            assert!(over + u64::from(under_way) <= 2, "{over} {under_way}");
+            worker.join().unwrap();
+            assert_eq!(status.requests(), (2, 0));
+        });
     }
 }

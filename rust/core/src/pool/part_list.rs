@@ -160,6 +160,14 @@ mod tests {
                         list.push_front(&mut parts, index);
                         model.insert(0, index);
                     }
+                    3 => {
+                        let index = parts.acquire();
+                        let place = at.index(model.len() + 1);
+                        let neighbour = |at: Option<usize>| at.and_then(|at| model.get(at)).copied().unwrap_or(NONE);
+                        let between = Links { before: neighbour(place.checked_sub(1)), behind: neighbour(Some(place)) };
+                        list.insert(&mut parts, index, between);
+                        model.insert(place, index);
+                    }
                     _ => {
                         let index = parts.acquire();
                         list.push_back(&mut parts, index);

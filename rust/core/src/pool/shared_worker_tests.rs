@@ -31,6 +31,16 @@ fn options() -> PoolOptions {
 
 /// A connected queue pair of `pool` as a lane of its worker, and the other end, which only answers.
 fn lane(pool: &WorkerPool, far: &dyn CompletionQueue, worker: usize) -> (LaneKey, Box<dyn QueuePair>) {
+    let setup = LaneSetup { status: Arc::new(LaneStatus::new(None)), heals: false };
+    lane_with(pool, far, worker, setup)
+}
+
+fn lane_with(
+    pool: &WorkerPool,
+    far: &dyn CompletionQueue,
+    worker: usize,
+    setup: LaneSetup,
+) -> (LaneKey, Box<dyn QueuePair>) {
     let caps = QueuePairCaps { send_depth: 4, max_sge: 1, max_inline: 0 };
     let create = |queue: &QueueHandle| Arc::clone(pool.device()).create_queue_pair(queue, &caps).unwrap();
     let worker = &pool.workers()[worker];
@@ -39,7 +49,6 @@ fn lane(pool: &WorkerPool, far: &dyn CompletionQueue, worker: usize) -> (LaneKey
     let path = PathOptions { rd_atomic_initiator: 1, rd_atomic_responder: 1, deadline };
     near.connect(&far.address(), &path).unwrap();
     far.connect(&near.address(), &path).unwrap();
-    let setup = LaneSetup { status: Arc::new(LaneStatus::new(None)), heals: false };
     (worker.with_state(|state| state.add_lane(near, setup)).unwrap(), far)
 }
 
@@ -207,4 +216,53 @@ fn going_to_sleep_takes_no_longer_than_the_sleep_may() {
         assert!(begun.elapsed() < Duration::from_millis(500), "{:?}", begun.elapsed());
     });
     record.end_part();
+}
+
+/// No caller drives, and the thread is parked: it looks by itself four times a second, and not each time within 200 ms.
+#[test]
+fn a_probe_is_answered_without_a_caller() {
+    let device = software::open(&SoftwareOptions::default()).unwrap().remove(0);
+    let pool = WorkerPool::new(Arc::clone(&device), &options()).unwrap();
+    let far = Arc::clone(&device).create_completion_queue(16).unwrap();
+    let status = Arc::new(LaneStatus::new(None));
+    let setup = LaneSetup { status: Arc::clone(&status), heals: true };
+    let (lane, _other) = lane_with(&pool, &*far, 0, setup);
+    let halves = Halves::new(&device);
+    let soon = (1..=10).filter(|number| {
+        std::thread::sleep(Duration::from_millis(20));
+        let posted = Instant::now();
+        pool.workers()[0].post_probe(lane, *number, (halves.memory.as_ptr() as u64, halves.lkey)).unwrap();
+        wait_until("it is not answered", || status.probe_answered() == *number);
+        posted.elapsed() < Duration::from_millis(200)
+    });
+    assert!(soon.count() > 0, "the thread was not woken");
+    assert_eq!((status.requests(), *halves.memory), ((0, 0), [1; 128]));
+}
+
+/// A caller sleeps until a transfer has ended of which the part moves to a worker that the caller does not know.
+#[test]
+fn a_caller_is_woken_when_a_part_ends_that_has_moved() {
+    let device = software::open(&SoftwareOptions::default()).unwrap().remove(0);
+    let pool = WorkerPool::new(Arc::clone(&device), &PoolOptions { workers: 2, ..options() }).unwrap();
+    let far = Arc::clone(&device).create_completion_queue(16).unwrap();
+    let setup = || LaneSetup { status: Arc::new(LaneStatus::new(None)), heals: true };
+    let (from, _there) = lane_with(&pool, &*far, 0, setup());
+    let (to, _other) = lane_with(&pool, &*far, 1, setup());
+    let (halves, workers) = (Halves::new(&device), pool.workers());
+    workers[0].with_state(|state| state.break_lane(from, "test"));
+    let (task, _) = halves.submit(&workers[0], from);
+    let began = Instant::now();
+    std::thread::scope(|scope| {
+        let sleeper = scope.spawn(|| {
+            let until = Instant::now() + Duration::from_secs(10);
+            let driving = workers[0].thread_drives(task, until);
+            let woken = task.sleep_until_ended(until);
+            drop(driving);
+            woken && began.elapsed() < Duration::from_secs(9)
+        });
+        let parts = workers[0].with_state(|state| state.take_parts(from, None));
+        assert_eq!(parts.len(), 1);
+        assert!(workers[1].put_parts(to, parts, 1).is_empty());
+        assert!(sleeper.join().unwrap(), "it was not woken");
+    });
 }

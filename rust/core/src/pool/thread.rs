@@ -132,7 +132,8 @@ fn park(worker: &Worker, state: spin::MutexGuard<'_, WorkerState>) -> Turn {
     worker.parking().announce();
     // Look once more: what a submitter left before it could see the announcement must be found here.
     if worker.is_queue_empty()
-        && let Some(state) = worker.try_state().filter(|state| state.part_count() == 0)
+        && let Some(state) =
+            worker.try_state().filter(|state| state.part_count() == 0 && state.outstanding() == 0)
     {
         return Turn::Park { has_lanes: state.has_lanes() };
     }

@@ -106,7 +106,7 @@ impl WorkerPool {
             slow_latency: Mutex::default(),
             threads: Mutex::default(),
             spare_lists: Arc::default(),
-            early_ends: Arc::default(),
+            early_ends: EarlyEnds::of_process(),
             options: options.clone(),
             copy_worker: OnceCell::new(),
         };

@@ -36,7 +36,8 @@ pub fn wanted_rail(
     let best = eligible().filter(|(rail, _)| !has(*rail)).map(finish).min()?;
     let needs_one = reached == 0 || under_way.saturating_add(shape.bytes) > enough;
     let only = up().map(|of| finish(of).0).min();
-    let is_far_better = reached == 1 && only.is_some_and(|only| only / MUCH > best.0);
+    let is_only = eligible().filter(|(rail, _)| has(*rail)).count() == 1;
+    let is_far_better = is_only && only.is_some_and(|only| only / MUCH > best.0);
     (needs_one || is_far_better).then_some(best.1)
 }
 

@@ -46,6 +46,8 @@ pub struct RailMachine {
     /// A probe of this silence was not answered, at a time when no other rail completed anything either.
     unheard: bool,
     last_look: u64,
+    /// Until when the answer to a [measurement](RailMachine::measure) is waited for.
+    measuring: Option<u64>,
     actions: Actions,
 }
 
@@ -92,6 +94,7 @@ impl RailMachine {
             rebuild: 0,
             unheard: false,
             last_look: now,
+            measuring: None,
             actions: Actions::default(),
         }
     }
@@ -170,6 +173,11 @@ impl RailMachine {
                 self.ask_at = now.saturating_add(self.silence_limit() << self.patience);
                 self.actions.probe = None;
                 self.unheard = false;
+            }
+            // Asked as a witness, or to learn its latency.
+            State::Up { asked: None } => {
+                self.measuring = None;
+                self.silence.progressed_at = now;
             }
             State::Asking { .. } => {
                 self.state = State::Rebuilding { since: now };
@@ -264,11 +272,21 @@ impl RailMachine {
         self.actions.rebuild.take().map(RailAction::Rebuild)
     }
 
-    /// Requests a probe of a rail that is up and has not been asked, to learn the latency of its path. Its answer changes nothing.
-    pub fn measure(&mut self) {
-        if self.state == (State::Up { asked: None }) {
+    /// Requests a probe of a rail that is up and has not been asked: to learn the latency of its path, or whether the peer is there while
+    /// another rail is silent. Its answer counts as progress.
+    pub fn measure(&mut self, now: u64) {
+        let is_waiting = self.measuring.is_some_and(|until| now < until);
+        if self.state == (State::Up { asked: None }) && !is_waiting {
+            self.measuring = Some(now.saturating_add(self.limits.answer));
             self.ask();
         }
+    }
+
+    /// Whether it has been silent for long enough to be asked, and no other rail has anything to complete that would tell whether the
+    /// peer is there: then another rail is to be asked as a witness.
+    pub(super) fn needs_witness(&self, now: u64, others_progressed_at: u64) -> bool {
+        let is_suspect = self.is_up() && self.silence.since.is_some() && self.silence.lasts(now) >= self.silence_limit();
+        is_suspect && now >= self.ask_at && !self.are_alive(now, others_progressed_at)
     }
 
     fn is_silent(&self, now: u64, others_progressed_at: u64) -> bool {

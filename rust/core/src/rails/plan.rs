@@ -74,7 +74,9 @@ const WHOLE: u32 = 1 << 16;
 impl RailShare {
     /// Where part `part` of `of` equal parts of this share begins and ends, in 65,536ths of the transfer.
     pub fn part(&self, part: u32, of: u32) -> (u32, u32) {
-        let at = |part: u32| self.start + (u64::from(self.end - self.start) * u64::from(part) / u64::from(of.max(1))) as u32;
+        let at = |part: u32| {
+            self.start + (u64::from(self.end - self.start) * u64::from(part) / u64::from(of.max(1))) as u32
+        };
         (at(part), at(part + 1))
     }
 

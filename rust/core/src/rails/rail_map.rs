@@ -27,7 +27,7 @@ impl RailMap {
 
     /// The pairs of which both NICs are there and have the same link layer.
     pub fn pairs(&self, own: &[NicEnd], peer: &[NicEnd]) -> Vec<NicPair> {
-        let place = |nics: &[NicEnd], name: &str| nics.iter().position(|nic| nic.name == name);
+        let place = |nics: &[NicEnd], name: &str| nics.iter().position(|nic| is_named(&nic.name, name));
         let there = |(own_name, peer_name): &(String, String)| {
             let pair = NicPair { own: place(own, own_name)?, peer: place(peer, peer_name)? };
             let (own, peer) = own.get(pair.own).zip(peer.get(pair.peer))?;
@@ -48,6 +48,16 @@ impl RailMap {
             names(own),
             names(peer),
         ))
+    }
+}
+
+/// Whether a NIC, of which the name may have a port behind it (`mlx5_0:1`), is named by the map: by its device, which is the first port that
+/// is listed, or by device and port, `mlx5_0@1`.
+fn is_named(nic: &str, name: &str) -> bool {
+    match (nic.rsplit_once(':'), name.split_once('@')) {
+        (Some((device, port)), Some((wanted, wanted_port))) => (device, port) == (wanted, wanted_port),
+        (Some((device, _)), None) => device == name,
+        (None, _) => nic == name,
     }
 }
 

@@ -59,13 +59,31 @@ impl RailTable {
             machine.look(now, *counts, others);
             machine.timeout(now);
         }
+        self.ask_witness(now, counts, &progressed);
     }
 
-    /// When each rail progressed last, this look included.
+    /// A rail is silent while all others have nothing to do: the first of those is asked, which tells a silent rail from a silent peer.
+    fn ask_witness(&mut self, now: u64, counts: &[RailCounts; MAX_RAILS], progressed: &[u64; MAX_RAILS]) {
+        let needs = |(rail, machine): (usize, &Option<RailMachine>)| {
+            let others = progressed.iter().enumerate().filter(|(other, _)| *other != rail).map(|(_, at)| *at);
+            machine.as_ref().is_some_and(|machine| machine.needs_witness(now, others.max().unwrap_or(0)))
+        };
+        if !self.machines.iter().enumerate().any(needs) {
+            return;
+        }
+        let idle = self.machines.iter_mut().zip(counts).filter(|(_, counts)| counts.in_flight == 0);
+        let witness = idle.filter_map(|(machine, _)| machine.as_mut()).find(|machine| machine.is_up());
+        if let Some(witness) = witness {
+            witness.measure(now);
+        }
+    }
+
+    /// When each rail that is up progressed last, this look included: of one that is left, what was under way is flushed.
     fn progressed(&self, now: u64, counts: &[RailCounts; MAX_RAILS]) -> [u64; MAX_RAILS] {
         let mut progressed = [0; MAX_RAILS];
         for ((at, machine), counts) in progressed.iter_mut().zip(&self.machines).zip(counts) {
-            *at = machine.as_ref().map_or(0, |machine| machine.progress_seen_by(now, *counts));
+            let up = machine.as_ref().filter(|machine| machine.is_up());
+            *at = up.map_or(0, |machine| machine.progress_seen_by(now, *counts));
         }
         progressed
     }
@@ -133,6 +151,14 @@ mod tests {
         assert_eq!(look_until(&mut two, 2, RailSet(0b11), 50 * MILLISECOND), []);
         let mut one = rails(1);
         assert_eq!(look_until(&mut one, 1, RailSet(0b1), 50 * MILLISECOND), []);
+    }
+
+    #[test]
+    fn what_is_flushed_on_a_rail_that_was_left_is_no_sign_of_the_peer() {
+        let mut two = rails(2);
+        two.get_mut(0).unwrap().port_down();
+        assert_eq!(two.next_action(), Some((0, RailAction::Move(PauseReason::PortDown))));
+        assert_eq!(look_until(&mut two, 2, RailSet(0b10), 50 * MILLISECOND), []);
     }
 
     #[test]

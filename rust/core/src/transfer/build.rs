@@ -38,12 +38,22 @@ pub fn build<S: IovSource + ?Sized>(
         Share::Stripe { part, of } => {
             let mut cutter = Cutter::new(list, *scope.policy, opcode, source.len().div_ceil(of));
             let page = page_size() as u64;
-            cut_stripes(source, |length, index| stripe(length, index, part, of, page), &mut resolver, &mut cutter)
+            cut_stripes(
+                source,
+                |length, index| stripe(length, index, part, of, page),
+                &mut resolver,
+                &mut cutter,
+            )
         }
         Share::Fraction { start, end } => {
             let mut cutter = Cutter::new(list, *scope.policy, opcode, source.len());
             let page = page_size() as u64;
-            cut_stripes(source, |length, index| fraction(length, index, (start, end), page), &mut resolver, &mut cutter)
+            cut_stripes(
+                source,
+                |length, index| fraction(length, index, (start, end), page),
+                &mut resolver,
+                &mut cutter,
+            )
         }
     };
     let (holds, lease, gpu_flushes) = resolver.into_uses();

@@ -37,7 +37,9 @@ impl<'a, S: IovSource + ?Sized> OnRail<'a, S> {
     fn on_rail(&self, iov: Iov) -> Iov {
         let (address, length) = (iov.remote.address, iov.length);
         let (first, rail) = self.last.get();
-        let rkey = if first.holds(iov.remote.rkey, address, length) && holds(rail.base, rail.size, address, length) {
+        let rkey = if first.holds(iov.remote.rkey, address, length)
+            && holds(rail.base, rail.size, address, length)
+        {
             rail.rkey
         } else {
             match self.find(&iov) {
@@ -53,11 +55,13 @@ impl<'a, S: IovSource + ?Sized> OnRail<'a, S> {
 
     fn find(&self, iov: &Iov) -> Option<u32> {
         let (address, length) = (iov.remote.address, iov.length);
-        let RemoteCheck::Inside(first) = self.first.check(iov.remote.rkey, address, length) else { return None };
+        let RemoteCheck::Inside(first) = self.first.check(iov.remote.rkey, address, length) else {
+            return None;
+        };
         if first.read_only && self.opcode == Opcode::Write {
             return None;
         }
-        let rail = self.rail.key_for(address, length, self.opcode)?;
+        let rail = self.rail.key_for(iov.remote.rkey, address, length, self.opcode)?;
         self.last.set((first, rail));
         Some(rail.rkey)
     }

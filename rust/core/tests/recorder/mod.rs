@@ -169,6 +169,9 @@ impl WorkQueue for Pair {
         drop(notes);
         self.inner.post(batch)
     }
+    fn post_empty(&mut self, id: u64, remote: (u64, u32)) -> Posted {
+        self.inner.post_empty(id, remote)
+    }
     fn set_error(&mut self) -> Result<(), FabricError> {
         self.inner.set_error()
     }

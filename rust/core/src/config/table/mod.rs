@@ -19,6 +19,7 @@ pub(super) mod metrics;
 pub(super) mod network;
 pub(super) mod notifications;
 pub(super) mod queues;
+pub(super) mod rails;
 pub(super) mod rdma;
 pub(super) mod security;
 pub(super) mod slices;
@@ -35,7 +36,7 @@ pub struct VariableGroup {
 }
 
 /// All variables, grouped, in the order of the documentation.
-pub fn groups() -> [VariableGroup; 11] {
+pub fn groups() -> [VariableGroup; 12] {
     [
         VariableGroup {
             title: "Fabric",
@@ -57,6 +58,11 @@ pub fn groups() -> [VariableGroup; 11] {
             title: "Slices",
             about: "How a transfer is cut into work requests.",
             variables: slices::ALL,
+        },
+        VariableGroup {
+            title: "Rails",
+            about: "Connections over several NICs, with peers that can do it too.",
+            variables: rails::ALL,
         },
         VariableGroup { title: "Deadlines", about: "The limits of every wait.", variables: deadlines::ALL },
         VariableGroup {

@@ -6,18 +6,18 @@
 mod command;
 mod presence;
 mod rails;
-mod watch;
 mod regions;
+mod sending;
+mod watch;
 
 use std::io;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::OwnedFd;
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
-use self::command::Command;
 use self::watch::WatchedRails;
 use super::rebuilds::{AttemptId, Rebuilds};
-use super::{Action, LostReason, Machine, RailRequests, STEP_LIMIT};
+use super::{Action, LostReason, Machine, RailRequests};
 use crate::connection::close::Ending;
 use crate::connection::rail_watch::RailWatch;
 use crate::connection::regions::Exchange;
@@ -122,8 +122,18 @@ impl Driver {
         parts: Parts,
         handle: EventLoopHandle,
     ) -> io::Result<Self> {
-        let Parts { channel: socket, wakeup, machine, rebuilds, rail_requests, exchange, presence, watch, leads, heals } =
-            parts;
+        let Parts {
+            channel: socket,
+            wakeup,
+            machine,
+            rebuilds,
+            rail_requests,
+            exchange,
+            presence,
+            watch,
+            leads,
+            heals,
+        } = parts;
         Ok(Self {
             connection: Weak::clone(connection),
             channel: handle.watch(Arc::clone(&socket))?,
@@ -275,56 +285,6 @@ impl Driver {
         }
     }
 
-    fn queue(&mut self, frame: &ChannelFrame) {
-        self.urgent = true;
-        self.socket.queue(frame);
-    }
-
-    /// Sends queued frames; false if the socket accepts no more now, or the connection is lost.
-    fn flush(&mut self) -> bool {
-        match self.socket.flush() {
-            Ok(true) => {
-                (self.blocked, self.urgent, self.send_by) = (false, false, None);
-                true
-            }
-            Ok(false) => {
-                self.wait_for_socket();
-                false
-            }
-            Err(error) => {
-                self.fail(&error);
-                false
-            }
-        }
-    }
-
-    fn wait_for_socket(&mut self) {
-        self.blocked = true;
-        if self.writable.is_none() {
-            let descriptor = self.socket.as_fd().try_clone_to_owned();
-            match descriptor.and_then(|descriptor| self.handle.watch(OwnSocket::new(descriptor))) {
-                Ok(writable) => self.writable = Some(writable),
-                Err(error) => return self.fail(&error),
-            }
-        }
-        if self.urgent || self.machine.has_frames() {
-            let send_by = *self.send_by.get_or_insert_with(|| Instant::now() + STEP_LIMIT);
-            if Instant::now() >= send_by {
-                self.fail(&io::ErrorKind::TimedOut.into());
-            }
-        }
-    }
-
-    /// The channel has failed while frames were sent.
-    fn fail(&mut self, error: &io::Error) {
-        self.machine.channel_lost(error);
-        while let Some(action) = self.machine.next_local_action() {
-            if let Action::Lose(reason) = action {
-                self.lose(&reason);
-            }
-        }
-    }
-
     async fn carry_out(&mut self, action: Action) {
         match action {
             Action::Send(frame) => self.queue(&frame),
@@ -406,55 +366,6 @@ impl Driver {
         };
         self.answering(self.handle.blocking(call)).await;
     }
-
-    /// Creates a queue pair, and connects it if the peer's is known already.
-    fn create(&mut self, id: AttemptId, peer: Option<LaneRecord>) {
-        let (command, report) = (self.new_command(id), self.report());
-        self.rebuilds.add_command(self.handle.spawn(async move {
-            let (queue_pair, record) = match command.create().await {
-                Ok(created) => created,
-                Err(error) => return report(CommandResult::Created { id, result: Err(error) }),
-            };
-            let connected = match peer {
-                Some(peer) => command.connect(queue_pair, peer).await,
-                None => {
-                    command.rebuilds.put(id, queue_pair);
-                    Ok(())
-                }
-            };
-            report(match connected {
-                Ok(()) => CommandResult::Created { id, result: Ok(record) },
-                Err(error) => CommandResult::Connected { id, result: Err(error) },
-            });
-        }));
-    }
-
-    /// Connects a queue pair that was created before.
-    fn connect(&mut self, id: AttemptId, peer: LaneRecord) {
-        let Some(queue_pair) = self.rebuilds.take(id) else { return };
-        let (command, report) = (self.new_command(id), self.report());
-        self.rebuilds.add_command(self.handle.spawn(async move {
-            let result = command.connect(queue_pair, peer).await;
-            report(CommandResult::Connected { id, result });
-        }));
-    }
-
-    fn new_command(&self, id: AttemptId) -> Command {
-        Command {
-            connection: Weak::clone(&self.connection),
-            id,
-            rebuilds: Arc::clone(&self.rebuilds),
-            handle: self.handle.clone(),
-        }
-    }
-
-    fn report(&self) -> impl FnOnce(CommandResult) + 'static {
-        let (ended, wakeup) = (Arc::clone(&self.ended), Arc::clone(&self.wakeup));
-        move |what| {
-            lock(&ended).push(what);
-            wakeup.wake();
-        }
-    }
 }
 
 /// The state of the devices and of the lanes that are not healthy. Those that are not `made` yet have not failed.
@@ -516,7 +427,10 @@ mod tests {
                         rail_requests: Arc::default(),
                         exchange: None,
                         presence,
-                        watch: RailWatch::new(Default::default(), Arc::new(crate::connection::rail_watch::RailLoads::new())),
+                        watch: RailWatch::new(
+                            Default::default(),
+                            Arc::new(crate::connection::rail_watch::RailLoads::new()),
+                        ),
                         leads: true,
                         heals: true,
                     };

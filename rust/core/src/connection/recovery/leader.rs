@@ -34,7 +34,6 @@ impl LaneMachine {
         self.failure = Some(failure);
         // No attempt is current until the next one begins.
         self.state = State::Waiting { tried };
-        self.ask_for_quiet(context);
         self.try_again(tried, context);
     }
 

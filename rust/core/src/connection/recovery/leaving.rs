@@ -64,7 +64,6 @@ impl LaneMachine {
 
     /// Another rail has a healthy lane again: parts of this one can go there.
     pub(super) fn others_work(&mut self, context: &mut EventContext<'_>) {
-        self.ask_for_quiet(context);
         if self.is_drained() {
             self.move_parts(context);
         }
@@ -85,7 +84,7 @@ impl LaneMachine {
         self.tell_leader(context);
     }
 
-    /// Sends Quiesce, once for each failure, if there is a rail that parts can go to.
+    /// Sends Quiesce, once for each failure, if there is a rail that parts can go to. Called whenever something has changed.
     pub(super) fn ask_for_quiet(&mut self, context: &mut EventContext<'_>) {
         let may_ask = match self.state {
             State::Broken { .. }
@@ -180,7 +179,7 @@ impl LaneMachine {
         if self.made && context.rail.others_healthy && !self.quiesce.may_move(Opcode::Write) {
             self.discard(context.actions);
             self.state = State::Parting { until: context.now + STEP_LIMIT };
-            return self.ask_for_quiet(context);
+            return;
         }
         self.close_with_device(context);
     }

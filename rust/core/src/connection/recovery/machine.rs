@@ -272,6 +272,7 @@ impl Machine {
         let Some(lane) = lanes.get_mut(index % LANES_PER_RAIL) else { return };
         let mut context = EventContext { now, rail: *view, actions: &mut self.actions, closed: None };
         change(lane, &mut context);
+        lane.ask_for_quiet(&mut context);
         if let Some(reason) = context.closed {
             self.lose_without_lanes(reason);
         }

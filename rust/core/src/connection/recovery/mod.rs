@@ -28,6 +28,18 @@
 //! posted again only after this, when the old queue pairs of both ends are in ERROR and drained, so that no request
 //! of the old ones can still arrive. The side that closes a lane for good sends Refused, so that the other does not
 //! wait for it.
+//!
+//! # Several rails
+//!
+//! Lane `i` of rail `r` has the index `r *` [`LANES_PER_RAIL`] `+ i`. Rails are added while the connection is in use (`adding`), and their
+//! lanes are then built as others are rebuilt. While another rail has a healthy lane,
+//!
+//! * parts of a lane that fails move there, once nothing of them can still arrive (`leaving`): READs when the queue pair here is drained,
+//!   WRITEs when the peer has said that its own is too;
+//! * no lane is closed for what time can heal: the leader rests between attempts, the follower waits on;
+//! * a rail may be left: its lanes are not rebuilt until it is used again.
+//!
+//! When no other rail works, the limits hold again within which transfers fail, from that moment on.
 
 mod actions;
 mod adding;
@@ -50,11 +62,9 @@ pub(super) use machine::{Machine, RebuildPolicy};
 pub(super) use rebuilds::Rebuilds;
 pub(super) use requests::RailRequests;
 
+use super::rail::LANES_PER_RAIL;
 use actions::Action;
 use reason::{LostReason, RebuildFailure};
-
-/// Places for lanes of a rail: lane `i` of rail `r` has the index `r * LANES_PER_RAIL + i`.
-pub(super) const LANES_PER_RAIL: usize = 8;
 
 /// Rebuilds of one lane that may fail in a row before the lane is closed. A lane that was rebuilt and fails again has
 /// all attempts again: what bounds a transfer then is how often one of its parts may be interrupted.

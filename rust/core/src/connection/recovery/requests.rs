@@ -26,18 +26,6 @@ pub(in crate::connection) enum RailRequest {
         /// The peer's.
         peer: u16,
     },
-    /// Move the lanes of a rail to ERROR, and rebuild none of them.
-    Leave {
-        /// Its number.
-        rail: usize,
-        /// Why.
-        reason: &'static str,
-    },
-    /// Rebuild the lanes of a rail that was left.
-    Resume {
-        /// Its number.
-        rail: usize,
-    },
 }
 
 /// Requests that wait for the task of a connection. Any thread may add some, and never waits.
@@ -62,16 +50,6 @@ impl RailRequests {
     /// Follower: asks the leader for a rail of NIC `own` here and NIC `peer` there. It may make it, and sends no refusal.
     pub(in crate::connection) fn request_rail(&self, own: u16, peer: u16) {
         self.push(RailRequest::Request { own, peer });
-    }
-
-    /// Takes all parts from a rail, and holds its rebuild while another rail works.
-    pub(in crate::connection) fn leave_rail(&self, rail: usize, reason: &'static str) {
-        self.push(RailRequest::Leave { rail, reason });
-    }
-
-    /// Ends the hold of [`RailRequests::leave_rail`].
-    pub(in crate::connection) fn resume_rail(&self, rail: usize) {
-        self.push(RailRequest::Resume { rail });
     }
 
     /// Those that wait.

@@ -2,7 +2,10 @@
 
 mod connection;
 mod lanes;
+mod leaving;
 mod properties;
+mod rail_properties;
+mod rails;
 
 use std::time::{Duration, Instant};
 

@@ -86,7 +86,11 @@ impl NicList {
 
     /// What [`match_nics`](crate::rails::match_nics) pairs them by.
     pub fn ends(&self) -> Vec<NicEnd> {
-        let end = |nic: &NicRecord| NicEnd { name: nic.name.clone(), networks: nic.networks.clone(), link_layer: nic.link_layer };
+        let end = |nic: &NicRecord| NicEnd {
+            name: nic.name.clone(),
+            networks: nic.networks.clone(),
+            link_layer: nic.link_layer,
+        };
         self.nics.iter().map(end).collect()
     }
 

@@ -5,7 +5,7 @@
 //! entry: 0 id (u64)   8 base (u64)   16 size (u64)   24 flags (u32)   28 bytes of attributes (u16)   30 attributes
 //! attribute: 0 type (u16)   2 length (u16)   4 value
 //! ```
-//! Attribute 1 is the key on that rail (u32). The first rail is 0, and is all that a peer without [`Features::RAILS`](super::Features::RAILS)
+//! Attribute 1 is the key on that rail (u32). Attribute 2, of a further rail, is the key of the same memory on the first one (u32). The first rail is 0, and is all that a peer without [`Features::RAILS`](super::Features::RAILS)
 //! knows: it ignores that byte. Types that are not known are skipped, and so are unknown flags.
 
 use super::WireError;
@@ -22,8 +22,10 @@ const ENTRY: usize = 30;
 const ATTRIBUTE: usize = 4;
 /// The key on the rail of the changes.
 const KEY: u16 = 1;
-/// Bytes of an entry as this engine writes it.
-const WRITTEN: usize = ENTRY + ATTRIBUTE + size_of::<u32>();
+/// Of a further rail: key of the same memory on the first one.
+const FIRST_KEY: u16 = 2;
+/// Bytes of the longest entry as this engine writes it.
+const WRITTEN: usize = ENTRY + 2 * (ATTRIBUTE + size_of::<u32>());
 
 /// Changes of one kind.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -65,6 +67,9 @@ pub struct AnnouncedRegion {
     /// [`AnnouncedRegion::KEY_IN_USE`], [`AnnouncedRegion::READ_ONLY`], [`AnnouncedRegion::GPU_FLUSH`],
     /// [`AnnouncedRegion::CONTINUES`].
     pub flags: u32,
+    /// Of a further rail: the key that the same memory has on the first rail, by which descriptors name it. Without one it is not
+    /// reached over this rail.
+    pub first_rkey: Option<u32>,
     /// Remote key, on the first rail. A region without one cannot be reached by it.
     pub rkey: Option<u32>,
 }
@@ -151,11 +156,14 @@ impl AnnouncedRegion {
         bytes.extend(self.base.to_le_bytes());
         bytes.extend(self.size.to_le_bytes());
         bytes.extend(self.flags.to_le_bytes());
-        let Some(rkey) = self.rkey else { return bytes.extend([0, 0]) };
-        bytes.extend(((WRITTEN - ENTRY) as u16).to_le_bytes());
-        bytes.extend(KEY.to_le_bytes());
-        bytes.extend((size_of::<u32>() as u16).to_le_bytes());
-        bytes.extend(rkey.to_le_bytes());
+        let keys = [(KEY, self.rkey), (FIRST_KEY, self.first_rkey)];
+        let keys = || keys.iter().filter_map(|(kind, key)| Some((*kind, (*key)?)));
+        bytes.extend(((keys().count() * (ATTRIBUTE + size_of::<u32>())) as u16).to_le_bytes());
+        for (kind, key) in keys() {
+            bytes.extend(kind.to_le_bytes());
+            bytes.extend((size_of::<u32>() as u16).to_le_bytes());
+            bytes.extend(key.to_le_bytes());
+        }
     }
 
     /// The entry at the start of `bytes`, and what is behind it.
@@ -173,19 +181,19 @@ impl AnnouncedRegion {
             .get(ENTRY..)
             .and_then(|rest| rest.split_at_checked(length))
             .ok_or_else(|| error("ends within the attributes of a region"))?;
-        Ok((Self { id, base, size, flags: fields.u32(24)?, rkey: first_key(attributes)? }, behind))
+        Ok((Self { id, base, size, flags: fields.u32(24)?, rkey: key_of(KEY, attributes)?, first_rkey: key_of(FIRST_KEY, attributes)? }, behind))
     }
 }
 
-/// The key among the attributes of a region.
-fn first_key(mut attributes: &[u8]) -> Result<Option<u32>, WireError> {
+/// The key of this kind among the attributes of a region.
+fn key_of(wanted: u16, mut attributes: &[u8]) -> Result<Option<u32>, WireError> {
     let mut key = None;
     while !attributes.is_empty() {
         let fields = Fields::new("attribute of a region", attributes, ATTRIBUTE)?;
         let (kind, length) = (fields.u16(0)?, usize::from(fields.u16(2)?));
         let value = attributes.get(ATTRIBUTE..).and_then(|rest| rest.split_at_checked(length));
         let (value, behind) = value.ok_or_else(|| error("ends within an attribute of a region"))?;
-        if kind == KEY && key.is_none() {
+        if kind == wanted && key.is_none() {
             let value =
                 value.try_into().map_err(|_| error(format!("a key of {length} bytes, expected 4")))?;
             key = Some(u32::from_le_bytes(value));

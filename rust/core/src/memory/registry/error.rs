@@ -76,9 +76,9 @@ pub enum RegistryError {
     Fabric(#[from] FabricError),
 }
 
-/// Why a registry does not follow another one.
+/// Why no memory is registered with a further NIC.
 #[derive(Debug, thiserror::Error)]
-pub enum FollowError {
+pub enum FurtherNicError {
     /// No thread can be started.
     #[error("no thread can be started that registers memory with it: {0}")]
     NoThread(std::io::Error),

@@ -34,7 +34,7 @@ pub(super) struct Registration {
     /// Peers may flush what they write to it before they know what memory it is, and need the right to READ for that.
     pub(super) flushed_unknown: bool,
     /// Further NICs may register it later.
-    pub(super) may_be_followed: bool,
+    pub(super) has_further_nics: bool,
 }
 
 impl Registration {
@@ -123,7 +123,7 @@ impl Registration {
         let registered = match way {
             None => Ok(Segments::of_one(Segment::new(address, length, Arc::new(UnreachableMemory)))),
             Some(Way::Plain) => pieces::register(device, &of_device),
-            Some(Way::Gpu(on_gpu)) => register_for_nic(device, &of_device, on_gpu),
+            Some(Way::Gpu(on_gpu)) => register_for_nic(device, &of_device, on_gpu, None),
         };
         let segments = registered.map_err(|error| look.explain(error))?;
         if by_nic_on_gpu {
@@ -134,8 +134,9 @@ impl Registration {
             && look.backing == Backing::Anonymous
             && (declared == MemoryKind::Host || of_host && look.is_readable(address, length));
         let region = Region::new(next_id(), &range, kind, readable, announced, segments);
-        let way = way.filter(|_| self.may_be_followed);
-        let recipe = way.and_then(|way| recipe(&of_device, way, allocation.is_some()));
+        let way = way.filter(|_| self.has_further_nics);
+        let keeps_file = allocation.is_none() && device.attributes().capabilities.shared_files;
+        let recipe = way.and_then(|way| recipe(&of_device, way, keeps_file));
         let region = region.within(allocation).flushed(gpu_flush).with_recipe(recipe);
         process_regions::add(&region);
         Ok(Arc::new(region))
@@ -143,8 +144,8 @@ impl Registration {
 }
 
 /// For further NICs; `None`, with a line in the log, if it cannot be kept.
-fn recipe(of_device: &MemoryRange, way: Way, is_allocated: bool) -> Option<Recipe> {
-    let kept = Recipe::of(of_device, way, is_allocated).inspect_err(|error| {
+fn recipe(of_device: &MemoryRange, way: Way, keeps_file: bool) -> Option<Recipe> {
+    let kept = Recipe::of(of_device, way, keeps_file).inspect_err(|error| {
         tracing::warn!(
             "memory {:#x}+{} stays on one NIC, because its descriptor cannot be kept open for others: {error}; see `ulimit -n`",
             of_device.address,

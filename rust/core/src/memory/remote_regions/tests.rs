@@ -18,7 +18,7 @@ fn entry(id: u32) -> RegionEntry {
 }
 
 fn named(id: u64) -> AnnouncedRegion {
-    AnnouncedRegion { id, base: id << 12, size: 1 << 12, flags: 0, rkey: Some(id as u32) }
+    AnnouncedRegion { id, base: id << 12, size: 1 << 12, flags: 0, rkey: Some(id as u32), first_rkey: None }
 }
 
 fn changes(version: u64, change: Change, entries: &[AnnouncedRegion]) -> RegionChanges {
@@ -317,7 +317,7 @@ proptest! {
         address in 0u64..400, length in 0u64..60,
     ) {
         let place = |id: u64| (id * 37 % 300, id * 11 % 70);
-        let of = |id: u64| AnnouncedRegion { id, base: place(id).0, size: place(id).1, flags: 0, rkey: Some((id % 50) as u32) };
+        let of = |id: u64| AnnouncedRegion { id, base: place(id).0, size: place(id).1, flags: 0, rkey: Some((id % 50) as u32), first_rkey: None };
         let table: Vec<_> = (1..=first)
             .map(|id| RegionEntry { base: of(id).base, size: of(id).size, rkey: of(id).rkey.unwrap(), id: id as u32, read_only: false, gpu_flush: false, continues: false })
             .collect();

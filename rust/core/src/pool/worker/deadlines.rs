@@ -52,7 +52,10 @@ impl WorkerState {
         self.next_deadline_check = now + DEADLINE_CHECK_MS;
         if self.parts.len() == 0 {
             self.parts.trim();
-            return;
+            // A probe may be outstanding.
+            if self.posted == 0 {
+                return;
+            }
         }
         self.check_drains(now);
         for index in self.lanes.indices() {

@@ -75,6 +75,7 @@ impl WorkerState {
         self.end_all(first_part, &counts, state, &reason);
         drop(recent);
         self.lanes.free(key);
+        status.end_requests();
         status.set(LaneHealth::Closed, &reason);
     }
 

@@ -8,9 +8,12 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use rustix::event::{EventfdFlags, eventfd};
 
 use crate::fabric::{
-    Batch, Completion, CompletionQueue, CompletionStatus, FabricError, PathKind, Paths, Posted, QueueHandle,
-    QueuePairCaps, WorkQueue,
+    Batch, Completion, CompletionQueue, CompletionStatus, FabricError, Opcode, PathKind, Paths, Posted,
+    QueueHandle, QueuePairCaps, WorkQueue, WorkRequest,
 };
+
+/// The note of a probe.
+pub(super) const PROBE: u32 = u32::MAX;
 
 /// The NIC, shared by its test and by the queues made of it.
 #[derive(Clone, Debug)]
@@ -188,6 +191,24 @@ impl WorkQueue for Pair {
             nic.fail(self.index, CompletionStatus::Flushed);
         }
         refused.map_or_else(|| Posted::all(batch), |(at, errno)| Posted::cut(at, errno))
+    }
+    fn post_empty(&mut self, id: u64, _: (u64, u32)) -> Posted {
+        let request = WorkRequest {
+            remote_address: 0,
+            rkey: 0,
+            first_sge: 0,
+            origin: PROBE,
+            sge_count: 0,
+            inline: false,
+        };
+        self.post(&Batch {
+            opcode: Opcode::Write,
+            first_id: id,
+            signal_every: 1,
+            requests: &[request],
+            entries: &[],
+            one_each: false,
+        })
     }
     fn set_error(&mut self) -> Result<(), FabricError> {
         let mut nic = self.nic.state();

@@ -217,7 +217,8 @@ fn post_list(
     if most == 0 {
         return ListEnd::Posted(0);
     }
-    let (start, first) = (part.cursor, lane.next());
+    let (start, before) = (part.cursor, lane.posted());
+    let first = before as u32;
     let batch = part.list.batch(start, most, lane.key.request_id(first), lane.signal_every);
     let answer = lane.queue_pair.post(&batch);
     let accepted = answer.accepted.min(batch.requests.len()) as u32;
@@ -225,7 +226,7 @@ fn post_list(
         part.cursor = start + accepted as usize;
         part.outstanding += accepted;
         lane.groups.push_back(Group { part: part_index, first, count: accepted, start: start as u32 });
-        lane.note_posted(accepted);
+        lane.note_posted(before, accepted);
         *posted += accepted;
         counters.posted(accepted);
     }

@@ -38,12 +38,13 @@ impl WorkerState {
         if lane.outstanding > 0 || left == 0 {
             return Err(ProbeError::Busy);
         }
-        let first = lane.next();
+        let before = lane.posted();
+        let first = before as u32;
         let answer = lane.queue_pair.post_empty(lane.key.request_id(first), remote);
         let Some(errno) = answer.errno else {
             lane.probe = number;
             lane.groups.push_back(Group { part: NONE, first, count: 1, start: 0 });
-            lane.note_posted(1);
+            lane.note_posted(before, 1);
             self.posted += 1;
             return Ok(());
         };

@@ -35,6 +35,35 @@ fn a_sleeper_is_always_woken() {
     });
 }
 
+/// A part moves to a worker that the caller does not know of, which goes to sleep at any time: it wakes.
+#[test]
+fn a_sleeper_is_woken_by_a_part_that_has_moved() {
+    loom::model(|| {
+        let record = Arc::new(TransferRecord::default());
+        record.start(1, TimeLimit::NEVER);
+        let locks = Arc::new([Mutex::new(()), Mutex::new(())]);
+        let mover = {
+            let (record, locks) = (record.clone(), locks.clone());
+            loom::thread::spawn(move || {
+                {
+                    let _held = lock(&locks[0]);
+                    record.watch();
+                }
+                record.moves_to(9);
+                let _held = lock(&locks[1]);
+                record.end_part();
+            })
+        };
+        {
+            let _held = lock(&locks[0]);
+            record.watch();
+        }
+        assert!(record.sleep_until_ended(Instant::now() + Duration::from_secs(3600)));
+        mover.join().unwrap();
+        assert_eq!(record.moved_to(), 1 << 9);
+    });
+}
+
 /// A transfer ends while a notice of its end is set, and another one takes the record at once: the notice is told once, by
 /// the part that ends, by the thread that set it, or by the thread that sets the next one.
 #[test]

@@ -1,6 +1,7 @@
 #![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, reason = "tests")]
 
 use super::*;
+use crate::pool::COPY_WORKER;
 use crate::transfer::REMEMBERED;
 use crate::transfer::failed::Asked;
 
@@ -204,4 +205,28 @@ fn a_failure_that_is_told_late_pushes_out_no_other() {
     let (_, live) = fail(EndState::TimedOut);
     assert!(table.release(&live, String::new).is_some());
     assert_eq!((table.outcome(cancelled), table.outcome(failed[0])), (None, Some(Outcome::TimedOut)));
+}
+
+/// Callers that sleep until its end watch all workers that may have a part, also those that one has moved to.
+#[test]
+fn a_transfer_is_with_the_workers_that_its_parts_moved_to() {
+    let table = Table::default();
+    let transfer = table.acquire().unwrap();
+    transfer.record().start(2, TimeLimit::NEVER);
+    let bits = 1 | 1 << 62 | 1 << COPY_WORKER;
+    let live = table.find(table.publish(transfer, bits)).unwrap();
+    assert_eq!(live.workers().collect::<Vec<_>>(), [0, 62, COPY_WORKER]);
+    live.record().watch();
+    assert_eq!(live.workers().count(), 3);
+    live.record().moves_to(9);
+    assert_eq!(live.workers().collect::<Vec<_>>(), [0, 9, 62, COPY_WORKER]);
+    assert!(live.is_with(62) && live.is_with(COPY_WORKER) && !live.is_with(9), "it was given to them");
+    (0..2).for_each(|_| _ = live.record().end_part());
+    assert!(table.release_done(&live));
+    let next = table.acquire().unwrap();
+    assert!(std::ptr::eq(next.record(), live.record()), "the slot is used again");
+    next.record().start(1, TimeLimit::NEVER);
+    let live = table.find(table.publish(next, 2)).unwrap();
+    assert_eq!(live.workers().collect::<Vec<_>>(), [1]);
+    live.record().end_part();
 }

@@ -7,10 +7,12 @@ use scopeguard::ScopeGuard;
 
 use super::super::STEP_LIMIT;
 use super::super::rebuilds::{AttemptId, Rebuilds};
+use super::{CommandResult, Driver};
 use crate::connection::Connection;
 use crate::control::wire::LaneRecord;
 use crate::events::{EventLoopHandle, Waiter, with_upgraded};
 use crate::fabric::QueuePair;
+use crate::sync::lock;
 
 /// Creates and connects the queue pair of one attempt, as a task of its own.
 pub(super) struct Command {
@@ -41,8 +43,9 @@ impl Command {
         // Stored also when this task is stopped meanwhile: the end of the connection destroys it.
         let mut queue_pair = scopeguard::guard(queue_pair, put);
         let lane = self.id.lane;
-        let options =
-            with_upgraded(&self.handle, &self.connection, |connection| connection.path_options(lane, deadline));
+        let options = with_upgraded(&self.handle, &self.connection, |connection| {
+            connection.path_options(lane, deadline)
+        });
         let options = options.ok_or_else(gone)?;
         if !queue_pair.connects_by_commands() {
             let waiter = Waiter::on_loop(&self.handle);
@@ -57,6 +60,57 @@ impl Command {
             connected.map_err(|error| error.to_string())
         };
         self.handle.blocking(connect).await
+    }
+}
+
+impl Driver {
+    /// Creates a queue pair, and connects it if the peer's is known already.
+    pub(super) fn create(&mut self, id: AttemptId, peer: Option<LaneRecord>) {
+        let (command, report) = (self.new_command(id), self.report());
+        self.rebuilds.add_command(self.handle.spawn(async move {
+            let (queue_pair, record) = match command.create().await {
+                Ok(created) => created,
+                Err(error) => return report(CommandResult::Created { id, result: Err(error) }),
+            };
+            let connected = match peer {
+                Some(peer) => command.connect(queue_pair, peer).await,
+                None => {
+                    command.rebuilds.put(id, queue_pair);
+                    Ok(())
+                }
+            };
+            report(match connected {
+                Ok(()) => CommandResult::Created { id, result: Ok(record) },
+                Err(error) => CommandResult::Connected { id, result: Err(error) },
+            });
+        }));
+    }
+
+    /// Connects a queue pair that was created before.
+    pub(super) fn connect(&mut self, id: AttemptId, peer: LaneRecord) {
+        let Some(queue_pair) = self.rebuilds.take(id) else { return };
+        let (command, report) = (self.new_command(id), self.report());
+        self.rebuilds.add_command(self.handle.spawn(async move {
+            let result = command.connect(queue_pair, peer).await;
+            report(CommandResult::Connected { id, result });
+        }));
+    }
+
+    fn new_command(&self, id: AttemptId) -> Command {
+        Command {
+            connection: Weak::clone(&self.connection),
+            id,
+            rebuilds: Arc::clone(&self.rebuilds),
+            handle: self.handle.clone(),
+        }
+    }
+
+    pub(super) fn report(&self) -> impl FnOnce(CommandResult) + 'static {
+        let (ended, wakeup) = (Arc::clone(&self.ended), Arc::clone(&self.wakeup));
+        move |what| {
+            lock(&ended).push(what);
+            wakeup.wake();
+        }
     }
 }
 

@@ -18,8 +18,6 @@ impl Driver {
                     self.machine.add_rail(rail, own, peer, lanes, now)
                 }
                 RailRequest::Request { own, peer } => self.machine.request_rail(own, peer),
-                RailRequest::Leave { rail, reason } => self.machine.leave_rail(rail, reason, now),
-                RailRequest::Resume { rail } => self.machine.resume_rail(rail, now),
             }
             self.act().await;
         }
@@ -29,7 +27,9 @@ impl Driver {
     pub(super) fn announce_rail(&mut self, rail: u8) {
         let (wakeup, connection) = (Arc::clone(&self.wakeup), Weak::clone(&self.connection));
         let Some(exchange) = &mut self.exchange else { return };
-        let found = with_upgraded(&self.handle, &connection, |connection| connection.regions_of_rail(rail.into(), wakeup));
+        let found = with_upgraded(&self.handle, &connection, |connection| {
+            connection.regions_of_rail(rail.into(), wakeup)
+        });
         if let Some(Some((local, remote))) = found {
             exchange.add_rail(rail, local, remote);
         }

@@ -93,7 +93,8 @@ impl Driver {
 
     /// Parts that came to a lane behind its failure go to another rail: nothing of them was posted.
     pub(super) async fn move_waiting(&mut self) {
-        let lanes = with_upgraded(&self.handle, &self.connection, |connection| connection.lanes_with_waiting());
+        let lanes =
+            with_upgraded(&self.handle, &self.connection, |connection| connection.lanes_with_waiting());
         for lane in lanes.into_iter().flatten() {
             self.command(move |connection| connection.move_unposted(lane)).await;
         }
@@ -107,7 +108,8 @@ impl Driver {
         let now = clock::now_ns();
         let made = self.watch.made();
         for rail in (0..MAX_RAILS).filter(|rail| !made.has(*rail)) {
-            let is_up = connection.lanes_of(rail).iter().any(|lane| lane.status.health() == LaneHealth::Healthy);
+            let is_up =
+                connection.lanes_of(rail).iter().any(|lane| lane.status.health() == LaneHealth::Healthy);
             if rail > 0 && !is_up {
                 continue;
             }

@@ -26,10 +26,25 @@ pub(super) enum Event {
     },
     PortUp {
         end: usize,
+        rail: usize,
         since: u64,
     },
     DeviceSays {
         end: usize,
+    },
+    /// The leader adds a rail, or the follower asks for one.
+    AddRail {
+        end: usize,
+    },
+    RailOpened {
+        end: usize,
+        rail: usize,
+        lanes: usize,
+    },
+    /// A rail that was left is used again.
+    Resume {
+        end: usize,
+        rail: usize,
     },
     /// It is time for all to be settled.
     Settled,
@@ -60,6 +75,11 @@ pub(super) enum Event {
         attempt: u32,
     },
     Connected {
+        end: usize,
+        lane: usize,
+        attempt: u32,
+    },
+    DiscardLate {
         end: usize,
         lane: usize,
         attempt: u32,

@@ -28,7 +28,9 @@ impl World {
     /// Carries out the machine's actions.
     pub(super) fn carry_out(&mut self, end: usize) {
         // For each lane three, and a frame that waited; a Pong, and the end.
-        let limit = 4 * self.ends[end].lanes.len() + 2;
+        let lanes = self.ends[end].lanes.len();
+        // With rails, one more that parts move, and two frames about that.
+        let limit = if self.conditions.rails { 7 * lanes + 16 } else { 4 * lanes + 2 };
         for count in 0.. {
             if count > limit {
                 return self.violation(Violation::Unbounded, "one event has too many actions");
@@ -74,15 +76,20 @@ impl World {
                 }
                 self.take_up(end, lane, attempt);
             }
-            Action::Discard { lane, attempt } | Action::DiscardNow { lane, attempt } => {
-                self.discard(end, lane, attempt)
+            Action::Discard { lane, attempt } => self.discard(end, lane, attempt),
+            Action::DiscardNow { lane, attempt } => {
+                if self.mutation == Mutation::QuiescesUnconfirmed {
+                    // It is destroyed too late.
+                    return self.after(millis(500), Event::DiscardLate { end, lane, attempt });
+                }
+                self.discard(end, lane, attempt);
             }
             Action::Close { lane, .. } => self.close_lane(end, lane),
             Action::Lose(_) => self.end_connection(end),
-            Action::MoveParts { .. }
-            | Action::OpenRail { .. }
-            | Action::RailRefused { .. }
-            | Action::RailRequested { .. } => {}
+            Action::MoveParts { lane, both_ends } => self.move_parts(end, lane, both_ends),
+            Action::OpenRail { rail, lanes, .. } => self.open_rail(end, rail, lanes),
+            Action::RailRefused { .. } => self.rail_refused(end),
+            Action::RailRequested { .. } => self.after(0, Event::AddRail { end }),
         }
     }
 
@@ -108,7 +115,7 @@ impl World {
         self.after(delay, Event::Created { end, lane, attempt });
     }
 
-    fn discard(&mut self, end: usize, lane: usize, attempt: u32) {
+    pub(super) fn discard(&mut self, end: usize, lane: usize, attempt: u32) {
         if self.mutation == Mutation::KeepsDiscarded {
             return;
         }
@@ -177,7 +184,7 @@ impl World {
 
     /// Closes the socket, which the peer sees behind all earlier frames.
     fn end_connection(&mut self, end: usize) {
-        for lane in 0..self.ends[end].lanes.len() {
+        for lane in self.ends[end].lanes.indices() {
             self.close_lane(end, lane);
         }
         for index in 0..self.ends[end].pending.len() {
@@ -195,6 +202,11 @@ impl World {
 
     /// A frame has arrived.
     pub(super) fn receive(&mut self, end: usize, mut frame: ChannelFrame) {
+        if let ChannelFrame::Quiesce { lane, number } = frame
+            && self.mutation == Mutation::QuiescesUnbroken
+        {
+            return self.transmit(end, ChannelFrame::Quiesced { lane, number });
+        }
         if let ChannelFrame::Rebuilt { attempt, .. } = &mut frame
             && self.mutation == Mutation::TakesOldAnswers
         {
@@ -228,6 +240,7 @@ impl World {
         let pair = |queue_pair: u32| &self.queue_pairs[queue_pair as usize];
         match (ours.health, theirs.health) {
             (LaneHealth::Closed, LaneHealth::Closed) => true,
+            (LaneHealth::Drained, LaneHealth::Drained) => (0..2).all(|end| self.may_rest(end, lane)),
             (LaneHealth::Healthy, LaneHealth::Healthy) => {
                 pair(ours.queue_pair).peer == Some(theirs.queue_pair)
                     && pair(theirs.queue_pair).peer == Some(ours.queue_pair)

@@ -3,6 +3,7 @@
 use super::agenda::Event;
 use super::world::World;
 use super::{Mutation, Violation, millis};
+use crate::connection::rail::LANES_PER_RAIL;
 use crate::pool::LaneHealth;
 
 /// A queue pair; its number is its place in the list of all.
@@ -42,7 +43,9 @@ pub(super) struct Lane {
 #[derive(Debug)]
 pub(super) struct Part {
     pub(super) end: usize,
-    lane: usize,
+    pub(super) lane: usize,
+    /// A WRITE, which changes memory of the peer; else a READ.
+    pub(super) writes: bool,
     /// How often it was posted.
     posts: u32,
     state: PartState,
@@ -80,7 +83,8 @@ impl World {
             return None;
         }
         let part = self.parts.len() as u32;
-        self.parts.push(Part { end, lane, posts: 0, state: PartState::Waiting });
+        let writes = !self.conditions.rails || self.random.percent(50);
+        self.parts.push(Part { end, lane, writes, posts: 0, state: PartState::Waiting });
         match self.ends[end].lanes[lane].health {
             LaneHealth::Healthy => self.post(part),
             _ => self.ends[end].lanes[lane].waiting.push(part),
@@ -88,7 +92,7 @@ impl World {
         Some(part)
     }
 
-    fn post(&mut self, index: u32) {
+    pub(super) fn post(&mut self, index: u32) {
         let part = &mut self.parts[index as usize];
         let queue_pair = self.ends[part.end].lanes[part.lane].queue_pair;
         let ended = part.state == PartState::Ended;
@@ -108,21 +112,22 @@ impl World {
     /// A request reaches the other end: carried out there if its queue pair is the one that is meant and works.
     pub(super) fn arrives(&mut self, index: u32, post: u32, queue_pair: u32) {
         let sender = &self.queue_pairs[queue_pair as usize];
-        let (from, to) = (sender.end, 1 - sender.end);
+        let (from, to, lane) = (sender.end, 1 - sender.end, sender.lane);
         let receiver = sender.peer.map(|peer| &self.queue_pairs[peer as usize]);
         let taken = receiver.is_some_and(|receiver| {
             receiver.end == to && receiver.state == State::Live && receiver.peer == Some(queue_pair)
         });
-        let linked = self.ends.iter().all(|end| !end.port_is_down() && !end.dead);
+        let linked = self.ends.iter().all(|end| !end.port_is_down(lane / LANES_PER_RAIL) && !end.dead);
         if !taken || !linked {
             let retries = self.conditions.retries;
             return self.after(retries, Event::Unanswered { queue_pair });
         }
         let part = &self.parts[index as usize];
-        let lane = &self.ends[from].lanes[part.lane];
+        let lane = &self.ends[from].lanes[lane];
         // What a part leaves on its way may arrive until its lane is healthy again, and not then.
         let replaced = lane.health == LaneHealth::Healthy && lane.queue_pair != queue_pair;
-        if (part.posts != post || replaced) && !self.conditions.hostile {
+        // A READ on its way to the peer changes nothing there.
+        if (part.posts != post || replaced) && part.writes && !self.conditions.hostile {
             self.violation(Violation::AfterItsEnd, "an old request is carried out after its repetition");
         }
         let wire = self.wire();
@@ -309,8 +314,10 @@ impl World {
     /// Begins a part on each lane, to see that those work which say so.
     pub(super) fn probe(&mut self) {
         for end in 0..2 {
-            for lane in 0..self.ends[end].lanes.len() {
-                if !self.ends[end].is_over() {
+            for lane in self.ends[end].lanes.indices() {
+                let is_out =
+                    self.conditions.rails && self.ends[end].lanes[lane].health != LaneHealth::Healthy;
+                if !self.ends[end].is_over() && !is_out {
                     self.submit(end, lane);
                 }
             }
@@ -322,6 +329,10 @@ impl World {
         self.parts
             .iter()
             .filter(|part| part.state != PartState::Ended && !self.ends[part.end].is_over())
+            // A hostile peer can keep a WRITE of its own on a lane that rests, until its deadline: by a wrong number.
+            .filter(|part| {
+                !(self.conditions.hostile && self.conditions.rails && self.may_rest(part.end, part.lane))
+            })
             .count()
     }
 }

@@ -22,6 +22,9 @@ pub(super) struct Scenario {
 #[derive(Clone, Debug)]
 pub(super) struct Conditions {
     pub(super) heals: bool,
+    /// A second rail is added, with so many lanes.
+    pub(super) rails: bool,
+    pub(super) rail_lanes: usize,
     /// All faults end soon enough for every lane to be rebuilt.
     pub(super) curable: bool,
     /// Frames arrive that the other machine has not sent.
@@ -45,9 +48,11 @@ pub(super) struct Conditions {
 }
 
 impl Conditions {
-    fn draw(random: &mut Random) -> Self {
+    pub(super) fn draw(random: &mut Random) -> Self {
         Self {
             heals: true,
+            rails: false,
+            rail_lanes: 0,
             curable: false,
             hostile: false,
             wire: random.between(20, millis(50)),
@@ -113,13 +118,19 @@ pub(super) enum Fault {
     },
     /// The control connection fails at both ends.
     ChannelCut,
+    /// An end leaves a rail, for so long.
+    Leaves {
+        end: usize,
+        rail: usize,
+        lasts: u64,
+    },
     /// The peer sends a frame that it should not.
     Frame {
         end: usize,
     },
 }
 
-pub(super) const SCENARIOS: [Scenario; 11] = [
+pub(super) const SCENARIOS: [Scenario; 14] = [
     Scenario {
         name: "dead host",
         conditions: Conditions::draw,
@@ -295,9 +306,12 @@ pub(super) const SCENARIOS: [Scenario; 11] = [
             faults
         },
     },
+    super::rail_faults::RAILS_THAT_COME_AND_GO,
+    super::rail_faults::RAILS_AND_ALL_OF_IT,
+    super::rail_faults::RAILS_AND_A_HOSTILE_PEER,
 ];
 
-fn queue_pairs(random: &mut Random, most: u64, until: u64) -> Vec<(u64, Fault)> {
+pub(super) fn queue_pairs(random: &mut Random, most: u64, until: u64) -> Vec<(u64, Fault)> {
     let count = 1 + random.below(most);
     let fault = |random: &mut Random| Fault::QueuePair { end: random.below(2) as usize, lane: random.next() };
     (0..count).map(|_| (random.between(1, until), fault(random))).collect()
@@ -309,6 +323,7 @@ impl Fault {
             Self::Port { lasts, .. }
             | Self::Stops { lasts, .. }
             | Self::Blocks { lasts, .. }
+            | Self::Leaves { lasts, .. }
             | Self::Silence { lasts } => lasts,
             _ => 0,
         }
@@ -327,6 +342,7 @@ impl World {
                 self.after(at.saturating_sub(before), Event::Submit { end });
             }
         }
+        self.prepare_rails();
         self.after(self.conditions.last_fault + SETTLED_AFTER, Event::Settled);
     }
 
@@ -334,18 +350,29 @@ impl World {
         self.tally.faults += 1;
         match fault {
             Fault::QueuePair { end, lane } => {
-                let lane = (lane % self.ends[end].lanes.len() as u64) as usize;
+                let lane = self.ends[end].lanes.nth(lane);
                 let queue_pair = self.ends[end].lanes[lane].queue_pair;
                 self.fail(queue_pair, "the device moved it to ERROR");
             }
             Fault::Port { end, lasts } => {
-                if !self.ends[end].port_is_down() {
-                    self.set_device(end, DeviceHealth::PortDown(instant(self.now)));
-                    self.after(lasts, Event::PortUp { end, since: self.now });
+                let rail = self.draw_rail();
+                if !self.ends[end].port_is_down(rail) {
+                    self.set_device(end, rail, DeviceHealth::PortDown(instant(self.now)));
+                    self.after(lasts, Event::PortUp { end, rail, since: self.now });
                 }
             }
-            Fault::PortForGood { end } => self.set_device(end, DeviceHealth::PortDown(instant(self.now))),
-            Fault::DeviceLost { end } => self.set_device(end, DeviceHealth::Lost("it was removed")),
+            Fault::PortForGood { end } => {
+                let rail = self.draw_rail();
+                self.set_device(end, rail, DeviceHealth::PortDown(instant(self.now)));
+            }
+            Fault::DeviceLost { end } => {
+                let rail = self.draw_rail();
+                self.set_device(end, rail, DeviceHealth::Lost("it was removed"));
+            }
+            Fault::Leaves { end, rail, lasts } => {
+                self.report(end, |machine, now| machine.leave_rail(rail, "it is silent", now));
+                self.after(lasts, Event::Resume { end, rail });
+            }
             Fault::HostDies { end } => self.kill(end),
             Fault::Hangs { end } => self.ends[end].hung = true,
             Fault::Stops { end, lasts } => {
@@ -365,7 +392,10 @@ impl World {
             Fault::Frame { end } => {
                 let frame = self.wrong_frame(end);
                 self.report(end, |machine, now| machine.frame(frame, now));
-                if self.ends[end].machine.backlog() > 2 * self.ends[end].lanes.len() + 1 {
+                let lanes = self.ends[end].lanes.len();
+                // With rails, a question and an answer for each lane, and an answer for each number of a rail.
+                let limit = if self.conditions.rails { 7 * lanes + 64 + 16 } else { 2 * lanes + 1 };
+                if self.ends[end].machine.backlog() > limit {
                     self.violation(Violation::Unbounded, "a peer makes the machine's memory grow");
                 }
             }
@@ -373,6 +403,9 @@ impl World {
     }
 
     fn wrong_frame(&mut self, end: usize) -> ChannelFrame {
+        if self.conditions.rails && self.random.percent(50) {
+            return self.wrong_rail_frame();
+        }
         let lane = self.random.below(self.ends[end].lanes.len() as u64 + 1) as u32;
         let near = self.random.percent(90);
         let attempt = if near { self.random.below(6) } else { self.random.next() } as u32;

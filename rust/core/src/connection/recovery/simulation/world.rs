@@ -9,6 +9,7 @@ use super::agenda::{Entry, Event};
 use super::driver::Pending;
 use super::fabric::{Lane, Part, QueuePair};
 use super::faults::{Conditions, Fault};
+use super::lanes::Lanes;
 use super::random::Random;
 use super::{Mutation, Tally, Violation, millis};
 use crate::connection::DeviceHealth;
@@ -44,9 +45,10 @@ pub(super) struct World {
 #[derive(Debug)]
 pub(super) struct End {
     pub(super) machine: Machine,
-    pub(super) lanes: Vec<Lane>,
+    pub(super) lanes: Lanes,
     pub(super) pending: Vec<Pending>,
-    pub(super) device: DeviceHealth,
+    /// One for each rail.
+    pub(super) devices: [DeviceHealth; 2],
     /// Its host is down.
     pub(super) dead: bool,
     /// Its process is stopped for good; its device and its kernel continue to work.
@@ -62,8 +64,8 @@ pub(super) struct End {
 }
 
 impl End {
-    pub(super) fn port_is_down(&self) -> bool {
-        matches!(self.device, DeviceHealth::PortDown(_))
+    pub(super) fn port_is_down(&self, rail: usize) -> bool {
+        matches!(self.devices[rail], DeviceHealth::PortDown(_))
     }
 
     pub(super) fn is_over(&self) -> bool {
@@ -96,10 +98,13 @@ impl World {
         let mut random = Random::new(seed);
         let lanes = 1 + random.below(3) as usize;
         let ends = [true, false].map(|leads| End {
-            machine: Machine::new(RebuildPolicy { leads, heals: conditions.heals, rails: false }, lanes),
-            lanes: Vec::new(),
+            machine: Machine::new(
+                RebuildPolicy { leads, heals: conditions.heals, rails: conditions.rails },
+                lanes,
+            ),
+            lanes: Lanes::default(),
             pending: Vec::new(),
-            device: DeviceHealth::Up,
+            devices: [DeviceHealth::Up; 2],
             dead: false,
             hung: false,
             ended: false,
@@ -128,7 +133,7 @@ impl World {
             for end in 0..2 {
                 world.queue_pairs[pairs[end] as usize].peer = Some(pairs[1 - end]);
                 let lane = Lane { queue_pair: pairs[end], health: LaneHealth::Healthy, waiting: Vec::new() };
-                world.ends[end].lanes.push(lane);
+                world.ends[end].lanes.push(0, lane);
             }
         }
         world
@@ -139,6 +144,14 @@ impl World {
         for _ in 0..MAX_EVENTS {
             let next = self.agenda.peek().map(|entry| entry.at);
             match self.next_deadline() {
+                // Lanes that cannot come back may rest and try again for ever.
+                Some((at, _))
+                    if self.conditions.rails
+                        && next.is_none()
+                        && at > self.conditions.last_fault + 3 * SETTLED_AFTER =>
+                {
+                    return self.look_around();
+                }
                 // What has happened is reported first.
                 Some((at, end)) if next.is_none_or(|next| at < next) => {
                     self.now = self.now.max(at);
@@ -256,7 +269,7 @@ impl World {
         match event {
             Event::Fault(fault) => self.inject(fault),
             Event::Submit { end } => {
-                let lane = self.random.below(self.ends[end].lanes.len() as u64) as usize;
+                let lane = self.pick_lane(end);
                 let part = self.submit(end, lane);
                 if let Some(part) = part.filter(|_| self.random.percent(20)) {
                     let delay = self.random.between(50, millis(20_000));
@@ -270,15 +283,21 @@ impl World {
                 self.report(end, |machine, _| machine.channel_lost(&io::ErrorKind::TimedOut.into()));
             }
             Event::Unblocked { end } => self.carry_out(end),
-            Event::PortUp { end, since } => {
-                if self.ends[end].device == DeviceHealth::PortDown(instant(since)) {
-                    self.set_device(end, DeviceHealth::Up);
+            Event::PortUp { end, rail, since } => {
+                if self.ends[end].devices[rail] == DeviceHealth::PortDown(instant(since)) {
+                    self.set_device(end, rail, DeviceHealth::Up);
                 }
             }
+            Event::AddRail { end } => self.add_rail(end),
+            Event::RailOpened { end, rail, lanes } => self.rail_opened(end, rail, lanes),
+            Event::Resume { end, rail } => self.report(end, |machine, now| machine.resume_rail(rail, now)),
             Event::DeviceSays { end } => {
                 // The state now: an end that was stopped does not see the states between.
-                let health = self.ends[end].device;
-                self.report(end, |machine, now| machine.device(0, health, now));
+                let rails = if self.conditions.rails { 2 } else { 1 };
+                for rail in 0..rails {
+                    let health = self.ends[end].devices[rail];
+                    self.report(end, |machine, now| machine.device(rail, health, now));
+                }
             }
             Event::Settled => self.settled(),
             Event::Arrives { part, post, queue_pair } => self.arrives(part, post, queue_pair),
@@ -293,6 +312,7 @@ impl World {
             Event::Created { end, lane, attempt } => self.created(end, lane, attempt),
             Event::Connected { end, lane, attempt } => self.connected(end, lane, attempt),
             Event::Install { end, lane, attempt } => self.take_up(end, lane, attempt),
+            Event::DiscardLate { end, lane, attempt } => self.discard(end, lane, attempt),
         }
     }
 
@@ -318,7 +338,10 @@ impl World {
             | Event::KeepaliveLost { end }
             | Event::Unblocked { end }
             | Event::DeviceSays { end }
-            | Event::Fault(Fault::Frame { end })
+            | Event::Fault(Fault::Frame { end } | Fault::Leaves { end, .. })
+            | Event::AddRail { end }
+            | Event::RailOpened { end, .. }
+            | Event::Resume { end, .. }
             | Event::Created { end, .. }
             | Event::Connected { end, .. } => Some(end),
             Event::Completes { queue_pair, .. }
@@ -331,8 +354,21 @@ impl World {
             | Event::Settled
             | Event::PortUp { .. }
             | Event::Arrives { .. }
+            | Event::DiscardLate { .. }
             | Event::Install { .. } => None,
         }
+    }
+
+    /// The lane of a transfer: of all, or with two rails one that works, if there is one.
+    fn pick_lane(&mut self, end: usize) -> usize {
+        let lanes = &self.ends[end].lanes;
+        let healthy: Vec<_> =
+            lanes.indices().filter(|&lane| lanes[lane].health == LaneHealth::Healthy).collect();
+        if !self.conditions.rails || healthy.is_empty() {
+            let first = lanes.of_rail(0).len() as u64;
+            return self.random.below(first) as usize;
+        }
+        healthy[self.random.below(healthy.len() as u64) as usize]
     }
 
     fn deliver(&mut self, end: usize) {
@@ -345,9 +381,9 @@ impl World {
         }
     }
 
-    pub(super) fn set_device(&mut self, end: usize, health: DeviceHealth) {
-        if !matches!(self.ends[end].device, DeviceHealth::Lost(_)) {
-            self.ends[end].device = health;
+    pub(super) fn set_device(&mut self, end: usize, rail: usize, health: DeviceHealth) {
+        if !matches!(self.ends[end].devices[rail], DeviceHealth::Lost(_)) {
+            self.ends[end].devices[rail] = health;
             self.after(0, Event::DeviceSays { end });
         }
     }
@@ -377,14 +413,22 @@ impl World {
             if self.ends[end].is_over() {
                 continue;
             }
-            let healths = self.ends[end].lanes.iter().map(|lane| lane.health);
-            if healths.into_iter().any(|health| matches!(health, LaneHealth::Broken | LaneHealth::Drained)) {
+            let unsettled = |lane: usize| {
+                let health = self.ends[end].lanes[lane].health;
+                let is_unsettled = matches!(health, LaneHealth::Broken | LaneHealth::Drained);
+                is_unsettled && self.both_have(lane) && !(self.conditions.rails && self.may_rest(end, lane))
+            };
+            if self.ends[end].lanes.indices().any(unsettled) {
                 self.violation(Violation::Unsettled, "a lane is neither healthy nor closed");
             }
             if self.ends[end].machine.backlog() > 0 {
                 self.violation(Violation::Unsettled, "actions are left");
             }
-            if !self.ends[end].pending.is_empty() {
+            let left = |pending: &Pending| {
+                self.ends[end].lanes[pending.lane].health != LaneHealth::Drained
+                    || !self.may_rest(end, pending.lane)
+            };
+            if self.ends[end].pending.iter().any(left) {
                 self.violation(Violation::Leak, "a queue pair is left that is no lane's");
             }
         }
@@ -394,7 +438,8 @@ impl World {
         if !self.conditions.agrees() || self.ends.iter().any(|end| end.hung) {
             return;
         }
-        if self.last_action > self.conditions.last_fault + SETTLED_AFTER {
+        let may_go_on = self.conditions.rails && !self.conditions.curable;
+        if !may_go_on && self.last_action > self.conditions.last_fault + SETTLED_AFTER {
             self.violation(Violation::Disagree, "a lane that was healthy does not work");
         }
         if self.conditions.curable && self.tally.lanes_closed > 0 {
@@ -404,7 +449,8 @@ impl World {
             return self.violation(Violation::Disagree, "only one end has lost the connection");
         }
         let alive = !self.ends[0].is_over();
-        if alive && !(0..self.ends[0].lanes.len()).all(|lane| self.agree_about(lane)) {
+        let shared = |lane: &usize| self.ends[1].lanes.contains(*lane) && self.both_have(*lane);
+        if alive && !self.ends[0].lanes.indices().filter(shared).all(|lane| self.agree_about(lane)) {
             self.violation(Violation::Disagree, "the ends of a lane are not each other's");
         }
     }

@@ -7,7 +7,6 @@ use proptest::prelude::*;
 use super::*;
 use crate::control::wire::Change;
 use crate::events::Wakeup;
-use crate::fabric::Opcode;
 use crate::memory::{Announced, Cursor, RemoteRegion};
 
 /// One end: its regions on each rail, and its exchange.
@@ -65,7 +64,7 @@ impl End {
     /// Keys of the peer's regions on a rail, sorted.
     fn known(&self, rail: u8) -> Vec<u32> {
         let table = self.exchange.remote(rail).unwrap().table();
-        let pages = (0..PAGES).filter_map(|page| table.key_for(page << 12, 1 << 12, Opcode::Write));
+        let pages = (0..PAGES).filter_map(|page| table.find(page << 12, 1 << 12));
         let mut keys: Vec<_> = pages.map(|region| region.rkey).collect();
         keys.sort_unstable();
         assert_eq!(keys.len(), table.len());
@@ -178,6 +177,7 @@ fn a_reset_is_of_its_rail_alone() {
             size: 1 << 12,
             flags: 0,
             rkey: Some(id as u32),
+            first_rkey: None,
         };
         RegionChanges { version: id, rail, change: Change::Add, entries: vec![entry] }
     };

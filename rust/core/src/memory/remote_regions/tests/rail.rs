@@ -3,8 +3,15 @@
 use super::*;
 use crate::fabric::Opcode;
 
+/// The key of all memory here on the first rail, but where a test says otherwise.
+const FIRST: u32 = 70;
+
+fn named(id: u64) -> AnnouncedRegion {
+    AnnouncedRegion { first_rkey: Some(FIRST), ..super::named(id) }
+}
+
 fn key(regions: &RemoteRegions, address: u64, length: u64, opcode: Opcode) -> Option<u32> {
-    regions.table().key_for(address, length, opcode).map(|region| region.rkey)
+    regions.table().key_for(FIRST, address, length, opcode).map(|region| region.rkey)
 }
 
 #[test]
@@ -18,6 +25,22 @@ fn a_rail_has_no_keys_until_they_are_told() {
     assert_eq!(key(&regions, u64::MAX, 2, Opcode::Write), None);
     regions.apply(&changes(2, Change::Remove, &[named(1)])).unwrap();
     assert_eq!(key(&regions, 0x1000, 16, Opcode::Read), None, "gone");
+}
+
+/// What the first rail knows by another key is other memory, or was registered again: its key here may still be on its way.
+#[test]
+fn a_key_is_that_of_the_memory_that_the_first_rail_names() {
+    let regions = RemoteRegions::of_rail();
+    let known_as = |id, first_rkey| AnnouncedRegion { first_rkey, id, rkey: Some(id as u32), ..named(1) };
+    regions.apply(&changes(2, Change::Add, &[known_as(1, Some(8)), known_as(2, None)])).unwrap();
+    let of = |first| regions.table().key_for(first, 0x1000, 16, Opcode::Write).map(|region| region.rkey);
+    assert_eq!((of(8), of(9)), (Some(1), None));
+    regions.apply(&changes(3, Change::Add, &[known_as(3, Some(9))])).unwrap();
+    assert_eq!((of(8), of(9)), (Some(1), Some(3)));
+    let first_of = |rkey, length| regions.table().first_key_of(rkey, 0x1000, length);
+    assert_eq!((first_of(1, 16), first_of(3, 16), first_of(3, 0x1001), first_of(2, 16)), (Some(8), Some(9), None, None));
+    regions.apply(&changes(4, Change::Remove, &[known_as(1, Some(8))])).unwrap();
+    assert_eq!((of(8), of(9), first_of(1, 16)), (None, Some(3), None));
 }
 
 /// A program may have mapped other memory at the addresses of an older registration, which still reaches the memory of then.
@@ -42,7 +65,7 @@ fn the_key_allows_the_operation_and_says_whether_to_flush() {
     let flushed = AnnouncedRegion { flags: AnnouncedRegion::GPU_FLUSH, ..named(1) };
     let read_only = AnnouncedRegion { id: 2, rkey: Some(2), flags: AnnouncedRegion::READ_ONLY, ..named(1) };
     regions.apply(&changes(2, Change::Add, &[flushed, read_only])).unwrap();
-    let of = |opcode| regions.table().key_for(0x1000, 16, opcode).unwrap();
+    let of = |opcode| regions.table().key_for(FIRST, 0x1000, 16, opcode).unwrap();
     assert_eq!((of(Opcode::Write).rkey, of(Opcode::Write).gpu_flush), (1, true));
     assert_eq!((of(Opcode::Read).rkey, of(Opcode::Read).gpu_flush), (2, false));
     regions.apply(&changes(3, Change::Remove, &[flushed])).unwrap();
@@ -76,6 +99,7 @@ proptest! {
             flags: if id.is_multiple_of(3) { AnnouncedRegion::READ_ONLY } else { 0 }
                 | if id.is_multiple_of(5) { AnnouncedRegion::GPU_FLUSH } else { 0 },
             rkey: Some((id % 50) as u32),
+            first_rkey: Some(FIRST),
         };
         let regions = RemoteRegions::of_rail();
         let (mut live, mut version): (Vec<u64>, u64) = (Vec::new(), 0);
@@ -113,7 +137,7 @@ proptest! {
                         && (opcode == Opcode::Read || region.flags & AnnouncedRegion::READ_ONLY == 0)
                 });
                 let expected = expected.map(|region| region_of(&region, region.rkey.unwrap()));
-                prop_assert_eq!(table.key_for(address, length, opcode), expected);
+                prop_assert_eq!(table.key_for(FIRST, address, length, opcode), expected);
             }
         }
     }

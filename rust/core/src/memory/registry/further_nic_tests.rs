@@ -1,4 +1,4 @@
-//! Registries of further NICs that follow the first one's.
+//! Registries of further NICs, which have what that of the first one has.
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "a panic is how a test fails")]
 
 use std::collections::BTreeSet;
@@ -25,6 +25,8 @@ struct Nic {
     live: Arc<Mutex<BTreeSet<u64>>>,
     /// The inodes of the dma-bufs that came.
     dma_bufs: Mutex<Vec<u64>>,
+    /// How many ranges came with a file of this process.
+    own_files: AtomicU32,
     /// The range with this start is refused.
     refuses: Option<u64>,
     /// All keys are this one, if it is not 0.
@@ -50,8 +52,8 @@ struct Counted {
 fn nic(name: &str) -> Nic {
     let inner = software::open(&SoftwareOptions::default()).unwrap().remove(0);
     let attributes = DeviceAttributes { name: name.to_owned(), ..inner.attributes().clone() };
-    let (live, dma_bufs, key) = (Arc::default(), Mutex::default(), AtomicU32::new(0));
-    Nic { inner, attributes, live, dma_bufs, refuses: None, key, gate: None }
+    let (live, dma_bufs, key, own_files) = Default::default();
+    Nic { inner, attributes, live, dma_bufs, own_files, refuses: None, key, gate: None }
 }
 
 fn with_gate(name: &str) -> Arc<Nic> {
@@ -72,6 +74,9 @@ impl Device for Nic {
         }
         if self.refuses == Some(range.address) {
             return Err(FabricError::call("register memory", self.attributes.name.as_str(), libc::ENOMEM));
+        }
+        if range.file.is_some_and(|file| file.is_own) {
+            self.own_files.fetch_add(1, Ordering::Relaxed);
         }
         if let Some(buffer) = range.dma_buf {
             #[allow(unsafe_code, reason = "borrows what the registration has borrowed")]
@@ -118,13 +123,13 @@ impl Memory {
 }
 
 fn first() -> Registry {
-    Registry::new(Arc::new(nic("first"))).to_be_followed()
+    Registry::new(Arc::new(nic("first"))).with_further_nics()
 }
 
 fn follow(first: &Registry, device: Arc<Nic>) -> Arc<Registry> {
-    let follower = Arc::new(Registry::new(device));
-    first.add_follower(Arc::clone(&follower), |_| true).unwrap();
-    follower
+    let other = Arc::new(Registry::new(device));
+    first.add_further_nic(Arc::clone(&other), |_| true).unwrap();
+    other
 }
 
 fn of(registry: &Registry, id: RegionId) -> Option<Arc<Region>> {
@@ -158,40 +163,40 @@ fn two_further_nics_have_all_regions_with_the_same_ids_and_keys_of_their_own() {
     let (first, memory) = (first(), Memory::new());
     let earlier: Vec<_> = (0..5).map(|page| memory.register(&first, page, page != 2)).collect();
     let nics = [Arc::new(nic("second")), Arc::new(nic("third"))];
-    let followers = nics.each_ref().map(|nic| follow(&first, Arc::clone(nic)));
+    let others = nics.each_ref().map(|nic| follow(&first, Arc::clone(nic)));
     let later: Vec<_> = (5..10).map(|page| memory.register(&first, page, page != 7)).collect();
     let read_only = (memory.start(10), 4096);
     let read_only = first.register(read_only, MemoryKind::Host, Access::READ_ONLY, true, None, None).unwrap();
     let all: Vec<_> = earlier.into_iter().chain(later).chain([read_only]).collect();
-    for follower in &followers {
-        until(|| all.iter().all(|id| of(follower, *id).is_some()));
+    for other in &others {
+        until(|| all.iter().all(|id| of(other, *id).is_some()));
         for id in &all {
-            let (ours, theirs) = (of(&first, *id).unwrap(), of(follower, *id).unwrap());
+            let (ours, theirs) = (of(&first, *id).unwrap(), of(other, *id).unwrap());
             assert_eq!((ours.address, ours.length, ours.kind), (theirs.address, theirs.length, theirs.kind));
             assert_eq!((ours.access, ours.readable), (theirs.access, theirs.readable));
             assert_eq!((ours.anonymous, ours.announced), (theirs.anonymous, theirs.announced));
             assert_ne!(ours.rkey(), theirs.rkey());
-            assert_eq!(follower.snapshot().by_address(ours.address, 4096).unwrap().id, *id);
+            assert_eq!(other.snapshot().by_address(ours.address, 4096).unwrap().id, *id);
         }
-        assert_eq!(announced(follower).len(), 9);
-        assert_eq!(announced(follower), announced(&first));
-        assert!(keys(follower).is_disjoint(&keys(&first)));
+        assert_eq!(announced(other).len(), 9);
+        assert_eq!(announced(other), announced(&first));
+        assert!(keys(other).is_disjoint(&keys(&first)));
     }
     assert_eq!(of(&first, all[0]).unwrap().on_further_nics().len(), 2);
     // What leaves the first one leaves all; the last of several owners counts.
     assert_eq!(memory.register(&first, 0, true), all[0]);
-    assert!(first.remove(all[0]).unwrap().is_none() && of(&followers[1], all[0]).is_some());
+    assert!(first.remove(all[0]).unwrap().is_none() && of(&others[1], all[0]).is_some());
     let region = first.remove(all[0]).unwrap().unwrap();
     let further = region.on_further_nics();
     assert!(further.len() == 2 && further.iter().all(|region| region.hold().is_none()));
-    for follower in &followers {
-        assert!(of(follower, all[0]).is_none() && of(follower, all[1]).is_some());
-        assert_eq!(announced(follower), announced(&first));
+    for other in &others {
+        assert!(of(other, all[0]).is_none() && of(other, all[1]).is_some());
+        assert_eq!(announced(other), announced(&first));
     }
     first.remove_all();
-    assert!(followers.iter().all(|follower| follower.snapshot().regions().is_empty()));
-    let late = first.add_follower(Arc::new(Registry::new(Arc::new(nic("late")))), |_| true);
-    assert!(matches!(late, Err(FollowError::Closed)));
+    assert!(others.iter().all(|other| other.snapshot().regions().is_empty()));
+    let late = first.add_further_nic(Arc::new(Registry::new(Arc::new(nic("late")))), |_| true);
+    assert!(matches!(late, Err(FurtherNicError::Closed)));
 }
 
 /// Neither a registration nor a deregistration waits for a device that is busy with an earlier region. What it has in hand for a
@@ -199,7 +204,7 @@ fn two_further_nics_have_all_regions_with_the_same_ids_and_keys_of_their_own() {
 #[test]
 fn what_is_being_registered_for_a_region_that_was_taken_out_is_not_kept() {
     let (first, memory, device) = (first(), Memory::new(), with_gate("slow"));
-    let follower = follow(&first, Arc::clone(&device));
+    let other = follow(&first, Arc::clone(&device));
     let gate = device.gate.as_ref().unwrap();
     let id = memory.register(&first, 0, true);
     gate.begun.wait();
@@ -210,24 +215,24 @@ fn what_is_being_registered_for_a_region_that_was_taken_out_is_not_kept() {
     assert!(removed.on_further_nics().is_empty());
     gate.may_go.wait();
     until(|| !removed.in_use());
-    assert!(device.live.lock().unwrap().is_empty() && of(&follower, id).is_none());
+    assert!(device.live.lock().unwrap().is_empty() && of(&other, id).is_none());
     // The next one that it is told of is the third: the second was gone before its turn.
     gate.begun.wait();
     gate.may_go.wait();
-    until(|| of(&follower, third).is_some());
+    until(|| of(&other, third).is_some());
     assert_eq!(*device.live.lock().unwrap(), [memory.start(2)].into());
-    assert_eq!(announced(&follower), announced(&first));
+    assert_eq!(announced(&other), announced(&first));
 }
 
 #[test]
 fn a_nic_that_refuses_a_region_has_the_others() {
     let (first, memory) = (first(), Memory::new());
     let refusing = follow(&first, Arc::new(Nic { refuses: Some(memory.start(1)), ..nic("refusing") }));
-    let other = follow(&first, Arc::new(nic("other")));
+    let second = follow(&first, Arc::new(nic("second")));
     let ids = [0, 1, 2].map(|page| memory.register(&first, page, true));
-    until(|| of(&refusing, ids[2]).is_some() && of(&other, ids[2]).is_some());
+    until(|| of(&refusing, ids[2]).is_some() && of(&second, ids[2]).is_some());
     assert!(of(&refusing, ids[0]).is_some() && of(&refusing, ids[1]).is_none());
-    assert_eq!((announced(&refusing).len(), announced(&other).len()), (2, 3));
+    assert_eq!((announced(&refusing).len(), announced(&second).len()), (2, 3));
     let region = first.remove(ids[1]).unwrap().unwrap();
     assert!(!region.in_use() && region.on_further_nics().len() == 1);
 }
@@ -236,20 +241,20 @@ fn a_nic_that_refuses_a_region_has_the_others() {
 fn a_nic_is_asked_which_regions_it_takes() {
     let (first, memory) = (first(), Memory::new());
     let (device, skipped) = (Arc::new(nic("choosy")), memory.start(0));
-    let follower = Arc::new(Registry::new(Arc::clone(&device) as _));
-    first.add_follower(Arc::clone(&follower), move |region| region.address != skipped).unwrap();
+    let other = Arc::new(Registry::new(Arc::clone(&device) as _));
+    first.add_further_nic(Arc::clone(&other), move |region| region.address != skipped).unwrap();
     let ids = [0, 1].map(|page| memory.register(&first, page, true));
-    until(|| of(&follower, ids[1]).is_some());
-    assert!(of(&follower, ids[0]).is_none() && device.live.lock().unwrap().len() == 1);
+    until(|| of(&other, ids[1]).is_some());
+    assert!(of(&other, ids[0]).is_none() && device.live.lock().unwrap().len() == 1);
 }
 
 #[test]
 fn a_transfer_over_a_further_nic_keeps_the_region() {
     let (first, memory) = (first(), Memory::new());
-    let follower = follow(&first, Arc::new(nic("second")));
+    let other = follow(&first, Arc::new(nic("second")));
     let id = memory.register(&first, 0, true);
-    until(|| of(&follower, id).is_some());
-    let hold = of(&follower, id).unwrap().hold().unwrap();
+    until(|| of(&other, id).is_some());
+    let hold = of(&other, id).unwrap().hold().unwrap();
     let region = first.remove(id).unwrap().unwrap();
     assert!(region.in_use() && region.user().contains("transfer"));
     drop(hold);
@@ -261,17 +266,17 @@ fn a_transfer_over_a_further_nic_keeps_the_region() {
 fn further_nics_are_not_among_the_regions_of_the_process() {
     let (device, memory) = (Arc::new(nic("first")), Memory::new());
     device.key.store(0x7357, Ordering::Relaxed);
-    let first = Registry::new(device).to_be_followed();
-    let (same, other) = (nic("same"), nic("other"));
+    let first = Registry::new(device).with_further_nics();
+    let (same, different) = (nic("same"), nic("different"));
     same.key.store(0x7357, Ordering::Relaxed);
-    let followers = [same, other].map(|nic| follow(&first, Arc::new(nic)));
+    let others = [same, different].map(|nic| follow(&first, Arc::new(nic)));
     let id = memory.register(&first, 0, true);
-    until(|| followers.iter().all(|follower| of(follower, id).is_some()));
+    until(|| others.iter().all(|other| of(other, id).is_some()));
     let is_known = |key| region_in_process(key, memory.start(0), 4096).is_some();
-    let other_key = of(&followers[1], id).unwrap().rkey();
+    let other_key = of(&others[1], id).unwrap().rkey();
     assert!(is_known(0x7357) && !is_known(other_key));
     // The further ones go, and what they have dropped is not the first one's.
-    followers.iter().for_each(|follower| follower.take_out_following(id));
+    others.iter().for_each(|other| other.take_out_as_first(id));
     assert!(is_known(0x7357));
     drop(first.remove(id).unwrap());
     assert!(!is_known(0x7357));
@@ -280,7 +285,7 @@ fn further_nics_are_not_among_the_regions_of_the_process() {
 #[test]
 fn a_dma_buf_may_be_closed_after_the_call_and_a_range_is_cut_as_each_nic_needs_it() {
     let (first_nic, memory) = (Arc::new(nic("first")), Memory::new());
-    let first = Registry::new(Arc::clone(&first_nic) as _).to_be_followed();
+    let first = Registry::new(Arc::clone(&first_nic) as _).with_further_nics();
     let file = tempfile::tempfile().unwrap();
     let dma_buf = Some(DmaBuf { fd: file.as_raw_fd(), offset: 0 });
     let inode = rustix::fs::fstat(&file).unwrap().st_ino;
@@ -290,12 +295,12 @@ fn a_dma_buf_may_be_closed_after_the_call_and_a_range_is_cut_as_each_nic_needs_i
     let limited = nic("limited");
     let attributes = DeviceAttributes { max_region: 16 * 4096, ..limited.attributes.clone() };
     let limited = Arc::new(Nic { attributes, ..limited });
-    let follower = follow(&first, Arc::clone(&limited));
-    until(|| of(&follower, id).is_some());
-    let (whole, cut) = (of(&first, id).unwrap(), of(&follower, id).unwrap());
+    let other = follow(&first, Arc::clone(&limited));
+    until(|| of(&other, id).is_some());
+    let (whole, cut) = (of(&first, id).unwrap(), of(&other, id).unwrap());
     // Where pages begin decides between four and five.
     assert!(whole.segment_count() == 1 && cut.segment_count() >= 4);
-    assert_eq!(announced(&follower).len(), cut.segment_count());
+    assert_eq!(announced(&other).len(), cut.segment_count());
     assert_eq!(*first_nic.dma_bufs.lock().unwrap(), [inode]);
     assert_eq!(*limited.dma_bufs.lock().unwrap(), vec![inode; cut.segment_count()]);
 }
@@ -304,10 +309,12 @@ fn a_dma_buf_may_be_closed_after_the_call_and_a_range_is_cut_as_each_nic_needs_i
 #[test]
 fn a_further_nic_is_no_use_of_an_allocation() {
     let (first, allocation) = (first(), Allocation::shared(4096, false, false).unwrap());
-    let follower = follow(&first, Arc::new(nic("second")));
+    let device = Arc::new(nic("second"));
+    let other = follow(&first, Arc::clone(&device));
     let range = (allocation.address(), 4096);
     let id = first.register(range, MemoryKind::Host, Access::FULL, true, None, None).unwrap();
-    until(|| of(&follower, id).is_some());
+    until(|| of(&other, id).is_some());
+    assert_eq!(device.own_files.load(Ordering::Relaxed), 1, "peers can map it there too");
     assert!(allocation.close_unless_used(1).is_ok());
     allocation.reopen();
     let region = first.remove(id).unwrap().unwrap();
@@ -320,7 +327,7 @@ fn a_further_nic_is_no_use_of_an_allocation() {
 }
 
 #[test]
-fn a_registry_that_is_not_to_be_followed_keeps_nothing_for_it() {
+fn a_registry_of_the_only_nic_keeps_nothing_for_others() {
     let (first, memory) = (Registry::new(Arc::new(nic("first"))), Memory::new());
     let id = memory.register(&first, 0, true);
     assert!(!of(&first, id).unwrap().has_recipe());

@@ -1,4 +1,4 @@
-//! The registry of a further NIC, which follows that of the first one: a thread registers there what is registered here.
+//! The registry of a further NIC, which has what that of the first one has: a thread registers there what is registered here.
 
 use std::collections::VecDeque;
 use std::fmt;
@@ -6,51 +6,51 @@ use std::io;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak};
 
-use super::{Entry, FollowError, Registry};
+use super::{Entry, FurtherNicError, Registry};
 use crate::memory::region::{Region, RegionId};
 
 impl Registry {
-    /// This registry, with all that registries of further NICs need that are to follow it.
-    pub(crate) fn to_be_followed(self) -> Self {
-        Self { may_be_followed: true, ..self }
+    /// This registry, which keeps what further NICs need to register the same memory.
+    pub(crate) fn with_further_nics(self) -> Self {
+        Self { has_further_nics: true, ..self }
     }
 
-    /// From now on `follower`, which has no region, has the regions of this one that `takes` lets it have, with the same ids. They
+    /// From now on `other`, which is empty, has the regions of this registry that `takes` lets it have, with the same ids. They
     /// are registered with its device in the background, those that are here already first; a region that leaves this
     /// registry leaves that one too. What its device refuses is not in it, which the log says.
-    pub(crate) fn add_follower(
+    pub(crate) fn add_further_nic(
         &self,
-        follower: Arc<Registry>,
+        other: Arc<Self>,
         takes: impl Fn(&Region) -> bool + Send + Sync + 'static,
-    ) -> Result<(), FollowError> {
-        let follower = Follower::start(follower, Box::new(takes)).map_err(FollowError::NoThread)?;
+    ) -> Result<(), FurtherNicError> {
+        let further = FurtherNic::start(other, Box::new(takes)).map_err(FurtherNicError::NoThread)?;
         let mut state = self.regions.lock();
         if state.closed {
-            return Err(FollowError::Closed);
+            return Err(FurtherNicError::Closed);
         }
-        state.by_id.values().for_each(|entry| follower.add(&entry.region));
-        state.followers.push(follower);
+        state.by_id.values().for_each(|entry| further.add(&entry.region));
+        state.further.push(further);
         Ok(())
     }
 
-    /// Keeps what the device of this registry, which follows another one, has registered of a region there.
-    pub(in crate::memory) fn keep_following(&self, region: Arc<Region>) {
+    /// Keeps what the device of this registry, which is that of a further NIC, has registered of a region of the first one.
+    pub(in crate::memory) fn keep_as_first(&self, region: Arc<Region>, first: &Region) {
         let mut state = self.regions.lock();
-        let (id, asked, announced) = (region.id, region.access, self.announce(&region));
+        let (id, asked, announced) = (region.id, region.access, self.announce(&region, Some(first)));
         state.by_id.insert(id, Entry { region, asked, owners: 1, announced });
         self.changed(&state);
     }
 
-    /// The region has left the registry that this one follows.
-    pub(in crate::memory) fn take_out_following(&self, id: RegionId) {
+    /// The region has left the registry of the first NIC.
+    pub(in crate::memory) fn take_out_as_first(&self, id: RegionId) {
         let mut state = self.regions.lock();
         let _ = self.take_out(&mut state, id);
     }
 }
 
-/// A registry that follows another one, until this is dropped.
+/// What registers the regions of the first NIC with a further one, until this is dropped.
 #[derive(Debug)]
-pub(super) struct Follower(Arc<Shared>);
+pub(super) struct FurtherNic(Arc<Shared>);
 
 /// Whether a NIC is to register a region.
 pub(super) type Takes = Box<dyn Fn(&Region) -> bool + Send + Sync>;
@@ -73,14 +73,14 @@ struct Queue {
     closed: bool,
 }
 
-impl Follower {
-    /// A follower with a thread, which waits for regions.
+impl FurtherNic {
+    /// With a thread, which waits for regions.
     pub(super) fn start(registry: Arc<Registry>, takes: Takes) -> io::Result<Self> {
         let (queue, changed) = (Mutex::default(), Condvar::new());
         let shared =
             Arc::new(Shared { registry, takes, queue, changed, has_refused: AtomicBool::new(false) });
         let of_thread = Arc::clone(&shared);
-        std::thread::Builder::new().name("p2p-follow".to_owned()).spawn(move || of_thread.run())?;
+        std::thread::Builder::new().name("p2p-further".to_owned()).spawn(move || of_thread.run())?;
         Ok(Self(shared))
     }
 
@@ -100,7 +100,7 @@ impl Follower {
     }
 }
 
-impl Drop for Follower {
+impl Drop for FurtherNic {
     /// The thread ends by itself after what it is doing.
     fn drop(&mut self) {
         let mut queue = self.0.lock();
@@ -141,11 +141,11 @@ impl Shared {
         if !(self.takes)(first) {
             return;
         }
-        // Dropped last: whoever deregisters the region waits until it is kept, or discarded.
+        // Dropped last: a thread that deregisters the region waits until this one is kept, or discarded.
         let Some(under_way) = first.further().begin() else { return };
         match recipe.register(first, &*self.registry.device) {
             Ok(made) => {
-                if !under_way.keep(&self.registry, &made) {
+                if !under_way.keep(&self.registry, &made, first) {
                     made.discard();
                 }
             }
@@ -175,10 +175,10 @@ impl Shared {
 impl fmt::Debug for Shared {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let waiting = self.lock().waiting.len();
-        f.debug_struct("Follower").field("waiting", &waiting).finish_non_exhaustive()
+        f.debug_struct("FurtherNic").field("waiting", &waiting).finish_non_exhaustive()
     }
 }
 
 #[cfg(all(test, not(flagcx_p2p_loom)))]
-#[path = "follower_tests.rs"]
+#[path = "further_nic_tests.rs"]
 mod tests;

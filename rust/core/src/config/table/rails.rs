@@ -1,0 +1,45 @@
+//! Variables of connections over several NICs.
+
+use crate::config::Variable;
+
+variables! {
+    RAIL_MAP = Variable::text("FLAGCX_P2P_RAIL_MAP", "by network and name", "`own:peer,...`")
+        .read_by("connection")
+        .changes(
+            "Which NICs of this host form rails with which of the peer, for connections that this side makes; no others do. Unset: those \
+             of one network, then in the order of names. The NICs over which a connection is made stay its first rail. A map of which no \
+             pair is there is a warning, and counts as unset.",
+        )
+        .when("NICs reach each other in pairs that neither addresses nor names show.")
+        .example("mlx5_0:mlx5_0,mlx5_1:mlx5_3");
+    RAIL_SILENCE_MS = Variable::integer("FLAGCX_P2P_RAIL_SILENCE_MS", 2, 1, 60_000)
+        .unit("ms")
+        .read_by("connection")
+        .changes(
+            "A rail that has ended nothing for as long, and for eight of its usual gaps between completions, is asked whether it works, if \
+             another rail goes on. Counters are looked at four times as often.",
+        )
+        .when("Higher if rails are asked that only wait for others, which metrics show.")
+        .example("10");
+    RAIL_ANSWER_MS = Variable::integer("FLAGCX_P2P_RAIL_ANSWER_MS", 3, 1, 60_000)
+        .unit("ms")
+        .read_by("connection")
+        .changes("A rail that is asked and does not answer for as long is left: its parts move to others.")
+        .when("Higher on long or very busy networks.")
+        .example("20");
+    RAIL_PAUSE_MS = Variable::integer("FLAGCX_P2P_RAIL_PAUSE_MS", 4, 1, 60_000)
+        .unit("ms")
+        .read_by("connection")
+        .changes(
+            "A rail that was left is tried again after as long, then after twice as long each time: up to twice this if it does not answer, \
+             up to a second if it answers and fails.",
+        )
+        .when("Higher where NICs come back only to fail again.")
+        .example("100");
+    RAIL_MIN_BYTES = Variable::integer("FLAGCX_P2P_RAIL_MIN_BYTES", 512 << 10, 4096, 1 << 40)
+        .unit("bytes")
+        .read_by("connection")
+        .changes("A transfer of fewer bytes goes over one rail.")
+        .when("Higher where a second NIC costs small transfers more than it brings.")
+        .example("4194304");
+}
