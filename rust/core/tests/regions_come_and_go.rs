@@ -215,7 +215,8 @@ fn a_peer_that_does_not_answer_costs_a_look_up_one_second() {
     let late = std::thread::scope(|scope| {
         let asked = scope.spawn(|| dialogue.follower.describe_remote(0x1000, 1));
         assert_eq!(dialogue.receive(), RegionFrame::Sync(2));
-        let region = AnnouncedRegion { id: 5, base: 0x1000, size: 0x1000, flags: 0, rkey: Some(9), first_rkey: None };
+        let region =
+            AnnouncedRegion { id: 5, base: 0x1000, size: 0x1000, flags: 0, rkey: Some(9), first_rkey: None };
         let changes = RegionChanges { version: 5, rail: 0, change: Change::Add, entries: vec![region] };
         dialogue.send(&RegionFrame::Changes(changes));
         dialogue.send(&RegionFrame::Synced(2));
@@ -227,7 +228,8 @@ fn a_peer_that_does_not_answer_costs_a_look_up_one_second() {
 /// Of regions side by side, only those that the peer calls segments of one are entered from the one before.
 #[test]
 fn a_range_over_two_regions_is_described_only_if_they_are_segments_of_one() {
-    let first = AnnouncedRegion { id: 5, base: 0x1000, size: 0x1000, flags: 0, rkey: Some(9), first_rkey: None };
+    let first =
+        AnnouncedRegion { id: 5, base: 0x1000, size: 0x1000, flags: 0, rkey: Some(9), first_rkey: None };
     for (flags, expected) in [(0, None), (AnnouncedRegion::CONTINUES, Some(9))] {
         let second = AnnouncedRegion { id: 6, base: 0x2000, flags, rkey: Some(10), ..first };
         let dialogue = Dialogue::new();
@@ -247,7 +249,8 @@ fn a_range_over_two_regions_is_described_only_if_they_are_segments_of_one() {
 #[test]
 fn changes_of_a_rail_that_is_not_there_are_dropped() {
     let dialogue = Dialogue::new();
-    let region = AnnouncedRegion { id: 5, base: 0x1000, size: 0x1000, flags: 0, rkey: Some(9), first_rkey: None };
+    let region =
+        AnnouncedRegion { id: 5, base: 0x1000, size: 0x1000, flags: 0, rkey: Some(9), first_rkey: None };
     let of_rail = |rail, version| RegionChanges { version, rail, change: Change::Add, entries: vec![region] };
     dialogue.send(&RegionFrame::Changes(of_rail(3, 900)));
     dialogue.send(&RegionFrame::Changes(RegionChanges {
@@ -286,7 +289,8 @@ fn a_list_of_nics_that_was_not_due_is_skipped() {
 
 #[test]
 fn malformed_region_frames_end_their_connection_and_no_other() {
-    let region = AnnouncedRegion { id: 5, base: 0x1000, size: 0x1000, flags: 0, rkey: Some(9), first_rkey: None };
+    let region =
+        AnnouncedRegion { id: 5, base: 0x1000, size: 0x1000, flags: 0, rkey: Some(9), first_rkey: None };
     let frame = |version, change, entries: &[AnnouncedRegion]| {
         RegionFrame::Changes(RegionChanges { version, rail: 0, change, entries: entries.to_vec() }).encode()
     };

@@ -48,7 +48,12 @@ impl Connection {
         }
         let peer = &self.peer.control;
         if is_rebuilt {
-            report!(info, LaneRebuilt, peer = peer, "lane {index} is rebuilt, {ms} ms after it failed: {cause}");
+            report!(
+                info,
+                LaneRebuilt,
+                peer = peer,
+                "lane {index} is rebuilt, {ms} ms after it failed: {cause}"
+            );
         }
         self.note_recovered(index);
         lane.worker.kick();

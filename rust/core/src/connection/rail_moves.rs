@@ -98,7 +98,13 @@ impl KeysOf {
     fn of(connection: &Connection, rail: usize) -> Option<Self> {
         let (nic, remote) = (connection.nic_of(rail)?, connection.remote_of(rail)?);
         let first = connection.remote.table();
-        Some(Self { rail, nic: Arc::clone(nic), local: nic.registry.snapshot(), remote: remote.table(), first })
+        Some(Self {
+            rail,
+            nic: Arc::clone(nic),
+            local: nic.registry.snapshot(),
+            remote: remote.table(),
+            first,
+        })
     }
 
     /// Gives the requests of a part that are still to be posted the keys of this rail, and holds the memory here. False, and nothing is
@@ -119,7 +125,8 @@ impl KeysOf {
         };
         let remote = |address, rkey, length| {
             // What the peer has not announced, or has taken back, has no other key.
-            let first = if before == 0 { Some(rkey) } else { source.remote.first_key_of(rkey, address, length) }?;
+            let first =
+                if before == 0 { Some(rkey) } else { source.remote.first_key_of(rkey, address, length) }?;
             let RemoteCheck::Inside(known) = self.first.check(first, address, length) else { return None };
             if self.rail == 0 {
                 return Some(known.rkey);

@@ -105,7 +105,7 @@ impl RailWatch {
         if was_alone {
             self.begin_looks(now);
         }
-        // The path of each rail is asked once.
+        // The path of each rail is asked some times, each behind the answer before.
         for (rail, watched) in self.rails.iter().enumerate() {
             if watched.as_ref().is_some_and(|watched| watched.latency.nanos() == 0)
                 && let Some(machine) = self.table.get_mut(rail)
@@ -156,8 +156,12 @@ impl RailWatch {
             watched.asked = None;
             watched.latency.answered(now.saturating_sub(at));
         }
+        let is_sure = watched.latency.is_sure();
         if let Some(machine) = self.table.get_mut(rail) {
             machine.answered(number, now);
+            if !is_sure {
+                machine.measure(now);
+            }
         }
         self.publish_rail(rail);
     }

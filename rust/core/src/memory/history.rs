@@ -210,9 +210,7 @@ impl History {
                 return Some(RegionChanges { version, rail: 0, change, entries });
             }
             let taken = match next {
-                Change::Add => {
-                    added.next().map(|(id, segment)| (*id, segment.announced(*id)))
-                }
+                Change::Add => added.next().map(|(id, segment)| (*id, segment.announced(*id))),
                 _ => removed.next().map(|(at, gone)| (*at, announced(gone.id, gone.region, gone.flags))),
             };
             let Some((at, entry)) = taken else { break };
@@ -260,7 +258,14 @@ fn announced(id: u64, region: RemoteRegion, flags: u32) -> AnnouncedRegion {
     let flags = flags
         | given(region.read_only, AnnouncedRegion::READ_ONLY)
         | given(region.gpu_flush, AnnouncedRegion::GPU_FLUSH);
-    AnnouncedRegion { id, base: region.base, size: region.size, flags, rkey: Some(region.rkey), first_rkey: None }
+    AnnouncedRegion {
+        id,
+        base: region.base,
+        size: region.size,
+        flags,
+        rkey: Some(region.rkey),
+        first_rkey: None,
+    }
 }
 
 #[cfg(test)]

@@ -206,11 +206,20 @@ impl State {
         let known = Known { region, generation: self.generation, first, first_rkey };
         let before = self.by_id.insert(entry.id, known);
         match before {
-            Some(before) => effect.replaced |= (before.region, before.first, before.first_rkey) != (region, first, first_rkey),
+            Some(before) => {
+                effect.replaced |=
+                    (before.region, before.first, before.first_rkey) != (region, first, first_rkey)
+            }
             None if self.by_id.len() > self.limit * self.generations() => {
                 return Err(error(format!("more than {} regions", self.limit)));
             }
-            None => effect.added.push(Entry { id: entry.id, first, region, first_rkey: entry.first_rkey, gone: false }),
+            None => effect.added.push(Entry {
+                id: entry.id,
+                first,
+                region,
+                first_rkey: entry.first_rkey,
+                gone: false,
+            }),
         }
         Ok(())
     }
@@ -263,7 +272,9 @@ impl State {
         let mut entries: Vec<_> = entries
             .filter(|entry| !forgotten.contains(&entry.id))
             .map(|entry| match self.by_id.get(&entry.id) {
-                Some(known) => Entry { region: known.region, first: known.first, first_rkey: known.first_rkey, ..*entry },
+                Some(known) => {
+                    Entry { region: known.region, first: known.first, first_rkey: known.first_rkey, ..*entry }
+                }
                 None => Entry { gone: entry.id != 0, ..*entry },
             })
             .collect();

@@ -79,7 +79,13 @@ impl RemoteTable {
     ///
     /// The key is good for what the caller has checked against the table of the first rail, by the key there: that the peer has registered
     /// other memory at the address since, this table may not know yet.
-    pub fn key_for(&self, first_rkey: u32, address: u64, length: u64, opcode: Opcode) -> Option<RemoteRegion> {
+    pub fn key_for(
+        &self,
+        first_rkey: u32,
+        address: u64,
+        length: u64,
+        opcode: Opcode,
+    ) -> Option<RemoteRegion> {
         let allows = |entry: &Entry| !(opcode == Opcode::Write && entry.region.read_only);
         let counts =
             |entry: &Entry| entry.first_rkey == Some(first_rkey) && allows(entry) && !self.is_gone(entry);

@@ -285,7 +285,8 @@ impl RailMachine {
     /// Whether it has been silent for long enough to be asked, and no other rail has anything to complete that would tell whether the
     /// peer is there: then another rail is to be asked as a witness.
     pub(super) fn needs_witness(&self, now: u64, others_progressed_at: u64) -> bool {
-        let is_suspect = self.is_up() && self.silence.since.is_some() && self.silence.lasts(now) >= self.silence_limit();
+        let is_suspect =
+            self.is_up() && self.silence.since.is_some() && self.silence.lasts(now) >= self.silence_limit();
         is_suspect && now >= self.ask_at && !self.are_alive(now, others_progressed_at)
     }
 

@@ -19,6 +19,11 @@ impl PathLatency {
         self.seen = self.seen.wrapping_add(1);
     }
 
+    /// Whether it has as many answers as it keeps: one alone may have waited for anything.
+    pub fn is_sure(&self) -> bool {
+        self.seen as usize >= KEPT
+    }
+
     /// Nanoseconds from a request to its completion if nothing waits before it; 0 before the first answer.
     pub fn nanos(&self) -> u64 {
         let count = (self.seen as usize).min(KEPT);

@@ -54,8 +54,9 @@ impl RateMeter {
         if self.measured_at > 0 && now.saturating_sub(self.measured_at) > FORGET {
             self.forget();
         }
+        // Also if nothing is left under way: the time of a transfer that is alone counts, and so do the bytes that it ends with.
         if let Some(last) = self.last
-            && busy
+            && (busy || counts.bytes_done > last.counts.bytes_done)
             && now > last.at
         {
             self.add(&last, now, counts);
@@ -147,6 +148,32 @@ mod tests {
         assert!(meter.rate() < SPEED / 100);
         meter.look(now + FORGET + 1, idle);
         assert_eq!(meter.rate(), SPEED);
+    }
+
+    #[test]
+    fn transfers_that_are_alone_are_measured_whole() {
+        let (mut meter, mut now, mut done) = (RateMeter::new(SPEED), 0, 0);
+        let rate = SPEED / 16;
+        for transfer in 1..=20u64 {
+            let size = 16 << 20;
+            let begin = now;
+            let end = begin + (size as f64 * 1e9 / rate as f64) as u64;
+            // Idle for a while, and then looked at until it has ended.
+            while now < end + 3 * MILLISECOND {
+                now += MILLISECOND / 2;
+                let ended = now >= end;
+                done = if ended { transfer * size } else { done };
+                let under_way = if ended { 0 } else { size };
+                let counts = RailCounts {
+                    completions: done / size,
+                    bytes_done: done,
+                    in_flight: u64::from(!ended),
+                    bytes_in_flight: under_way,
+                };
+                meter.look(now, counts);
+            }
+        }
+        assert!((rate * 4 / 5..rate * 6 / 5).contains(&meter.rate()), "{} of {rate}", meter.rate());
     }
 
     #[test]

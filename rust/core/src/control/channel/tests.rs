@@ -97,7 +97,14 @@ fn unknown_kinds_are_skipped_and_garbage_is_not() {
 #[test]
 fn frames_about_regions_survive() {
     use crate::control::wire::{AnnouncedRegion, Change, RegionChanges};
-    let entry = |id| AnnouncedRegion { id, base: id << 12, size: 1 << 12, flags: 0, rkey: Some(id as u32), first_rkey: None };
+    let entry = |id| AnnouncedRegion {
+        id,
+        base: id << 12,
+        size: 1 << 12,
+        flags: 0,
+        rkey: Some(id as u32),
+        first_rkey: None,
+    };
     let entries: Vec<_> = (1..=RegionChanges::MAX_ENTRIES as u64).map(entry).collect();
     let frames = [
         RegionFrame::Sync(3),

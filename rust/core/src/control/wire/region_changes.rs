@@ -181,7 +181,17 @@ impl AnnouncedRegion {
             .get(ENTRY..)
             .and_then(|rest| rest.split_at_checked(length))
             .ok_or_else(|| error("ends within the attributes of a region"))?;
-        Ok((Self { id, base, size, flags: fields.u32(24)?, rkey: key_of(KEY, attributes)?, first_rkey: key_of(FIRST_KEY, attributes)? }, behind))
+        Ok((
+            Self {
+                id,
+                base,
+                size,
+                flags: fields.u32(24)?,
+                rkey: key_of(KEY, attributes)?,
+                first_rkey: key_of(FIRST_KEY, attributes)?,
+            },
+            behind,
+        ))
     }
 }
 

@@ -210,7 +210,8 @@ fn region_ids_travel_in_the_pad() {
 /// The examples of `docs/design.md`.
 #[test]
 fn region_changes_bytes() {
-    let first = AnnouncedRegion { id: 8, base: 0x1000, size: 0x1000, flags: 0, rkey: Some(7), first_rkey: None };
+    let first =
+        AnnouncedRegion { id: 8, base: 0x1000, size: 0x1000, flags: 0, rkey: Some(7), first_rkey: None };
     let second = AnnouncedRegion { id: 9, base: 0x9000, size: 16, flags: 0, rkey: Some(8), first_rkey: None };
     let added = RegionChanges { version: 9, rail: 0, change: Change::Add, entries: vec![first, second] };
     let bytes = hex("09 00 00 00 00 00 00 00 01 00 00 00 02 00 00 00
@@ -242,7 +243,8 @@ fn unknown_attributes_of_a_region_are_skipped() {
         ("00 00", None),
     ] {
         let changes = RegionChanges::decode(&hex(&format!("{header} {region} {attributes}"))).unwrap();
-        let expected = AnnouncedRegion { id: 1, base: 0x1000, size: 16, flags: 0x8000_0000, rkey, first_rkey: None };
+        let expected =
+            AnnouncedRegion { id: 1, base: 0x1000, size: 16, flags: 0x8000_0000, rkey, first_rkey: None };
         assert_eq!((changes.change, changes.entries), (Change::Update, vec![expected]), "{attributes}");
     }
     for attributes in
@@ -257,7 +259,8 @@ fn unknown_attributes_of_a_region_are_skipped() {
 
 #[test]
 fn malformed_region_changes_are_refused() {
-    let entry = AnnouncedRegion { id: 8, base: 0x1000, size: 0x1000, flags: 0, rkey: Some(7), first_rkey: None };
+    let entry =
+        AnnouncedRegion { id: 8, base: 0x1000, size: 0x1000, flags: 0, rkey: Some(7), first_rkey: None };
     let bytes =
         |entry| RegionChanges { version: 1, rail: 0, change: Change::Add, entries: vec![entry] }.encode();
     let good = bytes(entry);

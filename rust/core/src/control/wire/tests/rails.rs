@@ -108,7 +108,8 @@ fn malformed_lists_of_nics_are_refused() {
 
 #[test]
 fn changes_of_a_rail_have_its_number() {
-    let entry = AnnouncedRegion { id: 8, base: 0x1000, size: 0x1000, flags: 0, rkey: Some(7), first_rkey: None };
+    let entry =
+        AnnouncedRegion { id: 8, base: 0x1000, size: 0x1000, flags: 0, rkey: Some(7), first_rkey: None };
     let changes = RegionChanges { version: 9, rail: 3, change: Change::Add, entries: vec![entry] };
     let bytes = hex("09 00 00 00 00 00 00 00 01 03 00 00 01 00 00 00
          08 00 00 00 00 00 00 00 00 10 00 00 00 00 00 00 00 10 00 00 00 00 00 00 00 00 00 00 08 00 01 00 04 00 07 00 00 00");

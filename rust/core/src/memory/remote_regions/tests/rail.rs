@@ -38,7 +38,10 @@ fn a_key_is_that_of_the_memory_that_the_first_rail_names() {
     regions.apply(&changes(3, Change::Add, &[known_as(3, Some(9))])).unwrap();
     assert_eq!((of(8), of(9)), (Some(1), Some(3)));
     let first_of = |rkey, length| regions.table().first_key_of(rkey, 0x1000, length);
-    assert_eq!((first_of(1, 16), first_of(3, 16), first_of(3, 0x1001), first_of(2, 16)), (Some(8), Some(9), None, None));
+    assert_eq!(
+        (first_of(1, 16), first_of(3, 16), first_of(3, 0x1001), first_of(2, 16)),
+        (Some(8), Some(9), None, None)
+    );
     regions.apply(&changes(4, Change::Remove, &[known_as(1, Some(8))])).unwrap();
     assert_eq!((of(8), of(9), first_of(1, 16)), (None, Some(3), None));
 }
