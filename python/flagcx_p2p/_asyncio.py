@@ -17,7 +17,7 @@ import weakref
 from collections.abc import AsyncIterator, Callable, Generator
 from typing import TYPE_CHECKING, Any
 
-from ._errors import P2pError, QueueFull, TransferCancelled
+from ._errors import P2pError, QueueFull, TransferCancelled, TransferFailed
 from ._native import LoopQueue, seconds
 
 if TYPE_CHECKING:
@@ -28,6 +28,9 @@ if TYPE_CHECKING:
 _ROOM_LIMIT = 30.0
 _FIRST_PAUSE = 0.0002
 _LAST_PAUSE = 0.005
+
+#: `TransferFailed.status` of a wrong key, of a range outside of its region, and of a missing right.
+_REMOTE_ACCESS = 10
 
 #: How long one call of poll may wait, in seconds: it takes milliseconds, as an int of C.
 _POLL_LIMIT = 3600.0
@@ -139,12 +142,25 @@ async def move(begin: Callable[..., Transfer | None], arguments: tuple[Any, ...]
     """Begins a transfer, without blocking the loop, and waits for its end."""
     if timeout is None:
         transfer = await _started(begin, arguments)
-        return await transfer
+        try:
+            return await transfer
+        except TransferFailed as error:
+            again = await _again(transfer, error.status)
+            if again is None:
+                raise
+        return await again
     begun: Transfer | None = None
     try:
         async with asyncio.timeout(timeout) as limit:
             begun = await _started(begin, arguments)
-            await begun
+            try:
+                await begun
+            except TransferFailed as error:
+                again = await _again(begun, error.status)
+                if again is None:
+                    raise
+                begun = again
+                await begun
     except TimeoutError:
         if not limit.expired():
             raise
@@ -193,16 +209,30 @@ async def _when_free(
         pause = min(2 * pause, _LAST_PAUSE)
 
 
+async def _again(failed: Transfer, status: int) -> Transfer | None:
+    """Starts it once more, if the peer had registered the memory again and the key was that of before."""
+    if status != _REMOTE_ACCESS:
+        return None
+    return await _on_thread(asyncio.get_running_loop(), failed._again, True)
+
+
 async def _asked(
     begin: Callable[..., Transfer | None], arguments: tuple[Any, ...], loop: asyncio.AbstractEventLoop
 ) -> Transfer:
     """Begins it on another thread: the peer is asked for a region first, which takes up to a second."""
-    started: asyncio.Future[Transfer] = loop.run_in_executor(None, begin, True, *arguments)  # type: ignore[arg-type]
+    started = await _on_thread(loop, begin, True, *arguments)
+    assert started is not None  # it may ask there
+    return started
+
+
+async def _on_thread(loop: asyncio.AbstractEventLoop, start: Callable[..., Transfer | None], *arguments: Any) -> Transfer | None:
+    """What `start` answers on another thread. When the task is cancelled meanwhile, the transfer is stopped."""
+    started: asyncio.Future[Transfer | None] = loop.run_in_executor(None, start, *arguments)
     cancelled = await settled(started)
     if cancelled is None:
         return started.result()
-    if started.exception() is None:
-        await _stop(started.result(), loop)
+    if started.exception() is None and (transfer := started.result()) is not None:
+        await _stop(transfer, loop)
     raise cancelled
 
 

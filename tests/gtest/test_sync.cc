@@ -81,6 +81,25 @@ TEST_F(Sync, BatchIsAllOrNothing) {
   }
 }
 
+TEST_F(Sync, BatchFindsMemoryThatWasRegisteredAgain) {
+  Memory memory(4096), other(64);
+  FlagcxP2pMr region = 0;
+  ASSERT_EQ(flagcxP2pEngineReg(server.get(), memory.address(), memory.size(), region), 0);
+  for (uint8_t round = 0; round < 20; ++round) {
+    local->scramble(round);
+    // After one announcement the next waits for a millisecond: the call comes before that of the memory's end and its new region.
+    FlagcxP2pMr first = 0;
+    ASSERT_EQ(flagcxP2pEngineReg(server.get(), other.address(), other.size(), first), 0);
+    flagcxP2pEngineMrDestroy(server.get(), first);
+    flagcxP2pEngineMrDestroy(server.get(), region);
+    ASSERT_EQ(flagcxP2pEngineReg(server.get(), memory.address(), memory.size(), region), 0);
+    ASSERT_EQ(batch({local->address()}, {memory.address()}, {memory.size()}), 0)
+        << int{round} << ": " << flagcxP2pEngineLastError();
+    ASSERT_EQ(bytes(memory, 0, memory.size()), bytes(*local, 0, memory.size()));
+  }
+  flagcxP2pEngineMrDestroy(server.get(), region);
+}
+
 TEST_F(Sync, BatchOfNothingIsDone) {
   EXPECT_EQ(flagcxP2pRpcBatchWriteSync(conn, 0, nullptr, nullptr, nullptr), 0);
   EXPECT_EQ(batch({local->address()}, {remote->address()}, {0}), 0);

@@ -1,5 +1,6 @@
 """Connections that are closed, and what an engine tells of itself."""
 
+import asyncio
 import json
 import os
 import pathlib
@@ -61,6 +62,44 @@ class Numbers(Pair):
                 lambda number: Engine(gpu=number),
             ):
                 self.assertRaises(type(error), call, Number(error))
+
+
+class RegisteredAgain(Pair):
+    """The peer ends its region and registers the memory again, and the next call names its address before that is announced."""
+
+    def test_every_call_that_waits_finds_it(self) -> None:
+        address, size = self.remote.address, self.SIZE
+        pieces = [Piece(self.local, address, 0, 100), Piece(self.local, address + 100, 100)]
+        calls: "Dict[str, Any]" = {
+            "write": lambda: self.connection.write(self.local, address),
+            "read": lambda: self.connection.read(self.local, address),
+            "write_many": lambda: self.connection.write_many(pieces),
+            "read_many": lambda: self.connection.read_many(self.local.address, address, size, timeout=20),
+            "write_async": lambda: asyncio.run(self.connection.write_async(self.local, address)),
+            "read_async": lambda: asyncio.run(self.connection.read_async(self.local, address, timeout=20)),
+            "read_many_async": lambda: asyncio.run(self.connection.read_many_async(pieces)),
+        }
+        for name, call in calls.items():
+            for number in range(20):
+                with self.subTest(name, number=number):
+                    self.again(number, write="write" in name)
+                    call()
+                    self.assertEqual(self.source, self.target)
+
+    def test_one_that_is_gone_is_refused_as_ever(self) -> None:
+        for _ in range(20):
+            self.again(0, write=False)
+            self.connection.read(self.local, self.remote.address)
+            self.remote.close()
+            with self.assertRaisesRegex(flagcx_p2p.P2pError, "remote access error|has announced no region|has deregistered"):
+                self.connection.read(self.local, self.remote.address, timeout=20)
+
+    def again(self, number: int, write: bool) -> None:
+        changed, kept = (self.source, self.target) if write else (self.target, self.source)
+        kept[:] = bytes(self.SIZE)
+        changed[:] = os.urandom(self.SIZE)
+        self.remote.close()
+        self.remote = self.server.register(self.target)
 
 
 class Closing(Pair):

@@ -101,6 +101,35 @@ class Calls(Two):
         self.assertRaises(P2pError, self.client.get_rpc_port)
         self.assertRaises(P2pError, self.client.get_notifies)
 
+    def test_memory_that_was_registered_again_is_found(self) -> None:
+        """The next call may come before the peer's announcement of that: it has the key of before."""
+        memory = ctypes.create_string_buffer(64)
+        other = ctypes.addressof(memory)
+        calls: "dict[str, Any]" = {
+            "write": lambda: self.client.transfer_sync_write(self.peer, self.here, self.there, SIZE),
+            "async_write": lambda: self.client.get_batch_transfer_status([self.started()]),
+            "submit_write": lambda: self.polled(self.client.transfer_submit_write(self.peer, self.here, self.there, SIZE)) - 1,
+        }
+        for name, call in calls.items():
+            for number in range(20):
+                with self.subTest(name, number=number):
+                    self.near[:] = os.urandom(SIZE)
+                    # After one announcement the next waits for a millisecond.
+                    self.assertEqual(self.server.register_memory(other, 64), 0)
+                    self.assertEqual(self.server.unregister_memory(other), 0)
+                    self.assertEqual(self.server.unregister_memory(self.there), 0)
+                    self.assertEqual(self.server.register_memory(self.there, SIZE), 0)
+                    self.assertEqual(call(), 0)
+                    self.assertEqual(self.near.raw, self.far.raw)
+
+    def started(self) -> int:
+        return self.client.batch_transfer_async_write(self.peer, [self.here], [self.there], [SIZE])
+
+    def polled(self, number: int) -> int:
+        while (code := self.client.transfer_check_status(number)) == 0:
+            time.sleep(0.0001)
+        return code
+
     def test_a_number_is_good_for_one_end(self) -> None:
         number = self.client.batch_transfer_async_write(self.peer, [self.here], [self.there], [64])
         while (code := self.client.transfer_check_status(number)) == 0:

@@ -7,7 +7,7 @@ use flagcx_p2p::internals::connection::{Connection, Remote, Request};
 use flagcx_p2p::internals::gpu::{IPC_INFO_BYTES, IpcInfo};
 use flagcx_p2p::internals::memory::RegionId;
 use flagcx_p2p::internals::transfer::{
-    Iov, IovSource, Opcode, Outcome, RemoteRange, Status, SubmitError, TransferId,
+    CompletionStatus, Iov, IovSource, Opcode, Outcome, RemoteRange, Status, SubmitError, TransferId,
 };
 
 use crate::ffi::{Operation, Pieces, XferResult, XferState};
@@ -198,7 +198,7 @@ pub(crate) unsafe fn conn_write_sync(conn: &Conn, pieces: &Pieces) -> i32 {
     }
     // SAFETY: the caller's promise.
     match unsafe { VectorPieces::whole(pieces) }.or_refuse(call) {
-        Some(pieces) => write_and_wait(call, conn.connection(), &pieces),
+        Some(pieces) => written(conn.connection(), &pieces).status(call, |()| ()),
         None => REFUSED,
     }
 }
@@ -216,7 +216,7 @@ pub(crate) fn conn_batch_write_sync(conn: &Conn, local: &[u64], remote: &[u64], 
             return REFUSED;
         }
     }
-    write_and_wait(call, conn.connection(), pieces.as_slice())
+    written_found(conn.connection(), &mut pieces).status(call, |()| ())
 }
 
 pub(crate) fn conn_has_ended(conn: &Conn, id: u64) -> bool {
@@ -282,20 +282,45 @@ fn opcode(operation: Operation) -> Opcode {
     if operation == Operation::Read { Opcode::Read } else { Opcode::Write }
 }
 
-fn write_and_wait(call: &'static str, connection: &Connection, pieces: &(impl IovSource + ?Sized)) -> i32 {
-    let Some(transfer) = connection.start(&request(Operation::Write, pieces)).or_refuse(call) else {
-        return REFUSED;
-    };
+/// Why bytes were not written.
+#[derive(Debug, thiserror::Error)]
+enum Unwritten {
+    #[error(transparent)]
+    Refused(#[from] SubmitError),
+    #[error("{0}")]
+    Ended(Outcome),
+    #[error("internal error: transfer {0:#x} is not in the table")]
+    Unknown(u64),
+}
+
+impl Unwritten {
+    /// Whether it may come from a key that was found by an address, and that the peer's memory no longer has.
+    fn may_be_of_key(&self) -> bool {
+        match self {
+            Self::Refused(error) => matches!(error, SubmitError::Remote { .. }),
+            Self::Ended(Outcome::Failed(failure)) => failure.status == CompletionStatus::RemoteAccess,
+            Self::Ended(_) | Self::Unknown(_) => false,
+        }
+    }
+}
+
+/// Writes pieces that were found by their addresses: once more with other keys if the peer had registered their memory again before
+/// the call, and the announcement of that was under way.
+fn written_found(connection: &Connection, pieces: &mut [Iov]) -> Result<(), Unwritten> {
+    match written(connection, &*pieces) {
+        Err(error) if error.may_be_of_key() && connection.find_again(pieces, Duration::MAX) => {
+            written(connection, &*pieces)
+        }
+        answer => answer,
+    }
+}
+
+fn written(connection: &Connection, pieces: &(impl IovSource + ?Sized)) -> Result<(), Unwritten> {
+    let transfer = connection.start(&request(Operation::Write, pieces))?;
     match wait_for_end(connection, transfer) {
-        Status::Ended(Outcome::Done) => OK,
-        Status::Ended(outcome) => {
-            refuse(call, &outcome);
-            REFUSED
-        }
-        Status::Pending | Status::Unknown => {
-            refuse(call, &format_args!("internal error: transfer {:#x} is not in the table", transfer.0));
-            REFUSED
-        }
+        Status::Ended(Outcome::Done) => Ok(()),
+        Status::Ended(outcome) => Err(Unwritten::Ended(outcome)),
+        Status::Pending | Status::Unknown => Err(Unwritten::Unknown(transfer.0)),
     }
 }
 

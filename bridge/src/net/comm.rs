@@ -46,6 +46,7 @@ impl Comm {
             told: None,
             capabilities: peer.capabilities,
             heals: ours,
+            rails: false,
             leads,
             began: peer.began,
             presence: Presence::Sockets,

@@ -26,6 +26,7 @@ class Batch:
         self._deadline = time.monotonic() + seconds
         self._lent = lent
         self._error = error
+        self._restart = threading.Lock()
 
     def wait(self, block: bool) -> int:
         """1 when it is done, less than 0 when it failed, 0 while it runs. To `block` is to wait for the end, or for its deadline.
@@ -42,20 +43,31 @@ class Batch:
         return code
 
     def _outcome(self, block: bool) -> int:
+        transfer = self._transfer
         try:
             if self._error is not None:
                 raise self._error
-            if self._transfer is not None:
-                self._transfer.wait(max(0.0, self._deadline - time.monotonic()) if block else 0.0)
+            if transfer is not None:
+                transfer.wait(max(0.0, self._deadline - time.monotonic()) if block else 0.0)
             return _DONE
         except TimeoutError:
             # One that was waited for is over time, however early the wait came back.
-            if self._transfer is None or (not block and time.monotonic() < self._deadline):
+            if transfer is None or (not block and time.monotonic() < self._deadline):
                 return _RUNNING
-            return self._stop(self._transfer)
+            return self._stop(transfer)
         except (P2pError, Refused, ValueError) as error:
+            if transfer is not None and self._is_started_again(transfer):
+                return self._outcome(block)
             LOG.error("transfer: %s", error)
             return TIMED_OUT if isinstance(error, TransferTimedOut) else FAILED
+
+    def _is_started_again(self, failed: Transfer) -> bool:
+        """Once, if the peer had registered the memory again before the transfer was started. Several threads may ask."""
+        with self._restart, contextlib.suppress(P2pError):
+            if self._transfer is failed and (again := failed._again(True)) is not None:
+                self._transfer = again
+            return self._transfer is not failed
+        return False
 
     def _stop(self, transfer: Transfer) -> int:
         try:

@@ -105,6 +105,39 @@ fn a_region_registered_again_at_the_same_address_is_found_under_its_new_key() {
     assert_eq!(write(&pair, before).unwrap(), Outcome::Done);
 }
 
+/// A look-up may be faster than the announcement of both: then the transfer is refused or fails, and the next look-up finds the new key.
+#[test]
+fn pieces_of_memory_that_was_registered_again_are_found_again_at_once() {
+    let pair = Pair::new(PAGE as usize);
+    assert!(pair.source.write(0, &support::pattern(2, PAGE as usize)));
+    let memory = Memory::new(2 * PAGE as usize);
+    let stays = memory.register(&pair.server, PAGE, PAGE);
+    let mut region = memory.register(&pair.server, 0, PAGE);
+    let piece = |page: u64| {
+        let remote = pair.here.describe_remote(memory.address() + page * PAGE, 64).unwrap();
+        Iov { local: pair.source.address(), length: 64, region: None, remote }
+    };
+    let mut pieces = [piece(0), piece(1)];
+    let again = |pieces: &mut [Iov]| pair.here.find_again(pieces, support::LIMIT);
+    for _ in 0..100 {
+        assert!(!again(&mut pieces), "no region has changed");
+        let before = pieces;
+        assert!(pair.server.deregister(region));
+        region = memory.register(&pair.server, 0, PAGE);
+        assert_ne!(write(&pair, before[0].remote).ok(), Some(Outcome::Done));
+        assert!(again(&mut pieces), "the first has another key");
+        assert_ne!(pieces[0].remote.rkey, before[0].remote.rkey);
+        assert_eq!(pieces[1].remote, before[1].remote);
+        for piece in &pieces {
+            assert_eq!(write(&pair, piece.remote).unwrap(), Outcome::Done);
+        }
+    }
+    assert!(pair.server.deregister(region));
+    assert!(!again(&mut pieces), "one lies in no region");
+    assert!(pair.server.deregister(stays));
+    assert!(!again(&mut pieces));
+}
+
 /// A transfer may be faster than the announcement of the removal: then the fabric refuses it, and the new memory is
 /// untouched.
 #[test]

@@ -26,8 +26,9 @@ use crate::{operation, sending, single, waiting};
 /// array.array("Q")), a sequence of numbers, or one number for all pieces. Local addresses must lie in regions of the connection's engine.
 /// A piece may have any length, also 4 GiB and more, and 0.
 ///
-/// The peer must have registered the ranges, before or after the connect; nothing is moved unless every piece is valid. Errors: TypeError
-/// and ValueError for arguments, with the column or the piece; P2pError for what the engine refuses; TransferFailed, or a kind of it, for a
+/// The peer must have registered the ranges, before or after the connect; calls that wait or are awaited find what it registered before
+/// the call, also memory that it has deregistered and registered again just before. Nothing is moved unless every piece is valid. Errors:
+/// TypeError and ValueError for arguments, with the column or the piece; P2pError for what the engine refuses; TransferFailed, or a kind of it, for a
 /// transfer that has begun.
 #[pyclass(frozen, module = "flagcx_p2p", weakref)]
 #[derive(Debug)]
@@ -72,19 +73,40 @@ impl Connection {
         pieces::of_call(&self.core, &self.shared, local, (remote, length))
     }
 
-    fn run(&self, py: Python<'_>, opcode: Opcode, iovs: &[Iov], timeout: Option<f64>) -> PyResult<()> {
-        operation::run(py, &self.shared, &self.core, opcode, iovs, timeout)
+    fn run(&self, py: Python<'_>, opcode: Opcode, iovs: &mut [Iov], timeout: Option<f64>) -> PyResult<()> {
+        operation::run_found(py, &self.shared, &self.core, opcode, iovs, timeout)
     }
 
     fn start(
         &self,
         py: Python<'_>,
         opcode: Opcode,
-        iovs: &[Iov],
+        mut iovs: Vec<Iov>,
         block: bool,
         notify: Option<Note>,
     ) -> PyResult<Transfer> {
-        transfer::begin(py, &self.shared, &self.core, (opcode, iovs), block, notify)
+        let start = || operation::start_found(py, &self.core, opcode, &mut iovs, block);
+        let transfer = transfer::begin(py, &self.shared, &self.core, start, notify)?;
+        Ok(transfer.with_found(opcode, iovs))
+    }
+
+    /// Starts one without waiting for room. `None` if the peer must be asked first, and may not.
+    fn start_at_once(
+        &self,
+        py: Python<'_>,
+        opcode: Opcode,
+        iovs: Vec<Iov>,
+        asks: bool,
+    ) -> PyResult<Option<Transfer>> {
+        if asks {
+            return self.start(py, opcode, iovs, false, None).map(Some);
+        }
+        let start = || operation::start(py, &self.core, opcode, &iovs, false);
+        match transfer::begin(py, &self.shared, &self.core, start, None) {
+            Ok(transfer) => Ok(Some(transfer.with_found(opcode, iovs))),
+            Err(failed) if failed.may_be_of_key => Ok(None),
+            Err(failed) => Err(failed.error),
+        }
     }
 }
 
@@ -122,7 +144,7 @@ impl Connection {
         #[pyo3(from_py_with = number::timeout)] timeout: Option<f64>,
     ) -> PyResult<()> {
         let iov = self.one(local, remote_address, offset, size)?;
-        self.run(local.py(), Opcode::Write, &[iov], timeout)
+        self.run(local.py(), Opcode::Write, &mut [iov], timeout)
     }
 
     /// Reads `size` bytes of the peer's memory at `remote_address` into `local` from `offset` on; they are there when this returns.
@@ -139,7 +161,7 @@ impl Connection {
         #[pyo3(from_py_with = number::timeout)] timeout: Option<f64>,
     ) -> PyResult<()> {
         let iov = self.one(local, remote_address, offset, size)?;
-        self.run(local.py(), Opcode::Read, &[iov], timeout)
+        self.run(local.py(), Opcode::Read, &mut [iov], timeout)
     }
 
     /// Writes many ranges as one transfer, and waits for it. No pieces are none to wait for. `timeout` and Ctrl-C: as in `write`.
@@ -153,7 +175,7 @@ impl Connection {
         length: Argument<'_, '_>,
         #[pyo3(from_py_with = number::timeout)] timeout: Option<f64>,
     ) -> PyResult<()> {
-        self.run(local.py(), Opcode::Write, &self.many(local, remote, length)?, timeout)
+        self.run(local.py(), Opcode::Write, &mut self.many(local, remote, length)?, timeout)
     }
 
     /// Reads many ranges as one transfer, and waits for it. No pieces are none to wait for. `timeout` and Ctrl-C: as in `write`.
@@ -167,7 +189,7 @@ impl Connection {
         length: Argument<'_, '_>,
         #[pyo3(from_py_with = number::timeout)] timeout: Option<f64>,
     ) -> PyResult<()> {
-        self.run(local.py(), Opcode::Read, &self.many(local, remote, length)?, timeout)
+        self.run(local.py(), Opcode::Read, &mut self.many(local, remote, length)?, timeout)
     }
 
     /// Starts writing many ranges as one transfer, and answers that without waiting for its end.
@@ -188,7 +210,7 @@ impl Connection {
         block: bool,
         notify: Option<Note>,
     ) -> PyResult<Transfer> {
-        self.start(local.py(), Opcode::Write, &self.many(local, remote, length)?, block, notify)
+        self.start(local.py(), Opcode::Write, self.many(local, remote, length)?, block, notify)
     }
 
     /// Starts reading many ranges as one transfer, and answers that without waiting for its end. Arguments and errors are those of
@@ -202,7 +224,7 @@ impl Connection {
         block: bool,
         notify: Option<Note>,
     ) -> PyResult<Transfer> {
-        self.start(local.py(), Opcode::Read, &self.many(local, remote, length)?, block, notify)
+        self.start(local.py(), Opcode::Read, self.many(local, remote, length)?, block, notify)
     }
 
     /// `await connection.write_async(...)`: as `write`, for asyncio; the bytes are there when it returns.
@@ -278,7 +300,10 @@ impl Connection {
     ) -> PyResult<Option<Transfer>> {
         let find = || self.one(local, Number(remote), Number(offset), size.map(Number));
         let iov = if asks { Some(find()?) } else { asking::without(find)? };
-        iov.map(|iov| self.start(local.py(), opcode(write), &[iov], false, None)).transpose()
+        match iov {
+            Some(iov) => self.start_at_once(local.py(), opcode(write), vec![iov], asks),
+            None => Ok(None),
+        }
     }
 
     /// As `_begin_one`, of many pieces.
@@ -293,11 +318,13 @@ impl Connection {
     ) -> PyResult<Option<Transfer>> {
         let find = || self.many(local, remote, length);
         let iovs = if asks { Some(find()?) } else { asking::without(find)? };
-        match iovs.as_deref() {
+        match iovs {
             None => Ok(None),
             // Nothing is done without pieces.
-            Some([]) => Ok(Some(Transfer::new(Arc::clone(&self.core), TransferId::COMPLETE))),
-            Some(iovs) => self.start(local.py(), opcode(write), iovs, false, None).map(Some),
+            Some(iovs) if iovs.is_empty() => {
+                Ok(Some(Transfer::new(Arc::clone(&self.core), TransferId::COMPLETE)))
+            }
+            Some(iovs) => self.start_at_once(local.py(), opcode(write), iovs, asks),
         }
     }
 

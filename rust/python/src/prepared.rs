@@ -29,8 +29,8 @@ impl Prepared {
     #[pyo3(signature = (*, block = true, notify = None))]
     fn start(&self, py: Python<'_>, block: bool, notify: Option<Note>) -> PyResult<Transfer> {
         self.shared.core()?;
-        let what = (self.opcode, self.iovs.as_slice());
-        transfer::begin(py, &self.shared, &self.connection, what, block, notify)
+        let start = || operation::start(py, &self.connection, self.opcode, &self.iovs, block);
+        Ok(transfer::begin(py, &self.shared, &self.connection, start, notify)?)
     }
 
     /// Makes it and waits for its end, as `Connection.write_many` and `read_many` do.

@@ -12,9 +12,10 @@ use pyo3::types::PyTuple;
 use crate::errors::{of_outcome, refused};
 use crate::note::Note;
 use crate::notifier::{self, Fate};
+use crate::operation::{self, Failed};
 use crate::reactor::{LoopQueue, Waiters};
 use crate::shared::Shared;
-use crate::{number, operation, single, waiting};
+use crate::{number, single, waiting};
 
 /// How long a thread that drives an event loop may take to cancel: most transfers end in less.
 const CANCEL_PATIENCE: Duration = Duration::from_micros(200);
@@ -39,8 +40,16 @@ pub(crate) struct Transfer {
     outcome: Mutex<Option<Outcome>>,
     /// What became of the notification that it was started with.
     notified: Option<Arc<Fate>>,
+    /// Of pieces that were found by their addresses: what it takes to start it once more. Until it is known that it is not needed.
+    found: Mutex<Option<Found>>,
     /// Event loops that await it, from the first await on that found it under way.
     waiters: OnceLock<Arc<Waiters>>,
+}
+
+#[derive(Debug)]
+struct Found {
+    opcode: Opcode,
+    iovs: Vec<Iov>,
 }
 
 /// Starts a transfer, with the notification that is to follow it.
@@ -48,15 +57,14 @@ pub(crate) fn begin(
     py: Python<'_>,
     shared: &Arc<Shared>,
     connection: &Arc<CoreConnection>,
-    (opcode, iovs): (Opcode, &[Iov]),
-    waits: bool,
+    start: impl FnOnce() -> Result<TransferId, Failed>,
     notify: Option<Note>,
-) -> PyResult<Transfer> {
+) -> Result<Transfer, Failed> {
     if let Some(note) = &notify {
         notifier::check(connection, note)?;
         shared.notifier.start()?;
     }
-    let id = operation::start(py, connection, opcode, iovs, waits)?;
+    let id = start()?;
     let notified = notify.map(|note| {
         // Without the interpreter's lock: a worker that moves bytes may hold its own for some time.
         py.detach(|| shared.notifier.attach(connection, id, note))
@@ -69,7 +77,15 @@ pub(crate) fn begin(
 impl Transfer {
     pub(crate) fn new(connection: Arc<CoreConnection>, id: TransferId) -> Self {
         let outcome = Mutex::new((id == TransferId::COMPLETE).then_some(Outcome::Done));
-        Self { connection, id, outcome, notified: None, waiters: OnceLock::new() }
+        Self { connection, id, outcome, notified: None, found: Mutex::default(), waiters: OnceLock::new() }
+    }
+
+    /// Of pieces that were found by their addresses.
+    pub(crate) fn with_found(mut self, opcode: Opcode, iovs: Vec<Iov>) -> Self {
+        if self.id != TransferId::COMPLETE {
+            self.found = Mutex::new(Some(Found { opcode, iovs }));
+        }
+        self
     }
 
     /// Waits, and raises what it ended as.
@@ -99,7 +115,14 @@ impl Transfer {
     }
 
     fn settle(&self, outcome: Outcome) -> Outcome {
+        if !operation::may_be_of_key(&outcome) {
+            self.take_found();
+        }
         self.outcome.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(outcome).clone()
+    }
+
+    fn take_found(&self) -> Option<Found> {
+        self.found.lock().unwrap_or_else(PoisonError::into_inner).take()
     }
 
     /// How it ended, if it has.
@@ -176,6 +199,21 @@ impl Transfer {
         }
         self.look();
         Ok(())
+    }
+
+    /// Starts it once more, as another transfer, if it failed because the peer had registered the memory again before it was started.
+    /// `None` otherwise, and when that has been done. Asks the peer, for at most a second. `block`: waits for room.
+    #[pyo3(name = "_again")]
+    fn again(&self, py: Python<'_>, block: bool) -> PyResult<Option<Self>> {
+        if !self.look().is_some_and(|outcome| operation::may_be_of_key(&outcome)) {
+            return Ok(None);
+        }
+        let Some(Found { opcode, mut iovs }) = self.take_found() else { return Ok(None) };
+        if !operation::find_again(py, &self.connection, &mut iovs, None) {
+            return Ok(None);
+        }
+        let id = operation::start(py, &self.connection, opcode, &iovs, block)?;
+        Ok(Some(Self::new(Arc::clone(&self.connection), id)))
     }
 
     fn __reduce__(slf: &Bound<'_, Self>) -> PyResult<()> {

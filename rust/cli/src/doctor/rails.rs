@@ -57,19 +57,13 @@ pub(super) fn report(config: &Config, root: &SystemRoot, report: &mut Report) {
 
 /// What FLAGCX_P2P_RAILS says.
 fn setting(config: &Config, report: &mut Report) {
-    let Some(setting) = config.settings().iter().find(|setting| setting.variable.name == VARIABLE) else {
-        return;
-    };
-    let default = setting.variable.default_text();
-    let (value, origin) = match &setting.text {
-        Some(text) => (text.as_str(), "set"),
-        None => (default.as_str(), "the default"),
-    };
-    let meaning = match value {
-        "1" => "every connection has one rail, over the NIC of its engine".to_owned(),
+    let mut set = config.settings().iter().filter(|setting| setting.text.is_some());
+    let origin = if set.any(|setting| setting.variable.name == VARIABLE) { "set" } else { "the default" };
+    let meaning = match config.rails {
+        1 => "every connection has one rail, over the NIC of its engine".to_owned(),
         most => format!("a connection has at most {most} rails"),
     };
-    report.ok("rails", VARIABLE, format!("{value} ({origin}): {meaning}"));
+    report.ok("rails", VARIABLE, format!("{} ({origin}): {meaning}", config.rails));
 }
 
 fn port_of(device: &dyn Device) -> NicPort {
@@ -227,16 +221,12 @@ mod tests {
             let find = |name: &str| value.filter(|_| name == VARIABLE).map(str::to_owned);
             let mut found = Report::default();
             setting(&Config::from_source(&find), &mut found);
-            // While there is no such variable nothing is said of it.
-            found.findings().next().map(ToString::to_string)
+            found.seen("rails").1
         };
-        let is_variable =
-            Config::from_source(&|_| None).settings().iter().any(|setting| setting.variable.name == VARIABLE);
-        let expected = |text: &str| is_variable.then(|| format!("FLAGCX_P2P_RAILS: {text}"));
-        assert_eq!(of(None), expected("8 (the default): a connection has at most 8 rails"));
+        assert_eq!(of(None), "FLAGCX_P2P_RAILS: 8 (the default): a connection has at most 8 rails");
         assert_eq!(
             of(Some("1")),
-            expected("1 (set): every connection has one rail, over the NIC of its engine")
+            "FLAGCX_P2P_RAILS: 1 (set): every connection has one rail, over the NIC of its engine"
         );
     }
 }

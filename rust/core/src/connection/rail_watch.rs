@@ -110,7 +110,7 @@ impl RailWatch {
             if watched.as_ref().is_some_and(|watched| watched.latency.nanos() == 0)
                 && let Some(machine) = self.table.get_mut(rail)
             {
-                machine.measure(now);
+                machine.measure();
             }
         }
         self.publish_rail(rail);
@@ -160,7 +160,7 @@ impl RailWatch {
         if let Some(machine) = self.table.get_mut(rail) {
             machine.answered(number, now);
             if !is_sure {
-                machine.measure(now);
+                machine.measure();
             }
         }
         self.publish_rail(rail);

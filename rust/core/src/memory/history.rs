@@ -103,6 +103,8 @@ impl History {
 
     /// The same for a further rail: each segment comes with the key that the same memory has on the first one.
     pub fn add_of_rail(&mut self, segments: &[(RemoteRegion, u32)]) -> Range<u64> {
+        // All entries of a further rail are longer.
+        self.limits.entries = self.limits.entries.min(RegionChanges::MAX_ENTRIES_OF_RAIL);
         self.add_all(segments.len(), segments.iter().map(|(region, first_rkey)| (*region, Some(*first_rkey))))
     }
 

@@ -45,9 +45,11 @@ pub struct RailMachine {
     rebuild: u32,
     /// A probe of this silence was not answered, at a time when no other rail completed anything either.
     unheard: bool,
+    /// An answer to a probe has come since the last look: the peer is there.
+    was_heard: bool,
+    /// Until when its answer as a witness is waited for.
+    witness_until: u64,
     last_look: u64,
-    /// Until when the answer to a [measurement](RailMachine::measure) is waited for.
-    measuring: Option<u64>,
     actions: Actions,
 }
 
@@ -93,8 +95,9 @@ impl RailMachine {
             probe: 0,
             rebuild: 0,
             unheard: false,
+            was_heard: false,
+            witness_until: 0,
             last_look: now,
-            measuring: None,
             actions: Actions::default(),
         }
     }
@@ -125,18 +128,35 @@ impl RailMachine {
         self.silence.progressed_at
     }
 
-    /// As [`RailMachine::progressed_at`], as a look at these counters would find it.
-    pub(super) fn progress_seen_by(&self, now: u64, counts: RailCounts) -> u64 {
-        if self.silence.would_progress(counts) { now } else { self.silence.progressed_at }
+    /// When it last gave a sign of the peer, as a look at these counters finds it: as [`RailMachine::progressed_at`], or by the answer to a
+    /// probe since the last look.
+    pub(super) fn sign_seen_by(&self, now: u64, counts: RailCounts) -> u64 {
+        let gives_one = self.was_heard || self.silence.would_progress(counts);
+        if gives_one { now } else { self.silence.progressed_at }
+    }
+
+    /// Whether it is silent and only another rail can tell whether the peer is as well.
+    pub(super) fn wants_witness(&self, now: u64) -> bool {
+        let is_asked = matches!(self.state, State::Up { asked: Some(_) });
+        self.is_up() && self.silence.lasts(now) >= self.silence_limit() && (is_asked || now >= self.ask_at)
+    }
+
+    /// Has nothing to complete, and so is asked: its answer is a sign of the peer. Not again before that has come, or may be lost.
+    pub(super) fn call_as_witness(&mut self, now: u64) {
+        if self.state == (State::Up { asked: None }) && now >= self.witness_until {
+            self.witness_until = now.saturating_add(self.limits.answer);
+            self.ask();
+        }
     }
 
     /// Looks at the counters of its lanes. `others_progressed_at` is the latest [`RailMachine::progressed_at`] of the connection's
-    /// other rails: if none of them completes anything either, it is the peer that is silent, not this rail.
+    /// other rails, or of an answer to a probe of theirs: if none of them gives a sign either, it is the peer that is silent, not this rail.
     ///
     /// So a rail is asked only while another one completes something, and paused without an answer only if another one still does
     /// when the answer is due. If none does then, it is asked once more as soon as one does again.
     pub fn look(&mut self, now: u64, counts: RailCounts, others_progressed_at: u64) {
         self.last_look = now;
+        self.was_heard = false;
         self.silence.look(now, counts);
         let State::Up { asked } = self.state else {
             self.silence.reset();
@@ -166,6 +186,9 @@ impl RailMachine {
         if number != self.probe {
             return;
         }
+        if self.is_up() {
+            (self.was_heard, self.witness_until) = (true, 0);
+        }
         match self.state {
             State::Up { asked: Some(_) } => {
                 self.state = State::Up { asked: None };
@@ -173,11 +196,6 @@ impl RailMachine {
                 self.ask_at = now.saturating_add(self.silence_limit() << self.patience);
                 self.actions.probe = None;
                 self.unheard = false;
-            }
-            // Asked as a witness, or to learn its latency.
-            State::Up { asked: None } => {
-                self.measuring = None;
-                self.silence.progressed_at = now;
             }
             State::Asking { .. } => {
                 self.state = State::Rebuilding { since: now };
@@ -272,22 +290,11 @@ impl RailMachine {
         self.actions.rebuild.take().map(RailAction::Rebuild)
     }
 
-    /// Requests a probe of a rail that is up and has not been asked: to learn the latency of its path, or whether the peer is there while
-    /// another rail is silent. Its answer counts as progress.
-    pub fn measure(&mut self, now: u64) {
-        let is_waiting = self.measuring.is_some_and(|until| now < until);
-        if self.state == (State::Up { asked: None }) && !is_waiting {
-            self.measuring = Some(now.saturating_add(self.limits.answer));
+    /// Requests a probe of a rail that is up and has not been asked, to learn the latency of its path. Its answer changes nothing.
+    pub fn measure(&mut self) {
+        if self.state == (State::Up { asked: None }) {
             self.ask();
         }
-    }
-
-    /// Whether it has been silent for long enough to be asked, and no other rail has anything to complete that would tell whether the
-    /// peer is there: then another rail is to be asked as a witness.
-    pub(super) fn needs_witness(&self, now: u64, others_progressed_at: u64) -> bool {
-        let is_suspect =
-            self.is_up() && self.silence.since.is_some() && self.silence.lasts(now) >= self.silence_limit();
-        is_suspect && now >= self.ask_at && !self.are_alive(now, others_progressed_at)
     }
 
     fn is_silent(&self, now: u64, others_progressed_at: u64) -> bool {

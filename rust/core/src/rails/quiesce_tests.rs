@@ -71,6 +71,21 @@ fn a_peer_that_does_not_answer_keeps_writes_where_they_are() {
 }
 
 #[test]
+fn a_rebuild_that_waits_for_both_ends_needs_no_answer() {
+    let mut lane = Quiesce::default();
+    let first = number(lane.begin(0, LIMIT));
+    lane.drained();
+    lane.replaced();
+    assert!(!lane.may_move(Opcode::Read) && lane.state() == QuiesceState::InUse);
+    lane.quiesced(first);
+    assert_eq!(lane.state(), QuiesceState::InUse, "late");
+    assert_ne!(number(lane.begin(1, LIMIT)), first);
+    lane.drained();
+    lane.quiesced(first);
+    assert!(!lane.may_move(Opcode::Write), "of the failure before");
+}
+
+#[test]
 fn the_peer_answers_after_its_drain_and_for_lanes_that_are_gone_at_once() {
     let mut peer = QuiesceAnswer::default();
     assert_eq!(peer.asked(1), Some(AnswerAction::SetError));

@@ -59,22 +59,20 @@ impl RailTable {
             machine.look(now, *counts, others);
             machine.timeout(now);
         }
-        self.ask_witness(now, counts, &progressed);
+        self.call_witness(now, counts);
     }
 
-    /// A rail is silent while all others have nothing to do: the first of those is asked, which tells a silent rail from a silent peer.
-    fn ask_witness(&mut self, now: u64, counts: &[RailCounts; MAX_RAILS], progressed: &[u64; MAX_RAILS]) {
-        let needs = |(rail, machine): (usize, &Option<RailMachine>)| {
-            let others = progressed.iter().enumerate().filter(|(other, _)| *other != rail).map(|(_, at)| *at);
-            machine.as_ref().is_some_and(|machine| machine.needs_witness(now, others.max().unwrap_or(0)))
-        };
-        if !self.machines.iter().enumerate().any(needs) {
+    /// A rail is silent: one that has nothing to complete is asked whether the peer is there. Where all have, they tell by what they
+    /// complete.
+    fn call_witness(&mut self, now: u64, counts: &[RailCounts; MAX_RAILS]) {
+        if !self.machines.iter().flatten().any(|machine| machine.wants_witness(now)) {
             return;
         }
-        let idle = self.machines.iter_mut().zip(counts).filter(|(_, counts)| counts.in_flight == 0);
-        let witness = idle.filter_map(|(machine, _)| machine.as_mut()).find(|machine| machine.is_up());
-        if let Some(witness) = witness {
-            witness.measure(now);
+        let machines = self.machines.iter_mut().zip(counts);
+        let mut idle =
+            machines.filter(|(_, counts)| counts.in_flight == 0).filter_map(|(machine, _)| machine.as_mut());
+        if let Some(witness) = idle.find(|machine| machine.is_up()) {
+            witness.call_as_witness(now);
         }
     }
 
@@ -83,7 +81,7 @@ impl RailTable {
         let mut progressed = [0; MAX_RAILS];
         for ((at, machine), counts) in progressed.iter_mut().zip(&self.machines).zip(counts) {
             let up = machine.as_ref().filter(|machine| machine.is_up());
-            *at = up.map_or(0, |machine| machine.progress_seen_by(now, *counts));
+            *at = up.map_or(0, |machine| machine.sign_seen_by(now, *counts));
         }
         progressed
     }
@@ -159,6 +157,56 @@ mod tests {
         two.get_mut(0).unwrap().port_down();
         assert_eq!(two.next_action(), Some((0, RailAction::Move(PauseReason::PortDown))));
         assert_eq!(look_until(&mut two, 2, RailSet(0b10), 50 * MILLISECOND), []);
+    }
+
+    /// A transfer that is alone: rail 1 has carried its share, rail 0 ends nothing.
+    fn look_at_a_share(
+        rails: &mut RailTable,
+        is_peer_there: bool,
+        end: u64,
+    ) -> Vec<(u64, usize, RailAction)> {
+        let (mut done, mut now, mut answer) = (Vec::new(), 0, None);
+        while now < end {
+            now += MILLISECOND / 2;
+            let mut counts = [RailCounts::default(); MAX_RAILS];
+            (counts[0].in_flight, counts[1].completions) = (9, 4);
+            if let Some(number) = answer.take().filter(|_| is_peer_there) {
+                rails.get_mut(1).unwrap().answered(number, now - 1);
+            }
+            rails.look(now, &counts);
+            for (rail, action) in std::iter::from_fn(|| rails.next_action()) {
+                done.push((now, rail, action));
+                if let (1, RailAction::Probe(number)) = (rail, action) {
+                    answer = Some(number);
+                }
+            }
+        }
+        done
+    }
+
+    #[test]
+    fn the_silent_rail_of_a_transfer_that_is_alone_is_found_by_asking_an_idle_one() {
+        let mut two = rails(2);
+        let done = look_at_a_share(&mut two, true, 8 * MILLISECOND);
+        let of_silent: Vec<_> = done.iter().filter(|(_, rail, _)| *rail == 0).collect();
+        let half = MILLISECOND / 2;
+        assert_eq!(
+            of_silent,
+            [&(6 * half, 0, RailAction::Probe(1)), &(12 * half, 0, RailAction::Move(PauseReason::Silent))]
+        );
+        assert_eq!(two.up(), RailSet(0b10));
+    }
+
+    #[test]
+    fn a_peer_that_answers_on_no_rail_is_silent_as_a_whole() {
+        let mut two = rails(2);
+        let done = look_at_a_share(&mut two, false, 50 * MILLISECOND);
+        assert!(
+            done.iter().all(|(_, rail, action)| *rail == 1 && matches!(action, RailAction::Probe(_))),
+            "{done:?}"
+        );
+        assert!((10..20).contains(&done.len()), "one at a time is under way: {done:?}");
+        assert_eq!(two.up(), RailSet(0b11));
     }
 
     #[test]

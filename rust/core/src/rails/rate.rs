@@ -50,7 +50,6 @@ impl RateMeter {
     /// Looks at the counters of the rail.
     pub fn look(&mut self, now: u64, counts: RailCounts) {
         let busy = counts.bytes_in_flight >= (self.speed as f64 * BUSY as f64 / 1e9) as u64;
-        // Also of a rail that gets nothing because it was slow once.
         if self.measured_at > 0 && now.saturating_sub(self.measured_at) > FORGET {
             self.forget();
         }
@@ -66,9 +65,9 @@ impl RateMeter {
 
     fn add(&mut self, last: &Last, now: u64, counts: RailCounts) {
         let (bytes, nanos) = (counts.bytes_done.saturating_sub(last.counts.bytes_done), now - last.at);
-        // Some of what was under way at the last look still is: the rail had something to do all the time. Otherwise it may have been idle
-        // in between, for as long as the look was late, and its rate is at least this.
-        let was_busy = bytes < last.counts.bytes_in_flight;
+        // What has ended since was under way at the last look already: the rail had something to do all the time. Otherwise it may
+        // have been idle in between, and its rate is at least this.
+        let was_busy = bytes <= last.counts.bytes_in_flight;
         if !was_busy && bytes as f64 / nanos as f64 <= self.bytes as f64 / self.nanos as f64 {
             return;
         }

@@ -357,9 +357,14 @@ impl LaneMachine {
 
     /// Discards the queue pair that was to be installed.
     pub(super) fn discard(&mut self, actions: &mut Actions) {
-        if let Some(attempt) = self.under_way() {
-            actions.push(Action::Discard { lane: self.index, attempt });
-        }
+        let Some(attempt) = self.under_way() else { return };
+        let lane = self.index;
+        // The leader may be connected to it, and have posted requests. It may ask soon whether they can still arrive.
+        let is_urgent = self.policy.rails && matches!(self.state, State::Answered { .. });
+        actions.push(match is_urgent {
+            true => Action::DiscardNow { lane, attempt },
+            false => Action::Discard { lane, attempt },
+        });
     }
 
     /// Discards a queue pair that is reported when no attempt waits for it.
@@ -407,7 +412,7 @@ impl LaneMachine {
     }
 
     /// The attempt with a queue pair that exists or is being created.
-    fn under_way(&self) -> Option<u32> {
+    pub(super) fn under_way(&self) -> Option<u32> {
         match self.state {
             State::Creating { .. } | State::Asked { .. } | State::Connecting { .. } => Some(self.attempt),
             State::Making { attempt, .. } | State::Answered { attempt, .. } => Some(attempt),

@@ -139,8 +139,7 @@ impl LaneMachine {
             }
             State::Broken { .. } => self.asked = Some(number),
             State::Answered { attempt, give_up_at, .. } => {
-                // The peer may be connected to it, and have posted requests.
-                context.actions.push(Action::DiscardNow { lane: self.index, attempt });
+                self.discard(context.actions);
                 self.state = State::PeerInformed { until: give_up_at, missed: Some(attempt) };
                 send_quiesced(self.index, number, context);
             }

@@ -309,8 +309,10 @@ impl Machine {
             return;
         }
         self.over = true;
-        for lane in self.rails.iter_mut().flat_map(|rail| &mut rail.lanes) {
-            lane.discard(&mut self.actions);
+        for lane in self.rails.iter().flat_map(|rail| &rail.lanes) {
+            if let Some(attempt) = lane.under_way() {
+                self.actions.push(Action::Discard { lane: lane.index, attempt });
+            }
         }
         self.actions.drop_frames();
         self.actions.push(Action::Lose(reason));

@@ -17,7 +17,8 @@ pub(super) use sync_requests::SyncRequests;
 use std::time::Duration;
 
 use super::Connection;
-use crate::memory::RemoteRegion;
+use crate::memory::{RemoteCheck, RemoteRegion};
+use crate::transfer::Iov;
 
 /// How long a look-up waits for regions that the peer has not announced yet.
 const QUESTION_LIMIT: Duration = Duration::from_secs(1);
@@ -71,6 +72,34 @@ impl Connection {
         self.remote.table().oldest().copied()
     }
 
+    /// Looks up pieces again that were named by the peer's addresses, after a transfer of them was refused, or failed as remote access.
+    ///
+    /// The peer may have deregistered the memory and registered it again before the first look-up, which found the old key because
+    /// the announcement was under way. This asks the peer, for at most `limit` and at most a second, so what it registered before the call
+    /// is found. True: each piece lies in a region, and one or more have another key than before, so the transfer can be
+    /// started again. False: it would end as it did, and the keys may have changed.
+    #[doc(hidden)]
+    pub fn find_again(&self, iovs: &mut [Iov], limit: Duration) -> bool {
+        self.request_regions_within(limit);
+        if self.here().is_err() {
+            return false;
+        }
+        let (table, mut has_changed) = (self.remote.table(), false);
+        for iov in iovs {
+            let (remote, length) = (&mut iov.remote, iov.length);
+            if matches!(
+                table.check(remote.rkey, remote.address, length),
+                RemoteCheck::Inside(_) | RemoteCheck::InSegments { .. }
+            ) {
+                continue;
+            }
+            let Some(region) = table.find(remote.address, length) else { return false };
+            remote.rkey = region.rkey;
+            has_changed = true;
+        }
+        has_changed
+    }
+
     /// The number of known regions of the peer, and the version that they are of. 0, 0 for a peer that announces no
     /// changes.
     #[doc(hidden)]
@@ -83,8 +112,13 @@ impl Connection {
 
     /// Waits until all regions that the peer registered before the call are known; false if it does not answer.
     fn request_regions(&self) -> bool {
+        self.request_regions_within(QUESTION_LIMIT)
+    }
+
+    fn request_regions_within(&self, limit: Duration) -> bool {
         let on_loop = self.recovery.get().is_none_or(|(_, events)| events.is_current_thread());
-        !on_loop && !self.is_closed() && self.sync_requests.ask(QUESTION_LIMIT, || self.wakeup.wake())
+        let limit = limit.min(QUESTION_LIMIT);
+        !on_loop && !self.is_closed() && self.sync_requests.ask(limit, || self.wakeup.wake())
     }
 
     /// Regions of the peer were deregistered: the lanes drop their cached look-ups.

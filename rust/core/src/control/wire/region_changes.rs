@@ -5,8 +5,10 @@
 //! entry: 0 id (u64)   8 base (u64)   16 size (u64)   24 flags (u32)   28 bytes of attributes (u16)   30 attributes
 //! attribute: 0 type (u16)   2 length (u16)   4 value
 //! ```
-//! Attribute 1 is the key on that rail (u32). Attribute 2, of a further rail, is the key of the same memory on the first one (u32). The first rail is 0, and is all that a peer without [`Features::RAILS`](super::Features::RAILS)
-//! knows: it ignores that byte. Types that are not known are skipped, and so are unknown flags.
+//! Attribute 1 is the key on that rail (u32). Attribute 2, of a further rail, is the key of the same memory on the first one (u32). Types
+//! that are not known are skipped, and so are unknown flags.
+//!
+//! The first rail is 0, and is all that a peer without [`Features::RAILS`](super::Features::RAILS) knows: it ignores that byte.
 
 use super::WireError;
 use super::fields::Fields;
@@ -24,8 +26,12 @@ const ATTRIBUTE: usize = 4;
 const KEY: u16 = 1;
 /// Of a further rail: key of the same memory on the first one.
 const FIRST_KEY: u16 = 2;
-/// Bytes of the longest entry as this engine writes it.
-const WRITTEN: usize = ENTRY + 2 * (ATTRIBUTE + size_of::<u32>());
+/// Bytes of an attribute that is a key.
+const KEY_ATTRIBUTE: usize = ATTRIBUTE + size_of::<u32>();
+/// Bytes of an entry of the first rail as this engine writes it.
+const WRITTEN: usize = ENTRY + KEY_ATTRIBUTE;
+/// Of a further rail.
+const WRITTEN_OF_RAIL: usize = WRITTEN + KEY_ATTRIBUTE;
 
 /// Changes of one kind.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -70,7 +76,7 @@ pub struct AnnouncedRegion {
     /// Of a further rail: the key that the same memory has on the first rail, by which descriptors name it. Without one it is not
     /// reached over this rail.
     pub first_rkey: Option<u32>,
-    /// Remote key, on the first rail. A region without one cannot be reached by it.
+    /// Remote key, on the rail of the changes. A region without one cannot be reached by it.
     pub rkey: Option<u32>,
 }
 
@@ -88,8 +94,10 @@ impl AnnouncedRegion {
 }
 
 impl RegionChanges {
-    /// Entries that one frame of this engine holds.
+    /// Entries of the first rail that one frame of this engine holds.
     pub const MAX_ENTRIES: usize = (MAX_REGION_CHANGES - HEADER) / WRITTEN;
+    /// The same of a further rail.
+    pub const MAX_ENTRIES_OF_RAIL: usize = (MAX_REGION_CHANGES - HEADER) / WRITTEN_OF_RAIL;
 
     /// Writes the changes.
     pub fn encode(&self) -> Vec<u8> {
@@ -158,7 +166,7 @@ impl AnnouncedRegion {
         bytes.extend(self.flags.to_le_bytes());
         let keys = [(KEY, self.rkey), (FIRST_KEY, self.first_rkey)];
         let keys = || keys.iter().filter_map(|(kind, key)| Some((*kind, (*key)?)));
-        bytes.extend(((keys().count() * (ATTRIBUTE + size_of::<u32>())) as u16).to_le_bytes());
+        bytes.extend(((keys().count() * KEY_ATTRIBUTE) as u16).to_le_bytes());
         for (kind, key) in keys() {
             bytes.extend(kind.to_le_bytes());
             bytes.extend((size_of::<u32>() as u16).to_le_bytes());

@@ -395,12 +395,12 @@ proptest! {
         version: u64,
         rail in 0u8..8,
         change in 1u8..4,
-        entries in proptest::collection::vec((1u64.., any::<u32>(), any::<u32>(), any::<u32>(), any::<Option<u32>>()), 0..50),
+        entries in proptest::collection::vec((1u64.., any::<u32>(), any::<u32>(), any::<u32>(), any::<[Option<u32>; 2]>()), 0..50),
     ) {
         let change = [Change::Add, Change::Update, Change::Remove][usize::from(change) - 1];
         let entries: Vec<_> = entries
             .into_iter()
-            .map(|(id, base, size, flags, rkey)| AnnouncedRegion { id, base: base.into(), size: size.into(), flags, rkey, first_rkey: None })
+            .map(|(id, base, size, flags, [rkey, first_rkey])| AnnouncedRegion { id, base: base.into(), size: size.into(), flags, rkey, first_rkey })
             .collect();
         let changes = RegionChanges { version, rail, change, entries };
         prop_assert_eq!(RegionChanges::decode(&changes.encode()), Ok(changes));

@@ -33,7 +33,8 @@ impl Registry {
         Ok(())
     }
 
-    /// Keeps what the device of this registry, which is that of a further NIC, has registered of a region of the first one.
+    /// Keeps what the device of this registry, which is that of a further NIC, has registered of `first`, a region of the first
+    /// one.
     pub(in crate::memory) fn keep_as_first(&self, region: Arc<Region>, first: &Region) {
         let mut state = self.regions.lock();
         let (id, asked, announced) = (region.id, region.access, self.announce(&region, Some(first)));

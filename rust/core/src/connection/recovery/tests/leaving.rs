@@ -182,6 +182,24 @@ fn a_follower_asks_once_its_answer_is_given_up() {
     assert_eq!(fixture.receive(quiesced(1)), [moved(true)]);
 }
 
+/// Whatever ends an answer: the leader may ask right behind it.
+#[test]
+fn an_answer_that_is_given_up_is_destroyed_at_once() {
+    let answered = || {
+        let mut fixture = Fixture::two_rails(RAILS_FOLLOWER);
+        fixture.drain(FIRST);
+        fixture.receive(request(2));
+        fixture.answers(2);
+        fixture
+    };
+    let discard = Action::DiscardNow { lane: FIRST, attempt: 2 };
+    assert_eq!(answered().expire(STEP_LIMIT)[0], discard);
+    assert_eq!(answered().receive(request(3))[0], discard);
+    let mut fixture = answered();
+    fixture.machine.device(1, DeviceHealth::PortDown(fixture.now), fixture.now);
+    assert_eq!(fixture.actions(), [discard]);
+}
+
 #[test]
 fn frames_of_a_rebuild_come_behind_the_questions_that_wait() {
     let mut fixture = Fixture::two_rails(RAILS_FOLLOWER);

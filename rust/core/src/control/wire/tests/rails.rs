@@ -125,6 +125,34 @@ fn changes_of_a_rail_have_its_number() {
     }
 }
 
+/// Of a further rail, the key of the same memory on the first one: descriptors have that.
+#[test]
+fn an_entry_of_a_rail_has_the_key_of_the_first() {
+    let entry = AnnouncedRegion {
+        id: 8,
+        base: 0x1000,
+        size: 0x1000,
+        flags: 0,
+        rkey: Some(7),
+        first_rkey: Some(0x0102),
+    };
+    let changes = |entries| RegionChanges { version: 9, rail: 1, change: Change::Add, entries };
+    let header = "09 00 00 00 00 00 00 00 01 01 00 00 01 00 00 00
+        08 00 00 00 00 00 00 00 00 10 00 00 00 00 00 00 00 10 00 00 00 00 00 00 00 00 00 00";
+    let read = |attributes: &str| RegionChanges::decode(&hex(&format!("{header} {attributes}")));
+    let written = "10 00 01 00 04 00 07 00 00 00 02 00 04 00 02 01 00 00";
+    assert_eq!(changes(vec![entry]).encode(), hex(&format!("{header} {written}")));
+    assert_eq!(read(written), Ok(changes(vec![entry])));
+    let other_order = "14 00 02 00 04 00 02 01 00 00 63 00 00 00 01 00 04 00 07 00 00 00";
+    assert_eq!(read(other_order), Ok(changes(vec![entry])));
+    let alone = AnnouncedRegion { rkey: None, ..entry };
+    assert_eq!(read("08 00 02 00 04 00 02 01 00 00"), Ok(changes(vec![alone])));
+    let problem = read("07 00 02 00 03 00 02 01 00").unwrap_err().problem;
+    assert_eq!(problem, "a key of 3 bytes, expected 4");
+    let most = changes(vec![entry; RegionChanges::MAX_ENTRIES_OF_RAIL]).encode();
+    assert!((MAX_REGION_CHANGES - 46..=MAX_REGION_CHANGES).contains(&most.len()), "{}", most.len());
+}
+
 #[test]
 fn rails_need_the_channel_rebuilds_and_regions() {
     let needed = [Features::RAILS, Features::CHANNEL, Features::REBUILD, Features::REGIONS];
