@@ -70,7 +70,7 @@ struct settings {
   uint64_t dma_buf;         // 0: no dma-buf can be registered
   uint64_t late_writes;     // WRITEs are in the memory of a dma-buf only once a READ of its region has followed
   uint64_t troubles;        // 1: the following are looked at, and may be changed while requests are posted
-  uint64_t silent_devices;  // a bit for each device: requests from and to it are lost, and stay outstanding
+  uint64_t silent_devices;  // a bit for each device: requests from and to it are lost, and sent again once it is not
   uint64_t slow_devices;    // likewise: its completions become visible slow_ns later
   uint64_t slow_ns;         // see slow_devices
   uint64_t failing_devices; // likewise: every fail_every-th request of a queue pair fails as retries exceeded
@@ -220,6 +220,8 @@ struct queue_pair {
   // errors are reported on the oldest. NULL if neither is played.
   uint64_t *open_ids;
   uint32_t open_count;
+  // Copies of the requests in open_ids, where devices are in trouble: they are sent again. NULL otherwise.
+  struct ibv_send_wr **lost;
 };
 
 // What a peer's post may read of a queue pair, without a lock and even after its end.
@@ -272,6 +274,11 @@ char *late_memory(struct region *region, char *memory, int reading);
 int post_send(struct ibv_qp *qp, struct ibv_send_wr *list, struct ibv_send_wr **refused);
 int post_send_oldest_errors(struct ibv_qp *qp, struct ibv_send_wr *list, struct ibv_send_wr **refused);
 void flush_open(struct queue_pair *pair);
+// post.c: forgets what is outstanding; carries it out, as far as that is answered now.
+void forget_open(struct queue_pair *pair);
+void send_again(struct queue_pair *pair);
+// queue_pair.c: for all queue pairs.
+void send_all_again(void);
 // completion.c
 int poll_completions(struct ibv_cq *cq, int most, struct ibv_wc *out);
 int arm_completions(struct ibv_cq *cq, int solicited_only);

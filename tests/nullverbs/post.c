@@ -5,6 +5,7 @@
 #include "nullverbs.h"
 
 #include <errno.h>
+#include <stdlib.h>
 #include <string.h>
 
 #define BATCH 64     // completions that are pushed together
@@ -119,12 +120,37 @@ static inline int execute(struct queue_pair *pair, const struct ibv_send_wr *wr,
   return status;
 }
 
-// The same where devices are in trouble. What is lost stays so, as do those behind it: the queue pair is of no use until it is
-// reset.
-static int execute_in_trouble(struct queue_pair *pair, const struct ibv_send_wr *wr, uint64_t length) {
+// A copy of a request, with its entries and its inline bytes.
+static struct ibv_send_wr *copy_of(const struct ibv_send_wr *wr, uint64_t length) {
+  size_t entries = (size_t)wr->num_sge * sizeof *wr->sg_list, bytes = wr->send_flags & IBV_SEND_INLINE ? length : 0;
+  struct ibv_send_wr *copy = malloc(sizeof *copy + entries + bytes);
+  if (!copy)
+    return NULL;
+  *copy = *wr;
+  copy->sg_list = (struct ibv_sge *)(copy + 1);
+  memcpy(copy->sg_list, wr->sg_list, entries);
+  char *at = (char *)(copy->sg_list + wr->num_sge);
+  for (int i = 0; bytes && i < wr->num_sge; i++) {
+    memcpy(at, (void *)(uintptr_t)wr->sg_list[i].addr, wr->sg_list[i].length);
+    copy->sg_list[i].addr = (uintptr_t)at;
+    at += wr->sg_list[i].length;
+  }
+  return copy;
+}
+
+void forget_open(struct queue_pair *pair) {
+  for (uint32_t i = 0; pair->lost && i < pair->open_count; i++) {
+    free(pair->lost[i]);
+    pair->lost[i] = NULL;
+  }
+  pair->open_count = 0;
+}
+
+// The same where devices are in trouble. Those behind a lost one wait for it: `first` is the first of them.
+static int execute_in_trouble(struct queue_pair *pair, const struct ibv_send_wr *wr, uint64_t length, int first) {
   struct ibv_context *own = pair->verbs.context;
   struct slot *peer = slot_of(atomic_load_explicit(&slots[pair->slot].peer, memory_order_relaxed));
-  if (pair->open_count || has_device(settings.silent_devices, own) ||
+  if (!first || has_device(settings.silent_devices, own) ||
       (peer && has_device(settings.silent_devices, peer->context)))
     return NO_ANSWER;
   if (settings.fail_every && has_device(settings.failing_devices, own) && pair->requests % settings.fail_every == 0)
@@ -170,7 +196,37 @@ void flush_open(struct queue_pair *pair) {
         completion_of(pair, pair->open_ids[i], IBV_WC_WR_FLUSH_ERR, pair->sent - (pair->open_count - 1 - i));
     push(pair, &flush, 1);
   }
-  pair->open_count = 0;
+  forget_open(pair);
+  unlock(&pair->lock);
+}
+
+void send_again(struct queue_pair *pair) {
+  lock(&pair->lock);
+  uint32_t done = 0, count = pair->open_count;
+  for (; pair->lost && done < count; done++) {
+    struct slot *slot = &slots[pair->slot];
+    struct ibv_send_wr *wr = pair->lost[done];
+    if (!wr || atomic_load(&slot->state) == IBV_QPS_ERR)
+      break;
+    uint64_t length = 0;
+    for (int i = 0; i < wr->num_sge; i++) length += wr->sg_list[i].length;
+    int status = execute_in_trouble(pair, wr, length, 1);
+    if (status == NO_ANSWER)
+      break;
+    if (status)
+      fail_queue_pair(slot, ibv_wc_status_str((enum ibv_wc_status)status));
+    if (status || pair->init.sq_sig_all || (wr->send_flags & IBV_SEND_SIGNALED)) {
+      struct completion completion = completion_of(pair, wr->wr_id, status, pair->sent - (count - 1 - done));
+      push(pair, &completion, 1);
+    }
+    free(wr);
+    pair->lost[done] = NULL;
+  }
+  pair->open_count = count - done;
+  if (done && pair->open_count) {
+    memmove(pair->open_ids, pair->open_ids + done, pair->open_count * sizeof *pair->open_ids);
+    memmove(pair->lost, pair->lost + done, pair->open_count * sizeof *pair->lost);
+  }
   unlock(&pair->lock);
 }
 
@@ -207,7 +263,7 @@ static inline __attribute__((always_inline)) int post(struct ibv_qp *verbs, stru
     pair->requests++;
     pair->sent++;
     int status = state == IBV_QPS_ERR ? IBV_WC_WR_FLUSH_ERR
-                 : settings.troubles  ? execute_in_trouble(pair, wr, length)
+                 : settings.troubles  ? execute_in_trouble(pair, wr, length, !pair->open_count)
                                       : execute(pair, wr, length);
     if (oldest_errors)
       pair->open_ids[pair->open_count++] = wr->wr_id;
@@ -215,6 +271,8 @@ static inline __attribute__((always_inline)) int post(struct ibv_qp *verbs, stru
       pair->bytes += length;
     } else {
       if (status == NO_ANSWER) {
+        if (pair->lost)
+          pair->lost[pair->open_count] = copy_of(wr, length);
         pair->open_ids[pair->open_count++] = wr->wr_id;
         continue;
       }

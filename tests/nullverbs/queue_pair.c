@@ -26,6 +26,14 @@ void fail_queue_pairs_of(struct ibv_context *context, enum ibv_event_type type) 
   unlock(&slots_lock);
 }
 
+void send_all_again(void) {
+  lock(&slots_lock);
+  for (struct slot *slot = slots; slot < slots + MAX_QUEUE_PAIRS; slot++)
+    if (slot->queue_pair)
+      send_again(slot->queue_pair);
+  unlock(&slots_lock);
+}
+
 // Of a send queue, if each request has room for all of its entries or its inline bytes, in steps of 64.
 static uint64_t bytes_of(const struct ibv_qp_cap *cap) {
   uint64_t entries = 16 * (uint64_t)cap->max_send_sge,
@@ -97,6 +105,8 @@ struct ibv_qp *ibv_create_qp(struct ibv_pd *domain, struct ibv_qp_init_attr *ini
   pair->init = *init;
   if (settings.oldest_errors || settings.silent_device || settings.troubles)
     pair->open_ids = calloc(init->cap.max_send_wr, sizeof *pair->open_ids);
+  if (settings.troubles)
+    pair->lost = calloc(init->cap.max_send_wr, sizeof *pair->lost);
   pair->depth = init->cap.max_send_wr;
   pair->max_sge = init->cap.max_send_sge;
   pair->max_inline = init->cap.max_inline_data;
@@ -211,7 +221,7 @@ int ibv_modify_qp(struct ibv_qp *verbs, struct ibv_qp_attr *in, int mask) {
   if (to == IBV_QPS_RESET && from != IBV_QPS_RESET) {
     drop_completions((struct completion_queue *)verbs->send_cq, pair);
     pair->sent = 0;
-    pair->open_count = 0;
+    forget_open(pair);
     pair->retired = 0;
   }
   return 0;
@@ -249,6 +259,8 @@ int ibv_destroy_qp(struct ibv_qp *verbs) {
   ((struct completion_queue *)verbs->send_cq)->users--;
   ((struct completion_queue *)verbs->recv_cq)->users--;
   counters.queue_pairs--;
+  forget_open(pair);
+  free(pair->lost);
   free(pair->open_ids);
   memset(pair, 0xdd, sizeof *pair); // so that a use after the end is detected
   free(pair);

@@ -95,6 +95,8 @@ int nullverbs_set(const char *name, uint64_t value) {
       memcpy((char *)&settings + table[i].offset, &value, sizeof value);
       if (settings.devices > MAX_DEVICES)
         settings.devices = MAX_DEVICES;
+      if (!strcmp(name, "silent_devices"))
+        send_all_again();
       return 0;
     }
   }

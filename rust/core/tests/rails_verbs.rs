@@ -110,26 +110,44 @@ fn every_byte_arrives_over_eight_devices() {
     let _alone = alone();
     let bench = Bench::with_rails("eight_devices", &[], 8);
     let before = carried(&bench.pair.here);
-    for (seed, opcode) in OPCODES.into_iter().cycle().take(8).enumerate() {
+    for (seed, opcode) in OPCODES.into_iter().cycle().take(40).enumerate() {
         bench.check_all(opcode, seed as u64);
+        let now = carried(&bench.pair.here);
+        let shares: Vec<_> = now.iter().zip(&before).map(|(now, before)| now - before).collect();
+        // Which ones a transfer takes depends on rates that were measured.
+        if seed >= 8 && shares.iter().all(|share| *share > 0) {
+            return println!("bytes of the rails: {shares:?}");
+        }
     }
-    let shares: Vec<_> =
-        carried(&bench.pair.here).iter().zip(before).map(|(now, before)| now - before).collect();
-    println!("bytes of the rails: {shares:?}");
-    assert!(shares.iter().all(|share| *share > 0), "{shares:?}");
+    panic!("a rail carries nothing: {:#?}", bench.pair.here.rails());
 }
 
-/// Each segment has a key of its own on each device.
+/// Each segment has a key of its own on each device. What lies across two of them goes over the first rail.
 #[test]
 fn regions_in_segments_go_over_all_rails() {
     let _alone = alone();
-    let bench = Bench::with_rails("eight_devices,small_regions", &[("max_region", 1 << 20)], 8);
-    let before = carried(&bench.pair.here);
-    for (seed, opcode) in OPCODES.into_iter().cycle().take(4).enumerate() {
+    const SEGMENT: u64 = 1 << 20;
+    let bench = Bench::with_rails("eight_devices,small_regions", &[("max_region", SEGMENT)], 8);
+    let pair = &bench.pair;
+    let before = carried(&pair.here);
+    for (seed, opcode) in OPCODES.into_iter().cycle().take(40).enumerate() {
+        // Segments begin at the region's start, so these pieces are within them.
+        let bytes = blocks(seed as u64, ENOUGH);
+        let (from, to) = bench.ends(opcode);
+        assert!(from.write(0, &bytes) && to.write(0, &vec![GUARD; ENOUGH]));
+        let iovs: Vec<_> = (0..ENOUGH as u64 / (SEGMENT / 8))
+            .map(|piece| pair.iov(piece * SEGMENT / 8, piece * SEGMENT / 8, SEGMENT / 8))
+            .collect();
+        let id = pair.here.submit(opcode, &iovs[..]).unwrap();
+        assert_eq!(outcome(&pair.here, id), Outcome::Done, "{:#?}", pair.here.rails());
+        assert!(content(to) == bytes);
         bench.check_all(opcode, seed as u64);
+        let used = carried(&pair.here).iter().zip(&before).filter(|(now, before)| *now > *before).count();
+        if seed >= 4 && used == 8 {
+            return;
+        }
     }
-    let used = carried(&bench.pair.here).iter().zip(before).filter(|(now, before)| *now > before).count();
-    assert_eq!(used, 8, "{:#?}", bench.pair.here.rails());
+    panic!("a rail carries nothing: {:#?}", pair.here.rails());
 }
 
 #[derive(Clone, Copy, Debug)]

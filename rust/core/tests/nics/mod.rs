@@ -112,8 +112,16 @@ pub fn make_rails(connection: &Connection, near: &RegisteredBuffer, address: u64
 /// To make seven rails takes milliseconds where nothing goes wrong.
 const LONGEST: Duration = Duration::from_secs(5);
 
-/// What each rail has carried, of both directions.
+/// Waits until nothing is under way: a part is counted right after the caller may have seen its end.
+pub fn settle(connection: &Connection) {
+    support::eventually("nothing is under way", || {
+        connection.rails().iter().all(|rail| rail.in_flight_bytes == 0)
+    });
+}
+
+/// What each rail has carried, of both directions, once nothing is under way.
 pub fn carried(connection: &Connection) -> Vec<u64> {
+    settle(connection);
     connection.rails().iter().map(|rail| rail.written_bytes + rail.read_bytes).collect()
 }
 

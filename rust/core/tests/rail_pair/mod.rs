@@ -74,7 +74,11 @@ impl RailPair {
 
     /// Moves bytes until there are `count` rails that are up.
     pub fn make_rails(&self, count: usize) {
-        make_rails(&self.here, &self.source, self.target.address(), count);
+        if self.source.len() >= ENOUGH {
+            return make_rails(&self.here, &self.source, self.target.address(), count);
+        }
+        let (near, far) = (self.client.allocate(ENOUGH).unwrap(), self.server.allocate(ENOUGH).unwrap());
+        make_rails(&self.here, &near, far.address(), count);
     }
 
     /// Where the bytes of `opcode` come from gets those of `seed`, and where they go guards.

@@ -47,21 +47,21 @@ fn no_end_gets_more_rails_than_it_wants() {
 #[test]
 fn an_end_with_one_nic_has_one_rail() {
     let _alone = alone();
-    let pair = RailPair::new(1, 1);
-    ask_for_rails(&pair);
-    assert_eq!([pair.here.rails().len(), pair.there.rails().len()], [1, 1]);
+    for (near, far) in [(1, 1), (1, 2), (2, 1)] {
+        let pair = RailPair::new(near, far);
+        ask_for_rails(&pair);
+        assert_eq!([pair.here.rails().len(), pair.there.rails().len()], [1, 1], "{near} to {far}");
+    }
 }
 
 /// The NICs of the smaller end serve several rails.
 #[test]
 fn ends_with_different_numbers_of_nics_use_all_of_them() {
     let _alone = alone();
-    for (near, far) in [(2, 8), (8, 2), (3, 5), (1, 2)] {
+    for (near, far) in [(2, 8), (8, 2), (3, 5)] {
         let pair = RailPair::new(near, far);
         pair.make_rails(near.max(far) as usize);
-        for seed in 0..4 {
-            pair.check_all(if seed % 2 == 0 { Opcode::Write } else { Opcode::Read }, seed);
-        }
+        expect_all_used(&pair);
         let rails = pair.here.rails();
         let names = |of: fn(&flagcx_p2p::internals::observe::RailInfo) -> &String| {
             let mut names: Vec<_> = rails.iter().map(|rail| of(rail).clone()).collect();
@@ -70,8 +70,20 @@ fn ends_with_different_numbers_of_nics_use_all_of_them() {
             names.len() as u32
         };
         assert_eq!((names(|rail| &rail.nic), names(|rail| &rail.peer_nic)), (near, far), "{rails:#?}");
-        assert!(carried(&pair.here).iter().all(|bytes| *bytes > 0), "{near} to {far}: {rails:#?}");
     }
+}
+
+/// Each rail carries something before long: which ones a transfer takes depends on rates that were measured.
+fn expect_all_used(pair: &RailPair) {
+    let before = carried(&pair.here);
+    let is_used = |pair: &RailPair| carried(&pair.here).iter().zip(&before).all(|(now, before)| now > before);
+    for seed in 0..40 {
+        pair.check_all(if seed % 2 == 0 { Opcode::Write } else { Opcode::Read }, seed);
+        if seed > 3 && is_used(pair) {
+            return;
+        }
+    }
+    panic!("a rail carries nothing: {:#?}", pair.here.rails());
 }
 
 /// Both ends name the same rails, and both start transfers over them.
@@ -87,12 +99,12 @@ fn the_end_that_was_connected_to_uses_the_rails_too() {
     let remote = pair.there.describe_remote(pair.source.address(), LENGTH as u32).unwrap();
     let region = Some(pair.target.region());
     let iov = Iov { local: pair.target.address(), length: LENGTH as u64, region, remote };
-    for _ in 0..4 {
+    eventually("each rail is used by that end", || {
         let id = pair.there.submit(Opcode::Write, &[iov][..]).unwrap();
         assert_eq!(outcome(&pair.there, id), Outcome::Done);
-    }
+        carried(&pair.there).iter().all(|bytes| *bytes > 0)
+    });
     assert!(content(&pair.source) == bytes);
-    assert!(carried(&pair.there).iter().all(|bytes| *bytes > 0), "{:#?}", pair.there.rails());
 }
 
 /// The follower may ask for rails: only it has something to move.
