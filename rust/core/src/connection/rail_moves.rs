@@ -64,7 +64,10 @@ impl Connection {
     fn place_on_another(&self, rail: usize, mut part: TakenPart) -> Result<(), (TakenPart, Keyed)> {
         let (up, hint, mut keyed) = (self.rails_up(), thread_hint(), Keyed(rail));
         let others = (1..MAX_RAILS).map(|step| (rail + step) % MAX_RAILS);
-        for other in others.filter(|other| up.has(*other)) {
+        // Behind those that are up the others: a rail has a lane that works shortly before it is said to be up, and nothing would ask again.
+        let in_order =
+            others.clone().filter(|other| up.has(*other)).chain(others.filter(|other| !up.has(*other)));
+        for other in in_order {
             let Some(keys) = KeysOf::of(self, other) else { continue };
             let Some(lane) = self.healthy_lane(other, hint) else { continue };
             if !keys.give(self, keyed, &mut part) {
