@@ -73,7 +73,10 @@ impl Connection {
         let hint = thread_hint().wrapping_add(number);
         let others =
             (0..MAX_RAILS - 1).map(|step| (rail + 1 + (step + number) % (MAX_RAILS - 1)) % MAX_RAILS);
-        for other in others.filter(|other| up.has(*other)) {
+        // Behind those that are up the others: a rail has a lane that works shortly before it is said to be up, and nothing would ask again.
+        let in_order =
+            others.clone().filter(|other| up.has(*other)).chain(others.filter(|other| !up.has(*other)));
+        for other in in_order {
             let Some(keys) = KeysOf::of(self, other) else { continue };
             let Some(lane) = self.healthy_lane(other, hint) else { continue };
             if !keys.give(self, keyed, &mut part) {
