@@ -24,7 +24,9 @@ impl Connection {
         loop {
             let plan = self.rail_plan(iovs, eligible);
             if matches!(plan.shares(), [] | [_]) && plan.shares().iter().all(|share| share.rail == 0) {
-                return self.start_now(opcode, iovs, when_full);
+                let started = self.start_now(opcode, iovs, when_full);
+                self.rails.loads.wake_if_needed(&self.wakeup);
+                return started;
             }
             let begun = transfer_begins();
             let lists = match self.build_on_rails(opcode, iovs, &plan) {

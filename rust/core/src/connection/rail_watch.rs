@@ -36,6 +36,8 @@ struct WatchedRail {
     latency: PathLatency,
     /// Number and time of the last probe.
     asked: Option<(u32, u64)>,
+    /// When its latency is measured again if it has nothing to do.
+    measure_at: u64,
     /// Of the only rail: what was heard of its ports and devices.
     heard: Heard,
 }
@@ -62,6 +64,9 @@ enum Rest {
 /// The pauses of rails of an idle connection: none of them is missed, and to ask costs the task a turn.
 const FIRST_IDLE_PAUSE: u64 = 8 * MILLISECOND;
 const LONGEST_IDLE_PAUSE: u64 = 1_000 * MILLISECOND;
+
+/// As long as a rate is remembered without another measurement.
+const MEASURE_EVERY: u64 = 100 * MILLISECOND;
 
 impl RailWatch {
     /// No rails yet.
@@ -91,6 +96,7 @@ impl RailWatch {
             meter: RateMeter::new(known_speed(speed)),
             latency: PathLatency::default(),
             asked: None,
+            measure_at: now.saturating_add(MEASURE_EVERY),
             heard: Heard::Nothing,
         };
         if let Some(place) = self.rails.get_mut(rail) {
@@ -195,6 +201,7 @@ impl RailWatch {
             self.loads.set_looked(rail, counts.bytes_in_flight);
         }
         self.table.look(now, counts);
+        self.measure_idle(now, counts);
         self.publish_up();
         let under_way = counts.iter().any(|counts| counts.in_flight > 0 || counts.bytes_in_flight > 0);
         self.rest_after(now, under_way);
@@ -307,6 +314,22 @@ impl RailWatch {
         }
         self.loads.set_at_rest(true);
         self.rest = Rest::LastLook { at: now };
+    }
+
+    /// A rail that gets nothing because its path was long once is asked now and then, while something is under way on others.
+    fn measure_idle(&mut self, now: u64, counts: &[RailCounts; MAX_RAILS]) {
+        if counts.iter().all(|counts| counts.in_flight == 0) {
+            return;
+        }
+        for (rail, (watched, counts)) in self.rails.iter_mut().zip(counts).enumerate() {
+            let Some(watched) = watched.as_mut().filter(|_| counts.in_flight == 0) else { continue };
+            if now >= watched.measure_at
+                && let Some(machine) = self.table.get_mut(rail)
+            {
+                watched.measure_at = now.saturating_add(MEASURE_EVERY);
+                machine.measure();
+            }
+        }
     }
 
     fn rest_after(&mut self, now: u64, under_way: bool) {

@@ -376,3 +376,19 @@ fn a_lost_device_stays_lost() {
     alone.watch.port_up(0, MS);
     assert_eq!(alone.watch.state(0), Some(RailState::Down));
 }
+
+#[test]
+fn a_rail_that_gets_nothing_because_its_path_was_long_is_measured_again() {
+    let mut world = World::new(2);
+    world.latencies[1] = 4 * MS;
+    world.run_until(10 * MS);
+    (0..8).for_each(|_| world.watch.rails[1].as_mut().unwrap().latency.answered(4 * MS));
+    world.set_busy(true);
+    (world.counts[1].in_flight, world.counts[1].bytes_in_flight) = (0, 0);
+    world.latencies[1] = 5_000;
+    let before = world.done.len();
+    world.run_until(250 * MS);
+    assert_eq!((world.watch.latency(1), world.moves()), (5_000, vec![]));
+    let asked = world.done[before..].iter().filter(|of| of.1 == 1).count();
+    assert_eq!(asked, 2, "each 100 ms");
+}

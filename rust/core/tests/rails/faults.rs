@@ -122,7 +122,7 @@ fn a_transfer_outlives_either_of_two_rails() {
 }
 
 #[test]
-fn a_transfer_outlives_a_rail_over_sockets() {
+fn a_transfer_outlives_a_rail_of_which_bytes_go_by_sockets() {
     let _alone = alone();
     let pair = RailPair::with([2, 2], Some(PathKind::Tcp), [&[], &[]]);
     pair.make_rails(2);
