@@ -239,6 +239,12 @@ impl<'a> Round<'a> {
         self.transfers.iter().all(|transfer| transfer.outcome == Some(Outcome::Done))
     }
 
+    /// How the transfers have ended, in words.
+    pub fn ends(&self) -> String {
+        let ends: Vec<_> = self.transfers.iter().map(|transfer| format!("{:?}", transfer.outcome)).collect();
+        ends.join(", ")
+    }
+
     fn await_ends(&mut self) {
         let connection = self.connection;
         if self.family == Family::TestBatch {

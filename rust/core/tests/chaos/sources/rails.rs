@@ -81,35 +81,41 @@ impl RailRig {
         let (begins_first, is_short) = (random.below(2) == 0, random.below(2) == 0);
         let mut round = Round::prepare_large(&self.rig.here, &self.rig.arena, family, random);
         (0..COUNT as usize).for_each(|nic| self.near.switches(nic).set_late(LATE));
-        if begins_first {
-            self.strike(random);
-        }
+        let mut struck = if begins_first { self.strike(random) } else { String::new() };
         let begin = Instant::now();
         round.submit(None, tally);
         if !begins_first {
-            self.strike(random);
+            struck = self.strike(random);
         }
         if is_short {
             std::thread::sleep(Duration::from_micros(random.below(15_000)));
             self.heal();
         }
         round.finish(tally);
-        let all_done = round.all_done();
+        let (all_done, ends) = (round.all_done(), round.ends());
         drop(round);
         self.rig.note(all_done, begin, tally);
         tally.recovery.push(begin.elapsed());
-        assert!(all_done, "a rail that fails spoils a transfer ({family:?}): {:#?}", self.rig.here.rails());
+        assert!(
+            all_done,
+            "rails that fail spoil a transfer ({family:?}, {struck}, before it {begins_first}, short {is_short}): {ends}, {:?}: {:#?}",
+            begin.elapsed(),
+            self.rig.here.rails()
+        );
         self.heal();
         tally.fault(family, 1);
     }
 
-    /// One to seven NICs of one end fail.
-    fn strike(&self, random: &mut Random) {
-        let nics = if random.below(2) == 0 { &self.near } else { &self.far };
+    /// One to seven NICs of one end fail; which ones, and how.
+    fn strike(&self, random: &mut Random) -> String {
+        let is_near = random.below(2) == 0;
+        let nics = if is_near { &self.near } else { &self.far };
+        let mut struck = format!("{} end:", if is_near { "this" } else { "the other" });
         let (first, count) = (random.below(COUNT), 1 + random.below(COUNT - 1));
         for nic in (first..first + count).map(|nic| (nic % COUNT) as usize) {
-            let switches = nics.switches(nic);
-            match *random.pick(&FAULTS) {
+            let (switches, fault) = (nics.switches(nic), *random.pick(&FAULTS));
+            struck += &format!(" {nic} {fault:?}");
+            match fault {
                 Fault::Silent => switches.set_silent(true),
                 Fault::Slow => switches.set_delay(Duration::from_millis(1 + random.below(5))),
                 Fault::Failing => switches.set_failing(1 + random.below(3)),
@@ -117,6 +123,7 @@ impl RailRig {
                 Fault::Port => nics.set_port(nic, false),
             }
         }
+        struck
     }
 
     fn heal(&self) {
