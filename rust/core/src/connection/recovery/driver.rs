@@ -197,9 +197,10 @@ impl Driver {
         // Before any recovery of lanes that failed because of it.
         self.check_peer(&seen);
         for seen in seen {
-            self.watch_observation(&seen);
-            self.report_observation(seen);
-            self.act().await;
+            if self.watch_observation(&seen) {
+                self.report_observation(seen);
+                self.act().await;
+            }
         }
         self.pass_rail_requests().await;
         let more = self.receive().await;
