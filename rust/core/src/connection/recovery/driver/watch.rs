@@ -3,6 +3,7 @@
 use std::time::{Duration, Instant};
 
 use super::probes::Probes;
+use super::waiting::WaitingLanes;
 use super::{Connection, Driver, Observation};
 use crate::connection::DeviceHealth;
 use crate::connection::rail::LANES_PER_RAIL;
@@ -24,6 +25,7 @@ pub(super) struct WatchedRails {
     rebuilds: [Option<(u32, u64)>; MAX_RAILS],
     /// As operators were told.
     told: [Option<RailState>; MAX_RAILS],
+    waiting: WaitingLanes,
 }
 
 impl WatchedRails {
@@ -125,14 +127,18 @@ impl Driver {
     pub(super) async fn move_waiting(&mut self) {
         let lanes =
             with_upgraded(&self.handle, &self.connection, |connection| connection.lanes_with_waiting());
-        for lane in lanes.into_iter().flatten() {
-            self.command(move |connection| connection.move_unposted(lane)).await;
+        let lanes = lanes.unwrap_or_default();
+        for lane in self.rails.waiting.due(&lanes, clock::now_ns()) {
+            let connection = std::sync::Weak::clone(&self.connection);
+            let call = move || connection.upgrade().is_some_and(|connection| connection.move_unposted(lane));
+            let have_moved = self.answering(self.handle.blocking(call)).await;
+            self.rails.waiting.tried(lane, have_moved, clock::now_ns());
         }
     }
 
     /// Rails that have come into use since the last turn; the first one with the second.
     fn note_made(&mut self, connection: &Connection) {
-        if !connection.has_rails() {
+        if connection.rails.made().next().is_none() {
             return;
         }
         let now = clock::now_ns();
