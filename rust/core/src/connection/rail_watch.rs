@@ -144,6 +144,8 @@ impl RailWatch {
 
     /// The ports at both ends of a rail are up.
     pub(super) fn port_up(&mut self, rail: usize, now: u64) {
+        // It is asked soon, also on an idle connection.
+        (self.idle_pause, self.idle_until) = (0, 0);
         self.hear(rail, Heard::Nothing, now);
     }
 
@@ -170,6 +172,18 @@ impl RailWatch {
             }
         }
         self.publish_rail(rail);
+    }
+
+    /// There is no queue pair of the rail for its last probe.
+    pub(super) fn has_no_lane(&mut self, rail: usize, now: u64) {
+        self.now = now;
+        self.table.get_mut(rail).into_iter().for_each(|machine| machine.has_no_lane(now));
+    }
+
+    /// A queue pair of the rail is in working order. Of interest only to one that waits for it.
+    pub(super) fn has_lane(&mut self, rail: usize, now: u64) {
+        self.now = now;
+        self.table.get_mut(rail).into_iter().for_each(|machine| machine.has_lane(now));
     }
 
     /// [`RailAction::Rebuild`] with this number has ended.
@@ -203,7 +217,10 @@ impl RailWatch {
         self.table.look(now, counts);
         self.measure_idle(now, counts);
         self.publish_up();
-        let under_way = counts.iter().any(|counts| counts.in_flight > 0 || counts.bytes_in_flight > 0);
+        // Requests of rails that are not up are probes that may never be answered.
+        let under_way = counts.iter().enumerate().any(|(rail, counts)| {
+            counts.bytes_in_flight > 0 || counts.in_flight > 0 && self.table.up().has(rail)
+        });
         self.rest_after(now, under_way);
     }
 

@@ -347,6 +347,20 @@ fn paused_rails_of_an_idle_connection_are_asked_ever_more_rarely() {
 }
 
 #[test]
+fn probes_that_are_not_answered_keep_the_task_from_no_rest() {
+    let mut world = World::busy(2);
+    world.run_until(10 * MS);
+    world.silent = RailSet(0b10);
+    world.run_until(20 * MS);
+    world.set_busy(false);
+    world.counts[1].in_flight = 8;
+    world.run_until(10_000 * MS);
+    let before = world.looks;
+    world.run_until(20_000 * MS);
+    assert!(world.looks - before <= 22, "{}", world.looks - before);
+}
+
+#[test]
 fn a_rail_alone_is_left_alone() {
     let mut world = World::busy(1);
     world.watch.port_down(0, 0);

@@ -23,6 +23,7 @@ pub(crate) struct EventLoop {
     commands: UnboundedSender<Command>,
     stop: Arc<Wakeup>,
     helpers: Helpers,
+    openings: Helpers,
     thread: Option<JoinHandle<()>>,
 }
 
@@ -49,20 +50,21 @@ impl EventLoop {
     fn start() -> io::Result<Self> {
         let (commands, received) = unbounded();
         let (helpers, stop) = (Helpers::start()?, Arc::new(Wakeup::default()));
+        let openings = Helpers::on_demand();
         let (report, started) = mpsc::channel();
-        let of_thread = (helpers.clone(), Arc::clone(&stop));
+        let of_thread = (helpers.clone(), openings.clone(), Arc::clone(&stop));
         let thread = std::thread::Builder::new().name("p2p-events".to_owned()).spawn(move || {
-            let (helpers, stop) = of_thread;
+            let (helpers, openings, stop) = of_thread;
             match calloop::EventLoop::try_new() {
                 Ok(waiting) => {
                     let _ = report.send(Ok(()));
-                    run(waiting, received, helpers, &stop);
+                    run(waiting, received, (helpers, openings), &stop);
                 }
                 Err(error) => drop(report.send(Err(into_io(error)))),
             }
         })?;
         started.recv().map_err(|_| io::Error::other("the event loop's thread ended at once"))??;
-        Ok(Self { commands, stop, helpers, thread: Some(thread) })
+        Ok(Self { commands, stop, helpers, openings, thread: Some(thread) })
     }
 
     /// Runs the future that `make` returns on the loop, until it ends or the returned task is dropped. `make` runs on
@@ -101,7 +103,7 @@ impl EventLoop {
 impl Drop for EventLoop {
     fn drop(&mut self) {
         self.stop.wake();
-        let helpers = self.helpers.stop();
+        let (helpers, openings) = (self.helpers.stop(), self.openings.stop());
         // A task may drop the last reference: the loop's thread then ends by itself, and so do the helpers, one of
         // which may wait for it.
         let thread = self.thread.take().filter(|thread| thread.thread().id() != std::thread::current().id());
@@ -110,6 +112,7 @@ impl Drop for EventLoop {
                 tracing::error!("the event loop's thread has panicked");
             }
             helpers.join();
+            openings.join();
         }
     }
 }
@@ -124,12 +127,12 @@ thread_local!(static ON_LOOP: Cell<bool> = const { Cell::new(false) });
 fn run(
     mut waiting: calloop::EventLoop<'static, ()>,
     mut commands: UnboundedReceiver<Command>,
-    helpers: Helpers,
+    threads: (Helpers, Helpers),
     stop: &Wakeup,
 ) {
     ON_LOOP.set(true);
     let tasks = Rc::new(LocalExecutor::new());
-    let handle = EventLoopHandle::new(waiting.handle(), Rc::downgrade(&tasks), helpers);
+    let handle = EventLoopHandle::new(waiting.handle(), Rc::downgrade(&tasks), threads);
     let begin = async {
         while let Some(command) = commands.next().await {
             command(&handle);

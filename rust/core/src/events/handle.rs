@@ -26,15 +26,17 @@ pub(crate) struct EventLoopHandle {
     /// Weak: tasks, which it owns, hold the handle.
     tasks: Weak<LocalExecutor<'static>>,
     helpers: Helpers,
+    /// For calls that take seconds: they keep no short one waiting.
+    openings: Helpers,
 }
 
 impl EventLoopHandle {
     pub(super) fn new(
         inner: LoopHandle<'static, ()>,
         tasks: Weak<LocalExecutor<'static>>,
-        helpers: Helpers,
+        (helpers, openings): (Helpers, Helpers),
     ) -> Self {
-        Self { inner, tasks, helpers }
+        Self { inner, tasks, helpers, openings }
     }
 
     /// Runs `future` beside the calling task, until it ends or the returned task is dropped.
@@ -100,18 +102,31 @@ impl EventLoopHandle {
     /// Runs `call`, which may block, on a helper thread. Stopping the task meanwhile does not end the call; the
     /// helper then drops its result.
     pub(crate) async fn blocking<T: Send + 'static>(&self, call: impl FnOnce() -> T + Send + 'static) -> T {
-        let (sender, receiver) = futures_channel::oneshot::channel();
-        self.helpers.run(move || drop(sender.send(call())));
-        match receiver.await {
-            Ok(result) => result,
-            // The helpers and the loop have been stopped: this task will be dropped while it waits.
-            Err(_) => pending().await,
-        }
+        answer_of(&self.helpers, call).await
+    }
+
+    /// As [`EventLoopHandle::blocking`], for a call that may take seconds, such as the opening of a device: on threads of its own, so that
+    /// the commands of other connections do not wait for it.
+    pub(crate) async fn blocking_long<T: Send + 'static>(
+        &self,
+        call: impl FnOnce() -> T + Send + 'static,
+    ) -> T {
+        answer_of(&self.openings, call).await
     }
 
     /// Runs `call`, which may block, on a helper thread, also when this task is stopped.
     pub(crate) fn detach(&self, call: impl FnOnce() + Send + 'static) {
         self.helpers.run(call);
+    }
+}
+
+async fn answer_of<T: Send + 'static>(helpers: &Helpers, call: impl FnOnce() -> T + Send + 'static) -> T {
+    let (sender, receiver) = futures_channel::oneshot::channel();
+    helpers.run(move || drop(sender.send(call())));
+    match receiver.await {
+        Ok(result) => result,
+        // The helpers and the loop have been stopped: this task will be dropped while it waits.
+        Err(_) => pending().await,
     }
 }
 

@@ -44,6 +44,11 @@ impl Helpers {
         Ok(helpers)
     }
 
+    /// Without a thread until there is work.
+    pub(super) fn on_demand() -> Self {
+        Self(Arc::default())
+    }
+
     /// Runs `job` on a helper thread, soon. After [`Helpers::stop`] it is dropped.
     pub(super) fn run(&self, job: impl FnOnce() + Send + 'static) {
         let mut state = self.0.lock();

@@ -20,16 +20,21 @@ pub enum RailAction {
 /// ```text
 ///          silent and no answer, errors, port down           until: Probe ── answered: Rebuild ── rebuilt
 ///   Up ──────────────────── Move ───────────────▶ Paused ─────────────────────────────────────────────▶ Up
-///                                                  ▲  │ no answer, not rebuilt: twice as long
+///                                                  ▲  │ no answer, the probe failed, not rebuilt: twice as long
 ///                            Down ── port up ──────┘◀─┘
 /// ```
+/// A rail that was left has no queue pair to be asked on: these are made first ([`RailMachine::has_no_lane`]). A probe that is answered
+/// late is answered, also in the next pause. What was asked without an answer makes only the pauses between questions longer, not
+/// those of the next failures.
 #[derive(Clone, Debug)]
 pub struct RailMachine {
     limits: RailLimits,
     state: State,
     silence: Silence,
-    /// Pauses in a row.
+    /// Pauses in a row, without those between questions.
     pauses: u32,
+    /// Questions of this pause that were not answered in time.
+    unanswered: u32,
     reason: Option<PauseReason>,
     /// When it was last said to be up.
     up_since: u64,
@@ -39,8 +44,9 @@ pub struct RailMachine {
     patience: u32,
     /// When it may be asked again.
     ask_at: u64,
-    /// The number of the last probe.
+    /// The number of the last probe, and of the last one before it was left.
     probe: u32,
+    left_at: u32,
     /// The number of the last rebuild.
     rebuild: u32,
     /// A probe of this silence was not answered, at a time when no other rail completed anything either.
@@ -55,11 +61,25 @@ pub struct RailMachine {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum State {
-    Up { asked: Option<Asked> },
-    Waiting { until: u64 },
-    Asking { until: u64 },
-    Rebuilding { since: u64 },
-    Down { lost: bool },
+    Up {
+        asked: Option<Asked>,
+    },
+    Waiting {
+        until: u64,
+    },
+    Asking {
+        until: u64,
+    },
+    /// Its lanes are being made, to be asked then.
+    Making {
+        since: u64,
+    },
+    Rebuilding {
+        since: u64,
+    },
+    Down {
+        lost: bool,
+    },
 }
 
 /// A probe that is under way: its number is the machine's last one.
@@ -87,12 +107,14 @@ impl RailMachine {
             state: State::Up { asked: None },
             silence: Silence::default(),
             pauses: 0,
+            unanswered: 0,
             reason: None,
             up_since: now,
             errors: (0, 0),
             patience: 0,
             ask_at: now,
             probe: 0,
+            left_at: 0,
             rebuild: 0,
             unheard: false,
             was_heard: false,
@@ -107,7 +129,7 @@ impl RailMachine {
         match self.state {
             State::Up { .. } => RailState::Up,
             State::Waiting { until } | State::Asking { until } => RailState::Paused(until),
-            State::Rebuilding { since } => RailState::Paused(since),
+            State::Making { since } | State::Rebuilding { since } => RailState::Paused(since),
             State::Down { .. } => RailState::Down,
         }
     }
@@ -181,9 +203,12 @@ impl RailMachine {
         }
     }
 
-    /// The probe with this number was answered. Answers to others are ignored.
+    /// The probe with this number was answered. Answers to others are ignored, but for those since it was left: each of them says that
+    /// it works again.
     pub fn answered(&mut self, number: u32, now: u64) {
-        if number != self.probe {
+        let is_of_pause =
+            !self.is_up() && self.probe.wrapping_sub(number) < self.probe.wrapping_sub(self.left_at);
+        if number != self.probe && !is_of_pause {
             return;
         }
         if self.is_up() {
@@ -197,7 +222,8 @@ impl RailMachine {
                 self.actions.probe = None;
                 self.unheard = false;
             }
-            State::Asking { .. } => {
+            State::Waiting { .. } | State::Asking { .. } if is_of_pause => {
+                self.actions.probe = None;
                 self.state = State::Rebuilding { since: now };
                 self.rebuild = self.rebuild.wrapping_add(1);
                 self.actions.rebuild = Some(self.rebuild);
@@ -206,8 +232,28 @@ impl RailMachine {
         }
     }
 
-    /// A lane of it has failed with an error that was not made by this end. Counts one, however many requests were flushed.
+    /// There is no queue pair that its last probe could be posted on. They are to be made, and [`RailMachine::has_lane`] then reported.
+    pub fn has_no_lane(&mut self, now: u64) {
+        if matches!(self.state, State::Asking { .. }) {
+            self.state = State::Making { since: now };
+        }
+    }
+
+    /// It has a queue pair again. Ignored if it does not wait for one.
+    pub fn has_lane(&mut self, now: u64) {
+        if matches!(self.state, State::Making { .. }) {
+            self.state = State::Asking { until: now.saturating_add(self.limits.answer) };
+            self.ask();
+        }
+    }
+
+    /// A lane of it has failed with an error that was not made by this end. Counts one, however many requests were flushed. A rail
+    /// that is asked has failed with its probe: the next pause is longer.
     pub fn failed(&mut self, now: u64) {
+        if matches!(self.state, State::Asking { .. } | State::Making { .. } | State::Rebuilding { .. }) {
+            self.actions = Actions { moves: self.actions.moves, ..Actions::default() };
+            return self.wait(PauseReason::Errors, now);
+        }
         let (since, count) = self.errors;
         self.errors = if count > 0 && now.saturating_sub(since) <= self.limits.window {
             (since, count + 1)
@@ -263,7 +309,7 @@ impl RailMachine {
                 Some(asked.map_or(look, |asked| look.min(asked.until)))
             }
             State::Waiting { until } | State::Asking { until } => Some(until),
-            State::Rebuilding { .. } | State::Down { .. } => None,
+            State::Making { .. } | State::Rebuilding { .. } | State::Down { .. } => None,
         }
     }
 
@@ -274,7 +320,11 @@ impl RailMachine {
                 self.state = State::Asking { until: now + self.limits.answer };
                 self.ask();
             }
-            State::Asking { until } if now >= until => self.wait(PauseReason::Silent, now),
+            State::Asking { until } if now >= until => {
+                self.unanswered = self.unanswered.saturating_add(1);
+                self.reason = Some(PauseReason::Silent);
+                self.state = State::Waiting { until: now.saturating_add(self.silent_pause()) };
+            }
             _ => {}
         }
     }
@@ -321,7 +371,7 @@ impl RailMachine {
 
     /// It works: once it has worked for long enough, its next pause is the first one again.
     fn settle(&mut self, now: u64) {
-        let needed = self.limits.window.max(self.pause_length(self.limits.longest_pause));
+        let needed = self.limits.window.max(self.pause_length(0, self.limits.longest_pause));
         if self.pauses > 0 && now.saturating_sub(self.up_since) >= needed {
             self.pauses = 0;
         }
@@ -335,19 +385,25 @@ impl RailMachine {
     }
 
     fn wait(&mut self, reason: PauseReason, now: u64) {
-        let longest = match reason {
-            PauseReason::Silent => self.limits.longest_silent_pause,
-            _ => self.limits.longest_pause,
-        };
         self.pauses = self.pauses.saturating_add(1);
+        self.unanswered = 0;
+        self.left_at = self.probe;
         self.reason = Some(reason);
         self.errors = (0, 0);
-        self.state = State::Waiting { until: now.saturating_add(self.pause_length(longest)) };
+        let pause = match reason {
+            PauseReason::Silent => self.silent_pause(),
+            _ => self.pause_length(0, self.limits.longest_pause),
+        };
+        self.state = State::Waiting { until: now.saturating_add(pause) };
     }
 
-    /// The length of the last of `pauses` pauses.
-    fn pause_length(&self, longest: u64) -> u64 {
-        let doublings = self.pauses.saturating_sub(1).min(32);
+    fn silent_pause(&self) -> u64 {
+        self.pause_length(self.unanswered, self.limits.longest_silent_pause)
+    }
+
+    /// The length of the last of `pauses` pauses, or of the one that is so many later.
+    fn pause_length(&self, later: u32, longest: u64) -> u64 {
+        let doublings = self.pauses.saturating_sub(1).saturating_add(later).min(32);
         self.limits.first_pause.saturating_mul(1 << doublings).min(longest)
     }
 

@@ -202,6 +202,76 @@ fn late_answers_are_ignored() {
     assert!(!machine.is_up());
 }
 
+/// Paused for errors since `now`; asked at the end of the pause.
+fn ask_after_errors(machine: &mut RailMachine, now: u64) -> (u64, u32) {
+    machine.failed(now);
+    machine.failed(now);
+    let RailState::Paused(until) = machine.state() else { panic!("{machine:?}") };
+    actions(machine);
+    machine.timeout(until);
+    let [RailAction::Probe(number)] = actions(machine)[..] else { panic!("{machine:?}") };
+    (until, number)
+}
+
+#[test]
+fn a_rail_that_was_left_is_asked_once_it_has_a_lane() {
+    let mut machine = up();
+    let (asked, number) = ask_after_errors(&mut machine, 0);
+    machine.has_no_lane(asked);
+    assert_eq!((machine.state(), machine.deadline()), (RailState::Paused(asked), None));
+    machine.timeout(asked + 1_000 * MILLISECOND);
+    let made = asked + 2_000 * MILLISECOND;
+    machine.has_lane(made);
+    assert_eq!(actions(&mut machine), [RailAction::Probe(number + 1)]);
+    machine.has_lane(made);
+    assert_eq!((actions(&mut machine), machine.deadline()), (vec![], Some(made + LIMITS.answer)));
+    machine.answered(number + 1, made);
+    assert_eq!(actions(&mut machine), [RailAction::Rebuild(1)]);
+}
+
+#[test]
+fn an_answer_that_comes_in_the_next_pause_is_one() {
+    let mut machine = up();
+    let (asked, first) = ask_after_errors(&mut machine, 0);
+    machine.timeout(asked + LIMITS.answer);
+    assert_eq!(machine.state(), RailState::Paused(asked + 11 * MILLISECOND));
+    machine.timeout(asked + 11 * MILLISECOND);
+    assert_eq!(actions(&mut machine), [RailAction::Probe(first + 1)]);
+    machine.answered(first - 1, asked + 12 * MILLISECOND);
+    assert_eq!(actions(&mut machine), [], "of the time before it was left");
+    machine.answered(first, asked + 12 * MILLISECOND);
+    assert_eq!(actions(&mut machine), [RailAction::Rebuild(1)]);
+}
+
+#[test]
+fn a_rail_that_fails_when_it_is_asked_pauses_for_twice_as_long() {
+    let mut machine = up();
+    let (mut now, _) = ask_after_errors(&mut machine, 0);
+    for pause in [8, 16, 32, 64, 64] {
+        machine.failed(now);
+        machine.failed(now);
+        assert_eq!(machine.state(), RailState::Paused(now + pause * MILLISECOND), "{pause}");
+        now += pause * MILLISECOND;
+        machine.timeout(now);
+        assert!(matches!(actions(&mut machine)[..], [RailAction::Probe(_)]));
+    }
+}
+
+#[test]
+fn questions_without_answers_make_later_pauses_no_longer() {
+    let mut machine = up();
+    let (mut now, _) = ask_after_errors(&mut machine, 0);
+    for _ in 0..20 {
+        now = machine.deadline().unwrap();
+        machine.timeout(now);
+    }
+    let Some(RailAction::Probe(number)) = actions(&mut machine).pop() else { panic!("{machine:?}") };
+    machine.answered(number, now);
+    machine.rebuilt(1, true, now);
+    actions(&mut machine);
+    assert_eq!(pause_and_return(&mut machine, now), 8 * MILLISECOND, "the second one");
+}
+
 #[test]
 fn a_rebuild_that_fails_pauses_again() {
     let mut machine = up();

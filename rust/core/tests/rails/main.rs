@@ -16,6 +16,7 @@ mod nics;
 mod peers;
 #[path = "../rail_pair/mod.rs"]
 mod rail_pair;
+mod returns;
 mod seen;
 #[path = "../support/mod.rs"]
 mod support;

@@ -5,6 +5,7 @@
 
 mod command;
 mod presence;
+mod probes;
 mod rails;
 mod regions;
 mod sending;
@@ -199,6 +200,7 @@ impl Driver {
         self.pass_rail_requests().await;
         let more = self.receive().await;
         self.note_activity();
+        self.watch_failures();
         let ended = std::mem::take(&mut *lock(&self.ended));
         for ended in ended {
             self.report_command(ended);
@@ -233,8 +235,10 @@ impl Driver {
         for _ in 0..FRAMES_PER_TURN {
             match self.socket.try_read() {
                 Ok(Received::Frame(frame)) => {
-                    if let ChannelFrame::RailReady { rail } = frame {
-                        self.announce_rail(rail);
+                    match frame {
+                        ChannelFrame::RailReady { rail } => self.announce_rail(rail),
+                        ChannelFrame::Quiesce { lane, .. } => self.note_left_there(lane as usize),
+                        _ => {}
                     }
                     self.machine.frame(frame, Instant::now());
                 }

@@ -77,13 +77,25 @@ impl LaneMachine {
             return self.close_without_request(context);
         }
         if context.rail.port_is_down() {
-            // Without an answer the leader requests again: by then the port may be up.
+            // Answered once the port is up, or when the leader requests again.
+            self.request = Some((ask, context.now));
             return;
         }
+        self.request = None;
         let until = Limit::after(DRIVER_LIMIT, context.now);
         self.state = State::Making { attempt: ask.attempt, until, next: None, give_up_at };
         let (lane, attempt) = (self.index, ask.attempt);
         context.actions.push(Action::CreateConnected { lane, attempt, peer: ask.record });
+    }
+
+    /// The port is up: answers the request that came while it was down. The leader may have given that up and rest, so it is told too.
+    /// Only while another rail works: otherwise a port that goes down again each time would soon use up the leader's attempts.
+    pub(super) fn answer_at_last(&mut self, give_up_at: Instant, context: &mut EventContext<'_>) {
+        let Some((ask, asked_at)) = self.request.take_if(|_| context.rail.others_healthy) else { return };
+        self.send_broken(context);
+        if context.now.saturating_duration_since(asked_at) < STEP_LIMIT {
+            self.make(ask, give_up_at, context);
+        }
     }
 
     /// The creation has ended: answers the leader, or continues with a newer request.

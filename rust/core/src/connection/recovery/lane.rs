@@ -35,6 +35,8 @@ pub(super) struct LaneMachine {
     pub(super) peer_closed: bool,
     /// Follower: the leader was not told that the lane has failed, because the rail is held.
     pub(super) untold: bool,
+    /// Follower: the leader's last request, if it came while the port was down, and when. No queue pair was created for it.
+    pub(super) request: Option<(RebuildRequest, Instant)>,
     /// Leader: the last pause between attempts of a lane that rests.
     pub(super) pause: Duration,
 }
@@ -115,6 +117,7 @@ impl LaneMachine {
             asked: None,
             peer_closed: false,
             untold: false,
+            request: None,
             pause: Duration::ZERO,
         }
     }
@@ -204,8 +207,10 @@ impl LaneMachine {
     /// The port went down or came up. Queue pairs that are to replace a broken one do not survive that either.
     pub(super) fn device_changed(&mut self, context: &mut EventContext<'_>) {
         if !context.rail.port_is_down() {
-            if let State::Waiting { tried } = self.state {
-                self.try_again(tried, context);
+            match self.state {
+                State::Waiting { tried } => self.try_again(tried, context),
+                State::PeerInformed { until, .. } => self.answer_at_last(until, context),
+                _ => {}
             }
             return;
         }
@@ -217,8 +222,9 @@ impl LaneMachine {
                 // The attempt failed because of the local port: a flapping port must not use up the attempts.
                 self.state = State::Waiting { tried: tried.saturating_sub(1) };
             }
-            State::Making { give_up_at, .. } => {
+            State::Making { give_up_at, next, .. } => {
                 self.discard(context.actions);
+                self.request = next.map(|ask| (ask, context.now));
                 self.state = State::PeerInformed { until: give_up_at, missed: None };
             }
             State::Answered { attempt, give_up_at, .. } => {
@@ -352,7 +358,7 @@ impl LaneMachine {
         self.failure = None;
         self.cause.clear();
         self.quiesce.replaced();
-        (self.made, self.untold, self.pause) = (true, false, Duration::ZERO);
+        (self.made, self.untold, self.request, self.pause) = (true, false, None, Duration::ZERO);
     }
 
     /// Discards the queue pair that was to be installed.

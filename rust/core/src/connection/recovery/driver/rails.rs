@@ -35,7 +35,7 @@ impl Driver {
         }
     }
 
-    /// Opens this end of a rail on a helper thread. Its NIC may have to be opened, which takes long, so nothing waits for it.
+    /// Opens this end of a rail on a thread for long calls. Its NIC may have to be opened, which takes long, so nothing waits for it.
     pub(super) fn open_rail(&self, rail: usize, nics: (u16, u16), lanes: usize) {
         let (connection, report) = (Weak::clone(&self.connection), self.report());
         let handle = self.handle.clone();
@@ -45,7 +45,7 @@ impl Driver {
                 connection
                     .map_or(Err(RailRefusal::Unusable), |connection| connection.open_rail(rail, nics, lanes))
             };
-            let result = handle.blocking(open).await;
+            let result = handle.blocking_long(open).await;
             report(CommandResult::RailOpened { rail, result });
         }));
     }

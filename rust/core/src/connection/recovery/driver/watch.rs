@@ -2,6 +2,7 @@
 
 use std::time::{Duration, Instant};
 
+use super::probes::Probes;
 use super::{Connection, Driver, Observation};
 use crate::connection::DeviceHealth;
 use crate::connection::rail::LANES_PER_RAIL;
@@ -16,8 +17,9 @@ pub(super) struct WatchedRails {
     /// Lanes that this end has moved to ERROR, and those of which the failure was told, a bit each.
     broken_here: u64,
     failed: u64,
-    /// The number of a probe that is not answered.
-    probes: [Option<u32>; MAX_RAILS],
+    /// Lanes that have failed in this turn. Their failure is told once the peer's frames are read: it may have left them.
+    new: u64,
+    probes: Probes,
     /// The number of a rebuild that has not ended, and when it is given up.
     rebuilds: [Option<(u32, u64)>; MAX_RAILS],
     /// As operators were told.
@@ -25,12 +27,6 @@ pub(super) struct WatchedRails {
 }
 
 impl WatchedRails {
-    fn set_probe(&mut self, rail: usize, number: Option<u32>) {
-        if let Some(place) = self.probes.get_mut(rail) {
-            *place = number;
-        }
-    }
-
     fn set_rebuild(&mut self, rail: usize, rebuild: Option<(u32, u64)>) {
         if let Some(place) = self.rebuilds.get_mut(rail) {
             *place = rebuild;
@@ -73,11 +69,31 @@ impl Driver {
             Observation::Broken { lane, .. } | Observation::Drained { lane, .. } => {
                 let is_new = self.rails.failed & bit(lane) == 0;
                 self.rails.failed |= bit(lane);
-                if is_new && self.rails.broken_here & bit(lane) == 0 {
-                    self.watch.lane_failed(lane / LANES_PER_RAIL, now);
+                if is_new {
+                    self.rails.new |= bit(lane);
                 }
             }
             Observation::Closed { .. } => {}
+        }
+    }
+
+    /// The peer has left a lane: what fails on it is its doing.
+    pub(super) fn note_left_there(&mut self, lane: usize) {
+        self.rails.broken_here |= bit(lane);
+    }
+
+    /// Reports the lanes that have failed in this turn, but for those that an end has left. The lanes of a rail that is not up
+    /// are not made again before it is asked again.
+    pub(super) fn watch_failures(&mut self) {
+        let new = std::mem::take(&mut self.rails.new) & !self.rails.broken_here;
+        for rail in (0..MAX_RAILS).filter(|rail| new >> (rail * LANES_PER_RAIL) & LANES != 0) {
+            let lanes = new >> (rail * LANES_PER_RAIL) & LANES;
+            let was_up = self.is_up(rail);
+            (0..lanes.count_ones()).for_each(|_| self.watch.lane_failed(rail, clock::now_ns()));
+            let is_paused = matches!(self.watch.state(rail), Some(RailState::Paused(_)));
+            if !was_up && is_paused && (0..MAX_RAILS).any(|other| other != rail && self.is_up(other)) {
+                self.machine.leave_rail(rail, in_words(PauseReason::Errors), Instant::now());
+            }
         }
     }
 
@@ -138,10 +154,8 @@ impl Driver {
         let now = clock::now_ns();
         for rail in 0..MAX_RAILS {
             let lanes = connection.lanes_of(rail);
-            if let Some(Some(number)) = self.rails.probes.get(rail).copied()
-                && lanes.iter().any(|lane| lane.status.probe_answered() == number)
-            {
-                self.rails.set_probe(rail, None);
+            let answers = lanes.iter().map(|lane| lane.status.probe_answered());
+            if let Some(number) = self.rails.probes.answered(rail, answers) {
                 self.watch.probe_answered(rail, number, now);
             }
             let mut works = false;
@@ -152,6 +166,9 @@ impl Driver {
                     self.rails.failed &= !bit;
                     self.rails.broken_here &= !bit;
                 }
+            }
+            if works && !self.is_up(rail) {
+                self.watch.has_lane(rail, now);
             }
             if let Some(Some((number, until))) = self.rails.rebuilds.get(rail).copied()
                 && (works || now >= until)
@@ -172,7 +189,7 @@ impl Driver {
     fn follow(&mut self, connection: &Connection, rail: usize, action: RailAction) {
         match action {
             RailAction::Move(reason) => {
-                self.rails.set_probe(rail, None);
+                self.rails.probes.clear(rail);
                 if connection.rails_healthy_but(rail) {
                     self.machine.leave_rail(rail, in_words(reason), Instant::now());
                 }
@@ -186,23 +203,29 @@ impl Driver {
         }
     }
 
-    /// Posts a probe on a lane that has nothing under way. A rail that was left has none until its lanes are rebuilt: then the
-    /// next probe finds one.
+    /// Posts a probe on a lane that has nothing under way. A rail that was left has none until its lanes are made again, from now on: then
+    /// it is asked.
     fn probe(&mut self, connection: &Connection, rail: usize, number: u32) {
-        self.rails.set_probe(rail, Some(number));
-        match connection.post_probe(rail, number) {
+        let (now, is_up) = (clock::now_ns(), self.is_up(rail));
+        self.rails.probes.add(rail, number, is_up);
+        let posted = connection.post_probe(rail, number);
+        let is_stuck = self.rails.probes.is_stuck(rail, posted != Err(ProbeError::Busy), now);
+        match posted {
             Ok(()) => {}
-            Err(ProbeError::Busy) if !self.is_up(rail) => {
-                // What is under way there is an earlier probe.
-                self.machine.leave_rail(rail, "a probe was not answered", Instant::now());
-                self.machine.resume_rail(rail, Instant::now());
+            Err(ProbeError::Busy) if !is_up => {
+                // What is under way there are earlier probes; their answers count as well.
+                if is_stuck {
+                    self.machine.leave_rail(rail, "probes were not answered", Instant::now());
+                    self.machine.resume_rail(rail, Instant::now());
+                }
             }
-            Err(ProbeError::Down | ProbeError::Refused(_)) if !self.is_up(rail) => {
+            Err(ProbeError::Down | ProbeError::Refused(_)) if !is_up => {
+                self.watch.has_no_lane(rail, now);
                 self.machine.resume_rail(rail, Instant::now());
             }
             Err(ProbeError::Unsupported) => {
                 // It cannot be asked, so its silence says nothing.
-                self.rails.set_probe(rail, None);
+                self.rails.probes.clear(rail);
                 self.watch.probe_answered(rail, number, clock::now_ns());
             }
             // Without an idle lane any completion is an answer.
@@ -251,6 +274,9 @@ fn in_words(reason: PauseReason) -> &'static str {
         PauseReason::DeviceLost => "the device of the rail is lost",
     }
 }
+
+/// The lanes of a rail, a bit each.
+const LANES: u64 = (1 << LANES_PER_RAIL) - 1;
 
 fn bit(lane: usize) -> u64 {
     1_u64.checked_shl(lane as u32).unwrap_or(0)

@@ -354,3 +354,36 @@ fn a_follower_waits_on_for_a_rail_while_another_one_works() {
     let end = fixture.expire(FOLLOW_LIMIT * 4 + SECOND);
     assert!(matches!(end[0], Action::Close { lane: FIRST, reason: LostReason::NotAsked { .. } }), "{end:?}");
 }
+
+/// The leader has waited for the answer, or has given that up and rests.
+#[test]
+fn a_follower_answers_what_came_while_its_port_was_down_once_it_is_up() {
+    let mut fixture = Fixture::two_rails(RAILS_FOLLOWER);
+    let made = |attempt| Action::CreateConnected { lane: FIRST, attempt, peer: record(7) };
+    let mut go_down = |attempt| {
+        fixture.machine.device(1, DeviceHealth::PortDown(fixture.now), fixture.now);
+        fixture.drain(FIRST);
+        assert_eq!(fixture.receive(request(attempt)), []);
+        fixture.now += if attempt == 2 { STEP_LIMIT / 2 } else { STEP_LIMIT };
+        fixture.machine.device(1, DeviceHealth::Up, fixture.now);
+        let answer = fixture.actions();
+        fixture.machine.device(1, DeviceHealth::Up, fixture.now);
+        assert_eq!(fixture.actions(), [], "once");
+        if attempt == 2 {
+            fixture.answers(attempt);
+            fixture.receive(ChannelFrame::Ready { lane: RAIL, attempt });
+        }
+        answer
+    };
+    assert_eq!(go_down(2), [made(2), broken()]);
+    assert_eq!(go_down(3), [broken()], "the leader has given it up");
+}
+
+#[test]
+fn a_leader_that_rests_goes_on_when_the_peer_says_so() {
+    let mut fixture = Fixture::two_rails(RAILS_LEADER);
+    fixture.drain(FIRST);
+    fixture.machine.created(FIRST, 2, Err("ENOMEM".to_owned()), fixture.now);
+    fixture.actions();
+    assert_eq!(fixture.receive(ChannelFrame::Broken { lane: RAIL }), [create(3)]);
+}

@@ -1,0 +1,183 @@
+//! A rail that has failed is used again soon after its NIC is back, and costs little meanwhile.
+
+use std::time::{Duration, Instant};
+
+use flagcx_p2p::internals::fabric::Opcode;
+use flagcx_p2p::internals::observe::RailStatus;
+use flagcx_p2p::internals::transfer::Outcome;
+
+use crate::alone;
+use crate::nics::{Nics, up};
+use crate::rail_pair::RailPair;
+use crate::support::{eventually, outcome};
+
+const RAIL: usize = 1;
+
+/// Moved at a time, so that the connection is busy.
+const STEP: u64 = 4 << 20;
+
+/// Milliseconds where the machine does nothing else; a port at the other end took 3 s as long as its end did not answer when it came back.
+const SOON: Duration = Duration::from_secs(1);
+
+/// The longest pause of a rail that fails whenever it is asked.
+const LONGEST_PAUSE: Duration = Duration::from_secs(1);
+
+/// Within so long a connection that is busy feels a fault.
+const FELT: Duration = Duration::from_secs(2);
+
+const FAULTS: [(Fault, &str); 7] = [
+    (Fault::Port, "near"),
+    (Fault::Port, "far"),
+    (Fault::Silent, "near"),
+    (Fault::Silent, "far"),
+    (Fault::Broken, "near"),
+    (Fault::Broken, "far"),
+    (Fault::Failing, "near"),
+];
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Fault {
+    Port,
+    Silent,
+    Failing,
+    Broken,
+}
+
+impl Fault {
+    fn strike(self, nics: &Nics) {
+        match self {
+            Self::Port => nics.set_port(RAIL, false),
+            Self::Silent => nics.switches(RAIL).set_silent(true),
+            Self::Failing => nics.switches(RAIL).set_failing(1),
+            Self::Broken => nics.devices[RAIL].break_queue_pairs(),
+        }
+    }
+}
+
+fn move_some(pair: &RailPair) {
+    let id = pair.submit(Opcode::Write, &[pair.iov(0, 0, STEP)]);
+    assert_eq!(outcome(&pair.here, id), Outcome::Done);
+}
+
+fn move_for(pair: &RailPair, time: Duration) {
+    let begin = Instant::now();
+    while begin.elapsed() < time {
+        move_some(pair);
+    }
+}
+
+/// The NIC fails; whether the rail was left for it. Some faults of the other end's NIC are not felt here.
+fn strike(pair: &RailPair, fault: Fault, nics: &Nics) -> bool {
+    let pauses = pair.here.rails()[RAIL].pauses;
+    let begin = Instant::now();
+    fault.strike(nics);
+    while begin.elapsed() < FELT {
+        move_some(pair);
+        let rail = &pair.here.rails()[RAIL];
+        if rail.status != RailStatus::Up || rail.pauses > pauses {
+            return true;
+        }
+    }
+    false
+}
+
+/// The NIC comes back: how long it takes until the rail is up.
+fn time_of_return(pair: &RailPair, fault: Fault, nics: &Nics) -> Duration {
+    nics.heal();
+    let begin = Instant::now();
+    while up(&pair.here).len() < 2 {
+        move_some(pair);
+        let taken = begin.elapsed();
+        assert!(taken < Duration::from_secs(10), "{fault:?}: {taken:?}: {:#?}", pair.here.rails());
+    }
+    begin.elapsed()
+}
+
+#[test]
+fn a_nic_that_comes_back_is_used_soon() {
+    let _alone = alone();
+    for (fault, end) in FAULTS {
+        for fails_for in [0, 30, 400] {
+            let pair = RailPair::with_rails(2, 2, 2);
+            let nics = if end == "near" { &pair.near } else { &pair.far };
+            let felt = strike(&pair, fault, nics);
+            move_for(&pair, Duration::from_millis(fails_for));
+            let taken = time_of_return(&pair, fault, nics);
+            println!(
+                "{fault:?} at the {end} end{} for {fails_for} ms: up {taken:?} after it is back; {} pauses",
+                if felt { "" } else { " (not felt)" },
+                pair.here.rails()[RAIL].pauses
+            );
+            assert!(felt || end == "far", "{fault:?}: {:#?}", pair.here.rails());
+            let limit = if fault == Fault::Failing { LONGEST_PAUSE + SOON } else { SOON };
+            assert!(taken < limit, "{fault:?} at the {end} end: up after {taken:?}");
+        }
+    }
+}
+
+/// A port that went down while nothing is moved, and comes back then, is found up by the next transfer.
+#[test]
+fn the_rail_of_an_idle_connection_comes_back_by_itself() {
+    let _alone = alone();
+    for end in ["near", "far"] {
+        let pair = RailPair::with_rails(2, 2, 2);
+        let nics = if end == "near" { &pair.near } else { &pair.far };
+        nics.set_port(RAIL, false);
+        eventually("the rail is down", || up(&pair.here).len() == 1);
+        std::thread::sleep(Duration::from_millis(300));
+        nics.heal();
+        let begin = Instant::now();
+        eventually("the rail is up", || up(&pair.here).len() == 2);
+        println!("idle, {end}: up {:?} after its port", begin.elapsed());
+        assert!(begin.elapsed() < SOON, "{:?}", begin.elapsed());
+    }
+}
+
+/// How often the thread of the event loops went to sleep or gave way, and the processor time of the process in ms.
+fn costs() -> (u64, u64) {
+    let mut turns = 0;
+    for task in std::fs::read_dir("/proc/self/task").unwrap().flatten() {
+        let read = |name| std::fs::read_to_string(task.path().join(name)).unwrap_or_default();
+        if read("comm").trim() == "p2p-events" {
+            let status = read("status");
+            let lines = status.lines().filter(|line| line.contains("ctxt_switches"));
+            turns += lines.filter_map(|line| line.split('\t').next_back()?.parse::<u64>().ok()).sum::<u64>();
+        }
+    }
+    let stat = std::fs::read_to_string("/proc/self/stat").unwrap();
+    let fields: Vec<_> = stat.rsplit(')').next().unwrap().split_whitespace().collect();
+    let ticks: u64 = fields[11..13].iter().map(|field| field.parse::<u64>().unwrap()).sum();
+    (turns, ticks * 10)
+}
+
+fn costs_of(time: Duration) -> (u64, u64) {
+    let before = costs();
+    std::thread::sleep(time);
+    let after = costs();
+    (after.0 - before.0, after.1 - before.1)
+}
+
+#[test]
+fn an_idle_connection_costs_nothing_and_a_dead_rail_little() {
+    let _alone = alone();
+    const SECONDS: u64 = 3;
+    let idle = |what: &str, most: u64| {
+        std::thread::sleep(Duration::from_secs(1));
+        let (turns, time) = costs_of(Duration::from_secs(SECONDS));
+        let a_second = turns / SECONDS;
+        println!(
+            "{what}: the event loop sleeps {a_second} times a second; {time} ms of the processor in {SECONDS} s"
+        );
+        assert!(turns <= most * SECONDS, "{what}: {turns} in {SECONDS} s");
+    };
+    let pair = RailPair::with_rails(2, 2, 2);
+    idle("idle, all rails up", 10);
+    drop(pair);
+    for (fault, end) in FAULTS.into_iter().filter(|(fault, _)| *fault != Fault::Broken) {
+        let pair = RailPair::with_rails(2, 2, 2);
+        let nics = if end == "near" { &pair.near } else { &pair.far };
+        let felt = strike(&pair, fault, nics);
+        idle(&format!("idle, {fault:?} at the {end} end, felt: {felt}"), 60);
+        time_of_return(&pair, fault, nics);
+    }
+}
