@@ -218,7 +218,7 @@ const FAILURES_HELD: u32 = 2;
 /// `gate`: each transfer has a span in the log.
 const TRACED: u32 = 4;
 
-/// `gate`: it has several rails. Set once, when the first further one is made.
+/// `gate`: it has several rails. Set once, when a lane of the first further one is in working order.
 const RAILS: u32 = 8;
 
 /// Why the transfers of a connection end that is closed here.

@@ -76,7 +76,7 @@ impl Rails {
 }
 
 impl Connection {
-    /// Whether further rails are made.
+    /// Whether there are further rails, of which a lane has been in working order.
     #[inline]
     pub(super) fn has_rails(&self) -> bool {
         self.gate.load(Ordering::Relaxed) & RAILS != 0

@@ -23,22 +23,22 @@ impl Connection {
         self.place_elsewhere(lane, handle, taken);
     }
 
-    /// The same for parts of which nothing was ever posted: they may leave a lane that is not drained.
-    pub(super) fn move_unposted(&self, lane: usize) {
-        let Some(handle) = self.lane(lane) else { return };
+    /// The same for parts of which nothing was ever posted: they may leave a lane that is not drained. Whether any did.
+    pub(super) fn move_unposted(&self, lane: usize) -> bool {
+        let Some(handle) = self.lane(lane) else { return false };
         let taken = handle.worker.with_state(|state| state.take_unposted(handle.key));
-        self.place_elsewhere(lane, handle, taken);
+        self.place_elsewhere(lane, handle, taken)
     }
 
-    fn place_elsewhere(&self, lane: usize, from: &LaneHandle, taken: Vec<TakenPart>) {
+    fn place_elsewhere(&self, lane: usize, from: &LaneHandle, taken: Vec<TakenPart>) -> bool {
         if taken.is_empty() {
-            return;
+            return false;
         }
         let rail = lane / LANES_PER_RAIL;
         let (mut moved, mut bytes, mut stay, mut lost) = (0, 0, Vec::new(), Vec::new());
-        for part in taken {
+        for (number, part) in taken.into_iter().enumerate() {
             let length = part.list.bytes;
-            match self.place_on_another(rail, part) {
+            match self.place_on_another(rail, part, number) {
                 Ok(()) => (moved, bytes) = (moved + 1, bytes + length),
                 Err((part, Keyed(on))) if on == rail => stay.push(part),
                 Err((mut part, on)) => {
@@ -57,14 +57,26 @@ impl Connection {
         {
             record.moved(moved, bytes);
         }
+        moved > 0
     }
 
-    /// Puts a part on another rail than this one; gives it back if none takes it, perhaps with the keys of another rail.
+    /// Puts a part on another rail than this one; gives it back if none takes it, perhaps with the keys of another rail. Parts with numbers
+    /// in a row begin with other rails and lanes.
     #[expect(clippy::result_large_err, reason = "the part goes back whole")]
-    fn place_on_another(&self, rail: usize, mut part: TakenPart) -> Result<(), (TakenPart, Keyed)> {
-        let (up, hint, mut keyed) = (self.rails_up(), thread_hint(), Keyed(rail));
-        let others = (1..MAX_RAILS).map(|step| (rail + step) % MAX_RAILS);
-        for other in others.filter(|other| up.has(*other)) {
+    fn place_on_another(
+        &self,
+        rail: usize,
+        mut part: TakenPart,
+        number: usize,
+    ) -> Result<(), (TakenPart, Keyed)> {
+        let (up, mut keyed) = (self.rails_up(), Keyed(rail));
+        let hint = thread_hint().wrapping_add(number);
+        let others =
+            (0..MAX_RAILS - 1).map(|step| (rail + 1 + (step + number) % (MAX_RAILS - 1)) % MAX_RAILS);
+        // Behind those that are up the others: a rail has a lane that works shortly before it is said to be up, and nothing would ask again.
+        let in_order =
+            others.clone().filter(|other| up.has(*other)).chain(others.filter(|other| !up.has(*other)));
+        for other in in_order {
             let Some(keys) = KeysOf::of(self, other) else { continue };
             let Some(lane) = self.healthy_lane(other, hint) else { continue };
             if !keys.give(self, keyed, &mut part) {
@@ -111,7 +123,7 @@ impl KeysOf {
     /// done, if some of it is not known on this rail.
     fn give(&self, connection: &Connection, Keyed(before): Keyed, part: &mut TakenPart) -> bool {
         let Some(source) = Self::of(connection, before) else { return false };
-        let (from, opcode) = (part.from, part.list.opcode);
+        let (from, opcode) = (part.first_elsewhere(), part.list.opcode);
         let Some(landing) = self.landing_for(&source, &part.list) else { return false };
         let Some((regions, holds)) = self.regions_of(&part.list, &landing) else { return false };
         let local = |entry: Sge| {
@@ -133,7 +145,11 @@ impl KeysOf {
             }
             Some(self.remote.key_for(first, address, length, opcode)?.rkey)
         };
-        part.list.rekey(from, local, remote, holds).is_ok()
+        let is_given = part.list.rekey(from, local, remote, holds).is_ok();
+        if is_given {
+            part.from = from;
+        }
+        is_given
     }
 
     /// The regions of a list as they are on this rail, held; `None` if one is not there, or is being deregistered.

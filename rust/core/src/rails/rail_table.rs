@@ -62,18 +62,16 @@ impl RailTable {
         self.call_witness(now, counts);
     }
 
-    /// A rail is silent: one that has nothing to complete is asked whether the peer is there. Where all have, they tell by what they
-    /// complete.
+    /// A rail is silent: those that have nothing to complete are asked whether the peer is there, all of them, for one may be about to fail
+    /// as well. Where all have something, they tell by what they complete.
     fn call_witness(&mut self, now: u64, counts: &[RailCounts; MAX_RAILS]) {
         if !self.machines.iter().flatten().any(|machine| machine.wants_witness(now)) {
             return;
         }
         let machines = self.machines.iter_mut().zip(counts);
-        let mut idle =
+        let idle =
             machines.filter(|(_, counts)| counts.in_flight == 0).filter_map(|(machine, _)| machine.as_mut());
-        if let Some(witness) = idle.find(|machine| machine.is_up()) {
-            witness.call_as_witness(now);
-        }
+        idle.for_each(|machine| machine.call_as_witness(now));
     }
 
     /// When each rail that is up progressed last, this look included: of one that is left, what was under way is flushed.

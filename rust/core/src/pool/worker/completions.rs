@@ -70,7 +70,7 @@ impl WorkerState {
         self.posted -= 1;
         part.outstanding -= 1;
         let interrupted = is_interruption(completion.status);
-        if interrupted && lane.heals && part.interruptions < MAX_INTERRUPTIONS {
+        if interrupted && lane.heals && part.interruptions < MAX_INTERRUPTIONS + part.moves {
             if part.rewind.is_none() {
                 part.rewind = Some(at);
             }

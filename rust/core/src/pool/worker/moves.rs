@@ -13,6 +13,9 @@ use crate::pool::slow_clock::SLOW;
 use crate::pool::taken_part::TakenPart;
 use crate::pool::{clock, quick_clock};
 
+/// So often a part that goes to another lane may be interrupted once more: it ends in bounded time where every rail fails.
+const MOST_MOVES: u8 = 24;
+
 impl WorkerState {
     /// Takes the parts off a drained lane, those that do this or all, the oldest first: nothing of them is under way. None if the lane is
     /// in any other state. Parts of transfers that are to end are ended instead.
@@ -78,6 +81,7 @@ impl WorkerState {
             is_measured: std::mem::take(&mut part.is_measured),
             since: part.since,
             interruptions: part.interruptions,
+            moves: part.moves,
         };
         let waiting = std::mem::take(&mut part.waiting);
         lane.parts.remove(&mut self.parts, part_index);
@@ -97,7 +101,7 @@ impl WorkerState {
     #[expect(clippy::result_large_err, reason = "the part goes back whole")]
     pub fn put_part(&mut self, key: LaneKey, part: TakenPart, worker: usize) -> Result<(), TakenPart> {
         let Some(lane) = self.lanes.get(key).filter(|lane| lane.takes_parts()) else { return Err(part) };
-        let TakenPart { owner, list, from, begun, is_measured, since, interruptions } = part;
+        let TakenPart { owner, list, from, begun, is_measured, since, interruptions, moves } = part;
         owner.moves_to(worker);
         lane.counts.part_came(list.bytes);
         let part_index = self.parts.acquire();
@@ -107,6 +111,7 @@ impl WorkerState {
         (part.owner, part.lane, part.list, part.cursor) = (Some(owner), key.index(), list, from);
         (part.begun_at, part.begun, part.is_measured) = (begun_at, begun, is_measured);
         (part.since, part.interruptions) = (since, interruptions);
+        part.moves = moves.saturating_add(1).min(MOST_MOVES);
         // This worker may have looked for parts of an early end already, and does not look again for this one.
         if part.is_posted() || owner.ends_early() {
             self.end_part(part_index);
@@ -120,9 +125,10 @@ impl WorkerState {
     /// Puts a part among those of its lane in the order in which their time limits began: those that are late stand first.
     fn link_by_age(&mut self, key: LaneKey, part_index: u32, since: u64) {
         let Some(lane) = self.lanes.get(key) else { return };
-        let (mut before, mut behind) = (NONE, lane.parts.first());
-        while let Some(part) = self.parts.get(behind).filter(|part| part.since != 0 && part.since <= since) {
-            before = std::mem::replace(&mut behind, part.behind());
+        // From the youngest on: of parts that come in a row each stands behind the one before.
+        let (mut before, mut behind) = (lane.parts.last(), NONE);
+        while let Some(part) = self.parts.get(before).filter(|part| part.since == 0 || part.since > since) {
+            behind = std::mem::replace(&mut before, part.before());
         }
         lane.parts.insert(&mut self.parts, part_index, Links { before, behind });
     }
