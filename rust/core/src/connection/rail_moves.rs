@@ -127,10 +127,14 @@ impl KeysOf {
         let Some(landing) = self.landing_for(&source, &part.list) else { return false };
         let Some((regions, holds)) = self.regions_of(&part.list, &landing) else { return false };
         let local = |entry: Sge| {
-            let segment =
-                regions.iter().find_map(|region| region.segment_holding(entry.address, entry.length.into()));
-            match (segment, &landing) {
-                (Some(segment), _) => Some(Sge { lkey: segment.lkey, ..entry }),
+            let key_in = |region: &Region| {
+                region.segment_holding(entry.address, entry.length.into()).map(|segment| segment.lkey)
+            };
+            // The region by which the entry was made: others may hold the same addresses, with other rights, or as they were mapped before.
+            let is_of = |region: &Region| key_in(region) == Some(entry.lkey);
+            let key = regions.iter().find(|(old, _)| is_of(old)).and_then(|(_, new)| key_in(new));
+            match (key, &landing) {
+                (Some(lkey), _) => Some(Sge { lkey, ..entry }),
                 (None, Some((old, new))) if entry.address == old.0.address => Some(new.0),
                 (None, _) => None,
             }
@@ -152,17 +156,19 @@ impl KeysOf {
         is_given
     }
 
-    /// The regions of a list as they are on this rail, held; `None` if one is not there, or is being deregistered.
+    /// The regions of a list, each behind what the list has of it now, as they are on this rail, held; `None` if one is not there, or is being
+    /// deregistered.
     fn regions_of(
         &self,
         list: &RequestList,
         landing: &Option<(Landing, Landing)>,
-    ) -> Option<(Vec<Arc<Region>>, Vec<Hold>)> {
-        let held = list.lease.as_deref().into_iter().chain(&list.holds).map(|hold| hold.region().id);
-        let is_landing = |id: &RegionId| landing.as_ref().is_some_and(|(old, _)| old.1.region().id == *id);
-        let ids = held.filter(|id| !is_landing(id));
-        let regions: Vec<_> = ids.map(|id| self.local.by_id(id).cloned()).collect::<Option<_>>()?;
-        let mut holds: Vec<_> = regions.iter().map(Region::hold).collect::<Option<_>>()?;
+    ) -> Option<(Vec<(Arc<Region>, Arc<Region>)>, Vec<Hold>)> {
+        let held = list.lease.as_deref().into_iter().chain(&list.holds).map(Hold::region);
+        let is_landing = |id: RegionId| landing.as_ref().is_some_and(|(old, _)| old.1.region().id == id);
+        let held = held.filter(|region| !is_landing(region.id));
+        let here = |old: &Arc<Region>| Some((Arc::clone(old), Arc::clone(self.local.by_id(old.id)?)));
+        let regions: Vec<_> = held.map(here).collect::<Option<_>>()?;
+        let mut holds: Vec<_> = regions.iter().map(|(_, new)| new.hold()).collect::<Option<_>>()?;
         if let Some((_, new)) = landing {
             holds.push(new.1.region().hold()?);
         }

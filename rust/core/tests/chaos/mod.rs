@@ -116,7 +116,8 @@ fn run_behind_gate(source: &sources::Source, seed: u64, rows: &mut Vec<String>) 
     tally.leaks = before.leaks();
     watchdog::idle();
     publish(rows, tally.row());
-    tally.check(if source.slow { share_of_slow(source.minimum) } else { share(source.minimum) });
+    let minimum = crate::support::share_or(source.minimum, source.divisor);
+    tally.check(if source.slow { share_of_slow(source.minimum) } else { minimum });
 }
 
 /// Shows a row at once, whatever the test harness captures, and keeps the table in a file for the documentation.

@@ -24,6 +24,8 @@ pub struct Source {
     pub minimum: u64,
     /// Each fault takes long; see [`super::share_of_slow`].
     pub slow: bool,
+    /// One in so many faults is injected where nothing is set.
+    pub divisor: u64,
     /// Why it cannot be run over real verbs, if it cannot.
     pub not_over_verbs: Option<&'static str>,
     pub run: fn(u64, &mut Tally),
@@ -35,7 +37,7 @@ const fn of_families(name: &'static str, run: fn(u64, &mut Tally)) -> Source {
 }
 
 const fn source(name: &'static str, minimum: u64, run: fn(u64, &mut Tally)) -> Source {
-    Source { name, minimum, slow: false, not_over_verbs: None, run }
+    Source { name, minimum, slow: false, divisor: 10, not_over_verbs: None, run }
 }
 
 pub const FAILING_REQUESTS: Source = of_families("every k-th request fails", requests::fail_every);
@@ -77,6 +79,7 @@ pub const NETWORKS: Source = Source {
 };
 
 pub const RAILS: Source = Source {
+    divisor: rails::DIVISOR,
     not_over_verbs: Some("needs software NICs that fail one by one"),
     ..of_families("rails die", rails::die)
 };

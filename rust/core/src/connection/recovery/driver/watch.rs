@@ -25,8 +25,13 @@ pub(super) struct WatchedRails {
     rebuilds: [Option<(u32, u64)>; MAX_RAILS],
     /// As operators were told.
     told: [Option<RailState>; MAX_RAILS],
+    /// When rates and latencies are told next.
+    tell_at: u64,
     waiting: WaitingLanes,
 }
+
+/// How often operators are told rates and latencies.
+const TELL_EVERY: u64 = 20 * MILLISECOND;
 
 impl WatchedRails {
     fn set_rebuild(&mut self, rail: usize, rebuild: Option<(u32, u64)>) {
