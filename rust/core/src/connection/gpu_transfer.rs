@@ -108,7 +108,7 @@ impl Connection {
         copies.holds = holds;
         fill(&mut copies, opcode, &moves)?;
         let on_host = self.host_pieces(opcode, &moves)?;
-        let span = self.transfer_span(opcode, iovs, 1 + usize::from(on_host.is_some()));
+        let span = self.transfer_span(opcode, iovs, || 1 + usize::from(on_host.is_some()));
         let transfer = self.acquire_id(when_full)?;
         let started = match self.hand_over_both(transfer.record(), &lane, copies, on_host, when_full) {
             Ok(workers) => Ok(self.context.transfers.publish(transfer, workers)),

@@ -1,4 +1,18 @@
 //! The way to one peer: lanes, the peer's region table, locality.
+//!
+//! Lanes are of rails, a pair of NICs each. The first rail is made with the connection, and is all that one with an end with one NIC has:
+//! then nothing of the modules `rail` and `rail_*` is in the way of a transfer. Further rails are made while the connection is in use.
+//!
+//! | modules | what they do |
+//! |---|---|
+//! | `engine_nics`, `nic_context`, `nic_record`, `nic_slots`, `nic_flow` | the NICs of an engine: opened when they are needed, named to peers, and their loads |
+//! | `rail`, `rail_commands` | the places of rails, and their making |
+//! | `rail_adding`, `rail_demand` | which rails there are to be, and when |
+//! | `rail_submit`, `rail_loads` | a transfer over several rails, and what submitters know of them |
+//! | `rail_watch` | what the connection's task learns of rails by looking at counters |
+//! | `rail_moves` | parts that go from one rail to another |
+//! | `rail_record`, `rail_info` | what operators are told |
+//! | `recovery` | rebuilds lanes, adds rails and leaves them |
 
 mod begin_one;
 mod close;
@@ -204,7 +218,7 @@ const FAILURES_HELD: u32 = 2;
 /// `gate`: each transfer has a span in the log.
 const TRACED: u32 = 4;
 
-/// `gate`: it has several rails. Set once, when the first further one is made.
+/// `gate`: it has several rails. Set once, when a lane of the first further one is in working order.
 const RAILS: u32 = 8;
 
 /// Why the transfers of a connection end that is closed here.

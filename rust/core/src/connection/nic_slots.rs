@@ -27,6 +27,12 @@ impl NicSlots {
         self.0.iter().position(|slot| Arc::ptr_eq(slot.get_or_init(|| Arc::clone(nic)), nic))
     }
 
+    /// Whether there is a slot for a NIC, which is not open yet if it is `None`.
+    pub(super) fn have_room_for(&self, nic: Option<&Arc<NicContext>>) -> bool {
+        let has_it = |used: &Arc<NicContext>| nic.is_some_and(|nic| Arc::ptr_eq(used, nic));
+        self.0.iter().any(|slot| slot.get().is_none_or(has_it))
+    }
+
     /// The NIC of the first slot.
     pub(super) fn first(&self) -> Option<&Arc<NicContext>> {
         self.0.first()?.get()

@@ -76,7 +76,7 @@ impl Rails {
 }
 
 impl Connection {
-    /// Whether further rails are made.
+    /// Whether there are further rails, of which a lane has been in working order.
     #[inline]
     pub(super) fn has_rails(&self) -> bool {
         self.gate.load(Ordering::Relaxed) & RAILS != 0
@@ -202,7 +202,7 @@ impl Connection {
     /// Posts a probe on a lane of a rail that has nothing under way.
     pub(super) fn post_probe(&self, rail: usize, number: u32) -> Result<(), ProbeError> {
         let remote = self.remote_of(rail).map(|remote| remote.table());
-        let region = remote.as_ref().and_then(|table| table.oldest());
+        let region = remote.as_ref().and_then(|table| table.writable());
         let remote = region.map_or((0, 0), |region| (region.base, region.rkey));
         let mut result = Err(ProbeError::Down);
         for lane in self.lanes_of(rail).iter().rev() {

@@ -115,11 +115,11 @@ impl Connection {
         self.rails.adding.set_has_pairs(has_pairs);
     }
 
-    /// A transfer of so many bytes begins: whether the rails that there are suffice.
+    /// A transfer of so many bytes begins: whether the rails that there are suffice. Where there can be no others, its bytes are not summed.
     #[inline]
-    pub(super) fn consider_rails(&self, bytes: u64) {
+    pub(super) fn consider_rails(&self, bytes: impl FnOnce() -> u64) {
         if self.rails.adding.has_pairs.load(Ordering::Relaxed) {
-            self.want_rail(bytes);
+            self.want_rail(bytes());
         }
     }
 
@@ -187,8 +187,13 @@ impl Connection {
         let wanted = NicPair { own: own.into(), peer: peer.into() };
         let pairs = lock(&self.rails.adding.pairs);
         let rail = pairs.pairs.iter().position(|pair| *pair == wanted);
+        let demand = &self.rails.adding.demand;
         match rail.filter(|rail| !self.rails.in_use().has(*rail)) {
-            Some(rail) => self.request_rail(rail, wanted),
+            // A peer that asks without end has no more tries than this end itself.
+            Some(rail) if demand.begin(rail, clock::now_ns()) => self.request_rail(rail, wanted),
+            Some(rail) => {
+                tracing::debug!(peer = %self.peer.control, rail, "the peer asks for a rail that is being made, or was refused")
+            }
             None => {
                 tracing::debug!(peer = %self.peer.control, own, nic = peer, "the peer asks for a rail that is no pair here, or made")
             }

@@ -12,7 +12,7 @@ use super::{CLOSED, CLOSED_HERE, Connection, DRAIN_LIMIT, DeviceHealth, RAILS};
 use crate::control::RailRefusal;
 use crate::events::Wakeup;
 use crate::memory::{Cursor, RemoteRegions, Subscription};
-use crate::pool::{EndState, LaneSetup, LaneStatus, PoolError, worker_bit, workers_used};
+use crate::pool::{EndState, LaneSetup, LaneStatus, PoolError, Worker, worker_bit, workers_used};
 use crate::sync::{AtomicBool, Ordering};
 
 /// Called by the connection's recovery. [`Connection::open_rail`] blocks for commands of the device, never for the peer.
@@ -39,6 +39,9 @@ impl Connection {
             RailRecord::refused(rail as u8, self.peer.control, &nic, reason);
             why
         };
+        if !self.context.slots.have_room_for(self.context.nic_if_open(usize::from(own))) {
+            return Err(refused(RailRefusal::Limited, "rails use as many NICs of this host as they can"));
+        }
         let nic = self
             .context
             .open_nic(usize::from(own))
@@ -57,9 +60,9 @@ impl Connection {
         if let Some(events) = events {
             events.watch(self);
         }
-        // Of this and `stop` the later one sees what the earlier one has done: one of them closes the lanes.
-        let before = self.gate.fetch_or(RAILS, Ordering::SeqCst);
-        if before & CLOSED != 0 {
+        // An exchange though it changes nothing: of this and that of `stop` the later one sees what the earlier thread had done, so one of the
+        // two closes the lanes.
+        if self.gate.fetch_or(0, Ordering::SeqCst) & CLOSED != 0 {
             let deadline = std::time::Instant::now() + DRAIN_LIMIT;
             for lane in self.lanes_of(rail) {
                 self.close_lane(lane, EndState::Cancelled, CLOSED_HERE, deadline);
@@ -77,24 +80,37 @@ impl Connection {
         let workers = nic.pool.workers();
         let used = workers_used(slot, workers.len()).max(1);
         let first = NEXT.fetch_add(count, StdOrdering::Relaxed);
-        let mut lanes = Vec::with_capacity(count);
+        let mut lanes: Vec<LaneHandle> = Vec::with_capacity(count);
         for lane in 0..count.min(LANES_PER_RAIL) {
             let index = first.wrapping_add(lane) % used;
-            let worker = workers.get(index).map(Arc::clone).ok_or(PoolError::TooManyLanes)?;
-            let notifier = Arc::new(RecoveryNotifier(Arc::clone(&self.wakeup)));
-            let status = Arc::new(LaneStatus::absent(Some(notifier)));
-            nic.count_lane(&status);
-            let setup = LaneSetup { status: Arc::clone(&status), heals: self.heals };
-            let key = worker.with_state(|state| state.add_absent_lane(setup))?;
-            lanes.push(LaneHandle {
-                worker,
-                worker_index: worker_bit(slot, index),
-                key,
-                status,
-                device_events: nic.device_events.clone(),
-            });
+            match self.make_lane(nic, workers.get(index), worker_bit(slot, index)) {
+                Ok(made) => lanes.push(made),
+                Err(error) => {
+                    // Their places are given back, which a peer could use up by asking again. They are drained.
+                    for made in &lanes {
+                        let _ = made.worker.close_lane(made.key, EndState::Failed, "its rail is not made");
+                    }
+                    return Err(error);
+                }
+            }
         }
         Ok(lanes)
+    }
+
+    fn make_lane(
+        &self,
+        nic: &NicContext,
+        worker: Option<&Arc<Worker>>,
+        worker_index: usize,
+    ) -> Result<LaneHandle, PoolError> {
+        let worker = worker.map(Arc::clone).ok_or(PoolError::TooManyLanes)?;
+        let notifier = Arc::new(RecoveryNotifier(Arc::clone(&self.wakeup)));
+        let status = Arc::new(LaneStatus::absent(Some(notifier)));
+        let setup = LaneSetup { status: Arc::clone(&status), heals: self.heals };
+        let key = worker.with_state(|state| state.add_absent_lane(setup))?;
+        nic.count_lane(&status);
+        let device_events = nic.device_events.clone();
+        Ok(LaneHandle { worker, worker_index, key, status, device_events })
     }
 
     /// Whether the queue pairs of a NIC take the requests that this connection makes.
@@ -144,6 +160,8 @@ impl Connection {
         if is_first {
             made.record.added();
             self.rails.adding.demand.made(rail);
+            // Not before: what no peer makes is to cost transfers nothing.
+            self.gate.fetch_or(RAILS, Ordering::Relaxed);
         }
         is_first
     }

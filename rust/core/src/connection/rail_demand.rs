@@ -78,9 +78,25 @@ impl RailDemand {
         let rails = MadeRails { made, making: RailSet(making.0 & !made.0) };
         let eligible = RailSet(shape.eligible.0 & !(refused.0 & !made.0));
         let rail = wanted_rail(&Shape { eligible, ..*shape }, under_way, rails, loads, &self.limits)?;
-        self.places.get(rail)?.not_before.store(now.saturating_add(MAKING_LIMIT), Ordering::Relaxed);
-        self.making.fetch_or(RailSet::default().with(rail).0, Ordering::Relaxed);
+        self.note_making(rail, now);
         Some(rail)
+    }
+
+    /// The peer wants the rail. Whether it is to be made: then it counts as being made from now on. Not while it is, or in the pause behind a
+    /// refusal.
+    pub(super) fn begin(&self, rail: usize, now: u64) -> bool {
+        let (making, refused) = self.held_back(now);
+        let may_begin = !making.has(rail) && !refused.has(rail);
+        if may_begin {
+            self.note_making(rail, now);
+        }
+        may_begin
+    }
+
+    fn note_making(&self, rail: usize, now: u64) {
+        let Some(place) = self.places.get(rail) else { return };
+        place.not_before.store(now.saturating_add(MAKING_LIMIT), Ordering::Relaxed);
+        self.making.fetch_or(RailSet::default().with(rail).0, Ordering::Relaxed);
     }
 
     /// The rail is made.
@@ -157,6 +173,20 @@ mod tests {
         demand.made(1);
         assert_eq!(wanted(&demand, 64 << 20, 0b11, 4 * SECOND), None);
         assert_eq!(wanted(&demand, 64 << 20, 0b11, 63 * SECOND), Some(2), "its end was never told");
+    }
+
+    #[test]
+    fn a_peer_that_asks_for_a_rail_without_end_gets_as_many_tries() {
+        let demand = RailDemand::new(PlanLimits::default());
+        let mut tries = 0;
+        for now in (SECOND..61 * SECOND).step_by(MILLISECOND as usize) {
+            if demand.begin(1, now) {
+                tries += 1;
+                demand.refused(1, now);
+            }
+        }
+        assert_eq!(tries, 6, "after 1, 2, 4, 8, 16 seconds");
+        assert!(demand.begin(2, 61 * SECOND) && !demand.begin(2, 62 * SECOND), "it is being made");
     }
 
     #[test]

@@ -23,22 +23,22 @@ impl Connection {
         self.place_elsewhere(lane, handle, taken);
     }
 
-    /// The same for parts of which nothing was ever posted: they may leave a lane that is not drained.
-    pub(super) fn move_unposted(&self, lane: usize) {
-        let Some(handle) = self.lane(lane) else { return };
+    /// The same for parts of which nothing was ever posted: they may leave a lane that is not drained. Whether any did.
+    pub(super) fn move_unposted(&self, lane: usize) -> bool {
+        let Some(handle) = self.lane(lane) else { return false };
         let taken = handle.worker.with_state(|state| state.take_unposted(handle.key));
-        self.place_elsewhere(lane, handle, taken);
+        self.place_elsewhere(lane, handle, taken)
     }
 
-    fn place_elsewhere(&self, lane: usize, from: &LaneHandle, taken: Vec<TakenPart>) {
+    fn place_elsewhere(&self, lane: usize, from: &LaneHandle, taken: Vec<TakenPart>) -> bool {
         if taken.is_empty() {
-            return;
+            return false;
         }
         let rail = lane / LANES_PER_RAIL;
         let (mut moved, mut bytes, mut stay, mut lost) = (0, 0, Vec::new(), Vec::new());
-        for part in taken {
+        for (number, part) in taken.into_iter().enumerate() {
             let length = part.list.bytes;
-            match self.place_on_another(rail, part) {
+            match self.place_on_another(rail, part, number) {
                 Ok(()) => (moved, bytes) = (moved + 1, bytes + length),
                 Err((part, Keyed(on))) if on == rail => stay.push(part),
                 Err((mut part, on)) => {
@@ -57,13 +57,22 @@ impl Connection {
         {
             record.moved(moved, bytes);
         }
+        moved > 0
     }
 
-    /// Puts a part on another rail than this one; gives it back if none takes it, perhaps with the keys of another rail.
+    /// Puts a part on another rail than this one; gives it back if none takes it, perhaps with the keys of another rail. Parts with numbers
+    /// in a row begin with other rails and lanes.
     #[expect(clippy::result_large_err, reason = "the part goes back whole")]
-    fn place_on_another(&self, rail: usize, mut part: TakenPart) -> Result<(), (TakenPart, Keyed)> {
-        let (up, hint, mut keyed) = (self.rails_up(), thread_hint(), Keyed(rail));
-        let others = (1..MAX_RAILS).map(|step| (rail + step) % MAX_RAILS);
+    fn place_on_another(
+        &self,
+        rail: usize,
+        mut part: TakenPart,
+        number: usize,
+    ) -> Result<(), (TakenPart, Keyed)> {
+        let (up, mut keyed) = (self.rails_up(), Keyed(rail));
+        let hint = thread_hint().wrapping_add(number);
+        let others =
+            (0..MAX_RAILS - 1).map(|step| (rail + 1 + (step + number) % (MAX_RAILS - 1)) % MAX_RAILS);
         // Behind those that are up the others: a rail has a lane that works shortly before it is said to be up, and nothing would ask again.
         let in_order =
             others.clone().filter(|other| up.has(*other)).chain(others.filter(|other| !up.has(*other)));
@@ -114,14 +123,18 @@ impl KeysOf {
     /// done, if some of it is not known on this rail.
     fn give(&self, connection: &Connection, Keyed(before): Keyed, part: &mut TakenPart) -> bool {
         let Some(source) = Self::of(connection, before) else { return false };
-        let (from, opcode) = (part.from, part.list.opcode);
+        let (from, opcode) = (part.first_elsewhere(), part.list.opcode);
         let Some(landing) = self.landing_for(&source, &part.list) else { return false };
         let Some((regions, holds)) = self.regions_of(&part.list, &landing) else { return false };
         let local = |entry: Sge| {
-            let segment =
-                regions.iter().find_map(|region| region.segment_holding(entry.address, entry.length.into()));
-            match (segment, &landing) {
-                (Some(segment), _) => Some(Sge { lkey: segment.lkey, ..entry }),
+            let key_in = |region: &Region| {
+                region.segment_holding(entry.address, entry.length.into()).map(|segment| segment.lkey)
+            };
+            // The region by which the entry was made: others may hold the same addresses, with other rights, or as they were mapped before.
+            let is_of = |region: &Region| key_in(region) == Some(entry.lkey);
+            let key = regions.iter().find(|(old, _)| is_of(old)).and_then(|(_, new)| key_in(new));
+            match (key, &landing) {
+                (Some(lkey), _) => Some(Sge { lkey, ..entry }),
                 (None, Some((old, new))) if entry.address == old.0.address => Some(new.0),
                 (None, _) => None,
             }
@@ -136,20 +149,26 @@ impl KeysOf {
             }
             Some(self.remote.key_for(first, address, length, opcode)?.rkey)
         };
-        part.list.rekey(from, local, remote, holds).is_ok()
+        let is_given = part.list.rekey(from, local, remote, holds).is_ok();
+        if is_given {
+            part.from = from;
+        }
+        is_given
     }
 
-    /// The regions of a list as they are on this rail, held; `None` if one is not there, or is being deregistered.
+    /// The regions of a list, each behind what the list has of it now, as they are on this rail, held; `None` if one is not there, or is being
+    /// deregistered.
     fn regions_of(
         &self,
         list: &RequestList,
         landing: &Option<(Landing, Landing)>,
-    ) -> Option<(Vec<Arc<Region>>, Vec<Hold>)> {
-        let held = list.lease.as_deref().into_iter().chain(&list.holds).map(|hold| hold.region().id);
-        let is_landing = |id: &RegionId| landing.as_ref().is_some_and(|(old, _)| old.1.region().id == *id);
-        let ids = held.filter(|id| !is_landing(id));
-        let regions: Vec<_> = ids.map(|id| self.local.by_id(id).cloned()).collect::<Option<_>>()?;
-        let mut holds: Vec<_> = regions.iter().map(Region::hold).collect::<Option<_>>()?;
+    ) -> Option<(Vec<(Arc<Region>, Arc<Region>)>, Vec<Hold>)> {
+        let held = list.lease.as_deref().into_iter().chain(&list.holds).map(Hold::region);
+        let is_landing = |id: RegionId| landing.as_ref().is_some_and(|(old, _)| old.1.region().id == id);
+        let held = held.filter(|region| !is_landing(region.id));
+        let here = |old: &Arc<Region>| Some((Arc::clone(old), Arc::clone(self.local.by_id(old.id)?)));
+        let regions: Vec<_> = held.map(here).collect::<Option<_>>()?;
+        let mut holds: Vec<_> = regions.iter().map(|(_, new)| new.hold()).collect::<Option<_>>()?;
         if let Some((_, new)) = landing {
             holds.push(new.1.region().hold()?);
         }

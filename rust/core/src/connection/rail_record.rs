@@ -82,9 +82,9 @@ impl RailRecord {
         self.lock().rate = bytes_per_second;
     }
 
-    /// The shortest of its last answers to probes.
+    /// The shortest of its last answers to probes; zero before the first.
     pub fn set_latency(&self, latency: Duration) {
-        self.lock().latency = Some(latency);
+        self.lock().latency = Some(latency).filter(|latency| !latency.is_zero());
     }
 
     /// It has been added to its connection. Not called of the first one.

@@ -48,7 +48,11 @@ impl Connection {
         }
         let buffer = iovs.iov(0).map_or(0, |iov| iov.local);
         let bytes = iovs.lengths().fold(0, u64::saturating_add);
-        self.consider_rails(bytes);
+        if bytes == 0 {
+            // Of empty iovs no part is made; that of the first rail may be empty.
+            return RailPlan::default();
+        }
+        self.consider_rails(|| bytes);
         let home = self.rails.loads.home_of(buffer);
         let shape = Shape { bytes, eligible, home, spread: thread_hint() as u32 };
         let (flow, credits) = self.rails_flow();

@@ -2,13 +2,14 @@
 
 use std::time::{Duration, Instant};
 
-use super::Connection;
 use super::lane_choice::thread_hint;
 use super::lanes::LaneHandle;
 use super::wakes::Wakes;
+use super::{Connection, RAILS};
 use crate::fabric::Opcode;
 use crate::memory::Recent;
 use crate::pool::{RequestList, Submission, transfer_begins};
+use crate::sync::Ordering;
 use crate::transfer::{
     IovSource, MOST_TRANSFERS, NewTransfer, Plan, Scope, Share, SlicePolicy, SubmitError, TransferId,
     TransferRecord, build,
@@ -51,8 +52,10 @@ impl Connection {
         iovs: &S,
         when_full: WhenFull,
     ) -> Result<TransferId, SubmitError> {
-        self.require_open()?;
-        let span = self.transfer_span(opcode, iovs, Plan::new(iovs, &self.spread).parts());
+        if self.gate.load(Ordering::Relaxed) != RAILS || !self.is_here() {
+            self.require_open()?;
+        }
+        let span = self.transfer_span(opcode, iovs, || Plan::new(iovs, &self.spread).parts());
         let started = if self.has_rails() {
             self.start_on_rails(opcode, iovs, when_full)
         } else {

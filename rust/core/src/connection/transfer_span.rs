@@ -31,7 +31,7 @@ impl Connection {
         &self,
         opcode: Opcode,
         iovs: &S,
-        lanes: usize,
+        lanes: impl FnOnce() -> usize,
     ) -> Option<TransferSpan> {
         if self.gate.load(Ordering::Relaxed) & TRACED == 0 {
             return None;
@@ -44,7 +44,7 @@ impl Connection {
             path = %self.paths,
             bytes = iovs.lengths().sum::<u64>(),
             iovs = iovs.len(),
-            lanes,
+            lanes = lanes(),
             submit_us = Empty,
             total_us = Empty,
             outcome = Empty,
@@ -78,7 +78,7 @@ impl Connection {
     #[cold]
     pub(super) fn span_of_copy<S: IovSource + ?Sized>(&self, opcode: Opcode, iovs: &S, begun: Instant) {
         let total = begun.elapsed();
-        if let Some(TransferSpan { span, .. }) = self.transfer_span(opcode, iovs, 1) {
+        if let Some(TransferSpan { span, .. }) = self.transfer_span(opcode, iovs, || 1) {
             span.record("id", TransferId::COMPLETE.0);
             span.record("submit_us", micros(total));
             end(&span, total, name(EndState::Done));

@@ -43,6 +43,9 @@ pub struct RemoteTable {
     pub(super) has_gpu_flush: bool,
 }
 
+/// Regions that [`RemoteTable::writable`] looks at.
+const MOST_LOOKED_AT: usize = 64;
+
 /// What the table says of a remote range.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum RemoteCheck {
@@ -191,6 +194,13 @@ impl RemoteTable {
     pub fn oldest(&self) -> Option<&RemoteRegion> {
         let mut entries = self.levels.iter().flat_map(|level| level.entries());
         entries.find(|entry| !self.is_gone(entry)).map(|entry| &entry.region)
+    }
+
+    /// A region that may be written to, if one is found at once: of the last ones, for a look at all that are gone takes long.
+    pub fn writable(&self) -> Option<&RemoteRegion> {
+        let newest_first = self.levels.iter().rev().flat_map(|level| level.entries().iter().rev());
+        let mut looked_at = newest_first.take(MOST_LOOKED_AT);
+        looked_at.find(|entry| !self.is_gone(entry) && !entry.region.read_only).map(|entry| &entry.region)
     }
 
     /// Whether WRITEs to memory of an unknown key are to be flushed.

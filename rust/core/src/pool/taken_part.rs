@@ -25,3 +25,19 @@ pub struct TakenPart {
     /// How often it went to another lane before.
     pub(super) moves: u8,
 }
+
+impl TakenPart {
+    /// The first request that another NIC has to post: a READ that flushes GPU memory makes sure of what its own NIC has written, so the
+    /// WRITEs before it go with it, those that are done as well.
+    pub fn first_elsewhere(&self) -> usize {
+        if self.list.flushes_gpu() { 0 } else { self.from }
+    }
+}
+
+impl TakenPart {
+    /// The first request that another NIC has to post: a READ that flushes GPU memory makes sure of what its own NIC has written, so the
+    /// WRITEs before it go with it, those that are done as well.
+    pub fn first_elsewhere(&self) -> usize {
+        if self.list.flushes_gpu() { 0 } else { self.from }
+    }
+}

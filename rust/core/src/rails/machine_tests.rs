@@ -341,6 +341,8 @@ enum Event {
     PortDown,
     PortUp,
     Rebuilt(bool, bool),
+    NoLane,
+    Lane,
     Timeout,
 }
 
@@ -352,6 +354,8 @@ fn any_event() -> impl Strategy<Value = Event> {
         Just(Event::PortDown),
         Just(Event::PortUp),
         any::<(bool, bool)>().prop_map(|(right, done)| Event::Rebuilt(right, done)),
+        Just(Event::NoLane),
+        Just(Event::Lane),
         Just(Event::Timeout),
     ]
 }
@@ -383,6 +387,8 @@ proptest! {
                 Event::PortDown => machine.port_down(),
                 Event::PortUp => machine.port_up(now),
                 Event::Rebuilt(right, done) => machine.rebuilt(if right { rebuild } else { rebuild.wrapping_sub(1) }, done, now),
+                Event::NoLane => machine.has_no_lane(now),
+                Event::Lane => machine.has_lane(now),
                 Event::Timeout => machine.timeout(now),
             }
             let is_up = machine.is_up();

@@ -14,7 +14,9 @@
 //! | [`Homes`] | which rail a buffer used last |
 //! | [`rail_pairs`], [`RailMap`] | which NIC of this host forms a rail with which one of the peer |
 //!
-//! The engine does not use them yet: its connections have one rail. docs/rails.md says what is missing.
+//! What drives them is `connection`: its `rail_adding` and `rail_demand` have rails made, `rail_submit` plans, `rail_watch` looks, and its `recovery`
+//! leaves rails by [`Quiesce`]; the end that answers has the state of its lane in the place of [`QuiesceAnswer`], which the simulator uses.
+//! docs/rails.md describes the whole, and says what is missing.
 
 mod demand;
 mod homes;

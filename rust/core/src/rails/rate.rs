@@ -58,16 +58,16 @@ impl RateMeter {
             && (busy || counts.bytes_done > last.counts.bytes_done)
             && now > last.at
         {
-            self.add(&last, now, counts);
+            self.add(&last, busy, now, counts);
         }
         self.last = busy.then_some(Last { at: now, counts });
     }
 
-    fn add(&mut self, last: &Last, now: u64, counts: RailCounts) {
+    fn add(&mut self, last: &Last, busy: bool, now: u64, counts: RailCounts) {
         let (bytes, nanos) = (counts.bytes_done.saturating_sub(last.counts.bytes_done), now - last.at);
-        // What has ended since was under way at the last look already: the rail had something to do all the time. Otherwise it may
-        // have been idle in between, and its rate is at least this.
-        let was_busy = bytes <= last.counts.bytes_in_flight;
+        // What has ended since was under way at the last look already, and something is left: the rail had something to do all the time.
+        // Otherwise it may have been idle in between, or since, and its rate is at least this.
+        let was_busy = busy && bytes <= last.counts.bytes_in_flight;
         if !was_busy && bytes as f64 / nanos as f64 <= self.bytes as f64 / self.nanos as f64 {
             return;
         }

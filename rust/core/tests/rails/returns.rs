@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use flagcx_p2p::internals::fabric::Opcode;
 use flagcx_p2p::internals::observe::RailStatus;
-use flagcx_p2p::internals::transfer::Outcome;
+use flagcx_p2p::internals::transfer::{Iov, Outcome};
 
 use crate::alone;
 use crate::nics::{Nics, up};
@@ -112,6 +112,48 @@ fn a_nic_that_comes_back_is_used_soon() {
             let limit = if fault == Fault::Failing { LONGEST_PAUSE + SOON } else { SOON };
             assert!(taken < limit, "{fault:?} at the {end} end: up after {taken:?}");
         }
+    }
+}
+
+/// Both ends have traffic of their own. Whichever leaves the rail, and also if both do at once, both use it again.
+#[test]
+fn a_rail_that_one_end_or_both_have_left_is_used_by_both() {
+    let _alone = alone();
+    for (fault, ends) in [Fault::Broken, Fault::Port, Fault::Failing]
+        .into_iter()
+        .flat_map(|fault| [["near", "near"], ["far", "far"], ["near", "far"]].map(|ends| (fault, ends)))
+    {
+        let pair = RailPair::with_rails(2, 2, 2);
+        let remote = pair.there.describe_remote(pair.source.address(), STEP as u32).unwrap();
+        let region = Some(pair.target.region());
+        let back = Iov { local: pair.target.address(), length: STEP, region, remote };
+        let move_both = || {
+            let id = pair.there.submit(Opcode::Write, &[back][..]).unwrap();
+            move_some(&pair);
+            assert_eq!(outcome(&pair.there, id), Outcome::Done);
+        };
+        let are_up = || up(&pair.here).len() == 2 && up(&pair.there).len() == 2;
+        let felt = Instant::now();
+        while !are_up() || felt.elapsed() < Duration::from_millis(100) {
+            move_both();
+            assert!(felt.elapsed() < SOON, "{:#?}", pair.there.rails());
+        }
+        let struck = Instant::now();
+        for end in ends {
+            fault.strike(if end == "near" { &pair.near } else { &pair.far });
+        }
+        while struck.elapsed() < Duration::from_millis(100) {
+            move_both();
+        }
+        [&pair.near, &pair.far].into_iter().for_each(Nics::heal);
+        let begin = Instant::now();
+        let limit = if fault == Fault::Failing { LONGEST_PAUSE + SOON } else { SOON };
+        while !are_up() {
+            move_both();
+            let rails = (pair.here.rails(), pair.there.rails());
+            assert!(begin.elapsed() < limit, "{fault:?} at {ends:?}: {rails:#?}");
+        }
+        println!("{fault:?} at {ends:?}: both ends use it {:?} after it is back", begin.elapsed());
     }
 }
 

@@ -70,7 +70,11 @@ fn each_rail_is_told_and_a_port_that_goes_down_is_seen_everywhere() {
 
     let nic = nic_number(&rails[1].nic);
     pair.near.set_port(nic, false);
-    eventually("the rail is down", || pair.here.rails()[1].status == RailStatus::Down);
+    // That its lanes have failed is seen before its state is told.
+    eventually("the rail is down", || {
+        let rail = pair.here.rails().remove(1);
+        rail.status == RailStatus::Down && rail.pauses > 0
+    });
     let down = pair.here.rails().remove(1);
     assert_eq!(
         (down.pauses, down.last_pause.map(|pause| pause.reason)),

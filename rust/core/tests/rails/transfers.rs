@@ -32,7 +32,7 @@ fn every_shape(pair: &RailPair) {
     const KIB: u64 = 1 << 10;
     let mut seed = 100;
     for opcode in OPCODES {
-        for length in [1, 7, 4096, 64 * KIB + 1, 512 * KIB - 1, 512 * KIB, (4 << 20) + 3] {
+        for length in [0, 1, 7, 4096, 64 * KIB + 1, 512 * KIB - 1, 512 * KIB, (4 << 20) + 3] {
             seed += 1;
             check(pair, opcode, seed, &[(13, 5, length)]);
         }

@@ -9,6 +9,7 @@ mod probes;
 mod rails;
 mod regions;
 mod sending;
+mod waiting;
 mod watch;
 
 use std::io;
@@ -56,6 +57,8 @@ pub(in crate::connection) struct Driver {
     rails: WatchedRails,
     /// This end adds rails.
     leads: bool,
+    /// The peer has named its NICs.
+    knows_nics: bool,
     /// Part of a frame waits for room in the socket, which is then watched for writing through a second descriptor,
     /// while the task goes on reading: the peer may be blocked in the same way.
     blocked: bool,
@@ -148,6 +151,7 @@ impl Driver {
             watch,
             rails: WatchedRails::default(),
             leads,
+            knows_nics: false,
             blocked: false,
             writable: None,
             urgent: false,
@@ -193,9 +197,10 @@ impl Driver {
         // Before any recovery of lanes that failed because of it.
         self.check_peer(&seen);
         for seen in seen {
-            self.watch_observation(&seen);
-            self.report_observation(seen);
-            self.act().await;
+            if self.watch_observation(&seen) {
+                self.report_observation(seen);
+                self.act().await;
+            }
         }
         self.pass_rail_requests().await;
         let more = self.receive().await;
@@ -243,10 +248,12 @@ impl Driver {
                     self.machine.frame(frame, Instant::now());
                 }
                 Ok(Received::Regions(frame)) => self.receive_regions(frame).await,
-                Ok(Received::Nics(nics)) => {
+                // Once: rails have their numbers by that list.
+                Ok(Received::Nics(nics)) if self.machine.policy.rails && !self.knows_nics => {
+                    self.knows_nics = true;
                     self.command(move |connection| connection.take_nic_list(&nics)).await;
                 }
-                Ok(Received::Unknown) => {}
+                Ok(Received::Nics(_) | Received::Unknown) => {}
                 Ok(Received::Nothing) => return false,
                 Err(error) => self.machine.channel_lost(&error),
             }

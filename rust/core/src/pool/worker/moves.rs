@@ -125,9 +125,10 @@ impl WorkerState {
     /// Puts a part among those of its lane in the order in which their time limits began: those that are late stand first.
     fn link_by_age(&mut self, key: LaneKey, part_index: u32, since: u64) {
         let Some(lane) = self.lanes.get(key) else { return };
-        let (mut before, mut behind) = (NONE, lane.parts.first());
-        while let Some(part) = self.parts.get(behind).filter(|part| part.since != 0 && part.since <= since) {
-            before = std::mem::replace(&mut behind, part.behind());
+        // From the youngest on: of parts that come in a row each stands behind the one before.
+        let (mut before, mut behind) = (lane.parts.last(), NONE);
+        while let Some(part) = self.parts.get(before).filter(|part| part.since == 0 || part.since > since) {
+            behind = std::mem::replace(&mut before, part.before());
         }
         lane.parts.insert(&mut self.parts, part_index, Links { before, behind });
     }

@@ -9,7 +9,8 @@ use proptest::prelude::*;
 use super::fake_nic::FakeNic;
 use super::tests::CAPS;
 use super::*;
-use crate::fabric::Opcode;
+use crate::fabric::{Opcode, SoftwareOptions, software};
+use crate::memory::Registry;
 use crate::observe::{Amount, TransferSource, TransferTotals};
 use crate::pool::{LaneHealth, LaneSetup, LaneStatus, TakenPart};
 use crate::transfer::{CheckedIov, Cutter, SlicePolicy, TimeLimit, TransferRecord};
@@ -101,6 +102,52 @@ fn fill(list: &mut RequestList, opcode: Opcode, notes: Range<u32>) {
         let (local, remote) = (0x1000 * u64::from(note + 1), 0x2000 * u64::from(note + 1));
         let chunk = CheckedIov { local, remote, length: 64, lkey: 1, rkey: 1, readable: true, iov: note };
         cutter.push(&chunk).unwrap();
+    }
+}
+
+/// Many parts wait on a lane, none of which another rail can take.
+#[test]
+fn many_parts_are_put_back_in_their_order_without_a_search() {
+    let mut side = Side::new(0);
+    side.break_lane();
+    let notes: Vec<_> = (0..40_000).map(|note| side.begin(Opcode::Write, note..note + 1)).collect();
+    let taken = side.state.take_unposted(side.lane);
+    assert_eq!(taken.len(), notes.len());
+    let begin = std::time::Instant::now();
+    assert!(side.put(taken).is_empty());
+    let took = begin.elapsed();
+    assert!(took < Duration::from_secs(2), "{took:?}: 800 million steps of a search take longer");
+    let again = side.state.take_unposted(side.lane);
+    let addresses: Vec<_> = again.iter().map(|part| part.list.requests()[0].remote_address).collect();
+    assert!(addresses.is_sorted() && addresses.len() == notes.len());
+    assert!(side.put(again).is_empty());
+    side.state.fail_waiting(side.lane.index(), EndState::Cancelled, "");
+    assert!(notes.iter().all(|record| record.is_ended()));
+}
+
+/// The READ that flushes says nothing of what another NIC has written.
+#[test]
+fn what_flushes_gpu_memory_begins_anew_on_another_nic() {
+    let registry = Registry::new(software::open(&SoftwareOptions::default()).unwrap().remove(0));
+    for (flushes, elsewhere) in [(false, 2), (true, 0)] {
+        let mut from = Side::new(0);
+        let record = TransferRecord::lasting();
+        record.start(1, TimeLimit::NEVER);
+        let mut list = RequestList::default();
+        fill(&mut list, Opcode::Write, 0..4);
+        if flushes {
+            let (landing, hold) = registry.gpu_flush_landing().unwrap();
+            assert!(list.append_gpu_flush((0x2000, 1), 0, landing, hold));
+        }
+        from.state.adopt(Submission { lane: from.lane, owner: record, list, first: true, begun: 0 });
+        from.run(2);
+        from.break_lane();
+        let parts = from.take();
+        assert_eq!((parts[0].from, parts[0].first_elsewhere()), (2, elsewhere));
+        for part in parts {
+            from.state.end_taken(from.lane, part, "test");
+        }
+        assert!(record.is_ended());
     }
 }
 

@@ -3,6 +3,7 @@
 use std::time::{Duration, Instant};
 
 use super::probes::Probes;
+use super::waiting::WaitingLanes;
 use super::{Connection, Driver, Observation};
 use crate::connection::DeviceHealth;
 use crate::connection::rail::LANES_PER_RAIL;
@@ -24,7 +25,13 @@ pub(super) struct WatchedRails {
     rebuilds: [Option<(u32, u64)>; MAX_RAILS],
     /// As operators were told.
     told: [Option<RailState>; MAX_RAILS],
+    /// When rates and latencies are told next.
+    tell_at: u64,
+    waiting: WaitingLanes,
 }
+
+/// How often operators are told rates and latencies.
+const TELL_EVERY: u64 = 20 * MILLISECOND;
 
 impl WatchedRails {
     fn set_rebuild(&mut self, rail: usize, rebuild: Option<(u32, u64)>) {
@@ -51,13 +58,14 @@ impl Driver {
         self.rails.broken_here |= bit(lane);
     }
 
-    /// Reports what was seen of a lane or a device to the watch.
-    pub(super) fn watch_observation(&mut self, seen: &Observation) {
+    /// Reports what was seen of a lane or a device to the watch. False if it is no news: a device that is up, as it was.
+    pub(super) fn watch_observation(&mut self, seen: &Observation) -> bool {
         let now = clock::now_ns();
         match *seen {
             Observation::Device { rail, health } => {
-                let Some(place) = self.rails.devices.get_mut(rail) else { return };
-                let before = place.replace(health).unwrap_or(DeviceHealth::Up);
+                let Some(place) = self.rails.devices.get_mut(rail) else { return true };
+                let known = place.replace(health);
+                let before = known.unwrap_or(DeviceHealth::Up);
                 match (before, health) {
                     (DeviceHealth::Up, DeviceHealth::Up) => {}
                     (_, DeviceHealth::Up) => self.watch.port_up(rail, now),
@@ -65,6 +73,7 @@ impl Driver {
                     (_, DeviceHealth::PortDown(_)) => {}
                     (_, DeviceHealth::Lost(_)) => self.watch.device_lost(rail, now),
                 }
+                return known != Some(DeviceHealth::Up) || health != DeviceHealth::Up;
             }
             Observation::Broken { lane, .. } | Observation::Drained { lane, .. } => {
                 let is_new = self.rails.failed & bit(lane) == 0;
@@ -75,6 +84,7 @@ impl Driver {
             }
             Observation::Closed { .. } => {}
         }
+        true
     }
 
     /// The peer has left a lane: what fails on it is its doing.
@@ -125,14 +135,18 @@ impl Driver {
     pub(super) async fn move_waiting(&mut self) {
         let lanes =
             with_upgraded(&self.handle, &self.connection, |connection| connection.lanes_with_waiting());
-        for lane in lanes.into_iter().flatten() {
-            self.command(move |connection| connection.move_unposted(lane)).await;
+        let lanes = lanes.unwrap_or_default();
+        for lane in self.rails.waiting.due(&lanes, clock::now_ns()) {
+            let connection = std::sync::Weak::clone(&self.connection);
+            let call = move || connection.upgrade().is_some_and(|connection| connection.move_unposted(lane));
+            let have_moved = self.answering(self.handle.blocking(call)).await;
+            self.rails.waiting.tried(lane, have_moved, clock::now_ns());
         }
     }
 
     /// Rails that have come into use since the last turn; the first one with the second.
     fn note_made(&mut self, connection: &Connection) {
-        if !connection.has_rails() {
+        if connection.rails.made().next().is_none() {
             return;
         }
         let now = clock::now_ns();
@@ -240,12 +254,17 @@ impl Driver {
     /// Tells operators what has changed.
     fn tell(&mut self, connection: &Connection) {
         let now = clock::now_ns();
+        // They change with each look, and take locks.
+        let is_due = now >= self.rails.tell_at;
+        if is_due {
+            self.rails.tell_at = now + TELL_EVERY;
+        }
         for rail in 0..MAX_RAILS {
             let (Some(state), Some(record)) = (self.watch.state(rail), connection.rail_record(rail)) else {
                 continue;
             };
-            record.set_rate(self.watch.rate(rail));
-            if self.watch.latency(rail) > 0 {
+            if is_due {
+                record.set_rate(self.watch.rate(rail));
                 record.set_latency(Duration::from_nanos(self.watch.latency(rail)));
             }
             let Some(place) = self.rails.told.get_mut(rail) else { continue };

@@ -27,6 +27,21 @@ fn a_rail_has_no_keys_until_they_are_told() {
     assert_eq!(key(&regions, 0x1000, 16, Opcode::Read), None, "gone");
 }
 
+/// The key of a probe: one without bytes, which an adapter may check none the less.
+#[test]
+fn a_region_to_probe_with_is_writable_and_found_at_once() {
+    let regions = RemoteRegions::of_rail();
+    let writable = || regions.table().writable().map(|region| region.rkey);
+    let for_reading = AnnouncedRegion { flags: AnnouncedRegion::READ_ONLY, ..named(3) };
+    assert_eq!(writable(), None);
+    regions.apply(&changes(3, Change::Add, &[named(1), named(2), for_reading])).unwrap();
+    assert_eq!(writable(), Some(2));
+    regions.apply(&changes(4, Change::Remove, &[named(2)])).unwrap();
+    assert_eq!(writable(), Some(1));
+    regions.apply(&changes(5, Change::Remove, &[named(1)])).unwrap();
+    assert_eq!(writable(), None);
+}
+
 /// What the first rail knows by another key is other memory, or was registered again: its key here may still be on its way.
 #[test]
 fn a_key_is_that_of_the_memory_that_the_first_rail_names() {
