@@ -33,11 +33,3 @@ impl TakenPart {
         if self.list.flushes_gpu() { 0 } else { self.from }
     }
 }
-
-impl TakenPart {
-    /// The first request that another NIC has to post: a READ that flushes GPU memory makes sure of what its own NIC has written, so the
-    /// WRITEs before it go with it, those that are done as well.
-    pub fn first_elsewhere(&self) -> usize {
-        if self.list.flushes_gpu() { 0 } else { self.from }
-    }
-}
