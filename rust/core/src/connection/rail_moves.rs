@@ -162,7 +162,7 @@ impl KeysOf {
         &self,
         list: &RequestList,
         landing: &Option<(Landing, Landing)>,
-    ) -> Option<(Vec<(Arc<Region>, Arc<Region>)>, Vec<Hold>)> {
+    ) -> Option<(Vec<SameRegion>, Vec<Hold>)> {
         let held = list.lease.as_deref().into_iter().chain(&list.holds).map(Hold::region);
         let is_landing = |id: RegionId| landing.as_ref().is_some_and(|(old, _)| old.1.region().id == id);
         let held = held.filter(|region| !is_landing(region.id));
@@ -187,3 +187,6 @@ impl KeysOf {
 
 /// Where a READ that flushes reads to, and what keeps that registered.
 type Landing = (Sge, Hold);
+
+/// A region as two NICs have it: where its part was built, and where it goes.
+type SameRegion = (Arc<Region>, Arc<Region>);
