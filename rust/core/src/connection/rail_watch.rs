@@ -333,9 +333,10 @@ impl RailWatch {
         self.rest = Rest::LastLook { at: now };
     }
 
-    /// A rail that gets nothing because its path was long once is asked now and then, while something is under way on others.
+    /// A rail that gets nothing because its path was long once is asked now and then, while something is under way on others, or was begun:
+    /// short transfers have ended when the task looks.
     fn measure_idle(&mut self, now: u64, counts: &[RailCounts; MAX_RAILS]) {
-        if counts.iter().all(|counts| counts.in_flight == 0) {
+        if self.loads.is_at_rest() && counts.iter().all(|counts| counts.in_flight == 0) {
             return;
         }
         for (rail, (watched, counts)) in self.rails.iter_mut().zip(counts).enumerate() {
