@@ -38,8 +38,8 @@ set_tests_properties(cargo.build PROPERTIES LABELS cargo TIMEOUT 1200 FIXTURES_S
 # Of these the tests that a filter leaves; all of them are proofs. Failing NICs one after the other take a while, and have bounds on
 # times.
 set(_in_part core.rails core.rails_processes core.rails_verbs)
-set(_part_core.rails transfers:: seen:: peers:: a_transfer_outlives_either)
-set(_part_core.rails_processes every_byte)
+set(_part_core.rails seen:: each_of_eight a_small_transfer the_end_that_was_connected_to an_end_ the_connection_outlives)
+set(_part_core.rails_processes the_end_of_the_peer)
 set(_part_core.rails_verbs every_byte)
 
 foreach(_name IN LISTS _names)
