@@ -17,7 +17,7 @@ use crate::transfer::SlicePolicy;
 pub struct LaneHandle {
     /// Its worker.
     pub worker: Arc<Worker>,
-    /// The index of that among the workers of the engine, as [`Context::worker`] takes it.
+    /// The index of that among the workers of the engine, as transfers name it.
     pub worker_index: usize,
     /// Its name there.
     pub key: LaneKey,

@@ -15,7 +15,7 @@ use crate::memory::{Cursor, RemoteRegions, Subscription};
 use crate::pool::{EndState, LaneSetup, LaneStatus, PoolError, Worker, worker_bit, workers_used};
 use crate::sync::{AtomicBool, Ordering};
 
-/// Called by the connection's recovery. [`Connection::open_rail`] blocks for commands of the device, never for the peer.
+/// Called by the connection's recovery. `open_rail` blocks for commands of the device, never for the peer.
 impl Connection {
     /// Opens this end of rail `rail`: its NIC, by its place in the list that was sent to the peer, and `lanes` lanes without queue pairs,
     /// which wait for their rebuilds.

@@ -1,6 +1,6 @@
 //! Parts of a lane that has failed, and go on over another rail.
 //!
-//! A part may be posted elsewhere only when nothing of its lane can still arrive: see [`Quiesce`]. The end that takes its parts from a
+//! A part may be posted elsewhere only when nothing of its lane can still arrive: see [`Quiesce`](crate::rails::Quiesce). The end that takes its parts from a
 //! lane sends Quiesce when its queue pair is in ERROR, the other one answers Quiesced when its own is drained too.
 //!
 //! A rebuild of the lane may be under way at the same time. An end that answers a question discards a queue pair that the peer could

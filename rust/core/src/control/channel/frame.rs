@@ -135,7 +135,7 @@ impl RailRefusal {
     }
 }
 
-/// What [`Channel::try_read`] has received.
+/// What [`Channel::try_read`](super::Channel::try_read) has received.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Received {
     /// A frame.
