@@ -15,12 +15,12 @@ use crate::sync::SwapGuard;
 
 impl Connection {
     /// Takes parts from a lane that is drained, and posts them on other rails: those that read, and, if `both_ends` are drained, those that
-    /// write. Parts that no other rail can take stay, and wait for the rebuild.
-    pub(super) fn move_parts(&self, lane: usize, both_ends: bool) {
+    /// write. Parts that no other rail can take stay, and wait for the rebuild. Whether any did leave.
+    pub(super) fn move_parts(&self, lane: usize, both_ends: bool) -> bool {
         let opcode = if both_ends { None } else { Some(Opcode::Read) };
-        let Some(handle) = self.lane(lane) else { return };
+        let Some(handle) = self.lane(lane) else { return false };
         let taken = handle.worker.with_state(|state| state.take_parts(handle.key, opcode));
-        self.place_elsewhere(lane, handle, taken);
+        self.place_elsewhere(lane, handle, taken)
     }
 
     /// The same for parts of which nothing was ever posted: they may leave a lane that is not drained. Whether any did.

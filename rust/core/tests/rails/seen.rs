@@ -82,7 +82,10 @@ fn each_rail_is_told_and_a_port_that_goes_down_is_seen_everywhere() {
         "{down:#?}"
     );
     let labels = format!("1 {} ", rails[1].nic);
-    assert_eq!(series(&metrics::PEER_RAIL_PAUSES, &info.peer), [(format!("{labels}port_down"), 1)]);
+    // A busy machine may pause the other one for a moment.
+    let pauses = series(&metrics::PEER_RAIL_PAUSES, &info.peer);
+    let pauses: Vec<_> = pauses.into_iter().filter(|(found, _)| found.starts_with(&labels)).collect();
+    assert_eq!(pauses, [(format!("{labels}port_down"), 1)]);
     let states = series(&metrics::PEER_RAILS, &info.peer);
     assert!(
         states.contains(&(format!("{labels}down"), 1)) && states.contains(&(format!("{labels}up"), 0)),

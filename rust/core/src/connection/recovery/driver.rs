@@ -327,7 +327,11 @@ impl Driver {
             Action::Connect { lane, attempt, peer } => self.connect(AttemptId { lane, attempt }, peer),
             Action::Lose(reason) => self.lose(&reason),
             Action::MoveParts { lane, both_ends } => {
-                self.command(move |connection| connection.move_parts(lane, both_ends)).await;
+                // What stays is tried again: `Driver::move_waiting`.
+                let go = move |connection: &Connection| {
+                    let _ = connection.move_parts(lane, both_ends);
+                };
+                self.command(go).await;
             }
             Action::OpenRail { rail, nic, peer, lanes } => self.open_rail(rail, (nic, peer), lanes),
             Action::RailRefused { rail, why } => {

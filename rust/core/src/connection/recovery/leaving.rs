@@ -1,7 +1,7 @@
 //! Parts of a lane that has failed, and go on over another rail.
 //!
-//! A part may be posted elsewhere only when nothing of its lane can still arrive: see [`Quiesce`](crate::rails::Quiesce). The end that takes its parts from a
-//! lane sends Quiesce when its queue pair is in ERROR, the other one answers Quiesced when its own is drained too.
+//! A part may be posted elsewhere only when nothing of its lane can still arrive: see [`Quiesce`](crate::rails::Quiesce). The end that
+//! takes its parts from a lane sends Quiesce when its queue pair is in ERROR, the other one answers Quiesced when its own is drained too.
 //!
 //! A rebuild of the lane may be under way at the same time. An end that answers a question discards a queue pair that the peer could
 //! already be connected to; and a question is not sent between a request of a rebuild and its end. So an answer is true until its
@@ -10,7 +10,7 @@
 use std::time::Instant;
 
 use super::lane::{EventContext, LaneMachine, State};
-use super::{Action, FOLLOW_LIMIT, LostReason, Machine, STEP_LIMIT};
+use super::{Action, FOLLOW_LIMIT, LANES_PER_RAIL, LostReason, Machine, STEP_LIMIT};
 use crate::connection::DeviceHealth;
 use crate::control::ChannelFrame;
 use crate::fabric::Opcode;
@@ -35,6 +35,13 @@ impl Machine {
             rail.view.left = false;
         }
         self.with_rail(rail, now, LaneMachine::resume);
+    }
+
+    /// Which parts may leave a lane: none (`None`) before it is drained here; those that write, too, once both ends are.
+    pub(in crate::connection) fn may_move(&self, lane: usize) -> Option<bool> {
+        let rail = self.rails.get(lane / LANES_PER_RAIL)?;
+        let lane = rail.lanes.get(lane % LANES_PER_RAIL)?;
+        (lane.made && lane.is_drained()).then(|| lane.may_move_all())
     }
 }
 
@@ -157,9 +164,13 @@ impl LaneMachine {
     /// Moves what may be moved, if there is a rail to take it.
     pub(super) fn move_parts(&self, context: &mut EventContext<'_>) {
         if self.made && context.rail.others_healthy {
-            let both_ends = self.peer_closed || self.quiesce.may_move(Opcode::Write);
-            context.actions.push(Action::MoveParts { lane: self.index, both_ends });
+            context.actions.push(Action::MoveParts { lane: self.index, both_ends: self.may_move_all() });
         }
+    }
+
+    /// Whether nothing of it can still arrive at the peer.
+    fn may_move_all(&self) -> bool {
+        self.peer_closed || self.quiesce.may_move(Opcode::Write)
     }
 
     /// The device is lost, and with it the lane; its parts may be saved.

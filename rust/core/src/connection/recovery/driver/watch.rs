@@ -131,14 +131,20 @@ impl Driver {
         }
     }
 
-    /// Parts that came to a lane behind its failure go to another rail: nothing of them was posted.
+    /// Parts that came to a lane behind its failure, and those that found no other rail before, go to one.
     pub(super) async fn move_waiting(&mut self) {
         let lanes =
             with_upgraded(&self.handle, &self.connection, |connection| connection.lanes_with_waiting());
         let lanes = lanes.unwrap_or_default();
         for lane in self.rails.waiting.due(&lanes, clock::now_ns()) {
             let connection = std::sync::Weak::clone(&self.connection);
-            let call = move || connection.upgrade().is_some_and(|connection| connection.move_unposted(lane));
+            // A rail that was to take them may have failed too, before it did.
+            let both_ends = self.machine.may_move(lane);
+            let call = move || {
+                let Some(connection) = connection.upgrade() else { return false };
+                let posted = both_ends.is_some_and(|both_ends| connection.move_parts(lane, both_ends));
+                connection.move_unposted(lane) || posted
+            };
             let have_moved = self.answering(self.handle.blocking(call)).await;
             self.rails.waiting.tried(lane, have_moved, clock::now_ns());
         }
