@@ -46,8 +46,15 @@ impl Fault {
     }
 }
 
-/// A transfer of all bytes meets the fault of `nic` at one end. How long it took from the fault on.
-fn fail_one(pair: &RailPair, opcode: Opcode, fault: Fault, nics: &Nics, nic: usize, seed: u64) -> Duration {
+/// A transfer of all bytes meets the fault of `nic` at one end. How long it took from the fault on, and whether a part moved.
+fn fail_one(
+    pair: &RailPair,
+    opcode: Opcode,
+    fault: Fault,
+    nics: &Nics,
+    nic: usize,
+    seed: u64,
+) -> (Duration, bool) {
     let before = (moved(&pair.here), carried(&pair.here));
     let bytes = pair.fill(opcode, seed);
     pair.near.switches(nic).set_late(LATE);
@@ -65,10 +72,9 @@ fn fail_one(pair: &RailPair, opcode: Opcode, fault: Fault, nics: &Nics, nic: usi
     std::thread::sleep(2 * LATE);
     pair.check_guards(opcode);
     assert!(taken < MOVED, "{opcode:?} {fault:?}: it took {taken:?}");
-    assert!(moved(&pair.here) > before.0, "{opcode:?} {fault:?}: no part moved: {:#?}", pair.here.rails());
     let total = |carried: &[u64]| carried.iter().sum::<u64>();
     assert_eq!(total(&carried(&pair.here)) - total(&before.1), LENGTH as u64, "each byte ends once as done");
-    taken
+    (taken, moved(&pair.here) > before.0)
 }
 
 /// A rail is used again when its NIC is back.
@@ -96,9 +102,17 @@ fn every_fault(pair: &RailPair, count: usize, rails: &[usize], ends: &[&str]) {
                 "near" => (&pair.near, &info.nic),
                 _ => (&pair.far, &info.peer_nic),
             };
-            seed += 1;
-            let taken = fail_one(pair, opcode, fault, nics, nic_number(name), seed);
-            let returned = expect_return(pair, rail, count);
+            // By the rates that were measured, one of eight rails may get no share of a transfer.
+            let (mut taken, mut returned, mut has_moved) = (Duration::ZERO, Duration::ZERO, false);
+            for _ in 0..6 {
+                seed += 1;
+                (taken, has_moved) = fail_one(pair, opcode, fault, nics, nic_number(name), seed);
+                returned = expect_return(pair, rail, count);
+                if has_moved {
+                    break;
+                }
+            }
+            assert!(has_moved, "{opcode:?} {fault:?}: no part moved: {:#?}", pair.here.rails());
             println!(
                 "{fault:?} of {name} ({end}), rail {rail}, {opcode:?}: done after {taken:?}, used again after {returned:?}"
             );
