@@ -6,8 +6,8 @@ use flagcx_p2p::internals::fabric::{
     Access, Batch, Completion, CompletionStatus, Opcode, Posted, QueuePairCaps, Sge, WorkRequest,
 };
 
-use super::Rig;
 use super::initiator::{Initiator, PATIENCE, Window, pattern, reads, request, writes};
+use super::{Rig, probes};
 
 type Case = fn(&mut Rig);
 
@@ -18,7 +18,7 @@ pub const CASES: &[(&str, Case)] = &[
     ("large transfers arrive whole", large_transfers_arrive_whole),
     ("scatter and gather", scatter_and_gather),
     ("zero length", zero_length),
-    ("no bytes and no entries", no_bytes_and_no_entries),
+    ("no bytes and no entries", probes::no_bytes_and_no_entries),
     ("order within a queue pair", order_within_a_queue_pair),
     ("unsignaled requests give no completion", unsignaled_requests_give_no_completion),
     ("ids wrap", ids_wrap),
@@ -36,14 +36,14 @@ pub const CASES: &[(&str, Case)] = &[
     ("two queue pairs share a completion queue", two_queue_pairs_share_a_completion_queue),
 ];
 
-const SENTINEL: u8 = 0xA5;
+pub(super) const SENTINEL: u8 = 0xA5;
 
-fn success(id: u64) -> Completion {
+pub(super) fn success(id: u64) -> Completion {
     Completion { id, status: CompletionStatus::Success, vendor_error: 0 }
 }
 
 /// (id, status) of each, for completions of failures carry a vendor's code that differs by provider.
-fn brief(completions: &[Completion]) -> Vec<(u64, CompletionStatus)> {
+pub(super) fn brief(completions: &[Completion]) -> Vec<(u64, CompletionStatus)> {
     completions.iter().map(|completion| (completion.id, completion.status)).collect()
 }
 
@@ -140,26 +140,6 @@ fn zero_length(rig: &mut Rig) {
     side.post_all(&reads(2, &empty, &[local.sge(0, 0)]));
     assert_eq!(side.wait(2), [success(1), success(2)]);
     assert!(local.bytes().iter().chain(&rig.peer.bytes(remote.index)).all(|byte| *byte == SENTINEL));
-}
-
-/// What probes a path: it completes in its turn, touches nothing, and is flushed as any request is.
-fn no_bytes_and_no_entries(rig: &mut Rig) {
-    let mut side = Initiator::new(rig);
-    let local = Window::patterned(&rig.device, 64);
-    let remote = rig.peer.buffer(64, SENTINEL, Access::FULL);
-    let (place, accepted) = ((remote.address, remote.rkey), Posted { accepted: 1, errno: None });
-    assert_eq!(side.queue_pair.post_empty(1, place), accepted);
-    assert_eq!(side.wait(1), [success(1)]);
-    assert!(rig.peer.bytes(remote.index).iter().all(|byte| *byte == SENTINEL));
-    let write = [request(remote.address, remote.rkey, 0)];
-    side.post_all(&writes(2, &write, &[local.sge(0, 64)]));
-    assert_eq!(side.queue_pair.post_empty(3, place), accepted);
-    side.post_all(&writes(4, &write, &[local.sge(0, 64)]));
-    assert_eq!(side.wait(3), [success(2), success(3), success(4)]);
-    assert_eq!(rig.peer.bytes(remote.index), local.bytes());
-    side.queue_pair.set_error().unwrap();
-    assert_eq!(side.queue_pair.post_empty(5, place), accepted);
-    assert_eq!(brief(&side.wait(1)), [(5, CompletionStatus::Flushed)]);
 }
 
 fn order_within_a_queue_pair(rig: &mut Rig) {

@@ -17,6 +17,7 @@ pub mod detached;
 pub mod initiator;
 pub mod memory;
 pub mod peer;
+mod probes;
 pub mod remote;
 
 pub use cases::CASES;
