@@ -116,7 +116,7 @@ impl Connection {
 }
 
 /// The place of a lane in a set; a connection has 64 at most.
-fn bit(lane: usize) -> u64 {
+pub(super) fn bit(lane: usize) -> u64 {
     u32::try_from(lane).ok().and_then(|lane| 1_u64.checked_shl(lane)).unwrap_or(0)
 }
 

@@ -4,6 +4,7 @@ use std::sync::{Arc, Weak};
 
 use super::device_events::{DeviceEvents, DeviceHealth};
 use super::nic_flow::NicFlow;
+use super::nic_record::bytes_per_second;
 use crate::fabric::{Device, FabricError};
 use crate::memory::Registry;
 use crate::pool::{LaneStatus, WorkerPool};
@@ -78,7 +79,7 @@ pub(super) fn add_counts(sum: RailCounts, lane: &LaneStatus) -> RailCounts {
 /// The flow of a device, the port of which has this speed.
 pub(super) fn flow_of(device: &dyn Device) -> Arc<NicFlow> {
     let mbps = device.port().map_or(0, |port| port.speed_mbps);
-    Arc::new(NicFlow::new(u64::from(mbps) * 125_000))
+    Arc::new(NicFlow::new(bytes_per_second(mbps)))
 }
 
 /// The events of a device; `None`, with a line in the log, where they cannot be read.

@@ -55,6 +55,11 @@ fn network(port: &PortAttributes, interfaces: &[Interface]) -> Option<IpNet> {
     interfaces.iter().map(|interface| interface.network).find(|network| network.addr() == address)
 }
 
+/// The speed of a port in bytes per second.
+pub(super) fn bytes_per_second(mbps: u32) -> u64 {
+    u64::from(mbps) * 125_000
+}
+
 /// Bits of a GID that name the InfiniBand subnet.
 const SUBNET_PREFIX: u8 = 64;
 

@@ -1,6 +1,7 @@
 //! Which rails a connection gets: the pairs of NICs of both ends, and what has the next one made.
 
 use super::Connection;
+use super::nic_record::{self, bytes_per_second};
 use super::rail::{LANES_PER_RAIL, Rails};
 use super::rail_demand::RailDemand;
 use super::rail_loads::RailLoads;
@@ -64,7 +65,7 @@ impl Adding {
 impl Connection {
     /// The NICs of this end, as the peer is told of them; `None` where there is only one, or the first is not among those that are told.
     pub(super) fn nic_list(&self) -> Option<NicList> {
-        let record = |nic: &super::nic_record::NicRecord| NicRecord {
+        let record = |nic: &nic_record::NicRecord| NicRecord {
             speed_mbps: nic.speed_mbps,
             link_layer: nic.link_layer,
             mtu: mtu_code(nic.mtu),
@@ -219,8 +220,4 @@ fn mtu_code(bytes: u32) -> u8 {
         2048..4096 => 4,
         _ => 5,
     }
-}
-
-fn bytes_per_second(mbps: u32) -> u64 {
-    u64::from(mbps) * 125_000
 }

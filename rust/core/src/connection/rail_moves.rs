@@ -47,7 +47,7 @@ impl Connection {
                 }
             }
         }
-        lost.extend(from.worker.put_parts(from.key, stay, from.worker_index));
+        lost.extend(from.worker.put_back(from.key, stay, from.worker_index));
         for part in lost {
             let reason = "its lane has failed, and no other rail can carry it";
             from.worker.with_state(|state| state.end_taken(from.key, part, reason));

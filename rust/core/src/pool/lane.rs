@@ -231,11 +231,21 @@ pub(super) fn make_ready(lane: &mut Lane, ready: &mut VecDeque<u16>, left: u32) 
     }
 }
 
-/// Moves a healthy lane to ERROR.
+/// Moves a healthy lane to ERROR because it has failed.
 pub(super) fn break_lane(lane: &mut Lane, reason: &str) {
+    move_to_error(lane, reason, false);
+}
+
+/// Moves a healthy lane to ERROR because this end wants it: nothing of it has failed.
+pub(super) fn stop_lane(lane: &mut Lane, reason: &str) {
+    move_to_error(lane, reason, true);
+}
+
+fn move_to_error(lane: &mut Lane, reason: &str, stopped_here: bool) {
     if !lane.is_healthy() {
         return;
     }
+    lane.status.set_stopped_here(stopped_here);
     // The time of an earlier break says nothing about this one.
     lane.broken_since = None;
     lane.set_health(LaneHealth::Broken, reason);

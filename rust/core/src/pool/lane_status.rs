@@ -33,6 +33,9 @@ pub struct LaneStatus {
     broken_at: Mutex<Option<Instant>>,
     /// It has had a queue pair. Set by the worker under its lock (Relaxed) before `health` says that it is healthy.
     made: AtomicBool,
+    /// This end has moved it to ERROR; false: it has failed. Stored by the worker under its lock before `health` says that it is broken (Relaxed,
+    /// published by that), and good for as long as it is not healthy.
+    stopped_here: AtomicBool,
     /// Requests posted so far, probes included. Here and not in the lane, so that a post writes it once: loaded and stored by the holder of
     /// the worker's lock. With `retired` it says what is under way, to anyone: Relaxed here and Release there.
     pub(super) posted: AtomicU64,
@@ -66,6 +69,7 @@ impl LaneStatus {
         Self {
             health: AtomicU32::new(LaneHealth::Healthy as u32),
             made: AtomicBool::new(true),
+            stopped_here: AtomicBool::new(false),
             posted: AtomicU64::new(0),
             retired: AtomicU32::new(0),
             probe: AtomicU32::new(0),
@@ -83,6 +87,7 @@ impl LaneStatus {
         Self {
             health: AtomicU32::new(LaneHealth::Drained as u32),
             made: AtomicBool::new(false),
+            stopped_here: AtomicBool::new(true),
             ..Self::new(on_change)
         }
     }
@@ -94,6 +99,16 @@ impl LaneStatus {
 
     pub(super) fn set_made(&self, made: bool) {
         self.made.store(made, Ordering::Relaxed);
+    }
+
+    /// Whether this end has moved it to ERROR, for whatever reason: a cancelled transfer, deregistered memory, its rail that is left. Of a lane
+    /// that is not healthy.
+    pub fn was_stopped_here(&self) -> bool {
+        self.stopped_here.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn set_stopped_here(&self, stopped: bool) {
+        self.stopped_here.store(stopped, Ordering::Relaxed);
     }
 
     /// Requests that are over, and requests posted that are not. Not of one moment if the worker is at it; what is over does not

@@ -26,7 +26,15 @@ pub struct TakenPart {
     pub(super) moves: u8,
 }
 
+/// So often a part that goes to another lane may be interrupted once more: it ends in bounded time where every rail fails.
+const MOST_MOVES: u8 = 24;
+
 impl TakenPart {
+    /// It goes to another lane.
+    pub(super) fn count_move(&mut self) {
+        self.moves = self.moves.saturating_add(1).min(MOST_MOVES);
+    }
+
     /// The first request that another NIC has to post: a READ that flushes GPU memory makes sure of what its own NIC has written, so the
     /// WRITEs before it go with it, those that are done as well.
     pub fn first_elsewhere(&self) -> usize {

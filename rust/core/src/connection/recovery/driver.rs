@@ -104,10 +104,25 @@ enum CommandResult {
 /// State of the device, or of a lane that is not healthy.
 #[derive(Debug)]
 enum Observation {
-    Device { rail: usize, health: DeviceHealth },
-    Broken { lane: usize, reason: String },
-    Drained { lane: usize, reason: String },
-    Closed { lane: usize },
+    Device {
+        rail: usize,
+        health: DeviceHealth,
+    },
+    /// `failed`: this end has not moved it to ERROR itself.
+    Broken {
+        lane: usize,
+        reason: String,
+        failed: bool,
+    },
+    /// As [`Observation::Broken`], and nothing is outstanding.
+    Drained {
+        lane: usize,
+        reason: String,
+        failed: bool,
+    },
+    Closed {
+        lane: usize,
+    },
 }
 
 /// What the task does after a turn.
@@ -229,8 +244,8 @@ impl Driver {
         let now = Instant::now();
         match seen {
             Observation::Device { rail, health } => self.machine.device(rail, health, now),
-            Observation::Broken { lane, reason } => self.machine.lane_broken(lane, &reason, now),
-            Observation::Drained { lane, reason } => self.machine.lane_drained(lane, &reason, now),
+            Observation::Broken { lane, reason, .. } => self.machine.lane_broken(lane, &reason, now),
+            Observation::Drained { lane, reason, .. } => self.machine.lane_drained(lane, &reason, now),
             Observation::Closed { lane } => self.machine.lane_closed(lane, now),
         }
     }
@@ -300,7 +315,6 @@ impl Driver {
         match action {
             Action::Send(frame) => self.queue(&frame),
             Action::Break { lane, reason } => {
-                self.note_broken_here(lane);
                 self.command(move |connection| connection.break_lane(lane, reason)).await;
             }
             Action::Close { lane, reason } => self.answering(self.close_lane(lane, reason.to_string())).await,
@@ -393,14 +407,15 @@ fn observe(connection: &Connection, made: u64) -> Vec<Observation> {
         if is_made && matches!(health, LaneHealth::Broken | LaneHealth::Drained) {
             connection.note_broken(lane, &handle.status.reason());
         }
+        let (reason, failed) = (|| handle.status.reason(), !handle.status.was_stopped_here());
         match health {
             LaneHealth::Healthy => {}
             LaneHealth::Broken => {
-                seen.push(Observation::Broken { lane, reason: handle.status.reason() });
+                seen.push(Observation::Broken { lane, reason: reason(), failed });
                 // Wakes the worker to drain it, which it may not do on its own when it has no requests.
                 handle.worker.kick();
             }
-            LaneHealth::Drained => seen.push(Observation::Drained { lane, reason: handle.status.reason() }),
+            LaneHealth::Drained => seen.push(Observation::Drained { lane, reason: reason(), failed }),
             LaneHealth::Closed => seen.push(Observation::Closed { lane }),
         }
     }

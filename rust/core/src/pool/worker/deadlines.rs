@@ -2,7 +2,7 @@
 
 use super::{EndState, PartOwner, WorkerState};
 use crate::observe::COUNTED;
-use crate::pool::lane::break_lane;
+use crate::pool::lane::stop_lane;
 use crate::pool::lane_status::LaneHealth;
 use crate::pool::{clock, quick_clock};
 
@@ -134,7 +134,7 @@ impl WorkerState {
             && let Some(lane) = self.lanes.at(part.lane)
             && lane.can_stop
         {
-            break_lane(lane, reason);
+            stop_lane(lane, reason);
         }
         false
     }

@@ -7,7 +7,7 @@ use crate::fabric::{Paths, WorkQueue};
 use crate::memory::{RegionId, RemoteRegion};
 use crate::pool::PoolError;
 use crate::pool::absent_queue_pair::AbsentQueuePair;
-use crate::pool::lane::{LaneSetup, break_lane, make_ready};
+use crate::pool::lane::{LaneSetup, break_lane, make_ready, stop_lane};
 use crate::pool::lane_key::LaneKey;
 use crate::pool::lane_status::LaneHealth;
 
@@ -59,19 +59,19 @@ impl WorkerState {
         !self.lanes.is_empty()
     }
 
-    /// Moves a lane to ERROR. Its outstanding requests will be flushed; steps go on until it is drained.
+    /// Moves a lane to ERROR, as this end wants it. Its outstanding requests will be flushed; steps go on until it is drained.
     pub fn break_lane(&mut self, key: LaneKey, reason: &str) {
         if let Some(lane) = self.lanes.get(key) {
-            break_lane(lane, reason);
+            stop_lane(lane, reason);
             self.settle_lane(key.index());
         }
     }
 
-    /// [`WorkerState::break_lane`] if the lane's queue pair is in ERROR already, which no completion shows where nothing is
-    /// outstanding.
+    /// Takes note of a lane of which the queue pair is in ERROR already, which no completion shows where nothing is outstanding.
     pub fn notice_broken(&mut self, key: LaneKey, reason: &str) {
-        if self.lanes.get(key).is_some_and(|lane| lane.queue_pair.is_broken()) {
-            self.break_lane(key, reason);
+        if let Some(lane) = self.lanes.get(key).filter(|lane| lane.queue_pair.is_broken()) {
+            break_lane(lane, reason);
+            self.settle_lane(key.index());
         }
     }
 
@@ -114,7 +114,7 @@ impl WorkerState {
         }
         let Some(lane) = self.lanes.get(key) else { return LaneClose::Closed(None) };
         lane.heals = false;
-        break_lane(lane, reason);
+        stop_lane(lane, reason);
         self.fail_waiting(key.index(), state, reason);
         let Some(lane) = self.lanes.get(key) else { return LaneClose::Closed(None) };
         if lane.outstanding > 0 {
@@ -134,7 +134,7 @@ impl WorkerState {
         let Some(lane) = self.lanes.get(key) else { return };
         lane.heals = false;
         lane.orphaned = Some((state, reason.to_owned()));
-        break_lane(lane, reason);
+        stop_lane(lane, reason);
         lane.status.set(LaneHealth::Closed, reason);
         self.fail_waiting(key.index(), state, reason);
     }

@@ -13,9 +13,6 @@ use crate::pool::slow_clock::SLOW;
 use crate::pool::taken_part::TakenPart;
 use crate::pool::{clock, quick_clock};
 
-/// So often a part that goes to another lane may be interrupted once more: it ends in bounded time where every rail fails.
-const MOST_MOVES: u8 = 24;
-
 impl WorkerState {
     /// Takes the parts off a drained lane, those that do this or all, the oldest first: nothing of them is under way. None if the lane is
     /// in any other state. Parts of transfers that are to end are ended instead.
@@ -110,8 +107,7 @@ impl WorkerState {
         let Some(part) = self.parts.get(part_index) else { return Ok(()) };
         (part.owner, part.lane, part.list, part.cursor) = (Some(owner), key.index(), list, from);
         (part.begun_at, part.begun, part.is_measured) = (begun_at, begun, is_measured);
-        (part.since, part.interruptions) = (since, interruptions);
-        part.moves = moves.saturating_add(1).min(MOST_MOVES);
+        (part.since, part.interruptions, part.moves) = (since, interruptions, moves);
         // This worker may have looked for parts of an early end already, and does not look again for this one.
         if part.is_posted() || owner.ends_early() {
             self.end_part(part_index);

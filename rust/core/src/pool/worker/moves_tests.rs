@@ -88,6 +88,12 @@ impl Side {
     }
 
     fn put(&mut self, parts: Vec<TakenPart>) -> Vec<TakenPart> {
+        let mut parts = parts;
+        parts.iter_mut().for_each(TakenPart::count_move);
+        self.put_back(parts)
+    }
+
+    fn put_back(&mut self, parts: Vec<TakenPart>) -> Vec<TakenPart> {
         parts.into_iter().filter_map(|part| self.state.put_part(self.lane, part, self.bit).err()).collect()
     }
 
@@ -323,6 +329,39 @@ fn interruptions_and_times_go_along() {
     sides[0].break_lane();
     assert_eq!(outcome(record), Some(EndState::Failed), "interrupted more often than is allowed");
     assert!(totals(&[&sides[0], &sides[1]]).in_flight() == Amount::default());
+}
+
+#[test]
+fn a_part_that_is_put_back_may_not_be_interrupted_more_often() {
+    let mut side = Side::new(0);
+    let record = side.begin(Opcode::Write, 0..2);
+    for _ in 0..3 {
+        side.break_lane();
+        let parts = side.take();
+        assert_eq!(parts.len(), 1);
+        assert!(side.put_back(parts).is_empty());
+        side.heal();
+    }
+    side.break_lane();
+    assert_eq!(outcome(record), Some(EndState::Failed));
+}
+
+#[test]
+fn a_lane_knows_whether_it_has_failed_or_this_end_has_stopped_it() {
+    let mut side = Side::new(0);
+    let cancelled = side.begin(Opcode::Write, 0..2);
+    cancelled.abort();
+    cancelled.condemn(EndState::Cancelled);
+    side.state.early_ends.note();
+    side.state.step_at(1000);
+    assert_ne!(side.status.health(), LaneHealth::Healthy);
+    assert!(side.status.was_stopped_here());
+    side.step();
+    side.heal();
+    side.begin(Opcode::Write, 2..4);
+    side.nic.state().fail(side.pair, CompletionStatus::RetryExceeded);
+    side.step();
+    assert!(side.status.health() != LaneHealth::Healthy && !side.status.was_stopped_here());
 }
 
 #[derive(Clone, Debug)]

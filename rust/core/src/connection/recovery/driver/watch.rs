@@ -6,6 +6,7 @@ use super::probes::Probes;
 use super::waiting::WaitingLanes;
 use super::{Connection, Driver, Observation};
 use crate::connection::DeviceHealth;
+use crate::connection::lane_commands::bit;
 use crate::connection::rail::LANES_PER_RAIL;
 use crate::events::with_upgraded;
 use crate::pool::{LaneHealth, ProbeError, clock};
@@ -15,8 +16,8 @@ use crate::rails::{MAX_RAILS, MILLISECOND, PauseReason, RailAction, RailState};
 #[derive(Debug, Default)]
 pub(super) struct WatchedRails {
     devices: [Option<DeviceHealth>; MAX_RAILS],
-    /// Lanes that this end has moved to ERROR, and those of which the failure was told, a bit each.
-    broken_here: u64,
+    /// Lanes that the peer has left, and those that were seen not to be healthy, a bit each.
+    left_there: u64,
     failed: u64,
     /// Lanes that have failed in this turn. Their failure is told once the peer's frames are read: it may have left them.
     new: u64,
@@ -53,11 +54,6 @@ impl Driver {
         Some(Instant::now() + Duration::from_nanos(at.saturating_sub(now)))
     }
 
-    /// A lane was moved to ERROR by this end.
-    pub(super) fn note_broken_here(&mut self, lane: usize) {
-        self.rails.broken_here |= bit(lane);
-    }
-
     /// Reports what was seen of a lane or a device to the watch. False if it is no news: a device that is up, as it was.
     pub(super) fn watch_observation(&mut self, seen: &Observation) -> bool {
         let now = clock::now_ns();
@@ -75,10 +71,10 @@ impl Driver {
                 }
                 return known != Some(DeviceHealth::Up) || health != DeviceHealth::Up;
             }
-            Observation::Broken { lane, .. } | Observation::Drained { lane, .. } => {
+            Observation::Broken { lane, failed, .. } | Observation::Drained { lane, failed, .. } => {
                 let is_new = self.rails.failed & bit(lane) == 0;
                 self.rails.failed |= bit(lane);
-                if is_new {
+                if is_new && failed {
                     self.rails.new |= bit(lane);
                 }
             }
@@ -89,13 +85,13 @@ impl Driver {
 
     /// The peer has left a lane: what fails on it is its doing.
     pub(super) fn note_left_there(&mut self, lane: usize) {
-        self.rails.broken_here |= bit(lane);
+        self.rails.left_there |= bit(lane);
     }
 
     /// Reports the lanes that have failed in this turn, but for those that an end has left. The lanes of a rail that is not up
     /// are not made again before it is asked again.
     pub(super) fn watch_failures(&mut self) {
-        let new = std::mem::take(&mut self.rails.new) & !self.rails.broken_here;
+        let new = std::mem::take(&mut self.rails.new) & !self.rails.left_there;
         for rail in (0..MAX_RAILS).filter(|rail| new >> (rail * LANES_PER_RAIL) & LANES != 0) {
             let lanes = new >> (rail * LANES_PER_RAIL) & LANES;
             let was_up = self.is_up(rail);
@@ -184,7 +180,7 @@ impl Driver {
                     works = true;
                     let bit = bit(rail * LANES_PER_RAIL + number);
                     self.rails.failed &= !bit;
-                    self.rails.broken_here &= !bit;
+                    self.rails.left_there &= !bit;
                 }
             }
             if works && !self.is_up(rail) {
@@ -302,7 +298,3 @@ fn in_words(reason: PauseReason) -> &'static str {
 
 /// The lanes of a rail, a bit each.
 const LANES: u64 = (1 << LANES_PER_RAIL) - 1;
-
-fn bit(lane: usize) -> u64 {
-    1_u64.checked_shl(lane as u32).unwrap_or(0)
-}
