@@ -369,7 +369,9 @@ proptest! {
     ) {
         let mut machine = up();
         let (mut now, mut completions, mut last, mut answered) = (0, 0, 0, false);
-        let (mut probe, mut rebuild) = (0, 0);
+        let (mut probe, mut rebuild) = (0_u32, 0_u32);
+        // An answer that is late counts as long as its probe was sent since the rail was left.
+        let mut asked_since_left = std::collections::BTreeSet::new();
         for (event, step) in events {
             now += step;
             let was_up = machine.is_up();
@@ -380,8 +382,9 @@ proptest! {
                     last = now;
                 }
                 Event::Answered(right) => {
-                    answered |= right && machine.state() != RailState::Down;
-                    machine.answered(if right { probe } else { probe.wrapping_sub(1) }, now);
+                    let number = if right { probe } else { probe.wrapping_sub(1) };
+                    answered |= asked_since_left.contains(&number) && machine.state() != RailState::Down;
+                    machine.answered(number, now);
                 }
                 Event::Failed => machine.failed(now),
                 Event::PortDown => machine.port_down(),
@@ -392,6 +395,9 @@ proptest! {
                 Event::Timeout => machine.timeout(now),
             }
             let is_up = machine.is_up();
+            if was_up {
+                asked_since_left.clear();
+            }
             let taken = actions(&mut machine);
             prop_assert!(taken.len() <= 3);
             let moves = taken.iter().filter(|action| matches!(action, RailAction::Move(_))).count();
@@ -402,7 +408,10 @@ proptest! {
             }
             for action in taken {
                 match action {
-                    RailAction::Probe(number) => probe = number,
+                    RailAction::Probe(number) => {
+                        probe = number;
+                        asked_since_left.insert(number);
+                    }
                     RailAction::Rebuild(number) => rebuild = number,
                     RailAction::Move(_) => {}
                 }
