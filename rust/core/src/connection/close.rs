@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::{CLOSED, CLOSED_HERE, Connection, DRAIN_LIMIT, DeviceHealth, LaneHandle};
+use super::{CANCELS, CLOSED, CLOSED_HERE, Connection, DRAIN_LIMIT, DeviceHealth, LaneHandle};
 use crate::control::ChannelFrame;
 use crate::pool::EndState;
 use crate::sync::{Ordering, lock};
@@ -35,7 +35,7 @@ impl Connection {
     pub(crate) fn close_all(connections: &[Arc<Self>]) {
         let deadline = Instant::now() + DRAIN_LIMIT;
         for connection in connections {
-            connection.stop();
+            connection.stop(Ending::ClosedHere);
             for (_, lane) in connection.all_lanes() {
                 // The result is ignored: what is not drained yet is closed below.
                 let _ = lane.worker.close_lane(lane.key, EndState::Cancelled, CLOSED_HERE);
@@ -47,8 +47,9 @@ impl Connection {
     }
 
     /// Refuses new transfers and rebuilds of lanes from now on.
-    pub(super) fn stop(&self) {
-        self.gate.fetch_or(CLOSED, Ordering::SeqCst);
+    pub(super) fn stop(&self, how: Ending) {
+        let closed = if how == Ending::ClosedHere { CLOSED | CANCELS } else { CLOSED };
+        self.gate.fetch_or(closed, Ordering::SeqCst);
         self.sync_requests.end();
         if let Some((recovery, _)) = self.recovery.get() {
             recovery.stop();
@@ -67,7 +68,7 @@ impl Connection {
         let end_state = how.end_state();
         self.ended.call_once_force(|_| {
             self.log_end(how, reason);
-            self.stop();
+            self.stop(how);
             if self.peer.ours && how == Ending::ClosedHere {
                 // Optional: the peer also sees the socket close. Not earlier: the peer closes its end at once, and
                 // the recovery must not see that first and fail the transfers that are to be cancelled.

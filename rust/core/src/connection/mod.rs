@@ -81,7 +81,7 @@ pub use transfer_future::Transfer;
 use close::Ending;
 use gpu_lanes::GpuLanes;
 use lane_commands::RecoveryNotifier;
-use rail::{LANES_PER_RAIL, Rails};
+use rail::{LANES_PER_RAIL, Rail, Rails};
 use rail_watch::RailWatch;
 use recovery::{Driver, Machine, Parts, RailRequests, RebuildPolicy, Rebuilds};
 use regions::{Exchange, SyncRequests};
@@ -170,7 +170,7 @@ pub struct Inner {
     /// the connection, and read by those that make one: the registry's lock orders it, so Relaxed.
     reported: AtomicBool,
     /// What submitters must look at before they start a transfer, in bits; 0 when nothing. Read by submitters, with one load:
-    /// Relaxed. [`CLOSED`] is set once by `end` and is a hint, the lanes' own state decides. [`FAILURES_HELD`] is set by
+    /// Relaxed. [`CLOSED`] is set once by `end`, with [`CANCELS`] or without, and is a hint, the lanes' own state decides. [`FAILURES_HELD`] is set by
     /// callers that meet failures and cleared by submitters that find room again. [`TRACED`] never changes: it is here
     /// because a check of the log's level of its own would cost every transfer two instructions.
     gate: AtomicU32,
@@ -220,6 +220,9 @@ const TRACED: u32 = 4;
 
 /// `gate`: it has several rails. Set once, when a lane of the first further one is in working order.
 const RAILS: u32 = 8;
+
+/// `gate`: this end has closed it, so its transfers end as cancelled. Set with [`CLOSED`], never alone.
+const CANCELS: u32 = 16;
 
 /// Why the transfers of a connection end that is closed here.
 const CLOSED_HERE: &str = "the connection was closed";
@@ -417,8 +420,11 @@ impl Connection {
             && !self.is_closed()
             && self.all_lanes().any(|(index, lane)| match lane.status.health() {
                 LaneHealth::Healthy => true,
-                // A further rail may be one that never comes.
-                LaneHealth::Broken | LaneHealth::Drained => self.heals && index < LANES_PER_RAIL,
+                // A further rail that was never up may be one that never comes.
+                LaneHealth::Broken | LaneHealth::Drained => {
+                    let rail = index / LANES_PER_RAIL;
+                    self.heals && (rail == 0 || self.rails.get(rail).is_some_and(Rail::is_added))
+                }
                 LaneHealth::Closed => false,
             })
     }

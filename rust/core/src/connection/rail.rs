@@ -136,6 +136,17 @@ impl Connection {
         (0..MAX_RAILS).filter(|rail| up.has(*rail)).filter(works).fold(RailSet::default(), RailSet::with)
     }
 
+    /// Where no rail works and the first one is gone for good: a further one with lanes that are being rebuilt. What is started now waits there.
+    #[cold]
+    pub(super) fn healing_rail(&self) -> Option<usize> {
+        let is_open =
+            |rail: &usize| self.lanes_of(*rail).iter().any(|lane| lane.status.health() != LaneHealth::Closed);
+        let is_gone = !is_open(&0);
+        let mut further =
+            self.rails.made().filter(|(_, made)| is_gone && made.is_added()).map(|(rail, _)| rail);
+        further.find(is_open)
+    }
+
     /// The bytes under way on each rail, and the requests that its lanes may still post.
     pub(super) fn rails_flow(&self) -> ([u64; MAX_RAILS], [u32; MAX_RAILS]) {
         let (mut bytes, mut credits) = ([0_u64; MAX_RAILS], [0_u32; MAX_RAILS]);

@@ -2,16 +2,17 @@
 
 use std::sync::Arc;
 
-use super::Connection;
 use super::lane_choice::thread_hint;
 use super::lanes::LaneHandle;
 use super::nic_context::NicContext;
 use super::rail::LANES_PER_RAIL;
+use super::submit_parts::PartOnRail;
+use super::{CANCELS, CLOSED, CLOSED_HERE, Connection};
 use crate::fabric::{Opcode, Sge};
 use crate::memory::{Hold, Region, RegionId, RegionSnapshot, RemoteCheck, RemoteTable};
-use crate::pool::{RequestList, TakenPart};
+use crate::pool::{EndState, RequestList, TakenPart};
 use crate::rails::MAX_RAILS;
-use crate::sync::SwapGuard;
+use crate::sync::{Ordering, SwapGuard};
 
 impl Connection {
     /// Takes parts from a lane that is drained, and posts them on other rails: those that read, and, if `both_ends` are drained, those that
@@ -42,15 +43,16 @@ impl Connection {
                 Ok(()) => (moved, bytes) = (moved + 1, bytes + length),
                 Err((part, Keyed(on))) if on == rail => stay.push(part),
                 Err((mut part, on)) => {
-                    let is_back = KeysOf::of(self, rail).is_some_and(|own| own.give(self, on, &mut part));
+                    let is_back =
+                        KeysOf::of(self, rail).is_some_and(|own| own.give_part(self, on, &mut part));
                     if is_back { stay.push(part) } else { lost.push(part) }
                 }
             }
         }
         lost.extend(from.worker.put_back(from.key, stay, from.worker_index));
+        let (state, reason) = self.end_of_unplaced("its lane has failed, and no other rail can carry it");
         for part in lost {
-            let reason = "its lane has failed, and no other rail can carry it";
-            from.worker.with_state(|state| state.end_taken(from.key, part, reason));
+            from.worker.with_state(|worker| worker.end_taken(from.key, part, state, reason));
         }
         if moved > 0
             && let Some(record) = self.rail_record(rail)
@@ -58,6 +60,33 @@ impl Connection {
             record.moved(moved, bytes);
         }
         moved > 0
+    }
+
+    /// How a part ends that no lane takes, which would fail for `reason`. Asked behind the refusals: a lane that is closed because
+    /// the connection is, was closed after it said so.
+    fn end_of_unplaced(&self, reason: &'static str) -> (EndState, &'static str) {
+        match self.gate.load(Ordering::SeqCst) {
+            gate if gate & CANCELS != 0 => (EndState::Cancelled, CLOSED_HERE),
+            gate if gate & CLOSED != 0 => (EndState::Failed, "the connection has ended"),
+            _ => (EndState::Failed, reason),
+        }
+    }
+
+    /// Gives a part that was built for a rail and posted nowhere the keys of another one. Answers a lane there that works or, if none does,
+    /// is being rebuilt; `None`, and the part is as it was, if no other rail can carry it.
+    pub(super) fn rebuild_elsewhere(&self, part: &mut PartOnRail, hint: usize) -> Option<&LaneHandle> {
+        let others = (1..MAX_RAILS).map(|step| (part.rail + step) % MAX_RAILS);
+        let working = others.clone().filter_map(|other| Some((other, self.healthy_lane(other, hint)?)));
+        // On one that is being rebuilt it waits, as it would have on its own rail.
+        let healing = others.filter_map(|other| Some((other, self.pick_lane_of(other, hint).ok()?)));
+        for (other, lane) in working.chain(healing) {
+            let keys = KeysOf::of(self, other);
+            if keys.is_some_and(|keys| keys.give(self, Keyed(part.rail), &mut part.list, 0)) {
+                part.rail = other;
+                return Some(lane);
+            }
+        }
+        None
     }
 
     /// Puts a part on another rail than this one; gives it back if none takes it, perhaps with the keys of another rail. Parts with numbers
@@ -79,7 +108,7 @@ impl Connection {
         for other in in_order {
             let Some(keys) = KeysOf::of(self, other) else { continue };
             let Some(lane) = self.healthy_lane(other, hint) else { continue };
-            if !keys.give(self, keyed, &mut part) {
+            if !keys.give_part(self, keyed, &mut part) {
                 continue;
             }
             keyed = Keyed(other);
@@ -119,13 +148,29 @@ impl KeysOf {
         })
     }
 
-    /// Gives the requests of a part that are still to be posted the keys of this rail, and holds the memory here. False, and nothing is
-    /// done, if some of it is not known on this rail.
-    fn give(&self, connection: &Connection, Keyed(before): Keyed, part: &mut TakenPart) -> bool {
+    /// Gives the requests of a part that are still to be posted the keys of this rail, see [`KeysOf::give`].
+    fn give_part(&self, connection: &Connection, before: Keyed, part: &mut TakenPart) -> bool {
+        let from = part.first_elsewhere();
+        let is_given = self.give(connection, before, &mut part.list, from);
+        if is_given {
+            part.from = from;
+        }
+        is_given
+    }
+
+    /// Gives the requests of a list from `from` on the keys of this rail, and holds the memory here. False, and nothing is done, if some
+    /// of it is not known on this rail.
+    fn give(
+        &self,
+        connection: &Connection,
+        Keyed(before): Keyed,
+        list: &mut RequestList,
+        from: usize,
+    ) -> bool {
         let Some(source) = Self::of(connection, before) else { return false };
-        let (from, opcode) = (part.first_elsewhere(), part.list.opcode);
-        let Some(landing) = self.landing_for(&source, &part.list) else { return false };
-        let Some((regions, holds)) = self.regions_of(&part.list, &landing) else { return false };
+        let opcode = list.opcode;
+        let Some(landing) = self.landing_for(&source, list) else { return false };
+        let Some((regions, holds)) = self.regions_of(list, &landing) else { return false };
         let local = |entry: Sge| {
             let key_in = |region: &Region| {
                 region.segment_holding(entry.address, entry.length.into()).map(|segment| segment.lkey)
@@ -149,11 +194,7 @@ impl KeysOf {
             }
             Some(self.remote.key_for(first, address, length, opcode)?.rkey)
         };
-        let is_given = part.list.rekey(from, local, remote, holds).is_ok();
-        if is_given {
-            part.from = from;
-        }
-        is_given
+        list.rekey(from, local, remote, holds).is_ok()
     }
 
     /// The regions of a list, each behind what the list has of it now, as they are on this rail, held; `None` if one is not there, or is being

@@ -21,8 +21,12 @@ impl Connection {
         when_full: WhenFull,
     ) -> Result<TransferId, SubmitError> {
         let mut eligible = self.rails_up();
+        let mut healing = if eligible.0 == 0 { self.healing_rail() } else { None };
         loop {
-            let plan = self.rail_plan(iovs, eligible);
+            let plan = match healing.take() {
+                Some(rail) => RailPlan::one(rail),
+                None => self.rail_plan(iovs, eligible),
+            };
             if matches!(plan.shares(), [] | [_]) && plan.shares().iter().all(|share| share.rail == 0) {
                 let started = self.start_now(opcode, iovs, when_full);
                 self.rails.loads.wake_if_needed(&self.wakeup);

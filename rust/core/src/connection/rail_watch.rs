@@ -20,6 +20,8 @@ pub(super) struct RailWatch {
     limits: RailLimits,
     table: RailTable,
     rails: [Option<WatchedRail>; MAX_RAILS],
+    /// Of the first rail before it is watched, which is with the second one: what was heard of its ports and devices.
+    heard_before: Heard,
     loads: Arc<RailLoads>,
     /// The time of the last event, and of the last look.
     now: u64,
@@ -50,6 +52,13 @@ enum Heard {
     DeviceLost,
 }
 
+impl Heard {
+    /// What holds after `next`: a device that is lost stays so.
+    fn then(self, next: Self) -> Self {
+        if self == Self::DeviceLost { self } else { next }
+    }
+}
+
 /// Whether the task looks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Rest {
@@ -75,6 +84,7 @@ impl RailWatch {
             limits,
             table: RailTable::new(limits),
             rails: [const { None }; MAX_RAILS],
+            heard_before: Heard::Nothing,
             loads,
             now: 0,
             looked_at: 0,
@@ -97,7 +107,7 @@ impl RailWatch {
             latency: PathLatency::default(),
             asked: None,
             measure_at: now.saturating_add(MEASURE_EVERY),
-            heard: Heard::Nothing,
+            heard: if rail == 0 { self.heard_before } else { Heard::Nothing },
         };
         if let Some(place) = self.rails.get_mut(rail) {
             *place = Some(added);
@@ -301,12 +311,10 @@ impl RailWatch {
     fn hear(&mut self, rail: usize, heard: Heard, now: u64) {
         self.now = now;
         let is_alone = self.is_alone();
-        if let Some(watched) = self.rails.get_mut(rail).and_then(Option::as_mut)
-            && is_alone
-        {
-            watched.heard = if watched.heard == Heard::DeviceLost { Heard::DeviceLost } else { heard };
-        } else {
-            self.tell(rail, heard, now);
+        match self.rails.get_mut(rail) {
+            Some(Some(watched)) if is_alone => watched.heard = watched.heard.then(heard),
+            Some(None) if rail == 0 => self.heard_before = self.heard_before.then(heard),
+            _ => self.tell(rail, heard, now),
         }
         self.publish_up();
     }
@@ -371,7 +379,12 @@ impl RailWatch {
     }
 
     fn publish_up(&self) {
-        let up = (0..MAX_RAILS).filter(|rail| self.state(*rail) == Some(RailState::Up));
+        // The first rail is there before it is watched.
+        let is_up = |rail: usize| match self.state(rail) {
+            Some(state) => state == RailState::Up,
+            None => rail == 0 && self.heard_before == Heard::Nothing,
+        };
+        let up = (0..MAX_RAILS).filter(|rail| is_up(*rail));
         self.loads.set_up(up.fold(RailSet::default(), RailSet::with));
     }
 }

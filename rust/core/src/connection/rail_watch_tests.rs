@@ -406,3 +406,32 @@ fn a_rail_that_gets_nothing_because_its_path_was_long_is_measured_again() {
     let asked = world.done[before..].iter().filter(|of| of.1 == 1).count();
     assert_eq!(asked, 2, "each 100 ms");
 }
+
+/// Before there is a second rail the first one is not watched: it is there all the same, and what happens to it is remembered.
+#[test]
+fn the_only_rail_is_up_again_after_its_lanes_have_failed() {
+    let up = |world: &World| world.loads.up();
+    let mut world = World::new(0);
+    assert_eq!(up(&world), RailSet(1));
+    world.watch.lane_failed(0, 1);
+    assert_eq!(up(&world), RailSet(1), "its lanes are rebuilt");
+    world.watch.port_down(0, 2);
+    assert_eq!(up(&world), RailSet(0));
+    world.watch.port_up(0, 3);
+    assert_eq!(up(&world), RailSet(1));
+    world.watch.port_down(0, 4);
+    (0..2).for_each(|rail| world.add(rail));
+    assert_eq!(
+        (up(&world), world.watch.state(0)),
+        (RailSet(2), Some(RailState::Down)),
+        "its port is down still"
+    );
+    world.watch.port_up(0, 5);
+    world.run_until(1_000 * MS);
+    assert_eq!(up(&world), RailSet(3));
+
+    let mut world = World::new(0);
+    world.watch.device_lost(0, 1);
+    world.watch.port_up(0, 2);
+    assert_eq!(up(&world), RailSet(0), "for good");
+}

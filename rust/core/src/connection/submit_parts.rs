@@ -68,15 +68,18 @@ impl Connection {
         let hint = thread_hint();
         record.start(count as u32, self.context.time_limit);
         let (mut workers, mut wakes, mut is_stranded) = (0, Wakes::default(), false);
-        for (number, PartOnRail { rail, lane, list }) in parts.enumerate() {
-            let (first, bytes) = (number == 0, list.bytes);
+        for (number, mut part) in parts.enumerate() {
+            let (first, bytes, hint) = (number == 0, part.list.bytes, hint.wrapping_add(part.lane));
             if record.end_state() != EndState::Done {
-                self.context.pool.spare_lists().release(list);
+                self.context.pool.spare_lists().release(part.list);
                 self.end_unplaced(record, opcode, first, bytes, begun);
                 continue;
             }
-            let handed = self.pick_lane_of(rail, hint.wrapping_add(lane)).and_then(|lane| {
-                let part = Submission { lane: lane.key, owner: record, list, first, begun };
+            // A rail may have lost its last lane since the plan.
+            let picked = self.pick_lane_of(part.rail, hint);
+            let picked = picked.or_else(|error| self.rebuild_elsewhere(&mut part, hint).ok_or(error));
+            let handed = picked.and_then(|lane| {
+                let part = Submission { lane: lane.key, owner: record, list: part.list, first, begun };
                 self.hand_over(lane, part, started, limit, &mut wakes)?;
                 is_stranded |= lane.status.health() != LaneHealth::Healthy;
                 Ok(lane.worker_index)

@@ -97,7 +97,7 @@ pub struct RailPlan {
 
 impl RailPlan {
     /// Everything over one rail.
-    fn one(rail: usize) -> Self {
+    pub fn one(rail: usize) -> Self {
         let mut plan = Self::default();
         plan.push(rail, 0, WHOLE);
         plan

@@ -1,5 +1,6 @@
 //! Nothing is left to go over: the end comes in bounded time, and says why.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use flagcx_p2p::internals::fabric::Opcode;
@@ -130,4 +131,66 @@ fn closing_ends_the_transfers_of_all_rails() {
         pair.client.close();
         pair.server.close();
     }
+}
+
+/// A rail may lose its last lane after a transfer was planned over it, and before its parts are given to lanes.
+#[test]
+fn transfers_that_begin_while_devices_are_lost_are_done() {
+    let _alone = alone();
+    for round in 0..2_usize {
+        let pair = RailPair::with_rails(8, 8, 8);
+        let is_over = AtomicBool::new(false);
+        let done = std::thread::scope(|threads| {
+            let begin = |thread: usize| {
+                let (pair, is_over) = (&pair, &is_over);
+                move || {
+                    let (mut done, length) = (0, LENGTH as u64 / 4);
+                    while !is_over.load(Ordering::Relaxed) {
+                        let at = thread as u64 * length;
+                        let iov = pair.iov(at, at, length);
+                        let id = pair.submit(Opcode::Write, &[iov]);
+                        let ended = outcome(&pair.here, id);
+                        assert_eq!(ended, Outcome::Done, "{:#?}", pair.here.rails());
+                        done += 1;
+                    }
+                    done
+                }
+            };
+            let threads: Vec<_> = (0..4).map(|thread| threads.spawn(begin(thread))).collect();
+            for step in 1..8 {
+                std::thread::sleep(Duration::from_millis(30));
+                pair.near.lose((step + round) % 8);
+            }
+            std::thread::sleep(Duration::from_millis(30));
+            is_over.store(true, Ordering::Relaxed);
+            threads.into_iter().map(|thread| thread.join().unwrap()).sum::<usize>()
+        });
+        println!("{done} transfers were done");
+        assert!(pair.here.is_usable());
+    }
+}
+
+/// Also of those parts that are on their way from one rail to another.
+#[test]
+fn closing_cancels_what_is_moving() {
+    let _alone = alone();
+    let mut cancelled = 0;
+    for round in 0..24_u64 {
+        let pair = RailPair::with_rails(2, 2, 2);
+        pair.fill(Opcode::Read, 1);
+        (0..2).for_each(|nic| pair.near.switches(nic).set_silent(true));
+        let ids: Vec<_> = (0..16).map(|_| pair.submit_all(Opcode::Read)).collect();
+        pair.near.set_port(1, false);
+        std::thread::sleep(Duration::from_micros(50 * round));
+        pair.here.close();
+        for id in ids {
+            let ended = outcome(&pair.here, id);
+            assert!(matches!(ended, Outcome::Cancelled | Outcome::Done), "{round}: {ended:?}");
+            cancelled += usize::from(ended == Outcome::Cancelled);
+        }
+        pair.client.close();
+        pair.server.close();
+    }
+    println!("{cancelled} of {} were cancelled", 24 * 16);
+    assert!(cancelled > 0);
 }

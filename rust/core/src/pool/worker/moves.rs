@@ -129,12 +129,12 @@ impl WorkerState {
         lane.parts.insert(&mut self.parts, part_index, Links { before, behind });
     }
 
-    /// Ends a part that no lane takes, as failed for `reason` if its transfer has not failed already. Counted on the lane that it was taken
+    /// Ends a part that no lane takes, in `state` for `reason` unless its transfer is to end otherwise already. Counted on the lane that it was taken
     /// off, which is one of this worker's, even if that is gone.
-    pub fn end_taken(&mut self, key: LaneKey, part: TakenPart, reason: &str) {
+    pub fn end_taken(&mut self, key: LaneKey, part: TakenPart, state: EndState, reason: &str) {
         let TakenPart { owner, mut list, begun, is_measured, .. } = part;
         let (direction, bytes) = (Direction::from(list.opcode), list.bytes);
-        condemn(&self.early_ends, owner, EndState::Failed, reason);
+        condemn(&self.early_ends, owner, state, reason);
         // Before the end is known: its memory may be taken away then.
         list.clear();
         let ended = EndedPart { direction, bytes, end: owner.end_part() };

@@ -151,7 +151,7 @@ fn what_flushes_gpu_memory_begins_anew_on_another_nic() {
         let parts = from.take();
         assert_eq!((parts[0].from, parts[0].first_elsewhere()), (2, elsewhere));
         for part in parts {
-            from.state.end_taken(from.lane, part, "test");
+            from.state.end_taken(from.lane, part, EndState::Failed, "test");
         }
         assert!(record.is_ended());
     }
@@ -265,8 +265,10 @@ fn a_lane_that_takes_none_gives_a_part_back_and_its_own_takes_it() {
 }
 
 #[test]
-fn a_part_that_no_lane_takes_fails_and_is_counted_once() {
-    for is_gone in [false, true] {
+fn a_part_that_no_lane_takes_ends_as_it_is_told_and_is_counted_once() {
+    let states = [EndState::Failed, EndState::Cancelled];
+    for (is_gone, state) in [false, true].into_iter().flat_map(|is_gone| states.map(|state| (is_gone, state)))
+    {
         let mut side = Side::new(0);
         let record = side.begin(Opcode::Write, 0..2);
         side.break_lane();
@@ -274,12 +276,14 @@ fn a_part_that_no_lane_takes_fails_and_is_counted_once() {
         if is_gone {
             assert!(side.state.close_lane(side.lane, EndState::Failed, "test").is_closed());
         }
-        parts.into_iter().for_each(|part| side.state.end_taken(side.lane, part, "no rail"));
-        assert_eq!(outcome(record), Some(EndState::Failed));
-        assert_eq!(record.failure().unwrap().reason, "no rail");
+        parts.into_iter().for_each(|part| side.state.end_taken(side.lane, part, state, "no rail"));
+        assert_eq!(outcome(record), Some(state));
+        if state == EndState::Failed {
+            assert_eq!(record.failure().unwrap().reason, "no rail");
+        }
         let mut totals = totals(&[&side]);
-        let failed = totals.of(Direction::Write, "none").ended[EndState::Failed as usize];
-        assert_eq!((failed, side.bytes()), (Amount { transfers: 1, bytes: 128 }, (128, 128)));
+        let ended = totals.of(Direction::Write, "none").ended[state as usize];
+        assert_eq!((ended, side.bytes()), (Amount { transfers: 1, bytes: 128 }, (128, 128)));
     }
 }
 
