@@ -164,16 +164,17 @@ impl WorkerState {
         }
     }
 
-    /// Ends what waits on a lane; parts with something outstanding end when that is drained.
+    /// Ends what waits on a lane; parts with something outstanding end when that is drained, and with them those that it has interrupted.
     #[cold]
     pub(super) fn fail_waiting(&mut self, index: u16, state: EndState, reason: &str) {
         let Some(lane) = self.lanes.at(index) else {
             return;
         };
         let waiting: Vec<u32> = std::iter::from_fn(|| lane.turns.pop_front(&mut self.parts)).collect();
-        let posted: Vec<u32> = lane.groups.iter().map(|group| group.part).collect();
-        for part_index in posted {
-            if let Some(owner) = self.parts.get(part_index).and_then(|part| part.owner) {
+        let mut next = lane.parts.first();
+        while let Some(part) = self.parts.get(next) {
+            next = part.behind();
+            if let Some(owner) = part.owner {
                 condemn(&self.early_ends, owner, state, reason);
             }
         }
@@ -181,9 +182,6 @@ impl WorkerState {
             let Some(part) = self.parts.get(part_index) else { continue };
             self.unposted -= u32::from(std::mem::take(&mut part.waiting));
             part.rewind = None;
-            if let Some(owner) = part.owner {
-                condemn(&self.early_ends, owner, state, reason);
-            }
             if part.outstanding == 0 {
                 self.end_part(part_index);
             }
