@@ -2,6 +2,7 @@
 
 use std::net::{IpAddr, SocketAddr};
 
+use super::rail::{LANES_PER_RAIL, Rail};
 use super::{Connection, LaneEnds, LaneHandle};
 use crate::fabric::{PathKind, Paths};
 use crate::pool::LaneHealth;
@@ -68,6 +69,21 @@ impl Connection {
             ours: self.peer.ours,
             gpu_index: self.peer.gpu_index,
         }
+    }
+
+    /// Whether transfers can still be started: it is not closed, and a lane works or is being rebuilt.
+    pub fn is_usable(&self) -> bool {
+        self.is_here()
+            && !self.is_closed()
+            && self.all_lanes().any(|(index, lane)| match lane.status.health() {
+                LaneHealth::Healthy => true,
+                // A further rail that was never up may be one that never comes.
+                LaneHealth::Broken | LaneHealth::Drained => {
+                    let rail = index / LANES_PER_RAIL;
+                    self.heals && (rail == 0 || self.rails.get(rail).is_some_and(Rail::is_added))
+                }
+                LaneHealth::Closed => false,
+            })
     }
 
     /// The ends of the first lane, as they were at the connect: GIDs and path MTUs of both sides.

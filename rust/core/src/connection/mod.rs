@@ -44,6 +44,7 @@ mod rail_demand;
 mod rail_info;
 mod rail_loads;
 mod rail_moves;
+mod rail_need;
 mod rail_record;
 mod rail_submit;
 mod rail_watch;
@@ -81,7 +82,7 @@ pub use transfer_future::Transfer;
 use close::Ending;
 use gpu_lanes::GpuLanes;
 use lane_commands::RecoveryNotifier;
-use rail::{LANES_PER_RAIL, Rail, Rails};
+use rail::Rails;
 use rail_watch::RailWatch;
 use recovery::{Driver, Machine, Parts, RailRequests, RebuildPolicy, Rebuilds};
 use regions::{Exchange, SyncRequests};
@@ -94,7 +95,7 @@ use crate::fork::{Forked, OfProcess};
 use crate::memory::{Cursor, RemoteRegions, holds};
 use crate::notify::Sender;
 use crate::observe::{self, PathNames, SharedCounts};
-use crate::pool::{LaneHealth, PoolError};
+use crate::pool::PoolError;
 use crate::process::ProcessIdentity;
 use crate::sync::{AtomicBool, AtomicU32, AtomicU64, Mutex, Ordering};
 use crate::transfer::{RemoteRange, SlicePolicy, Spread, SubmitError};
@@ -171,7 +172,7 @@ pub struct Inner {
     reported: AtomicBool,
     /// What submitters must look at before they start a transfer, in bits; 0 when nothing. Read by submitters, with one load:
     /// Relaxed. [`CLOSED`] is set once by `end`, with [`CANCELS`] or without, and is a hint, the lanes' own state decides. [`FAILURES_HELD`] is set by
-    /// callers that meet failures and cleared by submitters that find room again. [`TRACED`] never changes: it is here
+    /// callers that meet failures and cleared by submitters that find room again, [`UNSEEN`] by the task and by submitters. [`TRACED`] never changes: it is here
     /// because a check of the log's level of its own would cost every transfer two instructions.
     gate: AtomicU32,
     /// Done once everything has ended.
@@ -223,6 +224,9 @@ const RAILS: u32 = 8;
 
 /// `gate`: this end has closed it, so its transfers end as cancelled. Set with [`CLOSED`], never alone.
 const CANCELS: u32 = 16;
+
+/// `gate`: its task does not look whether it needs a further rail, so the next transfer wakes it.
+const UNSEEN: u32 = 32;
 
 /// Why the transfers of a connection end that is closed here.
 const CLOSED_HERE: &str = "the connection was closed";
@@ -414,21 +418,6 @@ impl Connection {
         self.peer.local
     }
 
-    /// Whether transfers can still be started: it is not closed, and a lane works or is being rebuilt.
-    pub fn is_usable(&self) -> bool {
-        self.is_here()
-            && !self.is_closed()
-            && self.all_lanes().any(|(index, lane)| match lane.status.health() {
-                LaneHealth::Healthy => true,
-                // A further rail that was never up may be one that never comes.
-                LaneHealth::Broken | LaneHealth::Drained => {
-                    let rail = index / LANES_PER_RAIL;
-                    self.heals && (rail == 0 || self.rails.get(rail).is_some_and(Rail::is_added))
-                }
-                LaneHealth::Closed => false,
-            })
-    }
-
     #[inline]
     pub(crate) fn is_closed(&self) -> bool {
         self.gate.load(Ordering::Relaxed) & CLOSED != 0
@@ -450,6 +439,7 @@ impl Connection {
         if self.is_closed() {
             return Err(self.down("it is closed"));
         }
+        self.be_seen();
         // Before the question: what another thread finds after it must not be undone.
         self.gate.fetch_and(!FAILURES_HELD, Ordering::Relaxed);
         if !self.context.transfers.has_room_for_failures(self.number) {

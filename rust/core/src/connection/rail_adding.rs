@@ -56,6 +56,11 @@ impl Adding {
         at.and_then(|at| pairs.speeds.get(at)).copied().unwrap_or(0)
     }
 
+    /// Whether there are pairs of NICs without a rail.
+    pub(super) fn has_pairs(&self) -> bool {
+        self.has_pairs.load(Ordering::Relaxed)
+    }
+
     /// All pairs have a rail, or some have none.
     fn set_has_pairs(&self, has_pairs: bool) {
         self.has_pairs.store(has_pairs, Ordering::Relaxed);
@@ -119,7 +124,7 @@ impl Connection {
     /// A transfer of so many bytes begins: whether the rails that there are suffice. Where there can be no others, its bytes are not summed.
     #[inline]
     pub(super) fn consider_rails(&self, bytes: impl FnOnce() -> u64) {
-        if self.rails.adding.has_pairs.load(Ordering::Relaxed) {
+        if self.rails.adding.has_pairs() {
             self.want_rail(bytes());
         }
     }
@@ -136,7 +141,9 @@ impl Connection {
             nic.flow.look(now, || nic.counts());
         }
         let (flow, credits) = self.rails_flow();
-        let mut loads = self.rails.loads.snapshot(&flow, &credits);
+        let (mut loads, up) = (self.rails.loads.snapshot(&flow, &credits), self.rails_up());
+        // A rail of which all lanes are being rebuilt carries nothing now.
+        loads.iter_mut().enumerate().for_each(|(rail, load)| load.up &= up.has(rail));
         let pairs = lock(&adding.pairs);
         if made.0.count_ones() as usize >= pairs.pairs.len() {
             return adding.set_has_pairs(false);

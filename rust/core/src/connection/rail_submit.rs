@@ -47,16 +47,16 @@ impl Connection {
     }
 
     fn rail_plan<S: IovSource + ?Sized>(&self, iovs: &S, eligible: RailSet) -> RailPlan {
-        if eligible.0 & !1 == 0 {
-            return RailPlan::default();
-        }
-        let buffer = iovs.iov(0).map_or(0, |iov| iov.local);
         let bytes = iovs.lengths().fold(0, u64::saturating_add);
         if bytes == 0 {
             // Of empty iovs no part is made; that of the first rail may be empty.
             return RailPlan::default();
         }
         self.consider_rails(|| bytes);
+        if eligible.0 & !1 == 0 {
+            return RailPlan::default();
+        }
+        let buffer = iovs.iov(0).map_or(0, |iov| iov.local);
         let home = self.rails.loads.home_of(buffer);
         let shape = Shape { bytes, eligible, home, spread: thread_hint() as u32 };
         let (flow, credits) = self.rails_flow();

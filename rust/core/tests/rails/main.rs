@@ -11,6 +11,7 @@
 mod faults;
 mod gone;
 mod memory;
+mod need;
 #[path = "../nics/mod.rs"]
 mod nics;
 mod peers;

@@ -207,6 +207,7 @@ fn subject(frame: &ChannelFrame) -> Subject {
         | ChannelFrame::Rebuilt { lane, .. }
         | ChannelFrame::Ready { lane, .. }
         | ChannelFrame::Broken { lane }
+        | ChannelFrame::NotNow { lane, .. }
         | ChannelFrame::Refused { lane, .. } => Subject::Lane(*lane),
         ChannelFrame::Quiesce { lane, .. } => Subject::Leaving(*lane),
         ChannelFrame::Quiesced { lane, .. } => Subject::Left(*lane),

@@ -4,6 +4,7 @@
 //! the machine's deadline. It never blocks: commands of the device go to helper threads, connects wait on the loop.
 
 mod command;
+mod need;
 mod presence;
 mod probes;
 mod rails;
@@ -17,6 +18,7 @@ use std::os::fd::OwnedFd;
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
+use self::need::{Need, NeedWatch};
 use self::watch::WatchedRails;
 use super::rebuilds::{AttemptId, Rebuilds};
 use super::{Action, LostReason, Machine, RailRequests};
@@ -55,6 +57,8 @@ pub(in crate::connection) struct Driver {
     /// The look at the rails, and what is remembered of them.
     watch: RailWatch,
     rails: WatchedRails,
+    /// Of a connection with one rail: whether it needs another one.
+    need: NeedWatch,
     /// This end adds rails.
     leads: bool,
     /// The peer has named its NICs.
@@ -165,6 +169,7 @@ impl Driver {
             exchange,
             watch,
             rails: WatchedRails::default(),
+            need: NeedWatch::default(),
             leads,
             knows_nics: false,
             blocked: false,
@@ -231,6 +236,7 @@ impl Driver {
         }
         self.act().await;
         self.watch_rails().await;
+        self.watch_need();
         self.move_waiting().await;
         let more = self.send_regions() || more;
         match (self.machine.is_over(), more) {

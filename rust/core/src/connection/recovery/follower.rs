@@ -77,24 +77,28 @@ impl LaneMachine {
             return self.close_without_request(context);
         }
         if context.rail.port_is_down() {
-            // Answered once the port is up, or when the leader requests again.
-            self.request = Some((ask, context.now));
-            return;
+            return self.put_off(ask.attempt, context);
         }
-        self.request = None;
+        self.puts_off = false;
         let until = Limit::after(DRIVER_LIMIT, context.now);
         self.state = State::Making { attempt: ask.attempt, until, next: None, give_up_at };
         let (lane, attempt) = (self.index, ask.attempt);
         context.actions.push(Action::CreateConnected { lane, attempt, peer: ask.record });
     }
 
-    /// The port is up: answers the request that came while it was down. The leader may have given that up and rest, so it is told too.
-    /// Only while another rail works: otherwise a port that goes down again each time would soon use up the leader's attempts.
-    pub(super) fn answer_at_last(&mut self, give_up_at: Instant, context: &mut EventContext<'_>) {
-        let Some((ask, asked_at)) = self.request.take_if(|_| context.rail.others_healthy) else { return };
-        self.send_broken(context);
-        if context.now.saturating_duration_since(asked_at) < STEP_LIMIT {
-            self.make(ask, give_up_at, context);
+    /// The port is down, so nothing is done for the leader's request. It need not wait for the answer, if it knows the frame that says so:
+    /// otherwise it requests again after a while.
+    pub(super) fn put_off(&mut self, attempt: u32, context: &mut EventContext<'_>) {
+        if self.policy.rails {
+            self.puts_off = true;
+            context.actions.push_frame(ChannelFrame::NotNow { lane: self.index as u32, attempt });
+        }
+    }
+
+    /// The port is up: the leader, which waits for that, is told.
+    pub(super) fn answer_at_last(&mut self, context: &mut EventContext<'_>) {
+        if std::mem::take(&mut self.puts_off) {
+            self.send_broken(context);
         }
     }
 

@@ -35,8 +35,10 @@ pub(super) struct LaneMachine {
     pub(super) peer_closed: bool,
     /// Follower: the leader was not told that the lane has failed, because the rail is held.
     pub(super) untold: bool,
-    /// Follower: the leader's last request, if it came while the port was down, and when. No queue pair was created for it.
-    pub(super) request: Option<(RebuildRequest, Instant)>,
+    /// Follower: the leader was told that nothing is done before the port is up, and is to be told when it is.
+    pub(super) puts_off: bool,
+    /// Leader: when the peer has said so first, since the lane was healthy.
+    pub(super) put_off_since: Option<Instant>,
     /// Leader: the last pause between attempts of a lane that rests.
     pub(super) pause: Duration,
 }
@@ -54,7 +56,7 @@ pub(super) enum State {
     },
     /// Leader: drained, and waits for the port, or for a rail that is held. `tried` attempts have failed so far.
     Waiting { tried: u32 },
-    /// Leader: drained, and too many attempts have failed; another rail works.
+    /// Leader: drained, and too many attempts have failed while another rail works, or the peer's port is down.
     Resting { until: Instant },
     /// Leader: a new queue pair is being created, for attempt `tried` in a row.
     Creating { tried: u32, until: Limit },
@@ -117,7 +119,8 @@ impl LaneMachine {
             asked: None,
             peer_closed: false,
             untold: false,
-            request: None,
+            puts_off: false,
+            put_off_since: None,
             pause: Duration::ZERO,
         }
     }
@@ -209,7 +212,7 @@ impl LaneMachine {
         if !context.rail.port_is_down() {
             match self.state {
                 State::Waiting { tried } => self.try_again(tried, context),
-                State::PeerInformed { until, .. } => self.answer_at_last(until, context),
+                State::PeerInformed { .. } => self.answer_at_last(context),
                 _ => {}
             }
             return;
@@ -222,10 +225,10 @@ impl LaneMachine {
                 // The attempt failed because of the local port: a flapping port must not use up the attempts.
                 self.state = State::Waiting { tried: tried.saturating_sub(1) };
             }
-            State::Making { give_up_at, next, .. } => {
+            State::Making { attempt, give_up_at, next, .. } => {
                 self.discard(context.actions);
-                self.request = next.map(|ask| (ask, context.now));
                 self.state = State::PeerInformed { until: give_up_at, missed: None };
+                self.put_off(next.map_or(attempt, |ask| ask.attempt), context);
             }
             State::Answered { attempt, give_up_at, .. } => {
                 self.discard(context.actions);
@@ -358,7 +361,8 @@ impl LaneMachine {
         self.failure = None;
         self.cause.clear();
         self.quiesce.replaced();
-        (self.made, self.untold, self.request, self.pause) = (true, false, None, Duration::ZERO);
+        (self.made, self.untold, self.puts_off) = (true, false, false);
+        (self.put_off_since, self.pause) = (None, Duration::ZERO);
     }
 
     /// Discards the queue pair that was to be installed.

@@ -3,7 +3,8 @@
 use super::lane::{EventContext, LaneMachine, State};
 use super::limit::Limit;
 use super::{
-    Action, DRIVER_LIMIT, FIRST_PAUSE, LAST_PAUSE, LostReason, MAX_ATTEMPTS, RebuildFailure, STEP_LIMIT,
+    Action, DRIVER_LIMIT, FIRST_PAUSE, FOLLOW_LIMIT, LAST_PAUSE, LostReason, MAX_ATTEMPTS, RebuildFailure,
+    STEP_LIMIT,
 };
 use crate::control::ChannelFrame;
 use crate::control::wire::LaneRecord;
@@ -41,6 +42,30 @@ impl LaneMachine {
     pub(super) fn rest(&mut self, context: &mut EventContext<'_>) {
         self.pause = (self.pause * 2).clamp(FIRST_PAUSE, LAST_PAUSE);
         self.state = State::Resting { until: context.now + self.pause };
+    }
+
+    /// The peer's port is down: it does nothing for this attempt, and sends Broken once the port is up. Attempts are not counted, so that a
+    /// flapping port does not use them up; a peer that never says anything else has as long as a follower waits.
+    pub(super) fn put_off_by_peer(&mut self, attempt: u32, context: &mut EventContext<'_>) {
+        let State::Asked { tried, .. } = self.state else { return };
+        if attempt != self.attempt {
+            return;
+        }
+        self.discard(context.actions);
+        let since = *self.put_off_since.get_or_insert(context.now);
+        if context.rail.others_healthy {
+            self.failure = Some(RebuildFailure::PortDown);
+            return self.rest(context);
+        }
+        // Long before, another rail may have worked.
+        let since = context.rail.alone_since.map_or(since, |alone| alone.max(since));
+        if context.now.saturating_duration_since(since) >= FOLLOW_LIMIT {
+            let (attempts, cause) = (tried, self.cause.clone());
+            let failure = RebuildFailure::PortDown;
+            return self.close(LostReason::NotRebuilt { attempts, failure, cause }, context);
+        }
+        self.failure = Some(RebuildFailure::PortDown);
+        self.state = State::Resting { until: context.now + STEP_LIMIT };
     }
 
     /// The pause is over: one attempt, or all of them if no other rail works any more.

@@ -88,7 +88,8 @@ impl Machine {
             | ChannelFrame::RailRefused { .. }
             | ChannelFrame::RequestRail { .. }
             | ChannelFrame::Quiesce { .. }
-            | ChannelFrame::Quiesced { .. } => {
+            | ChannelFrame::Quiesced { .. }
+            | ChannelFrame::NotNow { .. } => {
                 if self.policy.rails && self.policy.heals && !self.over {
                     self.rail_frame(frame, now);
                 }
@@ -113,6 +114,9 @@ impl Machine {
             // A lane that is not there lets nothing through.
             ChannelFrame::Quiesce { lane, number } if (lane as usize) < MAX_RAILS * LANES_PER_RAIL => {
                 self.actions.push_frame(ChannelFrame::Quiesced { lane, number });
+            }
+            ChannelFrame::NotNow { lane, attempt } => {
+                self.with_lane(lane as usize, now, |lane, context| lane.put_off_by_peer(attempt, context));
             }
             ChannelFrame::Quiesced { lane, number } => {
                 self.with_lane(lane as usize, now, |lane, context| lane.quiesced(number, context));

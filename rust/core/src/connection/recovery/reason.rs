@@ -102,6 +102,9 @@ pub(in crate::connection) enum RebuildFailure {
     /// Our new queue pair did not connect to the peer's.
     #[error("the new queue pair did not connect: {0}")]
     NotConnected(String),
+    /// The peer's port was down.
+    #[error("the peer's port is down")]
+    PortDown,
     /// The peer had answered, and discarded its new queue pair before this side was connected to it.
     #[error("the peer discarded its new queue pair")]
     GivenUp,

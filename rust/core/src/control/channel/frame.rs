@@ -107,6 +107,14 @@ pub enum ChannelFrame {
         /// The number that is answered.
         number: u32,
     },
+    /// Answers [`ChannelFrame::Rebuild`]: the sender's port is down. It does nothing for this attempt, and sends
+    /// [`ChannelFrame::Broken`] once the port is up.
+    NotNow {
+        /// Index of the lane.
+        lane: u32,
+        /// Number of the attempt that is answered.
+        attempt: u32,
+    },
 }
 
 /// Why a peer does not make a rail.
@@ -168,6 +176,7 @@ impl ChannelFrame {
             Self::RequestRail { own, peer } => (15, rail_payload(0, 0, *own, *peer)),
             Self::Quiesce { lane, number } => (16, lane_payload(*lane, *number, None)),
             Self::Quiesced { lane, number } => (17, lane_payload(*lane, *number, None)),
+            Self::NotNow { lane, attempt } => (26, lane_payload(*lane, *attempt, None)),
         };
         encode_frame(kind, &payload)
     }
@@ -217,6 +226,10 @@ impl ChannelFrame {
             17 => {
                 let (lane, number, _) = lane_fields(payload)?;
                 Self::Quiesced { lane, number }
+            }
+            26 => {
+                let (lane, attempt, _) = lane_fields(payload)?;
+                Self::NotNow { lane, attempt }
             }
             _ => return Ok(None),
         }))

@@ -51,6 +51,7 @@ fn frames() -> Vec<ChannelFrame> {
         ChannelFrame::RequestRail { own: 1, peer: 65_535 },
         ChannelFrame::Quiesce { lane: 63, number: 8 },
         ChannelFrame::Quiesced { lane: 63, number: u32::MAX },
+        ChannelFrame::NotNow { lane: 9, attempt: u32::MAX },
         ChannelFrame::Goodbye,
     ]
 }

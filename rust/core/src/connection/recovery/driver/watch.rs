@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use super::probes::Probes;
 use super::waiting::WaitingLanes;
-use super::{Connection, Driver, Observation};
+use super::{Connection, Driver, Need, Observation};
 use crate::connection::DeviceHealth;
 use crate::connection::lane_commands::bit;
 use crate::connection::rail::LANES_PER_RAIL;
@@ -50,7 +50,8 @@ impl Driver {
     pub(super) fn look_deadline(&self) -> Option<Instant> {
         let now = clock::now_ns();
         let rebuild = self.rails.rebuilds.iter().flatten().map(|(_, until)| *until).min();
-        let at = self.watch.deadline().into_iter().chain(rebuild).min()?;
+        let looks = self.watch.deadline().into_iter().chain(self.need.deadline());
+        let at = looks.chain(rebuild).min()?;
         Some(Instant::now() + Duration::from_nanos(at.saturating_sub(now)))
     }
 
@@ -127,6 +128,23 @@ impl Driver {
         }
     }
 
+    /// Looks whether a connection with one rail needs another one, if that is due.
+    pub(super) fn watch_need(&mut self) {
+        let (handle, need) = (self.handle.clone(), &mut self.need);
+        with_upgraded(&handle, &self.connection, |connection| {
+            if !connection.may_need_rail() {
+                connection.set_unseen(false);
+                return need.end();
+            }
+            let (is_armed, is_lost) = (connection.is_unseen(), connection.has_lost_its_rail());
+            match need.turn(clock::now_ns(), is_armed, is_lost, || connection.count_first_rail()) {
+                Need::Nothing => {}
+                Need::Ask => connection.need_rail(),
+                Need::Arm => connection.set_unseen(true),
+            }
+        });
+    }
+
     /// Parts that came to a lane behind its failure, and those that found no other rail before, go to one.
     pub(super) async fn move_waiting(&mut self) {
         let lanes =
@@ -199,7 +217,12 @@ impl Driver {
         for nic in connection.rail_nics() {
             nic.flow.look(now, || nic.counts());
         }
-        self.watch.look(now, &connection.rail_counts());
+        let counts = connection.rail_counts();
+        self.watch.look(now, &counts);
+        // What waits does not ask by itself.
+        if connection.rails_up().0 == 0 && counts.iter().any(|counts| counts.bytes_in_flight > 0) {
+            connection.need_rail();
+        }
     }
 
     fn follow(&mut self, connection: &Connection, rail: usize, action: RailAction) {

@@ -113,10 +113,11 @@ impl World {
         let number = self.random.below(6) as u32;
         let (rail, lanes) = (self.random.below(9) as u8, self.random.below(10) as u8);
         let [own, peer] = [5, 2].map(|nic| nic + self.random.below(2) as u16);
-        match self.random.below(8) {
+        match self.random.below(10) {
             0 | 1 => ChannelFrame::Quiesce { lane: lane % 12, number },
             2 | 3 => ChannelFrame::Quiesced { lane: lane % 12, number },
             4 => ChannelFrame::Quiesce { lane, number },
+            8 | 9 => ChannelFrame::NotNow { lane: lane % 12, attempt: number },
             5 => ChannelFrame::AddRail { rail, own, peer, lanes },
             6 => ChannelFrame::RequestRail { own, peer },
             _ if self.random.percent(50) => ChannelFrame::RailReady { rail },

@@ -355,28 +355,74 @@ fn a_follower_waits_on_for_a_rail_while_another_one_works() {
     assert!(matches!(end[0], Action::Close { lane: FIRST, reason: LostReason::NotAsked { .. } }), "{end:?}");
 }
 
-/// The leader has waited for the answer, or has given that up and rests.
+/// Also if it goes down while the queue pair is made. The leader discards its own and rests, so it requests again.
 #[test]
-fn a_follower_answers_what_came_while_its_port_was_down_once_it_is_up() {
+fn a_follower_says_at_once_that_its_port_is_down_and_when_it_is_up() {
     let mut fixture = Fixture::two_rails(RAILS_FOLLOWER);
     let made = |attempt| Action::CreateConnected { lane: FIRST, attempt, peer: record(7) };
-    let mut go_down = |attempt| {
-        fixture.machine.device(1, DeviceHealth::PortDown(fixture.now), fixture.now);
-        fixture.drain(FIRST);
-        assert_eq!(fixture.receive(request(attempt)), []);
-        fixture.now += if attempt == 2 { STEP_LIMIT / 2 } else { STEP_LIMIT };
-        fixture.machine.device(1, DeviceHealth::Up, fixture.now);
-        let answer = fixture.actions();
-        fixture.machine.device(1, DeviceHealth::Up, fixture.now);
-        assert_eq!(fixture.actions(), [], "once");
-        if attempt == 2 {
-            fixture.answers(attempt);
-            fixture.receive(ChannelFrame::Ready { lane: RAIL, attempt });
-        }
-        answer
+    let not_now = |attempt| Action::Send(ChannelFrame::NotNow { lane: RAIL, attempt });
+    let set_port = |fixture: &mut Fixture, up: bool| {
+        let health = if up { DeviceHealth::Up } else { DeviceHealth::PortDown(fixture.now) };
+        fixture.machine.device(1, health, fixture.now);
+        fixture.actions()
     };
-    assert_eq!(go_down(2), [made(2), broken()]);
-    assert_eq!(go_down(3), [broken()], "the leader has given it up");
+    set_port(&mut fixture, false);
+    fixture.drain(FIRST);
+    assert_eq!(fixture.receive(request(2)), [not_now(2)]);
+    fixture.now += STEP_LIMIT / 2;
+    assert_eq!(set_port(&mut fixture, true), [broken()]);
+    assert_eq!(set_port(&mut fixture, true), [], "once");
+    assert_eq!(fixture.receive(request(3)), [made(3)]);
+    let discarded = Action::Discard { lane: FIRST, attempt: 3 };
+    assert_eq!(set_port(&mut fixture, false), [discarded, not_now(3)]);
+    assert_eq!(set_port(&mut fixture, true), [broken()]);
+    assert_eq!(fixture.receive(request(4)), [made(4)]);
+    fixture.answers(4);
+    fixture.receive(ChannelFrame::Ready { lane: RAIL, attempt: 4 });
+    set_port(&mut fixture, false);
+    fixture.drain(FIRST);
+    assert_eq!(set_port(&mut fixture, true), [], "nothing was put off");
+}
+
+#[test]
+fn a_leader_leaves_a_lane_at_once_if_the_port_of_the_peer_is_down() {
+    let mut fixture = Fixture::two_rails(RAILS_LEADER);
+    fixture.drain(FIRST);
+    fixture.machine.created(FIRST, 2, Ok(record(7)), fixture.now);
+    let asked = fixture.actions();
+    assert!(matches!(asked[..], [Action::Send(ChannelFrame::Rebuild { attempt: 2, .. })]), "{asked:?}");
+    let not_now = |attempt| ChannelFrame::NotNow { lane: RAIL, attempt };
+    assert_eq!(fixture.receive(not_now(1)), [], "it was not asked that");
+    // Its parts may leave: the question is not sent while the answer is waited for.
+    let discarded = Action::Discard { lane: FIRST, attempt: 2 };
+    assert_eq!(fixture.receive(not_now(2))[..1], [discarded]);
+    assert_eq!(fixture.receive(not_now(2)), [], "once");
+    assert_eq!(fixture.receive(ChannelFrame::Broken { lane: RAIL }), [create(3)]);
+}
+
+/// Without another rail, too. It is not waited for without end.
+#[test]
+fn a_peer_that_puts_off_each_attempt_has_as_long_as_a_follower_waits() {
+    let mut fixture = Fixture::new(RAILS_LEADER, 1);
+    fixture.drain(0);
+    let begin = fixture.now;
+    for attempt in 1.. {
+        assert!(attempt < 20, "it never ends");
+        fixture.create(attempt);
+        let end = fixture.receive(ChannelFrame::NotNow { lane: 0, attempt });
+        if fixture.machine.is_over() {
+            assert!(fixture.now - begin >= FOLLOW_LIMIT && fixture.now - begin <= FOLLOW_LIMIT + STEP_LIMIT);
+            assert!(matches!(end.last(), Some(Action::Lose(LostReason::NoLane(_)))), "{end:?}");
+            return;
+        }
+        assert_eq!(end, [discard(attempt)]);
+        // Told each second time that the port is up.
+        let next = match attempt % 2 {
+            0 => fixture.receive(ChannelFrame::Broken { lane: 0 }),
+            _ => fixture.expire(fixture.now - fixture.start + STEP_LIMIT),
+        };
+        assert_eq!(next, [Action::Create { lane: 0, attempt: attempt + 1 }]);
+    }
 }
 
 #[test]

@@ -32,7 +32,7 @@ fn frames() -> impl Strategy<Value = ChannelFrame> {
     let lane = prop_oneof![8 => prop::sample::select(&LANES[..]), 1 => 0..80_usize];
     let number = prop_oneof![9 => 0..5u32, 1 => any::<u32>()];
     let rail = prop_oneof![3 => Just(1_u8), 1 => any::<u8>()];
-    (0..11, lane, number, rail, 0..2u16, 0..10u8).prop_map(|(kind, lane, number, rail, nic, lanes)| {
+    (0..12, lane, number, rail, 0..2u16, 0..10u8).prop_map(|(kind, lane, number, rail, nic, lanes)| {
         let lane = lane as u32;
         match kind {
             0 => ChannelFrame::Rebuild { lane, attempt: number, record: record(number) },
@@ -45,7 +45,8 @@ fn frames() -> impl Strategy<Value = ChannelFrame> {
             7 => ChannelFrame::RailRefused { rail, why: RailRefusal::Unlike },
             8 => ChannelFrame::RequestRail { own: nic, peer: nic },
             9 => ChannelFrame::Quiesce { lane, number },
-            _ => ChannelFrame::Quiesced { lane, number },
+            10 => ChannelFrame::Quiesced { lane, number },
+            _ => ChannelFrame::NotNow { lane, attempt: number },
         }
     })
 }

@@ -14,6 +14,7 @@ fn frames_about_rails_have_these_bytes() {
         (ChannelFrame::RequestRail { own: 1, peer: 65_535 }, 15, [0, 0, 1, 0, 255, 255, 0, 0]),
         (ChannelFrame::Quiesce { lane: 63, number: 8 }, 16, lane_payload),
         (ChannelFrame::Quiesced { lane: 63, number: 8 }, 17, lane_payload),
+        (ChannelFrame::NotNow { lane: 63, attempt: 8 }, 26, lane_payload),
     ] {
         let bytes = [&[0x46, 0x58, 0x43, 0x4c, 1, 0, kind, 0, 8, 0, 0, 0], &payload[..]].concat();
         assert_eq!(frame.encode(), bytes, "{frame:?}");
