@@ -110,12 +110,18 @@ fn run_behind_gate(source: &sources::Source, seed: u64, rows: &mut Vec<String>) 
     let before = ProcessResources::take();
     let start = Instant::now();
     let mut tally = Tally::new(source.name, seed);
+    rig::take_further_bytes();
     (source.run)(seed, &mut tally);
     tally.wall = start.elapsed();
+    let further = rig::take_further_bytes();
     watchdog::step("counting what is left");
     tally.leaks = before.leaks();
     watchdog::idle();
     publish(rows, tally.row());
+    if crate::support::rails() > 1 {
+        println!("{}: further rails have carried {further} bytes", source.name);
+        assert!(further > 0 || source.one_rail, "{}: further rails were not used", source.name);
+    }
     let minimum = crate::support::share_or(source.minimum, source.divisor);
     tally.check(if source.slow { share_of_slow(source.minimum) } else { minimum });
 }
@@ -130,6 +136,7 @@ fn publish(rows: &mut Vec<String>, row: String) {
     rows.push(row);
     let table = format!("{}\n{}\n", Tally::header(), rows.join("\n"));
     let file = match Memory::of_run() {
+        Memory::Own if crate::support::rails() > 1 => concat!(env!("CARGO_TARGET_TMPDIR"), "/chaos_rails.md"),
         Memory::Own => concat!(env!("CARGO_TARGET_TMPDIR"), "/chaos.md"),
         Memory::Allocated => concat!(env!("CARGO_TARGET_TMPDIR"), "/chaos_allocated.md"),
     };

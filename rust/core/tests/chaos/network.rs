@@ -12,8 +12,10 @@ pub const PEER: &str = "127.0.0.2";
 const HERE: &str = "127.0.0.3";
 const BEHIND: &str = "127.0.0.1";
 
-/// Ports of each side: listeners of the engine, its device, its notifications and its handshakes.
-const PORTS: u16 = 16;
+/// Ports of each side: listeners of the engine, its devices, its notifications and its handshakes.
+fn ports() -> u16 {
+    14 + 2 * crate::support::rails() as u16
+}
 
 /// Bytes on their way to the peer, or to this side, whichever has opened the connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -43,15 +45,15 @@ impl Network {
     pub fn new(seed: u64) -> Self {
         // Other test programs look for ports at the same time.
         let mut random = Random::new(seed ^ u64::from(std::process::id()) << 20);
-        let firsts = [PEER, HERE].map(|address| free_ports(&mut random, PORTS, &[address, BEHIND]));
+        let firsts = [PEER, HERE].map(|address| free_ports(&mut random, ports(), &[address, BEHIND]));
         let proxy = |address: &str, first: u16| {
             let at = |host: &str, port: u16| SocketAddr::new(host.parse().unwrap(), port);
-            let routes = (first..first + PORTS).map(|port| (at(address, port), at(BEHIND, port)));
+            let routes = (first..first + ports()).map(|port| (at(address, port), at(BEHIND, port)));
             Proxy::new(routes, seed).unwrap()
         };
         Self {
             proxies: [proxy(PEER, firsts[0]), proxy(HERE, firsts[1])],
-            ranges: firsts.map(|first| format!("{first}-{}", first + PORTS - 1)),
+            ranges: firsts.map(|first| format!("{first}-{}", first + ports() - 1)),
         }
     }
 

@@ -2,6 +2,7 @@
 
 use std::cell::Cell;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
 use flagcx_p2p::internals::connection::Connection;
@@ -15,6 +16,25 @@ use crate::support;
 
 /// Bytes of each buffer.
 pub const LENGTH: usize = 32 << 10;
+
+/// The least bytes of a transfer in a quarter of it: over several rails enough for two of them.
+pub fn least_bytes() -> usize {
+    if support::rails() == 1 { 0 } else { LENGTH / 8 }
+}
+
+/// Bytes that further rails have carried for this process, of the connections that were noted.
+static FURTHER_BYTES: AtomicU64 = AtomicU64::new(0);
+
+/// Counts what the further rails of a connection have carried.
+pub fn note_further_bytes(connection: &Connection) {
+    let bytes = connection.rails().iter().skip(1).map(|rail| rail.written_bytes + rail.read_bytes).sum();
+    FURTHER_BYTES.fetch_add(bytes, Ordering::Relaxed);
+}
+
+/// What was counted since the last call.
+pub fn take_further_bytes() -> u64 {
+    FURTHER_BYTES.swap(0, Ordering::Relaxed)
+}
 
 /// How the bytes travel.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -90,6 +110,12 @@ pub struct Rig {
     broken_since: Cell<Option<Instant>>,
 }
 
+impl Drop for Rig {
+    fn drop(&mut self) {
+        note_further_bytes(&self.here);
+    }
+}
+
 impl Rig {
     /// Both ends with `settings`.
     pub fn new(way: Way, settings: &Settings<'_>) -> Self {
@@ -129,6 +155,7 @@ impl Rig {
     pub fn towards_at(address: &str, client: Arc<Engine>, peer: Peer) -> Self {
         let near = Buffer::new(&client, LENGTH);
         let here = client.connect(address, peer.port, 0, false).unwrap();
+        support::make_rails(&here);
         let far = Far::There { pid: peer.pid(), address: peer.address, length: LENGTH };
         Self {
             here,
@@ -139,6 +166,13 @@ impl Rig {
             peer: Some(peer),
             broken_since: Cell::new(None),
         }
+    }
+
+    /// Goes on with another connection, and its rails.
+    pub fn go_on_with(&mut self, here: Arc<Connection>) {
+        note_further_bytes(&self.here);
+        support::make_rails(&here);
+        self.here = here;
     }
 
     /// Waits until nothing of a WRITE that was not done can still arrive: its lanes are rebuilt, or the connection

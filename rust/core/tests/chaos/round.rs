@@ -10,7 +10,7 @@ use super::arena::{Arena, GUARD};
 use super::buffer::Memory;
 use super::last_seen::Likeness;
 use super::random::Random;
-use super::rig::Rig;
+use super::rig::{Rig, least_bytes};
 use super::tally::Tally;
 use super::watchdog;
 
@@ -123,7 +123,7 @@ impl<'a> Round<'a> {
         family: Family,
         random: &mut Random,
     ) -> Self {
-        Self::prepare_of(0, connection, arena, family, random)
+        Self::prepare_of(least_bytes(), connection, arena, family, random)
     }
 
     /// The same; each transfer has at least an eighth of the buffers.

@@ -33,10 +33,43 @@ pub fn config(settings: &[(&str, &str)]) -> Arc<Config> {
             "FLAGCX_P2P_FABRIC" => Some(fabric.clone()),
             "FLAGCX_P2P_BIND" if fabric == "software" => Some("127.0.0.1".to_owned()),
             "FLAGCX_P2P_CONNECT_TIMEOUT_MS" => Some("3000".to_owned()),
+            _ if fabric == "software" => setting_of_rails(name),
             _ => None,
         })
     });
     Arc::new(config)
+}
+
+/// Software devices of each engine, and rails of each connection between two of them: `FLAGCX_P2P_TEST_RAILS`, one where it is not set.
+pub fn rails() -> usize {
+    std::env::var("FLAGCX_P2P_TEST_RAILS").ok().and_then(|count| count.parse().ok()).unwrap_or(1)
+}
+
+/// With several rails short transfers take several, too.
+fn setting_of_rails(name: &str) -> Option<String> {
+    match name {
+        _ if rails() == 1 => None,
+        "FLAGCX_P2P_SOFTWARE_DEVICES" => Some(rails().to_string()),
+        "FLAGCX_P2P_RAIL_MIN_BYTES" => Some("4096".to_owned()),
+        _ => None,
+    }
+}
+
+/// Has the [`rails`] of a connection made, if it can have several, and waits until they are.
+pub fn make_rails(here: &Connection) {
+    let count = rails();
+    if count == 1 || here.info().lanes == 1 {
+        return;
+    }
+    let mut asked_at = None;
+    eventually("all rails are made", || {
+        // The peer tells its NICs at some time after the handshake.
+        if asked_at.is_none_or(|at: Instant| at.elapsed() > Duration::from_millis(5)) {
+            here.add_rails_now();
+            asked_at = Some(Instant::now());
+        }
+        here.rails().len() >= count || !here.is_usable()
+    });
 }
 
 /// Whether the fabric under test injects the faults of `FLAGCX_P2P_FAULTS`; prints the reason if not.
@@ -142,6 +175,7 @@ pub fn connect(client: &Arc<Engine>, server: &Arc<Engine>) -> (Arc<Connection>, 
         std::thread::spawn(move || server.accept().unwrap().connection)
     };
     let here = client.connect(&server.address().to_string(), server.rpc_port().unwrap(), 0, true).unwrap();
+    make_rails(&here);
     (here, acceptor.join().unwrap())
 }
 

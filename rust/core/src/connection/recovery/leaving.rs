@@ -10,11 +10,11 @@
 use std::time::Instant;
 
 use super::lane::{EventContext, LaneMachine, State};
-use super::{Action, FOLLOW_LIMIT, LANES_PER_RAIL, LostReason, Machine, STEP_LIMIT};
+use super::{ALONE_LIMIT, Action, FOLLOW_LIMIT, LANES_PER_RAIL, LostReason, Machine, STEP_LIMIT};
 use crate::connection::DeviceHealth;
 use crate::control::ChannelFrame;
 use crate::fabric::Opcode;
-use crate::rails::QuiesceAction;
+use crate::rails::{QuiesceAction, QuiesceState};
 
 impl Machine {
     /// Moves the lanes of a rail to ERROR, and rebuilds none of them while another rail has a healthy lane. Rebuilds that the peer
@@ -69,8 +69,15 @@ impl LaneMachine {
         }
     }
 
-    /// Another rail has a healthy lane again: parts of this one can go there.
+    /// Another rail has a healthy lane again: parts of this one can go there. Where a rebuild is under way in which the question must not
+    /// be sent, and that the peer may never end, it is not waited for as long as if nothing else worked.
     pub(super) fn others_work(&mut self, context: &mut EventContext<'_>) {
+        let is_asked = !self.made || self.quiesce.state() != QuiesceState::InUse;
+        if let State::Asked { until, .. } | State::Answered { until, .. } = &mut self.state
+            && !is_asked
+        {
+            *until = (*until).min(context.now + ALONE_LIMIT);
+        }
         if self.is_drained() {
             self.move_parts(context);
         }
@@ -81,11 +88,13 @@ impl LaneMachine {
         let latest = context.now + FOLLOW_LIMIT;
         match &mut self.state {
             State::Waiting { .. } => self.try_again(0, context),
-            State::Creating { tried, .. } | State::Asked { tried, .. } | State::Connecting { tried, .. } => {
-                *tried = 1;
-            }
+            State::Creating { tried, .. } | State::Connecting { tried, .. } => *tried = 1,
+            State::Asked { tried, until } => (*tried, *until) = (1, context.now + STEP_LIMIT),
             State::PeerInformed { until, .. } => *until = latest,
-            State::Making { give_up_at, .. } | State::Answered { give_up_at, .. } => *give_up_at = latest,
+            State::Making { give_up_at, .. } => *give_up_at = latest,
+            State::Answered { until, give_up_at, .. } => {
+                (*until, *give_up_at) = (context.now + STEP_LIMIT, latest);
+            }
             _ => {}
         }
         self.tell_leader(context);

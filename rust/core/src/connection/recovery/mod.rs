@@ -74,6 +74,10 @@ pub(super) const MAX_ATTEMPTS: u32 = 3;
 /// that waits to be sent.
 pub(super) const STEP_LIMIT: Duration = Duration::from_secs(3);
 
+/// How long the answer to a rebuild is waited for that was requested when no other rail worked, once one does: the parts of the lane can
+/// go there, but their end is asked for only before a request. A peer that is well has answered by then.
+pub(super) const ALONE_LIMIT: Duration = Duration::from_millis(20);
+
 /// How long a driver may take for [`Action::Create`], [`Action::CreateConnected`] and [`Action::Connect`]. The driver
 /// itself fails after [`STEP_LIMIT`] with a reason; this limit covers a driver that cannot.
 pub(super) const DRIVER_LIMIT: Duration = Duration::from_secs(4);

@@ -120,7 +120,7 @@ pub fn reconnect(seed: u64, tally: &mut Tally) {
             watchdog::step("connecting and closing");
             let begin = Instant::now();
             let (here, there) = support::connect(&rig.client, &server);
-            rig.here = here;
+            rig.go_on_with(here);
             rig.there = Some(there);
             if turn % 2 == 0 {
                 assert!(round::run(&rig, FAMILIES[turn / 2 % FAMILIES.len()], &mut random, tally));

@@ -26,6 +26,8 @@ pub struct Source {
     pub slow: bool,
     /// One in so many faults is injected where nothing is set.
     pub divisor: u64,
+    /// Its connections have one rail, also where others have several.
+    pub one_rail: bool,
     /// Why it cannot be run over real verbs, if it cannot.
     pub not_over_verbs: Option<&'static str>,
     pub run: fn(u64, &mut Tally),
@@ -37,7 +39,7 @@ const fn of_families(name: &'static str, run: fn(u64, &mut Tally)) -> Source {
 }
 
 const fn source(name: &'static str, minimum: u64, run: fn(u64, &mut Tally)) -> Source {
-    Source { name, minimum, slow: false, divisor: 10, not_over_verbs: None, run }
+    Source { name, minimum, slow: false, divisor: 10, one_rail: false, not_over_verbs: None, run }
 }
 
 pub const FAILING_REQUESTS: Source = of_families("every k-th request fails", requests::fail_every);
@@ -54,7 +56,7 @@ pub const RESTARTS: Source =
 pub const UNRELATED_CLIENTS: Source =
     source("unrelated clients at every listener", 500, unrelated_clients::connect_unrelated);
 pub const RECONNECTS: Source = source("1000 times connect and close", 1000, lifetimes::reconnect);
-pub const FULL_QUEUE: Source = source("full queue", 500, pressure::full_queue);
+pub const FULL_QUEUE: Source = Source { one_rail: true, ..source("full queue", 500, pressure::full_queue) };
 pub const SLOW_PEER: Source = Source {
     not_over_verbs: Some("needs the software fabric's slowness"),
     ..of_families("peer slower by 100x", pressure::slow_peer)

@@ -141,7 +141,7 @@ fn recover(network: &Network, rig: &mut Rig, random: &mut Random, tally: &mut Ta
         network.cut();
         let port = rig.peer.as_ref().unwrap().port;
         if let Ok(here) = rig.client.connect(PEER, port, 0, false) {
-            rig.here = here;
+            rig.go_on_with(here);
         }
     }
     tally.recovery.push(begin.elapsed());

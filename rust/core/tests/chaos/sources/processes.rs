@@ -13,7 +13,7 @@ use crate::chaos::arena::{Arena, Far};
 use crate::chaos::buffer::Buffer;
 use crate::chaos::peer::Peer;
 use crate::chaos::random::Random;
-use crate::chaos::rig::{LENGTH, Rig, Settings, Way, settings_for};
+use crate::chaos::rig::{LENGTH, Rig, Settings, Way, note_further_bytes, settings_for};
 use crate::chaos::round::{self, FAMILIES, Family, Round};
 use crate::chaos::tally::Tally;
 use crate::chaos::{over_verbs, ports, share_of_slow, watchdog};
@@ -183,9 +183,11 @@ fn meet(
         let key_of_far = |connection: &Connection| connection.remote_key(arena.far.address(), LENGTH as u64);
         match client.session(session).map(|connection| (key_of_far(&connection), connection)) {
             Ok((Some(key), connection)) => {
+                support::make_rails(&connection);
                 let mut round = Round::prepare(&connection, &arena, family, random);
                 round.submit(None, tally);
                 round.finish(tally);
+                note_further_bytes(&connection);
                 if round.all_done() {
                     break key;
                 }

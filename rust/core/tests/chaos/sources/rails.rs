@@ -27,6 +27,9 @@ const LENGTH: usize = 4 << 20;
 /// How late flushed WRITEs arrive: into a later round, or into this one's guards.
 const LATE: Duration = Duration::from_millis(2);
 
+/// A round that takes longer is shown with what was struck.
+const NOTABLE: Duration = Duration::from_millis(500);
+
 /// After how many faults a connection gives way to a new one.
 const OF_A_RIG: u64 = 35;
 
@@ -98,8 +101,15 @@ impl RailRig {
         round.finish(tally);
         let (all_done, ends) = (round.all_done(), round.ends());
         drop(round);
+        let taken = begin.elapsed();
         self.rig.note(all_done, begin, tally);
-        tally.recovery.push(begin.elapsed());
+        tally.recovery.push(taken);
+        if taken > NOTABLE {
+            println!(
+                "{family:?} took {taken:?}: {struck}, before it {begins_first}, short {is_short}: {:#?}",
+                self.rig.here.rails()
+            );
+        }
         assert!(
             all_done,
             "rails that fail spoil a transfer ({family:?}, {struck}, before it {begins_first}, short {is_short}): {ends}, {:?}: {:#?}",

@@ -45,7 +45,7 @@ fn connect_and_move(rig: &mut Rig, paths: Paths, family: Family, random: &mut Ra
     while Storm::delivered() == before {
         let begin = Instant::now();
         let port = rig.peer.as_ref().unwrap().port;
-        rig.here = rig.client.connect("127.0.0.1", port, 0, false).unwrap();
+        rig.go_on_with(rig.client.connect("127.0.0.1", port, 0, false).unwrap());
         tally.recovery.push(begin.elapsed());
         assert_eq!(rig.here.info().paths, paths, "signals change the path");
         assert!(round::run(rig, family, random, tally), "signals disturb a transfer");

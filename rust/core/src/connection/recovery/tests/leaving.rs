@@ -44,6 +44,13 @@ impl Fixture {
         self.actions()
     }
 
+    /// Time passes.
+    fn pass(&mut self, time: Duration) -> Vec<Action> {
+        self.now += time;
+        self.machine.timeout(self.now);
+        self.actions()
+    }
+
     /// The queue pair of a follower's answer is connected.
     fn answers(&mut self, attempt: u32) -> Vec<Action> {
         self.machine.created(FIRST, attempt, Ok(record(9)), self.now);
@@ -107,8 +114,43 @@ fn a_question_is_not_sent_between_a_request_and_its_end() {
     let actions = fixture.actions();
     assert!(actions.contains(&moved(false)) && !actions.contains(&asked), "{actions:?}");
     // The request is not answered: the question comes before the next one.
-    let actions = fixture.expire(STEP_LIMIT);
+    let actions = fixture.expire(ALONE_LIMIT);
     assert!(actions.contains(&create(3)) && actions.contains(&asked), "{actions:?}");
+}
+
+/// The peer's port is down, say. The lanes of another rail, which work by now, have room for the parts.
+#[test]
+fn a_request_from_before_another_rail_worked_is_not_waited_for_as_long() {
+    let asked = Action::Send(quiesce(1));
+    let mut fixture = Fixture::two_rails(RAILS_LEADER);
+    fixture.drain(0);
+    fixture.drain(FIRST);
+    fixture.machine.created(FIRST, 2, Ok(record(7)), fixture.now);
+    fixture.build_quietly(0, 1);
+    fixture.actions();
+    let actions = fixture.pass(ALONE_LIMIT);
+    assert!(actions.contains(&create(3)) && actions.contains(&asked), "{actions:?}");
+    assert_eq!(fixture.receive(quiesced(1)), [moved(true)]);
+    // The question has been sent: now the peer has its time again, also if the other rail fails and comes back.
+    fixture.machine.created(FIRST, 3, Ok(record(7)), fixture.now);
+    fixture.actions();
+    assert_eq!(fixture.pass(ALONE_LIMIT), []);
+    fixture.drain(0);
+    fixture.build_quietly(0, 2);
+    fixture.actions();
+    assert_eq!(fixture.pass(ALONE_LIMIT), []);
+}
+
+#[test]
+fn once_no_other_rail_works_any_more_a_request_has_its_whole_time() {
+    let mut fixture = Fixture::two_rails(RAILS_LEADER);
+    fixture.drain(0);
+    fixture.drain(FIRST);
+    fixture.machine.created(FIRST, 2, Ok(record(7)), fixture.now);
+    fixture.build_quietly(0, 1);
+    fixture.drain(0);
+    assert_eq!(fixture.pass(ALONE_LIMIT), []);
+    assert!(fixture.pass(STEP_LIMIT).contains(&create(3)));
 }
 
 #[test]
@@ -177,8 +219,8 @@ fn a_follower_asks_once_its_answer_is_given_up() {
     // Rail 0 is back.
     let actions = [Action::Install { lane: 0, attempt }, moved(false)];
     assert_eq!(fixture.receive(ChannelFrame::Ready { lane, attempt }), actions);
-    let actions = fixture.expire(STEP_LIMIT);
-    assert!(actions.contains(&Action::Send(quiesce(1))), "{actions:?}");
+    let actions = fixture.expire(ALONE_LIMIT);
+    assert!(actions.contains(&Action::Send(quiesce(1))) && actions.contains(&broken()), "{actions:?}");
     assert_eq!(fixture.receive(quiesced(1)), [moved(true)]);
 }
 
