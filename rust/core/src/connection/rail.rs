@@ -161,6 +161,14 @@ impl Connection {
         (bytes, credits)
     }
 
+    /// Whether a lane of the rail that works has parts under way, and not only probes.
+    pub(super) fn carries_parts(&self, rail: usize) -> bool {
+        self.lanes_of(rail).iter().filter(|lane| lane.status.health() == LaneHealth::Healthy).any(|lane| {
+            let (started, ended) = lane.status.counts.bytes();
+            started > ended
+        })
+    }
+
     /// What the lanes of each rail count.
     pub(super) fn rail_counts(&self) -> [RailCounts; MAX_RAILS] {
         std::array::from_fn(|rail| {

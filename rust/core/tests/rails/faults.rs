@@ -3,6 +3,7 @@
 use std::time::{Duration, Instant};
 
 use flagcx_p2p::internals::fabric::{Opcode, PathKind};
+use flagcx_p2p::internals::observe::RailStatus;
 
 use crate::alone;
 use crate::nics::{Nics, carried, moved, nic_number, up};
@@ -170,6 +171,44 @@ fn a_transfer_outlives_seven_of_eight_rails() {
             expect_return(&pair, rail, 8);
         }
     }
+}
+
+/// The only other rail has lanes, to be asked on, and is silent: parts that came to it leave it once another one works again. Silence is not
+/// looked for on a rail that is not up, so this is a matter of its questions.
+#[test]
+fn parts_that_came_to_a_rail_that_answers_nothing_leave_it_again() {
+    let _alone = alone();
+    let pair = RailPair::with_rails(2, 2, 2);
+    let [first, second] = [0, 1].map(|rail| nic_number(&pair.here.rails()[rail].nic));
+    let (mut longest, mut tries, mut seed) = (Duration::ZERO, 0, 0);
+    for opcode in OPCODES {
+        let mut met = 0;
+        while met < 3 {
+            tries += 1;
+            assert!(tries < 60, "no part came to the silent rail: {:#?}", pair.here.rails());
+            pair.near.switches(second).set_silent(true);
+            eventually("the silent rail is left, and has lanes to be asked on", || {
+                seed += 1;
+                pair.check_all(Opcode::Write, seed);
+                let rail = pair.here.rails().swap_remove(1);
+                rail.status != RailStatus::Up && rail.healthy_lanes > 0
+            });
+            let before = pair.here.rails()[1].moved_parts;
+            let bytes = pair.fill(opcode, seed);
+            pair.near.switches(first).set_silent(true);
+            let id = pair.submit_all(opcode);
+            let begin = Instant::now();
+            pair.near.devices[first].break_queue_pairs();
+            pair.near.switches(first).set_silent(false);
+            pair.check_done(opcode, id, &bytes, Duration::ZERO);
+            longest = longest.max(begin.elapsed());
+            met += u64::from(pair.here.rails()[1].moved_parts > before);
+            pair.near.heal();
+            eventually("both rails are up", || up(&pair.here).len() == 2);
+        }
+    }
+    println!("{tries} times, the longest took {longest:?}");
+    assert!(longest < Duration::from_millis(500), "{longest:?}");
 }
 
 /// A slow NIC gets less, and delays no transfer by much.

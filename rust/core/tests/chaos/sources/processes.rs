@@ -187,8 +187,10 @@ fn meet(
                 let mut round = Round::prepare(&connection, &arena, family, random);
                 round.submit(None, tally);
                 round.finish(tally);
-                note_further_bytes(&connection);
-                if round.all_done() {
+                let all_done = round.all_done();
+                drop(round);
+                if all_done {
+                    use_rails(&connection, &arena, family, random, tally);
                     break key;
                 }
             }
@@ -212,4 +214,15 @@ fn meet(
     tally.recovery.push(begin.elapsed());
     tally.fault(family, 1);
     key
+}
+
+/// A few rounds more over several rails: they are told of the memory a little later than the first one.
+fn use_rails(connection: &Connection, arena: &Arena, family: Family, random: &mut Random, tally: &mut Tally) {
+    for _ in 0..3 * (support::rails() - 1).min(1) {
+        let mut round = Round::prepare(connection, arena, family, random);
+        round.submit(None, tally);
+        round.finish(tally);
+        assert!(round.all_done(), "a transfer to a peer that has restarted: {}", round.ends());
+    }
+    note_further_bytes(connection);
 }

@@ -30,6 +30,11 @@ impl Probes {
         self.0.get_mut(rail).into_iter().for_each(|probe| *probe = Probe::default());
     }
 
+    /// Whether one was posted and not answered.
+    pub(super) fn are_waiting(&self, rail: usize) -> bool {
+        self.0.get(rail).is_some_and(|probe| probe.waiting.is_some())
+    }
+
     /// The one that was answered, if it is waited for; `answers` are the last ones of the lanes, 0 if there was none. None is waited for then.
     pub(super) fn answered(&mut self, rail: usize, answers: impl Iterator<Item = u32>) -> Option<u32> {
         let probe = self.0.get_mut(rail)?;
@@ -61,7 +66,9 @@ mod tests {
         probes.add(1, 5, true);
         assert_eq!(probes.answered(1, [0, 4].into_iter()), None);
         assert_eq!(probes.answered(0, [5].into_iter()), None);
+        assert!(probes.are_waiting(1) && !probes.are_waiting(0));
         assert_eq!(probes.answered(1, [4, 5].into_iter()), Some(5));
+        assert!(!probes.are_waiting(1));
         assert_eq!(probes.answered(1, [5].into_iter()), None, "once");
     }
 

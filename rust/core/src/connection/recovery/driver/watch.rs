@@ -244,8 +244,19 @@ impl Driver {
 
     /// Posts a probe on a lane that has nothing under way. A rail that was left has none until its lanes are made again, from now on: then
     /// it is asked.
+    ///
+    /// Parts may have come to a rail that is not up when no other rail took them. If it has not answered since, they leave it again.
     fn probe(&mut self, connection: &Connection, rail: usize, number: u32) {
         let (now, is_up) = (clock::now_ns(), self.is_up(rail));
+        if !is_up
+            && self.rails.probes.are_waiting(rail)
+            && connection.carries_parts(rail)
+            && connection.rails_healthy_but(rail)
+        {
+            self.rails.probes.clear(rail);
+            self.make_again(rail);
+            return self.watch.has_no_lane(rail, now);
+        }
         self.rails.probes.add(rail, number, is_up);
         let posted = connection.post_probe(rail, number);
         let is_stuck = self.rails.probes.is_stuck(rail, posted != Err(ProbeError::Busy), now);
@@ -254,8 +265,7 @@ impl Driver {
             Err(ProbeError::Busy) if !is_up => {
                 // What is under way there are earlier probes; their answers count as well.
                 if is_stuck {
-                    self.machine.leave_rail(rail, "probes were not answered", Instant::now());
-                    self.machine.resume_rail(rail, Instant::now());
+                    self.make_again(rail);
                 }
             }
             Err(ProbeError::Down | ProbeError::Refused(_)) if !is_up => {
@@ -270,6 +280,12 @@ impl Driver {
             // Without an idle lane any completion is an answer.
             Err(_) => {}
         }
+    }
+
+    /// The lanes of a rail that does not answer are made again. What they carry goes to other rails.
+    fn make_again(&mut self, rail: usize) {
+        self.machine.leave_rail(rail, "probes were not answered", Instant::now());
+        self.machine.resume_rail(rail, Instant::now());
     }
 
     fn is_up(&self, rail: usize) -> bool {
