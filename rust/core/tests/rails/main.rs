@@ -8,6 +8,7 @@
     reason = "a panic is how a test fails, and its output is its report"
 )]
 
+mod channel;
 mod faults;
 mod gone;
 mod memory;
@@ -15,6 +16,8 @@ mod need;
 #[path = "../nics/mod.rs"]
 mod nics;
 mod peers;
+#[path = "../proxy/mod.rs"]
+mod proxy;
 #[path = "../rail_pair/mod.rs"]
 mod rail_pair;
 mod returns;
