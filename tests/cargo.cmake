@@ -17,7 +17,7 @@ set(_early cli.bench cli.ending cli.logging cli.unit core.fabric_conformance cor
 # As well, and not labelled quick.
 set(_long core.chaos_sources core.corpus_mutation core.dead_peers core.descriptors_of_peers core.destroy
   core.device_events core.hostile_clients core.many_connections core.network_faults core.regions_come_and_go
-  core.rails core.rails_processes core.rails_verbs core.two_hosts cli.files directory.etcd_failures directory.etcd_thousand_names)
+  core.rails core.rails_conformance core.rails_processes core.rails_verbs core.two_hosts cli.files directory.etcd_failures directory.etcd_thousand_names)
 
 file(GLOB _sources CONFIGURE_DEPENDS RELATIVE ${PROJECT_SOURCE_DIR} ${PROJECT_SOURCE_DIR}/rust/*/Cargo.toml
   ${PROJECT_SOURCE_DIR}/rust/*/tests/*.rs ${PROJECT_SOURCE_DIR}/rust/*/tests/*/main.rs
@@ -37,8 +37,9 @@ set_tests_properties(cargo.build PROPERTIES LABELS cargo TIMEOUT 1200 FIXTURES_S
 
 # Of these the tests that a filter leaves; all of them are proofs. Failing NICs one after the other take a while, and have bounds on
 # times.
-set(_in_part core.rails core.rails_processes core.rails_verbs)
+set(_in_part core.rails core.rails_conformance core.rails_processes core.rails_verbs)
 set(_part_core.rails seen:: each_of_eight a_small_transfer the_end_that_was_connected_to an_end_ the_connection_outlives)
+set(_part_core.rails_conformance --exact two_software_devices)
 set(_part_core.rails_processes the_end_of_the_peer)
 set(_part_core.rails_verbs every_byte)
 
@@ -70,6 +71,16 @@ add_test(NAME proof.chaos_allocated
   COMMAND ${CMAKE_CURRENT_SOURCE_DIR}/cargo/run.sh ${_programs} core.chaos_sources)
 set_tests_properties(proof.chaos_allocated PROPERTIES LABELS proof TIMEOUT 600 PROCESSORS 4 FIXTURES_REQUIRED cargo
   ENVIRONMENT FLAGCX_P2P_TEST_MEMORY=allocated)
+# Some of them, and a twentieth of all, over connections with several rails. The source "rails die" has its own.
+set(_chaos_rails ${CMAKE_CURRENT_SOURCE_DIR}/cargo/run.sh ${_programs} core.chaos_sources)
+add_test(NAME cargo.core.chaos_rails COMMAND ${_chaos_rails} every_kth posts_are regions_come networks_are)
+set_tests_properties(cargo.core.chaos_rails PROPERTIES LABELS cargo TIMEOUT 300 PROCESSORS 2 FIXTURES_REQUIRED cargo
+  ENVIRONMENT "FLAGCX_P2P_TEST_RAILS=2;FLAGCX_P2P_TEST_SHARE=50")
+foreach(_rails 2 8)
+  add_test(NAME proof.chaos_rails_${_rails} COMMAND ${_chaos_rails} --skip rails_die)
+  set_tests_properties(proof.chaos_rails_${_rails} PROPERTIES LABELS proof TIMEOUT 600 RUN_SERIAL TRUE
+    FIXTURES_REQUIRED cargo ENVIRONMENT "FLAGCX_P2P_TEST_RAILS=${_rails};FLAGCX_P2P_TEST_SHARE=20")
+endforeach()
 foreach(_name IN LISTS _in_part)
   string(REPLACE core. proof. _proof ${_name})
   add_test(NAME ${_proof} COMMAND ${CMAKE_CURRENT_SOURCE_DIR}/cargo/run.sh ${_programs} ${_name})

@@ -54,6 +54,15 @@ add_test(NAME gtest.gpu_entry_points_tcp COMMAND test_gpu_entry_points --gtest_f
 set_tests_properties(gtest.gpu_entry_points_tcp PROPERTIES LABELS "gtest;quick" TIMEOUT 120 PROCESSORS 2
   ENVIRONMENT FLAGCX_P2P_PATH=tcp)
 
+# Once more over connections with several rails.
+foreach(_name bad_input batch long_pieces read_write sync vectors)
+  foreach(_rails 2 8)
+    add_test(NAME proof.gtest_${_name}_rails_${_rails} COMMAND test_${_name})
+    set_tests_properties(proof.gtest_${_name}_rails_${_rails} PROPERTIES LABELS proof TIMEOUT 120 PROCESSORS 2
+      ENVIRONMENT "FLAGCX_P2P_TEST_RAILS=${_rails};FLAGCX_P2P_SOFTWARE_DEVICES=${_rails};FLAGCX_P2P_RAIL_MIN_BYTES=4096")
+  endforeach()
+endforeach()
+
 # Once more where nothing but shared memory may carry a byte.
 add_test(NAME gtest.shared_forced COMMAND test_shared --gtest_filter=SharedPeer.*)
 set_tests_properties(gtest.shared_forced PROPERTIES LABELS "gtest;quick" TIMEOUT 120 PROCESSORS 2

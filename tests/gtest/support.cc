@@ -154,6 +154,39 @@ testing::AssertionResult succeeds(FlagcxP2pConn *conn, uint64_t transfer) {
                                      << result.iov << ", status " << result.status << ", " << result.reason;
 }
 
+// How many rails connections are to have: FLAGCX_P2P_TEST_RAILS, one where it is not set.
+static size_t wantedRails() {
+  const char *const text = std::getenv("FLAGCX_P2P_TEST_RAILS");
+  return text ? std::strtoul(text, nullptr, 10) : 1;
+}
+
+static size_t railsUp(FlagcxP2pConn *conn) {
+  FlagcxP2pRailInfo rails[FLAGCX_P2P_MAX_RAILS] = {};
+  rails[0].size = sizeof(rails[0]);
+  size_t count = 0, up = 0;
+  EXPECT_EQ(flagcxP2pEngineGetRails(conn, rails, FLAGCX_P2P_MAX_RAILS, &count), 0) << flagcxP2pEngineLastError();
+  for (size_t rail = 0; rail < count; ++rail)
+    up += rails[rail].state == FLAGCX_P2P_RAIL_UP;
+  return up;
+}
+
+// Rails are made for bytes under way: moves the same ones many times.
+static void makeRails(FlagcxP2pConn *conn, const Buffer &local, const Buffer &remote, size_t bytes) {
+  const size_t pieces = 40;
+  const std::vector<FlagcxP2pMr> regions(pieces, local.region());
+  const std::vector<void *> from(pieces, local.data());
+  const std::vector<size_t> sizes(pieces, bytes);
+  const std::vector<FlagcxP2pRdmaDesc> to(pieces, remote.desc(0, bytes));
+  const auto limit = std::chrono::steady_clock::now() + std::chrono::seconds(20);
+  while (railsUp(conn) < wantedRails()) {
+    ASSERT_LT(std::chrono::steady_clock::now(), limit) << "only " << railsUp(conn) << " rails are up";
+    uint64_t transfer = 0;
+    ASSERT_EQ(flagcxP2pEngineWriteVector(conn, regions, from, sizes, to, pieces, &transfer), 0)
+        << flagcxP2pEngineLastError();
+    ASSERT_TRUE(succeeds(conn, transfer));
+  }
+}
+
 void Pair::SetUp() {
   client = createEngine();
   server = createEngine();
@@ -164,6 +197,9 @@ void Pair::SetUp() {
   conn = ends.connected.get();
   ASSERT_NE(conn, nullptr) << flagcxP2pEngineLastError();
   ASSERT_NE(ends.accepted, nullptr);
+  if (wantedRails() > 1) {
+    ASSERT_NO_FATAL_FAILURE(makeRails(conn, *local, *remote, kBytes));
+  }
 }
 
 } // namespace support
