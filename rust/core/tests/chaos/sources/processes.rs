@@ -216,9 +216,11 @@ fn meet(
     key
 }
 
-/// A few rounds more over several rails: they are told of the memory a little later than the first one.
+/// Some rounds more over several rails, which are told of the memory a little later than the first one.
 fn use_rails(connection: &Connection, arena: &Arena, family: Family, random: &mut Random, tally: &mut Tally) {
-    for _ in 0..3 * (support::rails() - 1).min(1) {
+    let begin = Instant::now();
+    let carry = || connection.rails().iter().skip(1).any(|rail| rail.written_bytes + rail.read_bytes > 0);
+    while support::rails() > 1 && !carry() && begin.elapsed() < Duration::from_millis(40) {
         let mut round = Round::prepare(connection, arena, family, random);
         round.submit(None, tally);
         round.finish(tally);
