@@ -26,7 +26,7 @@ pub struct Source {
     pub slow: bool,
     /// One in so many faults is injected where nothing is set.
     pub divisor: u64,
-    /// Its connections have one rail, also where others have several.
+    /// Its connections have one rail where others have several, or use none but the first: they have a single lane, or end too soon.
     pub one_rail: bool,
     /// Why it cannot be run over real verbs, if it cannot.
     pub not_over_verbs: Option<&'static str>,
@@ -52,7 +52,7 @@ pub const KILLED_PEERS: Source =
 pub const DESTRUCTION: Source =
     Source { slow: true, ..of_families("destroyed while busy", lifetimes::destroy_busy) };
 pub const RESTARTS: Source =
-    Source { slow: true, ..of_families("peer restarted on its port", processes::restart) };
+    Source { slow: true, one_rail: true, ..of_families("peer restarted on its port", processes::restart) };
 pub const UNRELATED_CLIENTS: Source =
     source("unrelated clients at every listener", 500, unrelated_clients::connect_unrelated);
 pub const RECONNECTS: Source = source("1000 times connect and close", 1000, lifetimes::reconnect);

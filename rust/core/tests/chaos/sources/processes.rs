@@ -13,7 +13,7 @@ use crate::chaos::arena::{Arena, Far};
 use crate::chaos::buffer::Buffer;
 use crate::chaos::peer::Peer;
 use crate::chaos::random::Random;
-use crate::chaos::rig::{LENGTH, Rig, Settings, Way, note_further_bytes, settings_for};
+use crate::chaos::rig::{LENGTH, Rig, Settings, Way, settings_for};
 use crate::chaos::round::{self, FAMILIES, Family, Round};
 use crate::chaos::tally::Tally;
 use crate::chaos::{over_verbs, ports, share_of_slow, watchdog};
@@ -187,10 +187,7 @@ fn meet(
                 let mut round = Round::prepare(&connection, &arena, family, random);
                 round.submit(None, tally);
                 round.finish(tally);
-                let all_done = round.all_done();
-                drop(round);
-                if all_done {
-                    use_rails(&connection, &arena, family, random, tally);
+                if round.all_done() {
                     break key;
                 }
             }
@@ -214,17 +211,4 @@ fn meet(
     tally.recovery.push(begin.elapsed());
     tally.fault(family, 1);
     key
-}
-
-/// Some rounds more over several rails, which are told of the memory a little later than the first one.
-fn use_rails(connection: &Connection, arena: &Arena, family: Family, random: &mut Random, tally: &mut Tally) {
-    let begin = Instant::now();
-    let carry = || connection.rails().iter().skip(1).any(|rail| rail.written_bytes + rail.read_bytes > 0);
-    while support::rails() > 1 && !carry() && begin.elapsed() < Duration::from_millis(40) {
-        let mut round = Round::prepare(connection, arena, family, random);
-        round.submit(None, tally);
-        round.finish(tally);
-        assert!(round.all_done(), "a transfer to a peer that has restarted: {}", round.ends());
-    }
-    note_further_bytes(connection);
 }
