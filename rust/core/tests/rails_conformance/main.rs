@@ -4,6 +4,7 @@
 #![allow(unsafe_code, reason = "registers memory by address")]
 #![allow(
     clippy::unwrap_used,
+    clippy::expect_used,
     clippy::panic,
     clippy::indexing_slicing,
     clippy::print_stdout,
