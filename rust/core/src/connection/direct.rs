@@ -25,6 +25,7 @@ impl Connection {
         if self.require_open().is_err() {
             return false;
         }
+        self.be_seen();
         let begun = Instant::now();
         let is_copied = self.copy_now(opcode, iovs);
         if is_copied {

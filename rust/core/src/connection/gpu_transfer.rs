@@ -68,6 +68,7 @@ impl Connection {
     ) -> Result<Option<TransferId>, SubmitError> {
         if !self.is_open() {
             self.require_open()?;
+            self.be_seen();
         }
         let (mut holds, mut unknown) = (Vec::new(), None);
         let mut moves = Vec::with_capacity(iovs.len());

@@ -439,7 +439,6 @@ impl Connection {
         if self.is_closed() {
             return Err(self.down("it is closed"));
         }
-        self.be_seen();
         // Before the question: what another thread finds after it must not be undone.
         self.gate.fetch_and(!FAILURES_HELD, Ordering::Relaxed);
         if !self.context.transfers.has_room_for_failures(self.number) {

@@ -125,25 +125,32 @@ impl Connection {
     #[inline]
     pub(super) fn consider_rails(&self, bytes: impl FnOnce() -> u64) {
         if self.rails.adding.has_pairs() {
-            self.want_rail(bytes());
+            self.want_rail(bytes, || self.rails_that_carry());
+        }
+    }
+
+    /// The same; these rails carry something.
+    pub(super) fn consider_rails_beside(&self, carry: RailSet, bytes: impl FnOnce() -> u64) {
+        if self.rails.adding.has_pairs() {
+            self.want_rail(bytes, || carry);
         }
     }
 
     #[cold]
-    fn want_rail(&self, bytes: u64) {
+    fn want_rail(&self, bytes: impl FnOnce() -> u64, carry: impl FnOnce() -> RailSet) {
         let (adding, now) = (&self.rails.adding, clock::now_ns());
         if !adding.demand.is_due(now) {
             return;
         }
-        let made = self.rails.in_use();
+        let (bytes, carry, made) = (bytes(), carry(), self.rails.in_use());
         // No task looks for a connection with one rail.
         for nic in self.rail_nics().filter(|_| !self.has_rails()) {
             nic.flow.look(now, || nic.counts());
         }
         let (flow, credits) = self.rails_flow();
-        let (mut loads, up) = (self.rails.loads.snapshot(&flow, &credits), self.rails_up());
+        let mut loads = self.rails.loads.snapshot(&flow, &credits);
         // A rail of which all lanes are being rebuilt carries nothing now.
-        loads.iter_mut().enumerate().for_each(|(rail, load)| load.up &= up.has(rail));
+        loads.iter_mut().enumerate().for_each(|(rail, load)| load.up &= carry.has(rail));
         let pairs = lock(&adding.pairs);
         if made.0.count_ones() as usize >= pairs.pairs.len() {
             return adding.set_has_pairs(false);

@@ -3,9 +3,27 @@
 //! Transfers of several parts ask by themselves. What goes over one lane takes the shortest path, which asks nothing: the task looks
 //! while something is moved, and is woken by the first transfer behind a pause.
 
-use super::{Connection, UNSEEN};
-use crate::rails::RailCounts;
+use std::time::Duration;
+
+use super::{Connection, LaneHandle, UNSEEN};
+use crate::pool::LaneHealth;
+use crate::rails::{RailCounts, RailSet};
 use crate::sync::Ordering;
+
+/// What the only rail of a connection lacks, the worst last.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Trouble {
+    /// Nothing.
+    #[default]
+    None,
+    /// Parts wait on a lane that has just failed.
+    Waits,
+    /// It carries nothing: it has no lane in working order, its port is down, or parts wait on a lane that is not rebuilt.
+    Lost,
+}
+
+/// A lane is rebuilt in a few milliseconds if both ends can.
+const REBUILT: Duration = Duration::from_millis(20);
 
 impl Connection {
     /// Whether it has one rail, and there are pairs of NICs for others.
@@ -13,18 +31,36 @@ impl Connection {
         self.rails.adding.has_pairs() && !self.has_rails()
     }
 
-    /// Whether the only rail carries nothing now: it has no lane in working order, or its port is down.
-    pub(super) fn has_lost_its_rail(&self) -> bool {
-        self.rails_up().0 == 0
+    /// What the only rail lacks.
+    pub(super) fn trouble(&self) -> Trouble {
+        if self.rails_up().0 == 0 {
+            return Trouble::Lost;
+        }
+        let failed = |lane: &&LaneHandle| {
+            matches!(lane.status.health(), LaneHealth::Broken | LaneHealth::Drained)
+                && !lane.status.counts.is_idle()
+        };
+        let waiting = self.lanes.iter().filter(failed).map(|lane| lane.status.broken_for()).max();
+        match waiting {
+            None => Trouble::None,
+            Some(time) if time < REBUILT => Trouble::Waits,
+            // The others may look well only because nothing was posted on them: it is the peer's NIC that has failed.
+            Some(_) => Trouble::Lost,
+        }
     }
 
-    /// Has a further rail made if no rail works, or more is under way than those that do need to be busy.
-    pub(super) fn need_rail(&self) {
-        let working = u64::from(self.rails_up().0.count_ones());
+    /// The rails that carry something now, also of a connection that has one.
+    pub(super) fn rails_that_carry(&self) -> RailSet {
+        if self.has_rails() || self.trouble() < Trouble::Lost { self.rails_up() } else { RailSet::default() }
+    }
+
+    /// Has a further rail made if no rail carries anything, or more is under way than those that do need to be busy.
+    pub(super) fn need_rail(&self, carry: RailSet) {
+        let working = u64::from(carry.0.count_ones());
         let (under_way, _) = self.rails_flow();
         let enough = self.context.settings.plan_limits.rail_from.saturating_mul(working);
         if working == 0 || under_way.iter().fold(0, |sum: u64, bytes| sum.saturating_add(*bytes)) > enough {
-            self.consider_rails(|| 0);
+            self.consider_rails_beside(carry, || 0);
         }
     }
 
@@ -47,7 +83,7 @@ impl Connection {
         self.gate.load(Ordering::Relaxed) & UNSEEN != 0
     }
 
-    /// A transfer begins: wakes the task if it does not look.
+    /// A transfer has begun: wakes the task if it does not look.
     #[cold]
     pub(super) fn be_seen(&self) {
         if self.is_unseen() && self.gate.fetch_and(!UNSEEN, Ordering::Relaxed) & UNSEEN != 0 {

@@ -61,6 +61,7 @@ impl Connection {
         } else {
             self.start_now(opcode, iovs, when_full)
         };
+        self.be_seen();
         self.end_span_with(span, &started);
         started
     }

@@ -9,7 +9,7 @@ use super::lane_key::LaneKey;
 use super::lane_status::{LaneHealth, LaneStatus};
 use super::part_list::{AGE, PartList, TURN};
 use super::part_owner::EndState;
-use crate::fabric::WorkQueue;
+use crate::fabric::{FabricError, WorkQueue};
 use crate::memory::Recent;
 use crate::observe::TransferCounts;
 use crate::sync::Ordering;
@@ -56,6 +56,9 @@ pub(super) struct Lane {
     pub(super) orphaned: Option<(EndState, String)>,
     /// When it was first seen in ERROR and not drained, in the pool's clock.
     pub(super) broken_since: Option<u64>,
+    /// It is to be in ERROR, and its device has not done that: the peer's requests may still arrive, so it is not drained, whatever is
+    /// outstanding.
+    pub(super) resists: bool,
 }
 
 impl Lane {
@@ -86,6 +89,7 @@ impl Lane {
             can_stop,
             orphaned: None,
             broken_since: None,
+            resists: false,
         }
     }
 
@@ -249,7 +253,15 @@ fn move_to_error(lane: &mut Lane, reason: &str, stopped_here: bool) {
     // The time of an earlier break says nothing about this one.
     lane.broken_since = None;
     lane.set_health(LaneHealth::Broken, reason);
+    lane.resists = false;
     if let Err(error) = lane.queue_pair.set_error() {
         tracing::warn!("a queue pair could not be moved to ERROR: {error}");
+        // One that has failed by itself is there already.
+        lane.resists = stopped_here && !lane.queue_pair.is_broken() && !is_gone(&error);
     }
+}
+
+/// Whether a device that refuses a command with this error is gone: then nothing arrives over it.
+fn is_gone(error: &FabricError) -> bool {
+    matches!(error, FabricError::Call { errno: libc::EIO | libc::ENODEV | libc::ENXIO, .. })
 }

@@ -5,8 +5,10 @@ use std::fmt;
 use std::io;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak};
+use std::time::{Duration, Instant};
 
 use super::{Entry, FurtherNicError, Registry};
+use crate::fabric::FabricError;
 use crate::memory::region::{Region, RegionId};
 
 impl Registry {
@@ -17,7 +19,8 @@ impl Registry {
 
     /// From now on `other`, which is empty, has the regions of this registry that `takes` lets it have, with the same ids. They
     /// are registered with its device in the background, those that are here already first; a region that leaves this
-    /// registry leaves that one too. What its device refuses is not in it, which the log says.
+    /// registry leaves that one too. What its device refuses is not in it, which the log says; if the reason may pass, it is tried
+    /// again later.
     pub(crate) fn add_further_nic(
         &self,
         other: Arc<Self>,
@@ -71,7 +74,84 @@ struct Shared {
 struct Queue {
     /// In the order of their registration. Weak: those that are gone before their turn need not be registered.
     waiting: VecDeque<Weak<Region>>,
+    /// Refused for a reason that may pass, the oldest first.
+    put_off: VecDeque<Weak<Region>>,
+    /// How long the device is left alone after it has refused one of them again, and until when.
+    pause: Duration,
+    again_at: Option<Instant>,
     closed: bool,
+}
+
+/// Pauses before what was refused is tried again: the first one, and the longest, to which they double. A device that has no room costs one
+/// command for each.
+const FIRST_PAUSE: Duration = Duration::from_millis(100);
+const LONGEST_PAUSE: Duration = Duration::from_secs(30);
+
+/// A region for the thread to register.
+struct Next {
+    region: Arc<Region>,
+    /// It was refused before.
+    is_again: bool,
+}
+
+impl Queue {
+    /// The next one, and until when to wait for one if there is none now.
+    fn next(&mut self, now: Instant) -> Result<Next, Option<Instant>> {
+        while let Some(region) = self.waiting.pop_front() {
+            if let Some(region) = region.upgrade() {
+                return Ok(Next { region, is_again: false });
+            }
+        }
+        if self.again_at.is_some_and(|at| now < at) {
+            return Err(self.again_at);
+        }
+        while let Some(region) = self.put_off.pop_front() {
+            if let Some(region) = region.upgrade() {
+                return Ok(Next { region, is_again: true });
+            }
+        }
+        (self.pause, self.again_at) = (Duration::ZERO, None);
+        Err(None)
+    }
+
+    /// It was refused for a reason that may pass.
+    fn put_off(&mut self, Next { region, is_again }: &Next, now: Instant) {
+        push(&mut self.put_off, region);
+        if *is_again || self.again_at.is_none() {
+            self.pause = (2 * self.pause).clamp(FIRST_PAUSE, LONGEST_PAUSE);
+            self.again_at = Some(now + self.pause);
+        }
+    }
+}
+
+fn push(queue: &mut VecDeque<Weak<Region>>, region: &Arc<Region>) {
+    if queue.len() == queue.capacity() {
+        // Before it grows: a device that hangs keeps no room for regions that are gone.
+        queue.retain(|region| region.strong_count() > 0);
+    }
+    queue.push_back(Arc::downgrade(region));
+}
+
+/// Whether the device may take what it has refused with this error once it has more room, or less to do.
+fn may_pass(error: &FabricError) -> bool {
+    match error {
+        FabricError::Call { errno, .. } => matches!(
+            *errno,
+            libc::ENOMEM
+                | libc::EAGAIN
+                | libc::EBUSY
+                | libc::EINTR
+                | libc::ENOBUFS
+                | libc::ENOSPC
+                | libc::EMFILE
+                | libc::ENFILE
+        ),
+        FabricError::TimedOut { .. } => true,
+        FabricError::Unsupported(_)
+        | FabricError::Peer { .. }
+        | FabricError::StillInUse { .. }
+        | FabricError::Library { .. } => false,
+    }
 }
 
 impl FurtherNic {
@@ -91,11 +171,7 @@ impl FurtherNic {
             return;
         }
         let mut queue = self.0.lock();
-        if queue.waiting.len() == queue.waiting.capacity() {
-            // Before it grows: a device that hangs keeps no room for regions that are gone.
-            queue.waiting.retain(|region| region.strong_count() > 0);
-        }
-        queue.waiting.push_back(Arc::downgrade(region));
+        push(&mut queue.waiting, region);
         drop(queue);
         self.0.changed.notify_one();
     }
@@ -107,51 +183,72 @@ impl Drop for FurtherNic {
         let mut queue = self.0.lock();
         queue.closed = true;
         queue.waiting.clear();
+        queue.put_off.clear();
         drop(queue);
         self.0.changed.notify_one();
     }
 }
 
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Outcome {
+    /// Registered, or there is nothing more to do.
+    Over,
+    /// Refused for a reason that may pass.
+    PutOff,
+}
+
 impl Shared {
     fn run(&self) {
-        while let Some(region) = self.next() {
-            self.register(&region);
+        while let Some(next) = self.next() {
+            if self.register(&next) == Outcome::PutOff {
+                self.lock().put_off(&next, Instant::now());
+            }
         }
     }
 
     /// Waits for the next region; `None` once there is none to come.
-    fn next(&self) -> Option<Arc<Region>> {
+    fn next(&self) -> Option<Next> {
         let mut queue = self.lock();
         loop {
             if queue.closed {
                 return None;
             }
-            match queue.waiting.pop_front() {
-                Some(region) => {
-                    if let Some(region) = region.upgrade() {
-                        return Some(region);
-                    }
+            let now = Instant::now();
+            queue = match queue.next(now) {
+                Ok(next) => return Some(next),
+                Err(None) => self.changed.wait(queue).unwrap_or_else(PoisonError::into_inner),
+                Err(Some(at)) => {
+                    let waited = self.changed.wait_timeout(queue, at.saturating_duration_since(now));
+                    waited.unwrap_or_else(PoisonError::into_inner).0
                 }
-                None => queue = self.changed.wait(queue).unwrap_or_else(PoisonError::into_inner),
-            }
+            };
         }
     }
 
-    fn register(&self, first: &Arc<Region>) {
-        let Some(recipe) = first.recipe() else { return };
+    fn register(&self, Next { region: first, is_again }: &Next) -> Outcome {
+        let Some(recipe) = first.recipe() else { return Outcome::Over };
         if !(self.takes)(first) {
-            return;
+            return Outcome::Over;
         }
         // Dropped last: a thread that deregisters the region waits until this one is kept, or discarded.
-        let Some(under_way) = first.further().begin() else { return };
+        let Some(under_way) = first.further().begin() else { return Outcome::Over };
         match recipe.register(first, &*self.registry.device) {
             Ok(made) => {
                 if !under_way.keep(&self.registry, &made, first) {
                     made.discard();
                 }
             }
-            Err(error) => self.tell_refusal(first, &error.to_string()),
+            Err(error) => {
+                self.tell_refusal(first, &error.to_string());
+                if may_pass(&error) {
+                    return Outcome::PutOff;
+                }
+            }
         }
+        if *is_again {
+            tracing::debug!(region = first.id.0, "what a further NIC had refused is not put off any more");
+        }
+        Outcome::Over
     }
 
     fn tell_refusal(&self, region: &Region, error: &str) {

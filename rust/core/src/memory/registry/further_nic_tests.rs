@@ -29,6 +29,9 @@ struct Nic {
     own_files: AtomicU32,
     /// The range with this start is refused.
     refuses: Option<u64>,
+    /// With this error, while it is not 0; how often it has.
+    errno: AtomicU32,
+    refused: AtomicU32,
     /// All keys are this one, if it is not 0.
     key: AtomicU32,
     /// A registration passes `begun`, then `may_go`.
@@ -52,8 +55,9 @@ struct Counted {
 fn nic(name: &str) -> Nic {
     let inner = software::open(&SoftwareOptions::default()).unwrap().remove(0);
     let attributes = DeviceAttributes { name: name.to_owned(), ..inner.attributes().clone() };
-    let (live, dma_bufs, key, own_files) = Default::default();
-    Nic { inner, attributes, live, dma_bufs, own_files, refuses: None, key, gate: None }
+    let (live, dma_bufs, key, own_files, refused) = Default::default();
+    let errno = AtomicU32::new(libc::EINVAL as u32);
+    Nic { inner, attributes, live, dma_bufs, own_files, refuses: None, errno, refused, key, gate: None }
 }
 
 fn with_gate(name: &str) -> Arc<Nic> {
@@ -72,8 +76,10 @@ impl Device for Nic {
             gate.begun.wait();
             gate.may_go.wait();
         }
-        if self.refuses == Some(range.address) {
-            return Err(FabricError::call("register memory", self.attributes.name.as_str(), libc::ENOMEM));
+        let errno = self.errno.load(Ordering::Relaxed) as i32;
+        if self.refuses == Some(range.address) && errno != 0 {
+            self.refused.fetch_add(1, Ordering::Relaxed);
+            return Err(FabricError::call("register memory", self.attributes.name.as_str(), errno));
         }
         if range.file.is_some_and(|file| file.is_own) {
             self.own_files.fetch_add(1, Ordering::Relaxed);
@@ -365,4 +371,66 @@ fn what_comes_and_goes_meanwhile_leaves_nothing_behind() {
     }
     let region = of(&first, kept[0]).unwrap();
     until(|| region.on_further_nics().len() == 3);
+}
+
+/// A device that has no room now may have some later, or after others have given theirs back.
+#[test]
+fn what_is_refused_for_a_passing_reason_is_registered_later() {
+    let memory = Memory::new();
+    for errno in [libc::ENOMEM, libc::EAGAIN] {
+        let (first, refusing) = (first(), Nic { refuses: Some(memory.start(1)), ..nic("second") });
+        refusing.errno.store(errno as u32, Ordering::Relaxed);
+        let refusing = Arc::new(refusing);
+        let second = follow(&first, Arc::clone(&refusing));
+        let ids = [0, 1, 2].map(|page| memory.register(&first, page, true));
+        // The others do not wait for it.
+        until(|| of(&second, ids[2]).is_some());
+        until(|| refusing.refused.load(Ordering::Relaxed) >= 2);
+        assert!(of(&second, ids[1]).is_none());
+        refusing.errno.store(0, Ordering::Relaxed);
+        until(|| of(&second, ids[1]).is_some());
+    }
+}
+
+#[test]
+fn what_is_refused_for_good_is_not_tried_again() {
+    let memory = Memory::new();
+    let (first, refusing) = (first(), Arc::new(Nic { refuses: Some(memory.start(0)), ..nic("second") }));
+    let second = follow(&first, Arc::clone(&refusing));
+    let ids = [0, 1].map(|page| memory.register(&first, page, true));
+    until(|| of(&second, ids[1]).is_some());
+    thread::sleep(3 * FIRST_PAUSE);
+    assert_eq!(refusing.refused.load(Ordering::Relaxed), 1);
+}
+
+/// One command for each pause, whatever the number of regions, and none for those that are gone.
+#[test]
+fn a_device_without_room_is_asked_more_and_more_seldom() {
+    let (memory, first) = (Memory::new(), first());
+    let ids: Vec<_> = (0..8).map(|page| memory.register(&first, page, true)).collect();
+    let regions: Vec<_> = ids.iter().map(|id| of(&first, *id).unwrap()).collect();
+    let (mut queue, begin) = (Queue::default(), Instant::now());
+    regions.iter().for_each(|region| push(&mut queue.waiting, region));
+    let (mut now, mut asked) = (begin, Vec::new());
+    while now < begin + 40 * LONGEST_PAUSE {
+        match queue.next(now) {
+            Ok(next) => {
+                asked.push((next.region.id, next.is_again, now - begin));
+                queue.put_off(&next, now);
+            }
+            Err(at) => now = at.unwrap(),
+        }
+    }
+    let again: Vec<_> = asked.iter().filter(|(_, is_again, _)| *is_again).collect();
+    assert_eq!((asked.len() - again.len(), again[0].2, again[1].2), (8, FIRST_PAUSE, 3 * FIRST_PAUSE));
+    assert!((40..52).contains(&again.len()), "{}", again.len());
+    assert_eq!(again[8].0, again[0].0, "each has its turn");
+    // There is room: all of them at once.
+    let mut taken = 0;
+    now += LONGEST_PAUSE;
+    while let Ok(next) = queue.next(now) {
+        taken += usize::from(next.is_again);
+    }
+    assert_eq!((taken, queue.next(now).err()), (8, Some(None)));
+    assert_eq!(queue.pause, Duration::ZERO);
 }

@@ -119,7 +119,7 @@ impl WorkerState {
         let Some(lane) = self.lanes.at(index) else {
             return;
         };
-        if lane.outstanding > 0 || lane.health() != LaneHealth::Broken {
+        if lane.outstanding > 0 || lane.resists || lane.health() != LaneHealth::Broken {
             return;
         }
         lane.groups.clear();

@@ -151,6 +151,11 @@ impl WorkerState {
                 self.settle_lane(index);
                 continue;
             }
+            if lane.resists && lane.queue_pair.set_error().is_ok() {
+                lane.resists = false;
+                self.settle_lane(index);
+                continue;
+            }
             if now - *lane.broken_since.get_or_insert(now) > DRAIN_LIMIT_MS {
                 let key = lane.key;
                 tracing::warn!("a queue pair was not drained within {DRAIN_LIMIT_MS} ms and is destroyed");

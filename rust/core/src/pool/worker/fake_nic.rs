@@ -32,6 +32,8 @@ pub(super) struct Nic {
     pub(super) chore: bool,
     /// A queue pair in error says nothing by itself: its flushes too are completions that the test makes.
     pub(super) silent: bool,
+    /// Queue pairs are not moved to ERROR: the errno.
+    pub(super) resists: Option<i32>,
     /// A failure is reported on the oldest request of which nothing was polled, not on the one that failed.
     pub(super) inexact: bool,
     pub(super) cq_overrun: bool,
@@ -212,6 +214,9 @@ impl WorkQueue for Pair {
     }
     fn set_error(&mut self) -> Result<(), FabricError> {
         let mut nic = self.nic.state();
+        if let Some(errno) = nic.resists {
+            return Err(FabricError::call("modify a queue pair", "fake", errno));
+        }
         if !nic.silent {
             nic.pairs[self.index].error = true;
             nic.fail(self.index, CompletionStatus::Flushed);

@@ -92,6 +92,7 @@ impl WorkerState {
         let Some(lane) = self.lanes.get(key).filter(|lane| lane.health() == LaneHealth::Drained) else {
             return Err(queue_pair);
         };
+        lane.resists = false;
         lane.depth = queue_pair.caps().send_depth.max(1);
         lane.signal_every = (lane.depth / 4).max(1);
         let replaced = std::mem::replace(&mut lane.queue_pair, queue_pair);

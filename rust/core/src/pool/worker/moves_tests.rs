@@ -460,3 +460,27 @@ proptest! {
         prop_assert_eq!(ended, Amount { transfers: done, bytes });
     }
 }
+
+/// As long as the queue pair is not in ERROR, requests of the peer may arrive over it. A device that is gone lets nothing through.
+#[test]
+fn a_queue_pair_that_is_not_moved_to_error_is_not_drained() {
+    for (errno, is_drained) in [(libc::EAGAIN, false), (libc::EIO, true)] {
+        let mut side = Side::new(0);
+        side.nic.state().resists = Some(errno);
+        side.break_lane();
+        let record = side.begin(Opcode::Write, 0..2);
+        side.step();
+        assert_eq!(side.status.health() == LaneHealth::Drained, is_drained, "{errno}");
+        let taken = side.take();
+        assert_eq!(taken.len(), usize::from(is_drained));
+        assert!(side.put(taken).is_empty());
+        if !is_drained {
+            side.nic.state().resists = None;
+            side.step();
+            assert_eq!(side.status.health(), LaneHealth::Drained);
+            side.heal();
+            side.run(2);
+            assert_eq!(outcome(record), Some(EndState::Done));
+        }
+    }
+}

@@ -1,5 +1,6 @@
 //! When the task of a connection with one rail looks whether it needs another one.
 
+use crate::connection::rail_need::Trouble;
 use crate::rails::{MILLISECOND, RailCounts};
 
 /// The looks of one connection. Without a clock: times are arguments, in nanoseconds of the pool's clock.
@@ -12,7 +13,10 @@ pub(super) struct NeedWatch {
     interval: u64,
     /// The bytes that had ended at the last look.
     done: u64,
-    was_lost: bool,
+    trouble: Trouble,
+    /// The completions at the last look, and since when there were no others while something was in flight.
+    completions: u64,
+    still_since: Option<u64>,
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -35,6 +39,8 @@ pub(super) enum Need {
     Nothing,
     /// Ask whether a rail is to be made.
     Ask,
+    /// The same; the rail that there is ends nothing.
+    AskStuck,
     /// Have the next transfer wake the task.
     Arm,
 }
@@ -43,27 +49,27 @@ pub(super) enum Need {
 const FIRST: u64 = MILLISECOND;
 const LONGEST: u64 = 256 * MILLISECOND;
 
+/// A rail that ends nothing for so long carries nothing: the peer's port may be down, which only the peer is told. With a second rail it is asked.
+const STILL: u64 = 100 * MILLISECOND;
+
 impl NeedWatch {
     /// There is no other rail to be made, or there are several rails.
     pub(super) fn end(&mut self) {
         *self = Self::default();
     }
 
-    /// A turn of the task. `is_armed`: no transfer has begun since [`Need::Arm`]; `is_lost`: the rail carries nothing now; `count` says what its
+    /// A turn of the task. `is_armed`: no transfer has begun since [`Need::Arm`]; `trouble`: what the rail lacks now; `count` says what its
     /// lanes count.
     pub(super) fn turn(
         &mut self,
         now: u64,
         is_armed: bool,
-        is_lost: bool,
+        trouble: Trouble,
         count: impl FnOnce() -> RailCounts,
     ) -> Need {
-        let is_new = match self.state {
-            State::Off => true,
-            State::Looking { .. } => false,
-            State::Armed { .. } => !is_armed,
-        } || is_lost && !self.was_lost;
-        self.was_lost = is_lost;
+        let is_woken = matches!(self.state, State::Armed { .. }) && !is_armed;
+        let is_new = is_woken || self.state == State::Off || trouble > self.trouble;
+        self.trouble = trouble;
         let is_due = self.deadline().is_some_and(|at| now >= at);
         if !is_new && !is_due {
             return Need::Nothing;
@@ -73,8 +79,9 @@ impl NeedWatch {
         let is_active = has_work || counts.bytes_done != self.done;
         self.done = counts.bytes_done;
         let was_armed = matches!(self.state, State::Armed { .. }) && is_armed;
-        let rests =
-            !is_active && (is_lost || was_armed || self.state == State::Off || self.interval >= LONGEST);
+        let is_quiet = was_armed || self.state == State::Off || self.interval >= LONGEST;
+        // What has woken the task may not be counted yet.
+        let rests = !is_active && !is_woken && (is_quiet || trouble == Trouble::Lost);
         if rests {
             let last = (!was_armed).then(|| now.saturating_add(LONGEST));
             self.state = State::Armed { last };
@@ -82,7 +89,20 @@ impl NeedWatch {
         }
         self.interval = if is_new || was_armed { FIRST } else { (2 * self.interval).clamp(FIRST, LONGEST) };
         self.state = State::Looking { at: now.saturating_add(self.interval) };
-        if has_work { Need::Ask } else { Need::Nothing }
+        match (has_work, self.is_stuck(now, counts)) {
+            (true, true) => Need::AskStuck,
+            (true, false) => Need::Ask,
+            (false, _) => Need::Nothing,
+        }
+    }
+
+    fn is_stuck(&mut self, now: u64, counts: RailCounts) -> bool {
+        if counts.in_flight == 0 || counts.completions != self.completions {
+            (self.completions, self.still_since) = (counts.completions, None);
+        }
+        let waits = counts.in_flight > 0;
+        let since = waits.then(|| *self.still_since.get_or_insert(now));
+        since.is_some_and(|since| now.saturating_sub(since) >= STILL)
     }
 
     /// When to look next.
@@ -106,7 +126,7 @@ mod tests {
         watch: NeedWatch,
         now: u64,
         is_armed: bool,
-        is_lost: bool,
+        trouble: Trouble,
         in_flight: u64,
         done: u64,
         looks: u64,
@@ -120,7 +140,7 @@ mod tests {
                 watch,
                 now: 0,
                 is_armed: false,
-                is_lost: false,
+                trouble: Trouble::None,
                 in_flight: 0,
                 done: 0,
                 looks: 0,
@@ -143,9 +163,9 @@ mod tests {
                 *looks += 1;
                 counts
             };
-            match self.watch.turn(self.now, self.is_armed, self.is_lost, count) {
+            match self.watch.turn(self.now, self.is_armed, self.trouble, count) {
                 Need::Nothing => {}
-                Need::Ask => self.asked.push(self.now),
+                Need::Ask | Need::AskStuck => self.asked.push(self.now),
                 Need::Arm => self.is_armed = true,
             }
         }
@@ -205,11 +225,51 @@ mod tests {
         world.begin(1);
         world.run_until(10_100 * MS);
         let asked = world.asked.len();
-        world.is_lost = true;
+        world.trouble = Trouble::Lost;
         world.turn();
         assert_eq!(world.asked.get(asked), Some(&(10_100 * MS)));
         world.run_until(10_102 * MS);
         assert_eq!(world.asked.get(asked + 1), Some(&(10_101 * MS)), "and again, soon");
+    }
+
+    #[test]
+    fn parts_that_wait_are_looked_at_soon() {
+        let mut world = World::new();
+        world.begin(1);
+        world.run_until(10_100 * MS);
+        let looks = world.looks;
+        world.trouble = Trouble::Waits;
+        world.turn();
+        world.run_until(10_132 * MS);
+        assert_eq!(world.looks - looks, 6, "at once, and after 1, 3, 7, 15 and 31 ms");
+    }
+
+    #[test]
+    fn a_rail_that_ends_nothing_is_told_from_one_that_is_busy() {
+        let mut watch = NeedWatch::default();
+        let mut completions = 0;
+        let mut stuck = |completes: bool, now: u64| {
+            completions += u64::from(completes);
+            let counts =
+                RailCounts { bytes_in_flight: 1, in_flight: 1, completions, ..RailCounts::default() };
+            watch.turn(now * MS, false, Trouble::None, || counts) == Need::AskStuck
+        };
+        let looks: Vec<_> = [0, 1, 3, 7, 15, 31, 63, 127, 255].into_iter().collect();
+        assert!(looks.iter().all(|at| !stuck(true, *at)));
+        assert!(!stuck(false, 511) && stuck(false, 767), "it was seen to end nothing for 256 ms");
+        assert!(!stuck(true, 1023));
+    }
+
+    /// The task is faster than the transfer that has woken it.
+    #[test]
+    fn what_is_not_counted_yet_is_seen_a_little_later() {
+        let mut world = World::new();
+        world.trouble = Trouble::Lost;
+        world.run_until(5_000 * MS);
+        world.begin(0);
+        world.in_flight = 1;
+        world.run_until(5_001 * MS);
+        assert_eq!(world.asked, [5_001 * MS]);
     }
 
     #[test]
@@ -219,7 +279,7 @@ mod tests {
         world.run_until(10_000 * MS);
         (world.in_flight, world.done) = (0, 1);
         world.run_until(10_200 * MS);
-        world.is_lost = true;
+        world.trouble = Trouble::Lost;
         world.run_until(10_300 * MS);
         world.turn();
         world.run_until(10_900 * MS);

@@ -10,7 +10,7 @@ use crate::connection::lane_commands::bit;
 use crate::connection::rail::LANES_PER_RAIL;
 use crate::events::with_upgraded;
 use crate::pool::{LaneHealth, ProbeError, clock};
-use crate::rails::{MAX_RAILS, MILLISECOND, PauseReason, RailAction, RailState};
+use crate::rails::{MAX_RAILS, MILLISECOND, PauseReason, RailAction, RailSet, RailState};
 
 /// What the task remembers of rails between two turns.
 #[derive(Debug, Default)]
@@ -136,10 +136,11 @@ impl Driver {
                 connection.set_unseen(false);
                 return need.end();
             }
-            let (is_armed, is_lost) = (connection.is_unseen(), connection.has_lost_its_rail());
-            match need.turn(clock::now_ns(), is_armed, is_lost, || connection.count_first_rail()) {
+            let (is_armed, trouble) = (connection.is_unseen(), connection.trouble());
+            match need.turn(clock::now_ns(), is_armed, trouble, || connection.count_first_rail()) {
                 Need::Nothing => {}
-                Need::Ask => connection.need_rail(),
+                Need::Ask => connection.need_rail(connection.rails_that_carry()),
+                Need::AskStuck => connection.need_rail(RailSet::default()),
                 Need::Arm => connection.set_unseen(true),
             }
         });
@@ -221,7 +222,7 @@ impl Driver {
         self.watch.look(now, &counts);
         // What waits does not ask by itself.
         if connection.rails_up().0 == 0 && counts.iter().any(|counts| counts.bytes_in_flight > 0) {
-            connection.need_rail();
+            connection.need_rail(RailSet::default());
         }
     }
 
