@@ -31,6 +31,7 @@ use std::time::Instant;
 use bench::Bench;
 use cases::CASES;
 use flagcx_p2p::internals::fabric::PathKind;
+use flagcx_p2p::internals::observe::RailInfo;
 use nics::{Nics, carried};
 use window::Kind;
 
@@ -49,8 +50,11 @@ fn run(what: &str, bench: &Bench) {
             bench.set_case(format!("{what}, {kind:?}: {name}"));
             case(bench, kind);
             bench.expect_recovery();
-            if started.elapsed().as_millis() > 1000 {
-                println!("{what}, {kind:?}: {name} took {:?}", started.elapsed());
+            let taken = started.elapsed();
+            if taken.as_millis() > 500 {
+                let pauses = |rail: &RailInfo| (rail.status, rail.pauses, rail.last_pause);
+                let pauses: Vec<_> = bench.here.rails().iter().map(pauses).collect();
+                println!("{what}, {kind:?}: {name} took {taken:?}: {pauses:?}");
             }
         }
     }
