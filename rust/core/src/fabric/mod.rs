@@ -252,6 +252,12 @@ pub trait WorkQueue: Send + Debug {
         true
     }
 
+    /// Whether a request that finds no way to the peer may end as a local queue pair operation error, which then says nothing of the
+    /// request.
+    fn path_fails_as_local(&self) -> bool {
+        false
+    }
+
     /// Makes a drained queue in ERROR usable again. Only for a queue without a peer: a queue pair needs its peer's agreement.
     fn renew(&mut self) -> Result<(), FabricError> {
         Err(FabricError::Unsupported("a queue pair is rebuilt with its peer".to_owned()))

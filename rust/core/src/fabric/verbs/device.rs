@@ -8,9 +8,9 @@ use once_cell::sync::OnceCell;
 
 use super::completion_queue::RawCompletionQueue;
 use super::context::VerbsContext;
+use super::failure_reports::FailureReports;
 use super::gid::GidPreference;
 use super::memory::{VerbsMemoryRegion, takes_dma_bufs};
-use super::mlx5::is_mlx5;
 use super::opened::{OpenDevice, open_context};
 use super::port::{LocalPort, gid_table, mtu_bytes};
 use super::queue_pair::VerbsQueuePair;
@@ -30,8 +30,7 @@ pub(super) struct VerbsDevice {
     attributes: DeviceAttributes,
     /// The port when the device was listed.
     listed: PortAttributes,
-    /// Its completion of a failure names the request that failed.
-    names_failed_request: bool,
+    failures: FailureReports,
     settings: QueuePairSettings,
     preference: GidPreference,
     max_mtu: u8,
@@ -75,7 +74,7 @@ impl VerbsDevice {
             preference,
             max_mtu,
             relaxed_ordering: options.relaxed_ordering && library.ibv_reg_mr_iova2.is_some(),
-            names_failed_request: is_mlx5(&limits),
+            failures: FailureReports::of(&limits),
             listed: port.describe(&context.query_port(attributes.port)?, settings.traffic_class),
             port: Mutex::new(port),
             settings,
@@ -217,14 +216,7 @@ impl Device for VerbsDevice {
                 ))
             })?;
         let (port, settings) = (self.local_port(), self.settings.clone());
-        Ok(Box::new(VerbsQueuePair::create(
-            &queue,
-            caps,
-            &opened.granted,
-            port,
-            settings,
-            self.names_failed_request,
-        )?))
+        Ok(Box::new(VerbsQueuePair::create(&queue, caps, &opened.granted, port, settings, self.failures)?))
     }
 
     fn poll_event(&self) -> Option<DeviceEvent> {

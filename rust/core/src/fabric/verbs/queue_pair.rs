@@ -10,6 +10,7 @@ use std::time::Instant;
 use super::completion_queue::RawCompletionQueue;
 use super::context::VerbsContext;
 use super::creation::Granted;
+use super::failure_reports::FailureReports;
 use super::port::{LocalPort, mtu_bytes};
 use super::send_list::{LONGEST, SendList};
 use super::sys::{
@@ -97,8 +98,7 @@ pub(super) struct VerbsQueuePair {
     caps: QueuePairCaps,
     port: LocalPort,
     settings: QueuePairSettings,
-    /// The device's completion of a failure names the request that failed.
-    names_failed_request: bool,
+    failures: FailureReports,
 }
 
 /// The library's error for a list that it did not accept completely.
@@ -120,7 +120,7 @@ impl VerbsQueuePair {
         granted: &Granted,
         port: LocalPort,
         settings: QueuePairSettings,
-        names_failed_request: bool,
+        failures: FailureReports,
     ) -> Result<Self, FabricError> {
         let context = Arc::clone(&queue.context);
         // SAFETY: the context is open.
@@ -139,8 +139,7 @@ impl VerbsQueuePair {
         let list = SendList::new(caps.max_sge);
         // From here on `drop` takes it out of the context's table.
         let connected = false;
-        let mut pair =
-            Self { raw, post_send, list, broken, connected, caps, port, settings, names_failed_request };
+        let mut pair = Self { raw, post_send, list, broken, connected, caps, port, settings, failures };
         pair.initialise()?;
         Ok(pair)
     }
@@ -350,7 +349,11 @@ impl WorkQueue for VerbsQueuePair {
     }
 
     fn names_failed_request(&self) -> bool {
-        self.names_failed_request
+        self.failures.name_the_request
+    }
+
+    fn path_fails_as_local(&self) -> bool {
+        self.failures.path_as_local
     }
 
     fn paths(&self) -> Paths {

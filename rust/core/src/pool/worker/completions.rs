@@ -12,6 +12,9 @@ use crate::sync::Ordering;
 
 /// How often a part may be interrupted by failing lanes before it fails.
 const MAX_INTERRUPTIONS: u8 = 3;
+/// Where a failing path and a bad request have the same name, a part is tried once more on its rail, and once on another one: each failure
+/// of a bad request interrupts all that is behind it.
+const MOST_LOCAL_MOVES: u8 = 1;
 
 impl WorkerState {
     #[inline]
@@ -69,8 +72,14 @@ impl WorkerState {
         lane.outstanding -= 1;
         self.posted -= 1;
         part.outstanding -= 1;
-        let interrupted = is_interruption(completion.status);
-        if interrupted && lane.heals && part.interruptions < MAX_INTERRUPTIONS + part.moves {
+        let tolerated = match completion.status {
+            CompletionStatus::LocalQpOperation if lane.queue_pair.path_fails_as_local() => {
+                1 + part.moves.min(MOST_LOCAL_MOVES)
+            }
+            status if is_interruption(status) => MAX_INTERRUPTIONS + part.moves,
+            _ => 0,
+        };
+        if lane.heals && part.interruptions < tolerated {
             if part.rewind.is_none() {
                 part.rewind = Some(at);
             }

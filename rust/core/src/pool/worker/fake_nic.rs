@@ -36,6 +36,8 @@ pub(super) struct Nic {
     pub(super) resists: Option<i32>,
     /// A failure is reported on the oldest request of which nothing was polled, not on the one that failed.
     pub(super) inexact: bool,
+    /// What finds no way to the peer ends as a local error.
+    pub(super) local: bool,
     pub(super) cq_overrun: bool,
     pub(super) sq_overrun: bool,
 }
@@ -225,6 +227,9 @@ impl WorkQueue for Pair {
     }
     fn names_failed_request(&self) -> bool {
         !self.nic.state().inexact
+    }
+    fn path_fails_as_local(&self) -> bool {
+        self.nic.state().local
     }
     fn is_broken(&self) -> bool {
         self.nic.state().pairs[self.index].error

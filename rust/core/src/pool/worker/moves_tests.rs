@@ -9,7 +9,7 @@ use proptest::prelude::*;
 use super::fake_nic::FakeNic;
 use super::tests::CAPS;
 use super::*;
-use crate::fabric::{Opcode, SoftwareOptions, software};
+use crate::fabric::{CompletionStatus, Opcode, SoftwareOptions, software};
 use crate::memory::Registry;
 use crate::observe::{Amount, TransferSource, TransferTotals};
 use crate::pool::{LaneHealth, LaneSetup, LaneStatus, TakenPart};
@@ -348,6 +348,39 @@ fn a_part_that_is_put_back_may_not_be_interrupted_more_often() {
     }
     side.break_lane();
     assert_eq!(outcome(record), Some(EndState::Failed));
+}
+
+/// A bad request has the same name there, and is tried on two rails at most.
+#[test]
+fn a_path_that_fails_as_a_local_error_interrupts() {
+    let outcome_after = |local: bool, heals: usize, moves: usize| {
+        let mut sides = [Side::new(0), Side::new(8)];
+        let record = sides[0].begin(Opcode::Read, 0..2);
+        for attempt in 0..=heals + moves {
+            let [from, to] = &mut sides;
+            {
+                let mut nic = from.nic.state();
+                nic.local = local;
+                nic.fail(from.pair, CompletionStatus::LocalQpOperation);
+            }
+            from.step();
+            if outcome(record).is_some() {
+                return Some(attempt);
+            }
+            let parts = if attempt < moves { from.take() } else { Vec::new() };
+            from.heal();
+            if attempt < moves {
+                assert!(to.put(parts).is_empty());
+                sides.swap(0, 1);
+            }
+        }
+        None
+    };
+    assert_eq!(outcome_after(false, 3, 0), Some(0), "a device that means the request");
+    assert_eq!(outcome_after(true, 0, 0), None);
+    assert_eq!(outcome_after(true, 3, 0), Some(1), "the same rail again");
+    assert_eq!(outcome_after(true, 0, 1), None);
+    assert_eq!(outcome_after(true, 0, 5), Some(2), "each time on another one");
 }
 
 #[test]

@@ -1,6 +1,29 @@
-//! Which devices are driven by mlx5.
+//! What a failed request is called, which is not the same with all drivers.
 
 use super::sys::ibv_device_attr;
+
+/// What the completion of a failure says, by the driver of its device.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct FailureReports {
+    /// It names the request that failed.
+    pub(super) name_the_request: bool,
+    /// A request that finds no way to the peer ends as a local queue pair operation error: see
+    /// [`WorkQueue::path_fails_as_local`](crate::fabric::WorkQueue::path_fails_as_local).
+    pub(super) path_as_local: bool,
+}
+
+impl FailureReports {
+    pub(super) fn of(limits: &ibv_device_attr) -> Self {
+        Self { name_the_request: is_mlx5(limits), path_as_local: is_soft_roce(limits) }
+    }
+}
+
+/// Whether this is the kernel's soft-RoCE. It looks for a route with each packet, and there is none once its link is down.
+fn is_soft_roce(limits: &ibv_device_attr) -> bool {
+    /// No vendor has this number.
+    const VENDOR: u32 = 0xff_ffff;
+    limits.vendor_id == VENDOR
+}
 
 /// Whether this is the driver that names, in the completion of a failure, the request that failed. Others, such as bnxt_re and irdma,
 /// name the oldest that is outstanding.
