@@ -4,7 +4,7 @@
 # A guest and the host share a control folder of these files:
 #   command environment folder modules shares node loss   from the host
 #   started status                                        from the guest: the command runs; its exit status
-#   output console qemu.log process link                  of the host: pipe, logs, qemu's process id, the link's socket
+#   output console qemu.log process link1 link2           of the host: pipe, logs, qemu's process id, the links' sockets
 
 # Seconds from qemu's start to the command: 15 are usual without KVM, and 40 for ARM64.
 boot_limit=90
@@ -31,13 +31,16 @@ new_control() {
   echo "$control"
 }
 
-# The link between two guests. The receive ring is longer than the default, at which four busy queue pairs lose
-# packets enough to stall.
+# link_options SOCKET server|client: both links between two guests, over SOCKET1 and SOCKET2. The receive ring is longer than the
+# default, at which four busy queue pairs lose packets enough to stall. The fifth byte of the address is the link's number, the last one
+# the node's.
 link_options() {
-  local role=on
-  [ "$2" = server ] || role=off
-  echo "-netdev stream,id=link,server=$role,addr.type=unix,addr.path=$1" \
-    "-device virtio-net-pci,netdev=link,rx_queue_size=1024,mac=52:54:00:00:00:$([ "$2" = server ] && echo 01 || echo 02)"
+  local role=on node=01 link
+  [ "$2" = server ] || role=off node=02
+  for link in 1 2; do
+    echo "-netdev stream,id=link$link,server=$role,addr.type=unix,addr.path=$1$link" \
+      "-device virtio-net-pci,netdev=link$link,rx_queue_size=1024,mac=52:54:00:00:0$link:$node"
+  done
 }
 
 # boot CONTROL LABEL [QEMU OPTIONS]: starts a guest; what it prints goes to our output, each line behind LABEL.

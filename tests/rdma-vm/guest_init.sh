@@ -22,9 +22,9 @@ set_up_files() {
   mount --bind "$modules/lib/modules/$(uname -r)" "/lib/modules/$(uname -r)" || die "cannot reach the kernel's modules"
 }
 
-# One soft-RoCE device on a network interface. IPv4-mapped GIDs come from the interface's address.
-set_up_device() {
-  local node loss interface=dummy0
+# A soft-RoCE device on a network interface; where there are two nodes, one on each of their links.
+set_up_devices() {
+  local node loss interface link
   read -r node <$control/node
   read -r loss <$control/loss
   ip link set lo up
@@ -32,21 +32,26 @@ set_up_device() {
   if [ -z "$node" ]; then
     modprobe dummy numdummies=0
     # Room for a path MTU of 4096 and headers.
-    ip link add $interface mtu 4200 type dummy
-    ip address add 10.77.0.1/24 dev $interface
-  else
-    modprobe virtio_net
-    interface=$(basename /sys/class/net/e*)
-    ip address add "10.78.0.$node/24" dev "$interface"
-    export RDMA_VM_NODE=$node RDMA_VM_PEER=10.78.0.$((3 - node))
+    ip link add dummy0 mtu 4200 type dummy
+    set_up_device dummy0 10.77.0.1 rxe0
+    return
   fi
-  ip link set "$interface" up
-  rdma link add rxe0 type rxe netdev "$interface" || die "cannot make an rxe device on $interface"
-  if [ -n "$node$loss" ]; then
+  export RDMA_VM_NODE=$node RDMA_VM_PEER=10.78.0.$((3 - node))
+  modprobe virtio_net
+  for link in 1 2; do
+    interface=$(grep -l "^52:54:00:00:0$link:0$node" /sys/class/net/*/address | cut -d / -f 5)
+    set_up_device "$interface" "10.7$((7 + link)).0.$node" rxe$((link - 1))
     [ -z "$loss" ] || { modprobe sch_netem && tc qdisc add dev "$interface" root netem loss "$loss"; } ||
       die "cannot lose $loss of the packets"
-  fi
-  grep -q ACTIVE /sys/class/infiniband/rxe0/ports/1/state || die "the port of rxe0 is not active"
+  done
+}
+
+# set_up_device INTERFACE ADDRESS DEVICE. IPv4-mapped GIDs come from the interface's address.
+set_up_device() {
+  ip address add "$2/24" dev "$1"
+  ip link set "$1" up
+  rdma link add "$3" type rxe netdev "$1" || die "cannot make an rxe device on $1"
+  grep -q ACTIVE "/sys/class/infiniband/$3/ports/1/state" || die "the port of $3 is not active"
 }
 
 die() {
@@ -86,5 +91,5 @@ ulimit -l unlimited
 ulimit -n 65536
 ulimit -c 0
 set_up_files
-set_up_device
+set_up_devices
 run_command

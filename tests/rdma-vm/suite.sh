@@ -8,7 +8,7 @@ set -u
 
 readonly programs=$1 build=$2
 # The Rust tests that take their fabric from FLAGCX_P2P_FABRIC, by the beginning of their names.
-readonly rust_suites='verbs_rxe engine_ forked_children chaos_sources files'
+readonly rust_suites='verbs_rxe rails_rxe engine_ forked_children chaos_sources files'
 # Where files may be without a name (O_TMPFILE) until they are whole: the root file system here, an overlay, has none
 # such, and a killed process would leave a part of a file behind.
 export TMPDIR=/run

@@ -1,13 +1,30 @@
 #!/bin/bash
-# Two guests, one on either end of a link: a file goes to node 1 and another comes back. run.sh --suite runs it in both.
+# Two guests, one on either end of two links: a file goes to node 1 and another comes back, while the links lose packets. Then transfers
+# go over both links, without that loss, and one link goes down and comes back. run.sh --suite runs it in both.
 #
 #   suite_two_nodes.sh RUST_PROGRAMS      as suite.sh
 set -eu
 
-flagcx_p2p=$(sed -n 's/^flagcx-p2p //p' "$1")
-readonly flagcx_p2p port=7733 ready_port=7734
+readonly programs=$1 port=7733 ready_port=7734
+# shellcheck source=tests/rdma-vm/suite_steps.sh
+. "$(dirname "${BASH_SOURCE[0]}")/suite_steps.sh"
+flagcx_p2p=$(path_of flagcx-p2p)
+readonly flagcx_p2p
 # The link may lose packets: a lost last one costs a timeout, so keep that short (4.096 us * 2^15 = 0.13 s).
 export FLAGCX_IB_TIMEOUT=15
+
+# Rails between the nodes: the test has one end in each.
+over_two_links() {
+  local interface
+  for interface in /sys/class/net/e*; do
+    tc qdisc del dev "${interface##*/}" root 2>/dev/null || true
+    # Fewer packets for the same bytes: room for a path MTU of 4096.
+    ip link set "${interface##*/}" mtu 4200
+  done
+  # shellcheck disable=SC2016 # for the inner shell
+  step rails_rxe 120 bash -c 'rust_suite "$1" between_hosts' bash "$(path_of rails_rxe)"
+  [ ${#failed[@]} = 0 ]
+}
 
 # Serves a folder until the other node reports that it is done.
 serve() {
@@ -47,3 +64,4 @@ case $RDMA_VM_NODE in
   1) serve ;;
   2) use ;;
 esac
+over_two_links

@@ -13,8 +13,10 @@
 )]
 
 mod links;
+mod middle;
 #[path = "../support/mod.rs"]
 mod support;
+mod two_hosts;
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -24,12 +26,14 @@ use flagcx_p2p::internals::fabric::{DeviceList, Opcode};
 use flagcx_p2p::internals::observe::{RailInfo, RailStatus};
 use flagcx_p2p::internals::transfer::{Outcome, Status, TransferId};
 use links::{Fault, Links};
+use middle::{in_the_middle, ms};
 use support::{Pair, blocks, content, eventually};
 
 /// Registering memory is slow there.
 const LENGTH: usize = 8 << 20;
 /// Several transfers, so that the fault meets some in the middle.
-const TRANSFERS: usize = 6;
+const TRANSFERS: usize = 4;
+const OPCODES: [Opcode; 2] = [Opcode::Write, Opcode::Read];
 const GUARD: u8 = 0xa5;
 /// The guest is emulated.
 const MOVED: Duration = Duration::from_secs(20);
@@ -66,13 +70,20 @@ fn transfers_outlive_a_link_of_two() {
 
 /// An engine that has the two devices of one end.
 fn engine(end: &str) -> Arc<Engine> {
-    let hca = format!("=rx{end}1,rx{end}2");
+    engine_of(&format!("=rx{end}1,rx{end}2"), "127.0.0.1")
+}
+
+fn engine_of(devices: &str, address: &str) -> Arc<Engine> {
     let settings = [
         ("FLAGCX_P2P_FABRIC", "verbs"),
-        ("FLAGCX_IB_HCA", hca.as_str()),
+        ("FLAGCX_IB_HCA", devices),
         // Soft-RoCE takes the default, 7, for ever.
         ("FLAGCX_IB_RETRY_CNT", "6"),
-        ("FLAGCX_P2P_BIND", "127.0.0.1"),
+        // The guest moves tens of megabytes a second. The peer answers a READ with all of its packets at once, more than queues there hold.
+        ("FLAGCX_P2P_SLICE_SIZE", "65536"),
+        // Two guests may be busy for seconds.
+        ("FLAGCX_P2P_KEEPALIVE_MS", "60000"),
+        ("FLAGCX_P2P_BIND", address),
         ("FLAGCX_P2P_XFER_TIMEOUT_MS", "60000"),
         ("FLAGCX_P2P_QPS_PER_CONN", "2"),
     ];
@@ -138,7 +149,9 @@ impl Bench {
         let before = self.rail(rail);
         let link = before.nic["rxa".len()..="rxa".len()].to_owned();
         let bytes = self.fill(opcode, 7);
-        let seen = self.in_the_middle(fault, opcode, &before, &link);
+        let (pair, links) = (&self.pair, &mut self.links);
+        let iov = || pair.iov(0, 0, LENGTH as u64);
+        let seen = in_the_middle(&pair.here, &iov, opcode, &before, || links.set(fault, &link, true));
         assert!(content(self.ends(opcode).1) == bytes, "{what}: done, and other bytes are there");
         let parts = self.rail(rail).moved_parts - before.moved_parts;
         assert!(seen.done < MOVED, "{what}: it took {:?}: {:#?}", seen.done, self.pair.here.rails());
@@ -152,51 +165,6 @@ impl Bench {
             ms(Some(whole)),
             ms(Some(again))
         );
-    }
-
-    /// Starts the transfers, and breaks the link while they are under way. Soft-RoCE sends within the call that posts, so another thread
-    /// starts them.
-    fn in_the_middle(&mut self, fault: Fault, opcode: Opcode, before: &RailInfo, link: &str) -> Seen {
-        let (pair, links, rail) = (&self.pair, &mut self.links, usize::from(before.rail));
-        let iov = pair.iov(0, 0, LENGTH as u64);
-        let now = || pair.here.rails()[rail].clone();
-        std::thread::scope(|scope| {
-            let submitting = scope.spawn(|| {
-                let ids = (0..TRANSFERS).map(|_| pair.here.submit(opcode, &[iov][..]).unwrap());
-                ids.collect::<Vec<_>>()
-            });
-            let limit = Instant::now() + MOVED;
-            while now().in_flight_bytes == 0 {
-                assert!(Instant::now() < limit, "nothing went over rail {rail}: {:#?}", now());
-            }
-            let begin = Instant::now();
-            links.set(fault, link, true);
-            let mut seen = Seen::default();
-            let (mut submitting, mut ids) = (Some(submitting), Vec::new());
-            loop {
-                let rail = now();
-                if seen.detected.is_none() && rail.status != RailStatus::Up {
-                    seen.detected = Some(begin.elapsed());
-                }
-                if seen.moved.is_none() && rail.moved_parts > before.moved_parts {
-                    seen.moved = Some(begin.elapsed());
-                }
-                if let Some(ended) = submitting.take_if(|thread| thread.is_finished()) {
-                    ids = ended.join().unwrap();
-                }
-                let is_pending = |id: &TransferId| pair.here.status(*id) == Status::Pending;
-                if submitting.is_none() && !ids.iter().any(is_pending) {
-                    break;
-                }
-                std::thread::sleep(Duration::from_micros(500));
-            }
-            seen.done = begin.elapsed();
-            for id in &ids {
-                let ended = pair.here.wait(*id, Duration::ZERO);
-                assert_eq!(ended, Status::Ended(Outcome::Done), "{fault:?}: {:#?}", pair.here.rails());
-            }
-            seen
-        })
     }
 
     /// The link is back: nothing that was sent before arrives now, and the rail is used again, after this time.
@@ -215,19 +183,4 @@ impl Bench {
         }
         back.elapsed()
     }
-}
-
-/// What was seen of a fault, and how long after it.
-#[derive(Debug, Default)]
-struct Seen {
-    /// The rail is not used any more.
-    detected: Option<Duration>,
-    /// The first part moves.
-    moved: Option<Duration>,
-    /// All transfers have ended.
-    done: Duration,
-}
-
-fn ms(time: Option<Duration>) -> String {
-    time.map_or_else(|| "-".to_owned(), |time| format!("{} ms", time.as_millis()))
 }
