@@ -54,7 +54,7 @@ fn transfers_outlive_a_link_of_two() {
     });
     println!("two rails are up after {:?}", begin.elapsed());
     println!(
-        "| fault | rail | | detected | first part moved | all done | without a fault | parts moved | used again |"
+        "| fault | rail | | detected | first parts moved | all done | without a fault | parts moved | used again |"
     );
     for (fault, rail, opcode) in [
         (Fault::Down, 1, Opcode::Write),

@@ -16,7 +16,7 @@ use crate::{MOVED, TRANSFERS};
 pub(crate) struct Seen {
     /// The rail is not used any more.
     pub(crate) detected: Option<Duration>,
-    /// The first part moves.
+    /// Parts of the first lane have been posted on the other rail.
     pub(crate) moved: Option<Duration>,
     /// All transfers have ended.
     pub(crate) done: Duration,

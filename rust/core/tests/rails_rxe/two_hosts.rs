@@ -134,7 +134,7 @@ fn transfer(address: &str, peer: &str) {
         host.up() == 2
     });
     println!(
-        "| one link of two hosts down | detected | first part moved | all done | without a fault | used again |"
+        "| one link of two hosts down | detected | first parts moved | all done | without a fault | used again |"
     );
     for (number, opcode) in OPCODES.into_iter().enumerate() {
         let seed = 10 * number as u64;
