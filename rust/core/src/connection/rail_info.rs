@@ -47,7 +47,10 @@ impl SeenRail<'_> {
             let of_direction = totals.iter().filter(|(found, ..)| *found == direction);
             of_direction.fold(0_u64, |sum, (.., totals)| sum.wrapping_add(totals.ended[0].bytes))
         };
+        let is_closed = self.lanes.iter().all(|lane| lane.status.health() == LaneHealth::Closed);
         let status = match recorded.status {
+            // Of a connection that has ended.
+            _ if is_closed => RailStatus::Down,
             // Its lanes fail before its state is told, and a connection that ends closes them.
             RailStatus::Up if healthy_lanes == 0 => RailStatus::Down,
             status => status,

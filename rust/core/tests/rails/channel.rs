@@ -111,9 +111,10 @@ impl Bench {
         assert!(to.write(0, &vec![GUARD; ENOUGH]));
         eventually("both ends have ended", || !here.is_usable() && !there.is_usable());
         assert!(taken < ENDED, "{opcode:?}: the transfer ended after {taken:?}");
-        for rail in here.rails().iter().chain(&there.rails()) {
-            assert_eq!((rail.status, rail.healthy_lanes), (RailStatus::Down, 0), "{rail:?}");
-        }
+        eventually("all rails are down", || {
+            let rails = [here.rails(), there.rails()].concat();
+            rails.iter().all(|rail| (rail.status, rail.healthy_lanes) == (RailStatus::Down, 0))
+        });
         assert!(here.submit(opcode, &iov[..]).is_err(), "a connection that has ended");
         self.near.heal();
         std::thread::sleep(2 * LATE);
