@@ -136,7 +136,7 @@ fn a_small_transfer_behind_the_loss_of_the_only_rail_gets_another_one() {
         let pair = pair(ALL);
         pair.near.set_port(nic_number(&pair.here.rails()[0].nic), false);
         std::thread::sleep(Duration::from_millis(400));
-        assert_eq!((pair.here.rails().len(), pair.there.rails().len()), (1, 1), "nobody needs one");
+        assert_eq!((pair.here.rails().len(), pair.there.rails().len()), (1, 1), "neither end needs one");
         let begin = Instant::now();
         let (connection, iov) = match leads {
             true => (&pair.here, pair.iov(0, 0, 64)),

@@ -254,10 +254,10 @@ mod tests {
                 RailCounts { bytes_in_flight: 1, in_flight: 1, completions, ..RailCounts::default() };
             watch.turn(now * MS, false, Trouble::None, || counts) == Need::AskStuck
         };
-        let looks: Vec<_> = [0, 1, 3, 7, 15, 31, 63, 127, 255].into_iter().collect();
-        assert!(looks.iter().all(|at| !stuck(true, *at)));
-        assert!(!stuck(false, 511) && stuck(false, 767), "it was seen to end nothing for 256 ms");
-        assert!(!stuck(true, 1023));
+        assert!([0, 1, 3].iter().all(|at| !stuck(true, *at)));
+        assert!([7, 15, 31, 63].iter().all(|at| !stuck(false, *at)), "for 60 ms");
+        assert!(stuck(false, 127) && stuck(false, 255));
+        assert!(!stuck(true, 511), "it goes on");
     }
 
     /// The task is faster than the transfer that has woken it.
