@@ -106,12 +106,17 @@ static void wake(struct completion_queue *queue) {
   (void)written;
 }
 
+// Whether a completion may be there before it is visible.
+static inline int is_timed(void) {
+  return (settings.delay_ns | settings.troubles | settings.rate) != 0;
+}
+
 int arm_completions(struct ibv_cq *cq, int solicited_only) {
   struct completion_queue *queue = (struct completion_queue *)cq;
   (void)solicited_only;
   atomic_store(&queue->armed, 1);
   // What is there but not yet visible will raise no event of its own: wake at once rather than never.
-  if ((settings.delay_ns || settings.troubles) && queue->head != queue->tail)
+  if (is_timed() && queue->head != queue->tail)
     wake(queue);
   return 0;
 }
@@ -150,7 +155,7 @@ int poll_completions(struct ibv_cq *cq, int most, struct ibv_wc *out) {
     queue->empty_polls++;
     return 0;
   }
-  uint64_t now = settings.delay_ns || settings.troubles ? now_ns() : UINT64_MAX;
+  uint64_t now = is_timed() ? now_ns() : UINT64_MAX;
   int count = 0;
   lock(&queue->lock);
   uint64_t tail = queue->tail, head = queue->head;

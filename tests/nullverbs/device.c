@@ -70,7 +70,9 @@ struct ibv_context *ibv_open_device(struct ibv_device *device) {
   pthread_mutex_init(&verbs->mutex, NULL);
   verbs->ops.poll_cq = poll_completions;
   verbs->ops.req_notify_cq = arm_completions;
-  verbs->ops.post_send = settings.oldest_errors ? post_send_oldest_errors : post_send;
+  verbs->ops.post_send = settings.oldest_errors ? post_send_oldest_errors
+                         : settings.rate        ? post_send_at_rate
+                                                : post_send;
   lock(&contexts_lock);
   context->next = contexts;
   contexts = context;

@@ -30,6 +30,7 @@ struct settings {
   uint64_t copy;           // 0: check everything, move nothing
   uint64_t doorbell_errno; // lists are accepted and then refused with this, as if the doorbell failed
   uint64_t delay_ns;       // a completion becomes visible this long after its post
+  uint64_t rate;           // bytes that a device moves in a microsecond, one request after the other; 0: any number
   uint64_t reg_ns;         // a registration takes so long
   uint64_t dereg_ns;       // ibv_dereg_mr takes so long
   uint64_t create_qp_ns;   // ibv_create_qp takes so long
@@ -273,6 +274,7 @@ char *late_memory(struct region *region, char *memory, int reading);
 // post.c
 int post_send(struct ibv_qp *qp, struct ibv_send_wr *list, struct ibv_send_wr **refused);
 int post_send_oldest_errors(struct ibv_qp *qp, struct ibv_send_wr *list, struct ibv_send_wr **refused);
+int post_send_at_rate(struct ibv_qp *qp, struct ibv_send_wr *list, struct ibv_send_wr **refused);
 void flush_open(struct queue_pair *pair);
 // post.c: forgets what is outstanding; carries it out, as far as that is answered now.
 void forget_open(struct queue_pair *pair);

@@ -158,6 +158,18 @@ static int execute_in_trouble(struct queue_pair *pair, const struct ibv_send_wr 
   return execute(pair, wr, length);
 }
 
+// When a device has moved so many bytes more, behind those that it has been given before. Both directions of a request count on
+// the device that posts it alone.
+static uint64_t serve(const struct ibv_context *context, uint64_t length) {
+  static _Atomic uint64_t idle_at[MAX_DEVICES];
+  _Atomic uint64_t *place = &idle_at[((const struct context *)context)->index];
+  uint64_t now = now_ns(), taken = length * 1000 / settings.rate, idle = atomic_load(place), end;
+  do {
+    end = (idle > now ? idle : now) + taken;
+  } while (!atomic_compare_exchange_weak(place, &idle, end));
+  return end;
+}
+
 static inline void push(struct queue_pair *pair, struct completion *list, int count) {
   if (!count)
     return;
@@ -165,7 +177,10 @@ static inline void push(struct queue_pair *pair, struct completion *list, int co
   if (settings.troubles && has_device(settings.slow_devices, pair->verbs.context))
     delay += settings.slow_ns;
   uint64_t visible_at = delay ? now_ns() + delay : 0;
-  for (int i = 0; i < count; i++) list[i].visible_at = visible_at;
+  for (int i = 0; i < count; i++) {
+    uint64_t served = list[i].visible_at;
+    list[i].visible_at = served ? served + delay : visible_at;
+  }
   push_completions((struct completion_queue *)pair->verbs.send_cq, list, count);
 }
 
@@ -242,7 +257,8 @@ static void fail_oldest(struct queue_pair *pair, int status) {
 }
 
 static inline __attribute__((always_inline)) int post(struct ibv_qp *verbs, struct ibv_send_wr *wr,
-                                                      struct ibv_send_wr **refused, const int oldest_errors) {
+                                                      struct ibv_send_wr **refused, const int oldest_errors,
+                                                      const int at_rate) {
   struct queue_pair *pair = (struct queue_pair *)verbs;
   struct slot *slot = &slots[pair->slot];
   struct completion list[BATCH];
@@ -267,8 +283,11 @@ static inline __attribute__((always_inline)) int post(struct ibv_qp *verbs, stru
                                       : execute(pair, wr, length);
     if (oldest_errors)
       pair->open_ids[pair->open_count++] = wr->wr_id;
+    uint64_t served = 0;
     if (status == IBV_WC_SUCCESS) {
       pair->bytes += length;
+      if (at_rate)
+        served = serve(verbs->context, length);
     } else {
       if (status == NO_ANSWER) {
         if (pair->lost)
@@ -293,6 +312,7 @@ static inline __attribute__((always_inline)) int post(struct ibv_qp *verbs, stru
           .number = verbs->qp_num,
           .length = (uint32_t)length,
           .send_position = pair->sent,
+          .visible_at = served,
           .status = (enum ibv_wc_status)status,
           .opcode = wr->opcode == IBV_WR_RDMA_READ ? IBV_WC_RDMA_READ : IBV_WC_RDMA_WRITE,
       };
@@ -312,9 +332,13 @@ static inline __attribute__((always_inline)) int post(struct ibv_qp *verbs, stru
 }
 
 int post_send(struct ibv_qp *verbs, struct ibv_send_wr *wr, struct ibv_send_wr **refused) {
-  return post(verbs, wr, refused, 0);
+  return post(verbs, wr, refused, 0, 0);
 }
 
 int post_send_oldest_errors(struct ibv_qp *verbs, struct ibv_send_wr *wr, struct ibv_send_wr **refused) {
-  return post(verbs, wr, refused, 1);
+  return post(verbs, wr, refused, 1, 0);
+}
+
+int post_send_at_rate(struct ibv_qp *verbs, struct ibv_send_wr *wr, struct ibv_send_wr **refused) {
+  return post(verbs, wr, refused, 0, 1);
 }

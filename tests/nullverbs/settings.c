@@ -38,6 +38,7 @@ static const struct {
     {"copy", offsetof(struct settings, copy)},
     {"doorbell_errno", offsetof(struct settings, doorbell_errno)},
     {"delay_ns", offsetof(struct settings, delay_ns)},
+    {"rate", offsetof(struct settings, rate)},
     {"reg_ns", offsetof(struct settings, reg_ns)},
     {"dereg_ns", offsetof(struct settings, dereg_ns)},
     {"create_qp_ns", offsetof(struct settings, create_qp_ns)},

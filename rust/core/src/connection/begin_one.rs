@@ -12,7 +12,10 @@ impl Connection {
     /// All under the lock of the lane's worker, so that the transfer may have one of its slots.
     #[inline(always)]
     pub(super) fn begin_one(&self, opcode: Opcode, iov: &Iov) -> Option<TransferId> {
-        if !self.is_open() || !self.spread.keeps_whole(iov.length) {
+        if !self.is_open() {
+            return self.begin_one_on_rails(opcode, *iov);
+        }
+        if !self.spread.keeps_whole(iov.length) {
             return None;
         }
         let lane = self.lane_of(thread_hint())?;

@@ -14,7 +14,11 @@ impl Connection {
     #[cold]
     #[inline(never)]
     pub(super) fn copy_directly<S: IovSource + ?Sized>(&self, opcode: Opcode, iovs: &S) -> bool {
-        if self.is_open() { self.copy_now(opcode, iovs) } else { self.copy_in_span(opcode, iovs) }
+        if self.is_open() || self.is_open_with_rails() {
+            self.copy_now(opcode, iovs)
+        } else {
+            self.copy_in_span(opcode, iovs)
+        }
     }
 
     /// [`Connection::copy_directly`] of a connection that takes no transfers, or has a span for each. The span of a copy that

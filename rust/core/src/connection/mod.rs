@@ -30,6 +30,7 @@ mod lane_choice;
 mod lane_commands;
 mod lanes;
 mod log_lines;
+mod look_pace;
 mod metrics;
 mod nic_context;
 mod nic_flow;
@@ -46,6 +47,7 @@ mod rail_loads;
 mod rail_moves;
 mod rail_need;
 mod rail_record;
+mod rail_short;
 mod rail_submit;
 mod rail_watch;
 mod recovery;
@@ -356,7 +358,8 @@ impl Connection {
             rail_requests,
             exchange,
             presence,
-            watch: RailWatch::new(self.context.settings.rail_limits, Arc::clone(&self.rails.loads)),
+            watch: RailWatch::new(self.context.settings.rail_limits, Arc::clone(&self.rails.loads))
+                .paced_by(Arc::clone(&self.context.look_pace)),
             leads: self.leads,
             heals: self.heals,
         };

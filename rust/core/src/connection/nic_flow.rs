@@ -27,7 +27,7 @@ struct Looks {
 /// Between two looks at least.
 const INTERVAL: u64 = MILLISECOND / 4;
 
-/// A look takes longer the more lanes there are; looks take this part of a processor's time at most: a twentieth.
+/// A look takes longer the more lanes there are; looks at all NICs take this part of a processor's time at most: a twentieth.
 const PART_OF_TIME: u64 = 20;
 
 impl NicFlow {
@@ -48,8 +48,8 @@ impl NicFlow {
     }
 
     /// Looks at the counters of all lanes on the NIC, which `count` sums up, unless another look was just now or is under way. `now` is
-    /// of the pool's clock.
-    pub(super) fn look(&self, now: u64, count: impl FnOnce() -> RailCounts) {
+    /// of the pool's clock; `nics` are looked at in turn.
+    pub(super) fn look(&self, now: u64, nics: usize, count: impl FnOnce() -> RailCounts) {
         let Ok(mut looks) = self.looks.try_lock() else { return };
         if now < looks.next_at {
             return;
@@ -57,7 +57,7 @@ impl NicFlow {
         let begin = clock::now_ns();
         let counts = count();
         let took = clock::now_ns().saturating_sub(begin);
-        looks.next_at = now.saturating_add(took.saturating_mul(PART_OF_TIME).max(INTERVAL));
+        looks.next_at = now.saturating_add(took.saturating_mul(PART_OF_TIME * nics as u64).max(INTERVAL));
         looks.meter.look(now, counts);
         self.bytes.store(counts.bytes_in_flight, Ordering::Relaxed);
         self.rate.store(looks.meter.rate(), Ordering::Relaxed);
@@ -79,11 +79,11 @@ mod tests {
         let flow = NicFlow::new(1_000_000_000);
         assert_eq!(flow.get(), Flow { bytes: 0, rate: 1_000_000_000 });
         let counts = |bytes| RailCounts { bytes_in_flight: bytes, ..RailCounts::default() };
-        flow.look(MILLISECOND, || counts(7));
-        flow.look(MILLISECOND + INTERVAL / 2, || unreachable!("too soon"));
+        flow.look(MILLISECOND, 1, || counts(7));
+        flow.look(MILLISECOND + INTERVAL / 2, 1, || unreachable!("too soon"));
         assert_eq!(flow.get().bytes, 7);
         // A second later: the first look may have taken long on a busy machine.
-        flow.look(1_000 * MILLISECOND, || counts(9));
+        flow.look(1_000 * MILLISECOND, 1, || counts(9));
         assert_eq!(flow.get().bytes, 9);
     }
 }

@@ -82,6 +82,12 @@ impl Connection {
         self.gate.load(Ordering::Relaxed) & RAILS != 0
     }
 
+    /// Whether it has several rails, and transfers are started without asking [`Connection::require_open`] first, and without a span.
+    #[inline]
+    pub(super) fn is_open_with_rails(&self) -> bool {
+        self.gate.load(Ordering::Relaxed) == RAILS && self.is_here()
+    }
+
     /// The lanes of a rail; none if it is not made.
     pub(super) fn lanes_of(&self, rail: usize) -> &[LaneHandle] {
         match rail {

@@ -145,7 +145,7 @@ impl Connection {
         let (bytes, carry, made) = (bytes(), carry(), self.rails.in_use());
         // No task looks for a connection with one rail.
         for nic in self.rail_nics().filter(|_| !self.has_rails()) {
-            nic.flow.look(now, || nic.counts());
+            nic.flow.look(now, 1, || nic.counts());
         }
         let (flow, credits) = self.rails_flow();
         let mut loads = self.rails.loads.snapshot(&flow, &credits);

@@ -18,6 +18,8 @@ pub(super) struct RailLoads {
     /// The task does not look at the rails. Set by the task; cleared by it, and by the submitter that wakes it. Relaxed: the task looks
     /// once more an interval after it has set it, and what a submitter had posted before it read it as clear is seen by then.
     at_rest: AtomicBool,
+    /// Goes forward when short transfers are to be planned again. Written by the task, read by submitters: a hint, Relaxed.
+    epoch: AtomicU8,
     rails: [Place; MAX_RAILS],
     /// Which rail a buffer used last.
     homes: Homes,
@@ -43,6 +45,7 @@ impl RailLoads {
         Self {
             up: AtomicU8::new(RailSet::first(1).0),
             at_rest: AtomicBool::new(false),
+            epoch: AtomicU8::new(0),
             rails: std::array::from_fn(|_| Place::default()),
             homes: Homes::default(),
         }
@@ -89,7 +92,20 @@ impl RailLoads {
     /// A buffer uses this rail now.
     #[inline]
     pub(super) fn set_home(&self, buffer: u64, rail: u8) {
-        self.homes.set(buffer, rail);
+        self.homes.set(buffer, rail, self.epoch.load(Ordering::Relaxed));
+    }
+
+    /// The rail that a short transfer of a buffer takes without a plan: its last one, if that was planned since loads were published
+    /// last, and is up.
+    #[inline]
+    pub(super) fn planned(&self, buffer: u64) -> Option<usize> {
+        let rail = usize::from(self.homes.of_epoch(buffer, self.epoch.load(Ordering::Relaxed))?);
+        self.up().has(rail).then_some(rail)
+    }
+
+    /// The loads have changed: short transfers are planned again.
+    pub(super) fn next_epoch(&self) {
+        self.epoch.store(self.epoch.load(Ordering::Relaxed).wrapping_add(1), Ordering::Relaxed);
     }
 
     /// Whether the task must be woken, because parts were posted while it does not look: asked behind posting them, by one load unless
@@ -108,7 +124,10 @@ impl RailLoads {
     }
 
     pub(super) fn set_up(&self, up: RailSet) {
-        self.up.store(up.0, Ordering::Relaxed);
+        if self.up() != up {
+            self.up.store(up.0, Ordering::Relaxed);
+            self.next_epoch();
+        }
     }
 
     /// A rail is made over the NIC with this flow.
@@ -170,7 +189,7 @@ mod tests {
         loads.add(0, Arc::clone(&nic));
         loads.set(0, 1_000_000_000, 5_000);
         // 3,000,000 bytes are on the NIC, 1,000,000 of them of this connection.
-        nic.look(MILLISECOND, || RailCounts { bytes_in_flight: 3_000_000, ..RailCounts::default() });
+        nic.look(MILLISECOND, 1, || RailCounts { bytes_in_flight: 3_000_000, ..RailCounts::default() });
         let ready = |bytes| {
             let mut in_flight = [0; MAX_RAILS];
             in_flight[0] = bytes;
@@ -192,6 +211,24 @@ mod tests {
         assert_eq!(up()[..3], [true, false, false]);
         loads.set_up(RailSet(0b110));
         assert_eq!(up()[..3], [false, true, false]);
+    }
+
+    #[test]
+    fn a_short_transfer_follows_the_last_plan_until_loads_change() {
+        let loads = RailLoads::new();
+        assert_eq!(loads.planned(1 << 20), None);
+        loads.set_up(RailSet(0b11));
+        loads.set_home(1 << 20, 1);
+        assert_eq!(loads.planned(1 << 20), Some(1));
+        loads.next_epoch();
+        assert_eq!((loads.planned(1 << 20), loads.home_of(1 << 20)), (None, Some(1)));
+        loads.set_home(1 << 20, 1);
+        loads.set_up(RailSet(0b11));
+        assert_eq!(loads.planned(1 << 20), Some(1), "nothing has changed");
+        loads.set_up(RailSet(0b01));
+        assert_eq!(loads.planned(1 << 20), None, "the rail is not up");
+        loads.set_home(1 << 20, 1);
+        assert_eq!(loads.planned(1 << 20), None, "by a plan that was late");
     }
 
     #[test]

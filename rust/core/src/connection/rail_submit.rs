@@ -20,12 +20,16 @@ impl Connection {
         iovs: &S,
         when_full: WhenFull,
     ) -> Result<TransferId, SubmitError> {
+        let sizes = Sizes::of(iovs);
+        if let Some(id) = self.start_short(opcode, iovs, sizes.bytes) {
+            return Ok(id);
+        }
         let mut eligible = self.rails_up();
         let mut healing = if eligible.0 == 0 { self.healing_rail() } else { None };
         loop {
             let plan = match healing.take() {
                 Some(rail) => RailPlan::one(rail),
-                None => self.rail_plan(iovs, eligible),
+                None => self.rail_plan(iovs, sizes.bytes, eligible),
             };
             if matches!(plan.shares(), [] | [_]) && plan.shares().iter().all(|share| share.rail == 0) {
                 let started = self.start_now(opcode, iovs, when_full);
@@ -33,7 +37,7 @@ impl Connection {
                 return started;
             }
             let begun = transfer_begins();
-            let lists = match self.build_on_rails(opcode, iovs, &plan) {
+            let lists = match self.build_on_rails(opcode, iovs, sizes, &plan) {
                 Ok(lists) => lists,
                 // A key is missing there, or was taken back: as long as the others can carry it, they do. The first rail says what is wrong.
                 Err(Unbuilt::NotOn(rail)) => {
@@ -46,8 +50,7 @@ impl Connection {
         }
     }
 
-    fn rail_plan<S: IovSource + ?Sized>(&self, iovs: &S, eligible: RailSet) -> RailPlan {
-        let bytes = iovs.lengths().fold(0, u64::saturating_add);
+    fn rail_plan<S: IovSource + ?Sized>(&self, iovs: &S, bytes: u64, eligible: RailSet) -> RailPlan {
         if bytes == 0 {
             // Of empty iovs no part is made; that of the first rail may be empty.
             return RailPlan::default();
@@ -73,10 +76,11 @@ impl Connection {
         &self,
         opcode: Opcode,
         iovs: &S,
+        sizes: Sizes,
         plan: &RailPlan,
     ) -> Result<Vec<PartOnRail>, Unbuilt> {
         let first = self.remote.table();
-        let cut = Cut::of(iovs, plan.shares().len());
+        let cut = Cut::of(iovs, sizes, plan.shares().len());
         let mut parts: Vec<PartOnRail> = Vec::with_capacity(plan.shares().len() * 2);
         for share in plan.shares() {
             let rail = usize::from(share.rail);
@@ -183,13 +187,30 @@ struct Cut {
     in_rows: bool,
 }
 
+/// What is to be known of the lengths of iovs.
+#[derive(Clone, Copy, Debug)]
+struct Sizes {
+    bytes: u64,
+    /// No less than the longest, and less than twice as long.
+    longest: u64,
+}
+
+impl Sizes {
+    /// Two sums that the compiler makes several at a time; all lengths or-ed are no less than the longest.
+    fn of<S: IovSource + ?Sized>(iovs: &S) -> Self {
+        let (sum, any) =
+            iovs.lengths().fold((0u64, 0u64), |(sum, any), length| (sum.wrapping_add(length), any | length));
+        let is_short = any <= u64::from(u32::MAX) && iovs.len() <= u32::MAX as usize;
+        let bytes = if is_short { sum } else { iovs.lengths().fold(0, u64::saturating_add) };
+        Self { bytes, longest: any }
+    }
+}
+
 impl Cut {
-    fn of<S: IovSource + ?Sized>(iovs: &S, shares: usize) -> Self {
-        let (bytes, longest) = iovs
-            .lengths()
-            .fold((0, 0), |(sum, longest), length| (u64::saturating_add(sum, length), length.max(longest)));
+    fn of<S: IovSource + ?Sized>(iovs: &S, Sizes { bytes, longest }: Sizes, shares: usize) -> Self {
         // As for parts of one rail: dealing out whole iovs balances well unless one of them is a large share of all.
-        Self { bytes, in_rows: longest <= bytes / (2 * shares.max(1) as u64) }
+        let large = bytes / (2 * shares.max(1) as u64);
+        Self { bytes, in_rows: longest <= large || iovs.lengths().all(|length| length <= large) }
     }
 
     fn share(&self, (start, end): (u32, u32), iovs: usize) -> Share {

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use super::look_pace::LookPace;
 use super::nic_flow::{NicFlow, known_speed};
 pub(super) use super::rail_loads::RailLoads;
 use crate::rails::{
@@ -26,7 +27,14 @@ pub(super) struct RailWatch {
     /// The time of the last event, and of the last look.
     now: u64,
     looked_at: u64,
+    /// When short transfers are to be planned again.
+    plan_again_at: u64,
     rest: Rest,
+    /// Of all connections of the engine; whether this one is among those that look.
+    pace: Arc<LookPace>,
+    is_looking: bool,
+    /// Completions of all rails at the last look.
+    completions: u64,
     /// Paused rails of a connection with nothing under way are asked this long apart, and not before that time.
     idle_pause: u64,
     idle_until: u64,
@@ -74,6 +82,10 @@ enum Rest {
 const FIRST_IDLE_PAUSE: u64 = 8 * MILLISECOND;
 const LONGEST_IDLE_PAUSE: u64 = 1_000 * MILLISECOND;
 
+/// Short transfers of a buffer are planned once in so many looks: a plan takes as long as some of them, and loads change less than
+/// they are looked at.
+const PLAN_AGAIN_LOOKS: u64 = 4;
+
 /// As long as a rate is remembered without another measurement.
 const MEASURE_EVERY: u64 = 100 * MILLISECOND;
 
@@ -88,10 +100,20 @@ impl RailWatch {
             loads,
             now: 0,
             looked_at: 0,
+            plan_again_at: 0,
             rest: Rest::Resting,
+            pace: Arc::default(),
+            is_looking: false,
+            completions: 0,
             idle_pause: 0,
             idle_until: 0,
         }
+    }
+
+    /// Its looks are some of those that `pace` spreads over time.
+    pub(super) fn paced_by(mut self, pace: Arc<LookPace>) -> Self {
+        self.pace = pace;
+        self
     }
 
     /// A rail was made and is up: its lanes are connected. `speed` is that of the slower of its ports, in bytes per second, 0 if they do not
@@ -227,11 +249,18 @@ impl RailWatch {
         self.table.look(now, counts);
         self.measure_idle(now, counts);
         self.publish_up();
+        if now >= self.plan_again_at {
+            self.plan_again_at = now.saturating_add(PLAN_AGAIN_LOOKS * self.limits.look_interval());
+            self.loads.next_epoch();
+        }
         // Requests of rails that are not up are probes that may never be answered.
         let under_way = counts.iter().enumerate().any(|(rail, counts)| {
             counts.bytes_in_flight > 0 || counts.in_flight > 0 && self.table.up().has(rail)
         });
-        self.rest_after(now, under_way);
+        // Short transfers have ended when the task looks: where it went to rest then, the next one would have to wake it.
+        let completions = counts.iter().fold(0, |sum: u64, counts| sum.wrapping_add(counts.completions));
+        let progressed = std::mem::replace(&mut self.completions, completions) != completions;
+        self.rest_after(now, under_way || progressed);
     }
 
     /// When [`RailWatch::look`] is due; `None` if nothing is under way and no rail is paused.
@@ -243,7 +272,8 @@ impl RailWatch {
         match self.rest {
             Rest::Looking => {
                 let next = self.looked_at.saturating_add(self.limits.look_interval());
-                Some(machines.map_or(next, |at| at.min(next)))
+                let least = self.looked_at.saturating_add(self.pace.least_interval());
+                Some(machines.map_or(next, |at| at.min(next)).max(least))
             }
             Rest::LastLook { at } => Some(machines.map_or(at, |machines| machines.min(at))),
             Rest::Resting => machines.map(|at| at.max(self.idle_until)),
@@ -359,6 +389,12 @@ impl RailWatch {
     }
 
     fn rest_after(&mut self, now: u64, under_way: bool) {
+        match (self.is_looking, under_way) {
+            (false, true) => self.pace.begin(),
+            (true, false) => self.pace.end(),
+            _ => {}
+        }
+        self.is_looking = under_way;
         if under_way {
             self.rest = Rest::Looking;
             self.loads.set_at_rest(false);
@@ -386,6 +422,14 @@ impl RailWatch {
         };
         let up = (0..MAX_RAILS).filter(|rail| is_up(*rail));
         self.loads.set_up(up.fold(RailSet::default(), RailSet::with));
+    }
+}
+
+impl Drop for RailWatch {
+    fn drop(&mut self) {
+        if self.is_looking {
+            self.pace.end();
+        }
     }
 }
 

@@ -1,5 +1,8 @@
 use super::*;
 
+#[path = "rail_looks_tests.rs"]
+mod looks;
+
 const MS: u64 = MILLISECOND;
 /// Of a port of 400 Gb/s.
 const SPEED: u64 = 50_000_000_000;

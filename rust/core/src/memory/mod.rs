@@ -10,6 +10,7 @@ mod gpu_memory;
 mod history;
 mod host_inspection;
 mod inspect;
+mod key_on_rail;
 mod last_region;
 #[cfg(all(test, not(flagcx_p2p_loom)))]
 pub(crate) mod limited_device;
@@ -37,6 +38,7 @@ pub(crate) use announced::Subscription;
 pub use gpu_flush::GpuFlush;
 pub use history::{Cursor, History, Limits};
 pub use inspect::{CpuAccess, Inaccessible, InaccessibleReason, Inspection, inspect};
+pub use key_on_rail::KeyOnRail;
 pub use process_regions::{has_gpu_regions, region_in_process};
 pub use range_index::{RangeIndex, holds};
 pub use recent::{Lease, LocalRange, Recent};

@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
+use super::key_on_rail::KeyOnRail;
 use super::range_index::holds;
 use super::region::{Hold, Region, RegionId};
 use super::remote_table::RemoteRegion;
@@ -56,6 +57,8 @@ pub struct Recent {
     lease: Option<Lease>,
     /// The peer's.
     pub remote: RemoteRegion,
+    /// On a lane of a further rail: which key of the first rail stands for that of `remote`.
+    pub key_on_rail: KeyOnRail,
 }
 
 impl Recent {
@@ -102,6 +105,11 @@ impl Recent {
         }
         self.local = local;
         self.lease.clone()
+    }
+
+    /// Regions of the peer are gone.
+    pub fn forget_remote(&mut self) {
+        (self.remote, self.key_on_rail) = (RemoteRegion::default(), KeyOnRail::default());
     }
 
     /// No part that begins from now on uses one of `regions` by way of this.

@@ -1,6 +1,9 @@
 //! What is counted of a lane.
 
+use std::iter::successors;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use once_cell::sync::OnceCell;
 
 use super::copy_counts::CopyCounts;
 use crate::fabric::{Opcode, Paths};
@@ -11,40 +14,48 @@ use crate::observe::{
 /// Counts of one lane. They outlive its queue pairs, and the lane in its worker.
 #[derive(Debug, Default)]
 pub struct LaneCounts {
-    /// By the paths that the lane has had: more than one only if one was denied later, or a rebuild found another one.
-    by_path: Mutex<ByPath>,
+    /// By the paths that the lane has had: more than one only if one was denied later, or a rebuild found another one. It grows at its
+    /// end and never shrinks, so that submitters, which ask for bytes, take no lock. Written under `direct`'s lock.
+    posted: OnceCell<Posted>,
+    direct: Mutex<Vec<Arc<CopyCounts>>>,
     /// Parts that were posted again. Written under the worker's lock.
     pub(super) retries: Counter,
     /// Queue pairs that have replaced another one. Written under the worker's lock.
     pub(super) rebuilds: Counter,
 }
 
-#[derive(Debug, Default)]
-struct ByPath {
-    posted: Vec<Arc<TransferCounts>>,
-    direct: Vec<Arc<CopyCounts>>,
+/// What was posted on one path, and on those after it.
+#[derive(Debug)]
+struct Posted {
+    counts: Arc<TransferCounts>,
+    next: OnceCell<Box<Self>>,
 }
 
 impl LaneCounts {
     /// Where to count what the worker posts while the lane has these paths.
     pub(super) fn posted(&self, paths: PathNames) -> Arc<TransferCounts> {
-        let mut counts = self.lock();
-        if let Some(known) = counts.posted.iter().find(|counts| counts.paths() == paths) {
+        let _one_at_a_time = self.lock();
+        if let Some(known) = self.all_posted().find(|counts| counts.paths() == paths) {
             return Arc::clone(known);
         }
-        let made = Arc::new(TransferCounts::new(paths));
-        counts.posted.push(Arc::clone(&made));
-        made
+        let counts = Arc::new(TransferCounts::new(paths));
+        let made = Posted { counts: Arc::clone(&counts), next: OnceCell::new() };
+        // There is no other writer, so the place at the end is free.
+        match successors(self.posted.get(), |posted| posted.next.get().map(|next| &**next)).last() {
+            None => drop(self.posted.set(made)),
+            Some(last) => drop(last.next.set(Box::new(made))),
+        }
+        counts
     }
 
     /// Where to count what callers copy while the lane has these paths.
     pub(super) fn direct(&self, paths: PathNames) -> Arc<CopyCounts> {
         let mut counts = self.lock();
-        if let Some(known) = counts.direct.iter().find(|counts| counts.paths() == paths) {
+        if let Some(known) = counts.iter().find(|counts| counts.paths() == paths) {
             return Arc::clone(known);
         }
         let made = Arc::new(CopyCounts::new(paths));
-        counts.direct.push(Arc::clone(&made));
+        counts.push(Arc::clone(&made));
         made
     }
 
@@ -57,12 +68,11 @@ impl LaneCounts {
 
     /// Bytes of the parts that it has had and that have not gone to other lanes, and of those that have ended on it: the first less the
     /// second is what it has now. All bytes of a part count where it ends. What callers copy themselves is not in it. For looks at short
-    /// intervals: it takes about 0.1 us.
+    /// intervals, and for submitters: it takes no lock.
     pub fn bytes(&self) -> (u64, u64) {
-        let counts = self.lock();
         // What ended is read first, or what is in flight would seem to be less than it is.
-        let ended = counts.posted.iter().fold(0, |sum: u64, counts| sum.wrapping_add(counts.ended_bytes()));
-        let had = counts.posted.iter().fold(0, |sum: u64, counts| sum.wrapping_add(counts.bytes_had()));
+        let ended = self.all_posted().fold(0, |sum: u64, counts| sum.wrapping_add(counts.ended_bytes()));
+        let had = self.all_posted().fold(0, |sum: u64, counts| sum.wrapping_add(counts.bytes_had()));
         (had, ended)
     }
 
@@ -76,23 +86,26 @@ impl LaneCounts {
         self.rebuilds.get()
     }
 
+    fn all_posted(&self) -> impl Iterator<Item = &Arc<TransferCounts>> {
+        successors(self.posted.get(), |posted| posted.next.get().map(|next| &**next))
+            .map(|posted| &posted.counts)
+    }
+
     /// The data behind the lock is consistent after every statement, so a poisoned lock is usable.
-    fn lock(&self) -> MutexGuard<'_, ByPath> {
-        self.by_path.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock(&self) -> MutexGuard<'_, Vec<Arc<CopyCounts>>> {
+        self.direct.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl TransferSource for LaneCounts {
     fn add_started(&self, totals: &mut TransferTotals) {
-        let counts = self.lock();
-        counts.posted.iter().for_each(|counts| counts.add_started(totals));
-        counts.direct.iter().for_each(|counts| counts.add_started(totals));
+        self.all_posted().for_each(|counts| counts.add_started(totals));
+        self.lock().iter().for_each(|counts| counts.add_started(totals));
     }
 
     fn add_ended(&self, totals: &mut TransferTotals) {
-        let counts = self.lock();
-        counts.posted.iter().for_each(|counts| counts.add_ended(totals));
-        counts.direct.iter().for_each(|counts| counts.add_ended(totals));
+        self.all_posted().for_each(|counts| counts.add_ended(totals));
+        self.lock().iter().for_each(|counts| counts.add_ended(totals));
     }
 }
 

@@ -1,42 +1,57 @@
 //! The rail that a buffer used last.
 
-use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::atomic::{AtomicU16, Ordering};
 
 /// Remembers a rail for each of many buffers, in a fixed number of bytes: buffers that share an entry share its rail.
 #[derive(Debug)]
 pub struct Homes(
-    /// Written and read by all submitters of a connection. Each entry stands alone and is a hint, so Relaxed.
-    [AtomicU8; ENTRIES],
+    /// The rail, and above it the epoch in which it was planned. Written and read by all submitters of a connection. Each entry stands
+    /// alone and is a hint, so Relaxed.
+    [AtomicU16; ENTRIES],
 );
 
 /// A few times as many as a program has buffers in use with one peer.
 const ENTRIES: usize = 64;
 
 /// The value of an entry that remembers no rail.
-const NONE: u8 = u8::MAX;
+const NONE: u16 = u16::MAX;
 
 impl Homes {
     /// The rail that the buffer used last, if one is remembered. `buffer` is a number that stays with it, such as its address.
     #[inline]
     pub fn of(&self, buffer: u64) -> Option<u8> {
-        self.0.get(index(buffer)).map(|rail| rail.load(Ordering::Relaxed)).filter(|rail| *rail != NONE)
+        self.entry(buffer).filter(|entry| *entry != NONE).map(|entry| entry as u8)
     }
 
-    /// The buffer uses this rail now.
+    /// The same, if that was planned in this epoch, as the number stands for it. So a short transfer may follow a plan without making
+    /// one, for as long as loads are as they were.
     #[inline]
-    pub fn set(&self, buffer: u64, rail: u8) {
+    pub fn of_epoch(&self, buffer: u64, epoch: u8) -> Option<u8> {
+        self.entry(buffer)
+            .filter(|entry| (entry >> 8) as u8 == epoch && *entry as u8 != NONE as u8)
+            .map(|entry| entry as u8)
+    }
+
+    /// The buffer uses this rail now, by a plan of this epoch.
+    #[inline]
+    pub fn set(&self, buffer: u64, rail: u8, epoch: u8) {
+        let value = u16::from(epoch) << 8 | u16::from(rail);
         // Most often it is the same one again: then the processors that share the entry keep it.
         if let Some(entry) = self.0.get(index(buffer))
-            && entry.load(Ordering::Relaxed) != rail
+            && entry.load(Ordering::Relaxed) != value
         {
-            entry.store(rail, Ordering::Relaxed);
+            entry.store(value, Ordering::Relaxed);
         }
+    }
+
+    fn entry(&self, buffer: u64) -> Option<u16> {
+        self.0.get(index(buffer)).map(|entry| entry.load(Ordering::Relaxed))
     }
 }
 
 impl Default for Homes {
     fn default() -> Self {
-        Self([const { AtomicU8::new(NONE) }; ENTRIES])
+        Self([const { AtomicU16::new(NONE) }; ENTRIES])
     }
 }
 
@@ -54,10 +69,21 @@ mod tests {
     fn a_buffer_keeps_its_rail_until_it_uses_another_one() {
         let homes = Homes::default();
         assert_eq!(homes.of(1 << 20), None);
-        homes.set(1 << 20, 3);
+        homes.set(1 << 20, 3, 0);
         assert_eq!(homes.of(1 << 20), Some(3));
-        homes.set(1 << 20, 5);
+        homes.set(1 << 20, 5, 0);
         assert_eq!(homes.of(1 << 20), Some(5));
+    }
+
+    #[test]
+    fn a_plan_is_followed_in_its_own_epoch_alone() {
+        let homes = Homes::default();
+        assert!((0..=u8::MAX).all(|epoch| homes.of_epoch(1 << 20, epoch).is_none()), "nothing was planned");
+        homes.set(1 << 20, 3, 7);
+        assert_eq!([6, 7, 8].map(|epoch| homes.of_epoch(1 << 20, epoch)), [None, Some(3), None]);
+        assert_eq!(homes.of(1 << 20), Some(3), "it is still its home");
+        homes.set(1 << 20, 0, u8::MAX);
+        assert_eq!([7, u8::MAX].map(|epoch| homes.of_epoch(1 << 20, epoch)), [None, Some(0)]);
     }
 
     #[test]

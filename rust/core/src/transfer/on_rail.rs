@@ -5,7 +5,7 @@ use std::ops::Range;
 
 use super::{Iov, IovSource, RemoteRange};
 use crate::fabric::Opcode;
-use crate::memory::{RemoteCheck, RemoteRegion, RemoteTable, holds};
+use crate::memory::{KeyOnRail, RemoteCheck, RemoteTable};
 
 /// Iovs with the keys of a further rail in the place of those of the first.
 ///
@@ -18,8 +18,8 @@ pub struct OnRail<'a, S: ?Sized> {
     first: &'a RemoteTable,
     rail: &'a RemoteTable,
     opcode: Opcode,
-    /// The regions of the last iov, on the first rail and on this one: neighbours mostly share them.
-    last: Cell<(RemoteRegion, RemoteRegion)>,
+    /// The memory of the last iov: neighbours mostly share it.
+    last: Cell<KeyOnRail>,
     fits: Cell<bool>,
 }
 
@@ -34,25 +34,18 @@ impl<'a, S: IovSource + ?Sized> OnRail<'a, S> {
         self.fits.get()
     }
 
+    #[inline(always)]
     fn on_rail(&self, iov: Iov) -> Iov {
         let (address, length) = (iov.remote.address, iov.length);
-        let (first, rail) = self.last.get();
-        let rkey = if first.holds(iov.remote.rkey, address, length)
-            && holds(rail.base, rail.size, address, length)
-        {
-            rail.rkey
-        } else {
-            match self.find(&iov) {
-                Some(rkey) => rkey,
-                None => {
-                    self.fits.set(false);
-                    return iov;
-                }
-            }
+        let last = self.last.get();
+        let Some(rkey) = last.of(iov.remote.rkey, address, length).or_else(|| self.find(&iov)) else {
+            self.fits.set(false);
+            return iov;
         };
         Iov { remote: RemoteRange { rkey, ..iov.remote }, ..iov }
     }
 
+    #[inline(never)]
     fn find(&self, iov: &Iov) -> Option<u32> {
         let (address, length) = (iov.remote.address, iov.length);
         let RemoteCheck::Inside(first) = self.first.check(iov.remote.rkey, address, length) else {
@@ -62,8 +55,13 @@ impl<'a, S: IovSource + ?Sized> OnRail<'a, S> {
             return None;
         }
         let rail = self.rail.key_for(iov.remote.rkey, address, length, self.opcode)?;
-        self.last.set((first, rail));
+        self.last.set(KeyOnRail::new(&first, &rail));
         Some(rail.rkey)
+    }
+
+    /// The memory of the last iov.
+    pub fn last(&self) -> KeyOnRail {
+        self.last.get()
     }
 }
 

@@ -22,6 +22,7 @@ mod proxy;
 mod rail_pair;
 mod returns;
 mod seen;
+mod short;
 #[path = "../support/mod.rs"]
 mod support;
 mod transfers;

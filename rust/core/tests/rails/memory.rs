@@ -10,17 +10,17 @@ use crate::nics::carried;
 use crate::rail_pair::RailPair;
 use crate::support::{blocks, eventually, outcome};
 
-const MIB: usize = 1 << 20;
+pub(crate) const MIB: usize = 1 << 20;
 
 /// Memory of the program's, registered by its address.
-struct Memory(Vec<u8>);
+pub(crate) struct Memory(Vec<u8>);
 
 impl Memory {
-    fn new(length: usize) -> Self {
+    pub(crate) fn new(length: usize) -> Self {
         Self(vec![0; length])
     }
 
-    fn of(seed: u64, length: usize) -> Self {
+    pub(crate) fn of(seed: u64, length: usize) -> Self {
         Self(blocks(seed, length))
     }
 
@@ -28,22 +28,22 @@ impl Memory {
         self.0.as_ptr().expose_provenance() as u64
     }
 
-    fn register(&self, engine: &Engine, announced: bool) -> RegionId {
+    pub(crate) fn register(&self, engine: &Engine, announced: bool) -> RegionId {
         let options = RegisterOptions { kind: MemoryKind::Host, announced, ..RegisterOptions::default() };
         // SAFETY: mapped until the region is deregistered or its engine closed, and read past the compiler's back only.
         unsafe { engine.register(self.address(), self.0.len() as u64, options) }.unwrap()
     }
 
-    fn bytes(&self) -> Vec<u8> {
+    pub(crate) fn bytes(&self) -> Vec<u8> {
         std::hint::black_box(&self.0).clone()
     }
 }
 
-fn remote(pair: &RailPair, memory: &Memory) -> RemoteRange {
+pub(crate) fn remote(pair: &RailPair, memory: &Memory) -> RemoteRange {
     pair.here.describe_remote(memory.address(), memory.0.len() as u32).unwrap()
 }
 
-fn iov(from: &Memory, region: RegionId, remote: RemoteRange) -> Iov {
+pub(crate) fn iov(from: &Memory, region: RegionId, remote: RemoteRange) -> Iov {
     Iov { local: from.address(), length: from.0.len() as u64, region: Some(region), remote }
 }
 

@@ -30,7 +30,7 @@ use crate::control::wire::LaneRecord;
 use crate::control::{Channel, ChannelFrame, RailRefusal, Received};
 use crate::events::{EventLoopHandle, Wakeup, Watched, first, with_upgraded};
 use crate::fork::OwnSocket;
-use crate::pool::LaneHealth;
+use crate::pool::{LaneHealth, clock};
 use crate::sync::{Mutex, lock};
 
 /// Frames of the peer that are read per turn: a peer that sends without end must not keep the task from its lanes,
@@ -208,6 +208,7 @@ impl Driver {
 
     /// Reports events to the machine, and carries out its actions after each.
     async fn turn(&mut self) -> Next {
+        self.rails.turn_began = clock::now_ns();
         let made = self.machine.made_lanes();
         let Some(seen) =
             with_upgraded(&self.handle, &self.connection, |connection| observe(connection, made))

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use super::{EndState, WorkerState};
 use crate::fabric::{Paths, WorkQueue};
-use crate::memory::{RegionId, RemoteRegion};
+use crate::memory::RegionId;
 use crate::pool::PoolError;
 use crate::pool::absent_queue_pair::AbsentQueuePair;
 use crate::pool::lane::{LaneSetup, break_lane, make_ready, stop_lane};
@@ -162,7 +162,7 @@ impl WorkerState {
     /// Regions of the lane's peer are gone: none of them is taken for granted any more.
     pub fn forget_remote(&mut self, key: LaneKey) {
         if let Some(lane) = self.lanes.get(key) {
-            lane.recent.remote = RemoteRegion::default();
+            lane.recent.forget_remote();
         }
     }
 

@@ -29,6 +29,8 @@ pub(super) struct WatchedRails {
     /// When rates and latencies are told next.
     tell_at: u64,
     waiting: WaitingLanes,
+    /// When this turn began, in the pool's clock.
+    pub(super) turn_began: u64,
 }
 
 /// How often operators are told rates and latencies.
@@ -115,13 +117,31 @@ impl Driver {
             }
             self.note_lanes(connection);
             let now = clock::now_ns();
-            if self.watch.is_due(now) {
-                self.look(connection, now);
+            let is_due = self.watch.is_due(now);
+            if is_due {
+                let nics = connection.rail_nics().count();
+                for nic in connection.rail_nics() {
+                    nic.flow.look(now, nics, || nic.counts());
+                }
+            }
+            // Looks at NICs are paced by themselves.
+            let begin = clock::now_ns();
+            if is_due {
+                let counts = connection.rail_counts();
+                self.watch.look(now, &counts);
+                // What waits does not ask by itself.
+                if connection.rails_up().0 == 0 && counts.iter().any(|counts| counts.bytes_in_flight > 0) {
+                    connection.need_rail(RailSet::default());
+                }
             }
             while let Some((rail, action)) = self.watch.next_action() {
                 self.follow(connection, rail, action);
             }
             self.tell(connection);
+            if is_due {
+                let before = now.saturating_sub(self.rails.turn_began);
+                connection.look_took(before + clock::now_ns().saturating_sub(begin));
+            }
         });
         if looked.is_some() {
             self.act().await;
@@ -211,18 +231,6 @@ impl Driver {
                 self.rails.set_rebuild(rail, None);
                 self.watch.rebuilt(rail, number, works, now);
             }
-        }
-    }
-
-    fn look(&mut self, connection: &Connection, now: u64) {
-        for nic in connection.rail_nics() {
-            nic.flow.look(now, || nic.counts());
-        }
-        let counts = connection.rail_counts();
-        self.watch.look(now, &counts);
-        // What waits does not ask by itself.
-        if connection.rails_up().0 == 0 && counts.iter().any(|counts| counts.bytes_in_flight > 0) {
-            connection.need_rail(RailSet::default());
         }
     }
 

@@ -1,0 +1,55 @@
+//! What looks at busy connections cost the event loop.
+
+use std::time::{Duration, Instant};
+
+use flagcx_p2p::internals::fabric::Opcode;
+
+use crate::ends::{Devices, Ends};
+
+pub(crate) fn run() {
+    println!(
+        "| connections with two rails, each with a transfer under way | event loops' time, of one processor | of a connection, us in a second |"
+    );
+    println!("|---|---|---|");
+    let settings = [("FLAGCX_P2P_XFER_TIMEOUT_MS", "100000")];
+    let mut all = Vec::new();
+    for count in [1, 10, 100, 1000] {
+        // Engines of their own: each spreads its looks over time.
+        let ends = Ends::new(Devices::StandIns, 2, 1 << 20, &settings);
+        let iovs = ends.iovs(1, 4096, &mut 0);
+        let connections: Vec<_> = (0..count).map(|_| ends.connect(2)).collect();
+        let idle = load();
+        for connection in &connections {
+            // The devices answer nothing, and wake no thread.
+            connection.submit(Opcode::Write, &iovs[..]).unwrap();
+        }
+        let busy = load() - idle;
+        println!("| {count} | {:.1} % | {:.0} |", 100.0 * busy, busy.max(0.0) * 1e6 / f64::from(count));
+        all.push((ends, connections));
+    }
+    println!();
+    // What is under way never ends.
+    std::process::exit(0);
+}
+
+/// The part of a processor that the event loops take.
+fn load() -> f64 {
+    std::thread::sleep(Duration::from_millis(500));
+    let (begin, before) = (Instant::now(), event_loops());
+    std::thread::sleep(Duration::from_secs(2));
+    (event_loops() - before).as_secs_f64() / begin.elapsed().as_secs_f64()
+}
+
+/// The processor time of all threads that are event loops.
+fn event_loops() -> Duration {
+    let mut nanos = 0;
+    for task in std::fs::read_dir("/proc/self/task").unwrap() {
+        let task = task.unwrap().path();
+        let read = |name: &str| std::fs::read_to_string(task.join(name)).unwrap_or_default();
+        if read("comm").trim() == "p2p-events" {
+            nanos +=
+                read("schedstat").split(' ').next().and_then(|word| word.parse::<u64>().ok()).unwrap_or(0);
+        }
+    }
+    Duration::from_nanos(nanos)
+}
