@@ -123,7 +123,7 @@ impl Simulation<'_> {
         }
         let plan = plan(&shape, &loads, &self.limits);
         if let [share] = plan.shares() {
-            connection.homes.set(buffer, share.rail);
+            connection.homes.set(buffer, share.rail, 0);
         }
         let mut dealt = Dealt::default();
         for share in plan.shares() {
