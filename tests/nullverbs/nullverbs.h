@@ -76,6 +76,7 @@ struct settings {
   uint64_t slow_ns;         // see slow_devices
   uint64_t failing_devices; // likewise: every fail_every-th request of a queue pair fails as retries exceeded
   uint64_t fail_every;      // see failing_devices
+  uint64_t unreachable;     // bit 8 * i + j: requests from device i to device j fail as retries exceeded
   uint64_t down_ports;      // likewise: its port is down; nullverbs_raise sets and clears it
 };
 extern struct settings settings;
@@ -242,6 +243,12 @@ extern struct slot slots[MAX_QUEUE_PAIRS];
 // Whether a mask of devices has that of a context.
 static inline int has_device(uint64_t mask, const struct ibv_context *context) {
   return mask >> ((const struct context *)context)->index & 1;
+}
+
+// Whether the setting `unreachable` has a pair of devices.
+static inline int is_cut_off(const struct ibv_context *from, const struct ibv_context *to) {
+  long own = ((const struct context *)from)->index, other = ((const struct context *)to)->index;
+  return own < 8 && other < 8 && (settings.unreachable >> (8 * own + other) & 1);
 }
 
 static inline struct slot *slot_of(uint32_t number) {

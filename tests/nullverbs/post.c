@@ -153,6 +153,8 @@ static int execute_in_trouble(struct queue_pair *pair, const struct ibv_send_wr 
   if (!first || has_device(settings.silent_devices, own) ||
       (peer && has_device(settings.silent_devices, peer->context)))
     return NO_ANSWER;
+  if (peer && is_cut_off(own, peer->context))
+    return IBV_WC_RETRY_EXC_ERR;
   if (settings.fail_every && has_device(settings.failing_devices, own) && pair->requests % settings.fail_every == 0)
     return IBV_WC_RETRY_EXC_ERR;
   return execute(pair, wr, length);

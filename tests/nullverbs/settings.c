@@ -86,6 +86,7 @@ static const struct {
     {"slow_ns", offsetof(struct settings, slow_ns)},
     {"failing_devices", offsetof(struct settings, failing_devices)},
     {"fail_every", offsetof(struct settings, fail_every)},
+    {"unreachable", offsetof(struct settings, unreachable)},
     {"down_ports", offsetof(struct settings, down_ports)},
 };
 static const size_t table_length = sizeof table / sizeof *table;

@@ -260,6 +260,49 @@ fn devices_that_refuse_make_no_rail_and_spoil_none() {
     );
 }
 
+/// The devices are connected one to one in another order than that of their names, and their network is the same.
+#[test]
+fn eight_devices_in_another_order_find_each_other() {
+    let _alone = alone();
+    let far = |device: u64| if device == 0 { 0 } else { 8 - device };
+    let reached = (0..8).fold(0, |mask, device| mask | 1_u64 << (8 * device + far(device)));
+    let begin = Instant::now();
+    let bench = Bench::with_rails("eight_devices", &[("unreachable", !reached)], 8);
+    println!("eight rails in another order after {:?}", begin.elapsed());
+    let rails = bench.pair.here.rails();
+    let number = |name: &str| -> u64 {
+        name.trim_start_matches("nv").split(':').next().and_then(|digits| digits.parse().ok()).unwrap()
+    };
+    for rail in &rails {
+        assert_eq!(number(&rail.peer_nic), far(number(&rail.nic)), "{rails:#?}");
+    }
+    for (seed, opcode) in OPCODES.into_iter().cycle().take(8).enumerate() {
+        bench.check_all(opcode, seed as u64);
+    }
+}
+
+/// One that reaches none of the peer's makes no rail, leaves the others as they are, and costs no queue pair.
+#[test]
+fn a_device_that_reaches_none_makes_no_rail() {
+    let _alone = alone();
+    let cut_off = (0..8).fold(0xff << 24, |mask, device| mask | 1_u64 << (8 * device + 3));
+    let bench = Bench::with_rails("eight_devices", &[("unreachable", cut_off)], 7);
+    for (seed, opcode) in OPCODES.into_iter().cycle().take(8).enumerate() {
+        bench.check_all(opcode, seed as u64);
+    }
+    let names: Vec<_> = up(&bench.pair.here).iter().map(|rail| rail.nic.clone()).collect();
+    assert!(names.len() == 7 && !names.iter().any(|name| name.starts_with("nv3")), "{names:?}");
+    assert_eq!(bench.pair.here.rails().len(), 7, "no place is taken");
+    let Bench { standin, pair } = bench;
+    pair.client.close();
+    pair.server.close();
+    drop(pair);
+    eventually("nothing is alive", || {
+        let live = standin.live();
+        (live.queue_pairs, live.regions, live.completion_queues) == (0, 0, 0)
+    });
+}
+
 /// No queue pair, region or completion queue of any device stays.
 #[test]
 fn nothing_is_left_of_rails_when_their_engines_are_closed() {

@@ -205,6 +205,11 @@ impl Context {
         self.nics.open(number, &self.registry)
     }
 
+    /// The device with this number, open or not.
+    pub(super) fn nic_device(&self, number: usize) -> Option<&Arc<dyn Device>> {
+        self.nics.device(number)
+    }
+
     /// The NIC with this number, if it is open. The first one is.
     pub fn nic_if_open(&self, number: usize) -> Option<&Arc<NicContext>> {
         self.nics.if_open(number)

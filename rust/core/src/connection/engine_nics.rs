@@ -192,6 +192,10 @@ impl EngineNics {
         self.places.get(number).is_some_and(|place| !place.refused.load(Ordering::Relaxed))
     }
 
+    pub(super) fn device(&self, number: usize) -> Option<&Arc<dyn Device>> {
+        self.places.get(number).map(|place| &place.device)
+    }
+
     pub(super) fn if_open(&self, number: usize) -> Option<&Arc<NicContext>> {
         self.places.get(number)?.opened.get()
     }

@@ -8,6 +8,7 @@
 //! | `engine_nics`, `nic_context`, `nic_record`, `nic_slots`, `nic_flow` | the NICs of an engine: opened when they are needed, named to peers, and their loads |
 //! | `rail`, `rail_commands` | the places of rails, and their making |
 //! | `rail_adding`, `rail_demand` | which rails there are to be, and when |
+//! | `path_trial` | shows that two NICs reach each other, before a rail is made of them |
 //! | `rail_submit`, `rail_loads` | a transfer over several rails, and what submitters know of them |
 //! | `rail_watch` | what the connection's task learns of rails by looking at counters |
 //! | `rail_moves` | parts that go from one rail to another |
@@ -37,6 +38,7 @@ mod nic_flow;
 mod nic_record;
 mod nic_slots;
 mod notifications;
+mod path_trial;
 mod presence;
 mod rail;
 mod rail_adding;

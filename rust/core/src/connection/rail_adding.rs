@@ -9,7 +9,7 @@ use super::rail_record::nic_name;
 use crate::control::RailRefusal;
 use crate::control::wire::{NicList, NicRecord};
 use crate::pool::clock;
-use crate::rails::{NicEnd, NicPair, PlanLimits, RailMap, RailSet, Shape, rail_pairs};
+use crate::rails::{NicEnd, NicPair, Pairing, PlanLimits, RailMap, RailSet, Shape};
 use crate::sync::{AtomicBool, Mutex, Ordering, lock};
 
 /// Which rails a connection may have, and the demand for them.
@@ -24,12 +24,29 @@ pub(super) struct Adding {
 /// What is known once the peer has named its NICs.
 #[derive(Debug, Default)]
 struct Pairs {
-    /// The pair of rail `n` at `n`.
-    pairs: Vec<NicPair>,
-    /// The speed of the slower port of each, in bytes per second.
-    speeds: Vec<u64>,
+    /// Which pair each rail has, or is to have.
+    pairing: Pairing,
+    /// The speeds of the ports of both ends, by the numbers of the NICs, in Mbit/s.
+    own_speeds: Vec<u32>,
+    peer_speeds: Vec<u32>,
     /// The names of the peer's NICs, by their numbers.
     peer_names: Vec<String>,
+    /// Leader: the rails that the peer waits for, with the NICs that it has named.
+    asked_for: Vec<(usize, NicPair)>,
+}
+
+impl Pairs {
+    /// The speed of the slower port of a pair, in bytes per second.
+    fn speed(&self, pair: NicPair) -> u64 {
+        let speed = |speeds: &[u32], nic: usize| speeds.get(nic).copied().unwrap_or(0);
+        bytes_per_second(speed(&self.own_speeds, pair.own).min(speed(&self.peer_speeds, pair.peer)))
+    }
+
+    /// The NICs by which the peer has asked for a rail, once.
+    fn take_request(&mut self, rail: usize) -> Option<NicPair> {
+        let at = self.asked_for.iter().position(|(asked, _)| *asked == rail)?;
+        Some(self.asked_for.swap_remove(at).1)
+    }
 }
 
 impl Adding {
@@ -44,16 +61,17 @@ impl Adding {
 
     /// The NICs of the first rail, by their numbers; `None` until the peer has named its own.
     pub(super) fn first_pair(&self) -> Option<(u16, u16)> {
-        let pairs = lock(&self.pairs);
-        pairs.pairs.first().map(|pair| (pair.own as u16, pair.peer as u16))
+        lock(&self.pairs).pairing.pair(0).map(|pair| (pair.own as u16, pair.peer as u16))
     }
 
     /// The speed of a rail between these NICs, in bytes per second; 0 if it is not known.
     pub(super) fn speed(&self, own: u16, peer: u16) -> u64 {
-        let pairs = lock(&self.pairs);
-        let is_it = |pair: &NicPair| (pair.own, pair.peer) == (usize::from(own), usize::from(peer));
-        let at = pairs.pairs.iter().position(is_it);
-        at.and_then(|at| pairs.speeds.get(at)).copied().unwrap_or(0)
+        lock(&self.pairs).speed(NicPair { own: own.into(), peer: peer.into() })
+    }
+
+    /// A rail is made of these NICs.
+    pub(super) fn note_made(&self, rail: usize, own: u16, peer: u16) {
+        lock(&self.pairs).pairing.made(rail, NicPair { own: own.into(), peer: peer.into() });
     }
 
     /// Whether there are pairs of NICs without a rail.
@@ -91,29 +109,29 @@ impl Connection {
         let first = NicPair { own: usize::from(own.own()), peer: usize::from(peer.own()) };
         let map = &self.context.settings.rail_map;
         // As the leader sees it at both ends, so that a pair has the same number; of the map the other end does not know.
-        let mut pairs = if self.leads {
-            rail_pairs(&own_ends, &peer_ends, first, map)
+        let limit = self.context.settings.rails;
+        let pairing = if self.leads {
+            Pairing::new(&own_ends, &peer_ends, first, map, limit)
         } else {
-            let swap = |pair: NicPair| NicPair { own: pair.peer, peer: pair.own };
-            let of_leader = rail_pairs(&peer_ends, &own_ends, swap(first), &RailMap::default());
-            of_leader.into_iter().map(swap).collect()
+            let first = NicPair { own: first.peer, peer: first.own };
+            Pairing::new(&peer_ends, &own_ends, first, &RailMap::default(), limit).swapped()
         };
         if let Some(warning) = map.warning(&own_ends, &peer_ends).filter(|_| self.leads) {
             tracing::warn!(peer = %self.peer.control, "{warning}");
         }
-        pairs.truncate(self.context.settings.rails);
         if let Some(nic) = peer.get(peer.own()) {
             self.first_rail.set_peer_nic(&nic.name);
         }
-        let speed = |pair: &NicPair| {
-            let own = own.nics().get(pair.own).map_or(0, |nic| nic.speed_mbps);
-            let peer = peer.nics().get(pair.peer).map_or(0, |nic| nic.speed_mbps);
-            bytes_per_second(own.min(peer))
-        };
-        let speeds = pairs.iter().map(speed).collect();
+        let speeds = |list: &NicList| list.nics().iter().map(|nic| nic.speed_mbps).collect();
         let peer_names = peer.nics().iter().map(|nic| nic.name.clone()).collect();
-        let has_pairs = pairs.len() > 1;
-        *lock(&self.rails.adding.pairs) = Pairs { pairs, speeds, peer_names };
+        let has_pairs = pairing.pairs().len() > 1;
+        *lock(&self.rails.adding.pairs) = Pairs {
+            pairing,
+            own_speeds: speeds(&own),
+            peer_speeds: speeds(peer),
+            peer_names,
+            asked_for: Vec::new(),
+        };
         // What the demand for further rails is measured by.
         if let Some((flow, speed)) = self.rail_nic(0) {
             self.rails.loads.add_first(flow, speed);
@@ -151,67 +169,121 @@ impl Connection {
         let mut loads = self.rails.loads.snapshot(&flow, &credits);
         // A rail of which all lanes are being rebuilt carries nothing now.
         loads.iter_mut().enumerate().for_each(|(rail, load)| load.up &= carry.has(rail));
-        let pairs = lock(&adding.pairs);
-        if made.0.count_ones() as usize >= pairs.pairs.len() {
+        let mut pairs = lock(&adding.pairs);
+        let count = pairs.pairing.pairs().len();
+        if made.0.count_ones() as usize >= count {
             return adding.set_has_pairs(false);
         }
-        for (rail, pair) in pairs.pairs.iter().enumerate().filter(|(rail, _)| !made.has(*rail)) {
+        let mut eligible = made;
+        for (rail, pair) in pairs.pairing.pairs().enumerate().filter(|(rail, _)| !made.has(*rail)) {
             let flow = self.context.nic_if_open(pair.own).map(|nic| &*nic.flow);
-            let speed = pairs.speeds.get(rail).copied().unwrap_or(0);
             if let Some(load) = loads.get_mut(rail) {
-                *load = RailLoads::of_unmade(flow, speed);
+                *load = RailLoads::of_unmade(flow, pairs.speed(pair));
+            }
+            if pairs.pairing.may_begin(rail, now) {
+                eligible = eligible.with(rail);
             }
         }
-        let shape = Shape { bytes, eligible: RailSet::first(pairs.pairs.len()), home: None, spread: 0 };
+        let shape = Shape { bytes, eligible, home: None, spread: 0 };
         let under_way = flow.iter().sum();
-        if let Some(rail) = adding.demand.wanted(&shape, under_way, made, &loads, now)
-            && let Some(pair) = pairs.pairs.get(rail)
-        {
-            self.request_rail(rail, *pair);
+        if let Some(rail) = adding.demand.wanted(&shape, under_way, made, &loads, now) {
+            self.request_rail(rail, &mut pairs, now);
         }
     }
 
-    /// Leader: has the rail made; follower: asks the leader for it.
-    fn request_rail(&self, rail: usize, pair: NicPair) {
-        let (own, peer) = (pair.own as u16, pair.peer as u16);
-        if self.leads {
+    /// Leader: has the rail made, of a pair that is tried before, if one is left; follower: asks the leader for it.
+    fn request_rail(&self, rail: usize, pairs: &mut Pairs, now: u64) {
+        if !self.leads {
+            if let Some(NicPair { own, peer }) = pairs.pairing.pair(rail) {
+                self.rail_requests.request_rail(own as u16, peer as u16);
+            }
+            return;
+        }
+        match pairs.pairing.begin(rail, now) {
             // One more than the first rail has, which is for probes.
-            self.rail_requests.add_rail(rail, own, peer, (self.lanes.len() + 1).min(LANES_PER_RAIL));
-        } else {
-            self.rail_requests.request_rail(own, peer);
+            Some(NicPair { own, peer }) => {
+                let lanes = (self.lanes.len() + 1).min(LANES_PER_RAIL);
+                self.rail_requests.add_rail(rail, own as u16, peer as u16, lanes);
+            }
+            None => self.give_up_rail(rail, RailRefusal::Unusable, pairs, now),
+        }
+    }
+
+    /// Leader: a rail is not made for now. A peer that has asked for it is told.
+    fn give_up_rail(&self, rail: usize, why: RailRefusal, pairs: &mut Pairs, now: u64) {
+        self.rails.adding.demand.refused(rail, now);
+        if let Some(NicPair { own, peer }) = pairs.take_request(rail) {
+            self.rail_requests.decline(own as u16, peer as u16, why);
         }
     }
 
     /// Has every rail made that can be made, without waiting for them.
     #[doc(hidden)]
     pub fn add_rails_now(&self) {
-        let (made, pairs) = (self.rails.in_use(), lock(&self.rails.adding.pairs));
-        for (rail, pair) in pairs.pairs.iter().enumerate().filter(|(rail, _)| !made.has(*rail)) {
-            self.request_rail(rail, *pair);
+        let (made, now) = (self.rails.in_use(), clock::now_ns());
+        let mut pairs = lock(&self.rails.adding.pairs);
+        let count = pairs.pairing.pairs().len();
+        for rail in (0..count).filter(|rail| !made.has(*rail)) {
+            self.request_rail(rail, &mut pairs, now);
         }
     }
 
     /// Leader: rail `rail` is not made.
     pub(super) fn rail_refused(&self, rail: usize, why: RailRefusal) {
         tracing::debug!(peer = %self.peer.control, rail, ?why, "a rail is not made");
-        self.rails.adding.demand.refused(rail, clock::now_ns());
+        let mut pairs = lock(&self.rails.adding.pairs);
+        pairs.pairing.put_off(rail);
+        self.give_up_rail(rail, why, &mut pairs, clock::now_ns());
     }
 
-    /// Leader: the peer has need of a rail of NIC `own` here and NIC `peer` there.
+    /// Leader: the NICs of rail `rail` do not reach each other. Another pair takes their place, if there is one.
+    pub(super) fn path_refused(&self, rail: usize, reason: &str) {
+        let (mut pairs, now) = (lock(&self.rails.adding.pairs), clock::now_ns());
+        let Some(pair) = pairs.pairing.pair(rail) else { return };
+        let peer_nic = pairs.peer_names.get(pair.peer).map_or("?", |name| name);
+        let then = "another pair of NICs takes their place, or they are tried again in a while";
+        self.note_refused(
+            rail,
+            pair.own as u16,
+            &format!("it does not reach {peer_nic} of the peer: {reason}; {then}"),
+        );
+        pairs.pairing.refuse(rail, now);
+        self.rails.adding.demand.goes_on(rail, now);
+        self.request_rail(rail, &mut pairs, now);
+    }
+
+    /// Leader: the peer has need of a rail of NIC `own` here and NIC `peer` there, or of another one with either.
     pub(super) fn rail_requested(&self, own: u16, peer: u16) {
         let wanted = NicPair { own: own.into(), peer: peer.into() };
-        let pairs = lock(&self.rails.adding.pairs);
-        let rail = pairs.pairs.iter().position(|pair| *pair == wanted);
+        let (mut pairs, now) = (lock(&self.rails.adding.pairs), clock::now_ns());
+        let made = self.rails.in_use();
+        let rail = pairs.pairing.rail_for(wanted).filter(|rail| !made.has(*rail));
+        let Some(rail) = rail else {
+            tracing::debug!(peer = %self.peer.control, own, nic = peer, "the peer asks for a rail that is no pair here, or made");
+            return self.rail_requests.decline(own, peer, RailRefusal::Unknown);
+        };
+        pairs.asked_for.retain(|(asked, _)| *asked != rail);
+        pairs.asked_for.push((rail, wanted));
         let demand = &self.rails.adding.demand;
-        match rail.filter(|rail| !self.rails.in_use().has(*rail)) {
-            // A peer that asks without end has no more tries than this end itself.
-            Some(rail) if demand.begin(rail, clock::now_ns()) => self.request_rail(rail, wanted),
-            Some(rail) => {
-                tracing::debug!(peer = %self.peer.control, rail, "the peer asks for a rail that is being made, or was refused")
-            }
-            None => {
-                tracing::debug!(peer = %self.peer.control, own, nic = peer, "the peer asks for a rail that is no pair here, or made")
-            }
+        // A peer that asks without end has no more tries than this end itself.
+        if demand.begin(rail, now) {
+            return self.request_rail(rail, &mut pairs, now);
+        }
+        tracing::debug!(peer = %self.peer.control, rail, "the peer asks for a rail that is being made, or was refused");
+        if !demand.is_making(rail)
+            && let Some(NicPair { own, peer }) = pairs.take_request(rail)
+        {
+            self.rail_requests.decline(own as u16, peer as u16, RailRefusal::Unusable);
+        }
+    }
+
+    /// Follower: the leader does not make the rail that it was asked for. It is asked again after a pause.
+    pub(super) fn request_refused(&self, own: u16, peer: u16, why: RailRefusal) {
+        tracing::debug!(peer = %self.peer.control, own, nic = peer, ?why, "the peer does not make a rail");
+        let wanted = NicPair { own: own.into(), peer: peer.into() };
+        let rail = lock(&self.rails.adding.pairs).pairing.rail_for(wanted);
+        if let Some(rail) = rail.filter(|rail| !self.rails.in_use().has(*rail)) {
+            self.rails.adding.demand.refused(rail, clock::now_ns());
         }
     }
 }

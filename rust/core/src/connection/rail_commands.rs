@@ -7,10 +7,11 @@ use super::lane_commands::RecoveryNotifier;
 use super::lanes::LaneHandle;
 use super::nic_context::NicContext;
 use super::rail::{LANES_PER_RAIL, Rail};
-use super::rail_record::{RailRecord, nic_name};
+use super::rail_record::RailRecord;
 use super::{CLOSED, CLOSED_HERE, Connection, DRAIN_LIMIT, DeviceHealth, RAILS};
 use crate::control::RailRefusal;
 use crate::events::Wakeup;
+use crate::fabric::Device;
 use crate::memory::{Cursor, RemoteRegions, Subscription};
 use crate::pool::{EndState, LaneSetup, LaneStatus, PoolError, Worker, worker_bit, workers_used};
 use crate::sync::{AtomicBool, Ordering};
@@ -34,9 +35,7 @@ impl Connection {
             return if is_same { Ok(()) } else { Err(RailRefusal::Unknown) };
         }
         let refused = |why: RailRefusal, reason: &str| {
-            let nic = self.context.nics().get(usize::from(own));
-            let nic = nic.map_or_else(String::new, |nic| nic_name(&nic.name, nic.port));
-            RailRecord::refused(rail as u8, self.peer.control, &nic, reason);
+            self.note_refused(rail, own, reason);
             why
         };
         if !self.context.slots.have_room_for(self.context.nic_if_open(usize::from(own))) {
@@ -46,7 +45,7 @@ impl Connection {
             .context
             .open_nic(usize::from(own))
             .map_err(|error| refused(RailRefusal::Unusable, &error.to_string()))?;
-        self.suits(&nic).map_err(|reason| refused(RailRefusal::Unlike, &reason))?;
+        self.suits(&**nic.device()).map_err(|reason| refused(RailRefusal::Unlike, &reason))?;
         let lanes = self
             .make_lanes(&nic, lanes)
             .map_err(|error| refused(RailRefusal::Unusable, &error.to_string()))?;
@@ -57,6 +56,7 @@ impl Connection {
         let made = Rail { nic, own, peer, lanes, remote, record, added: AtomicBool::new(false) };
         // Filled by this connection's task alone, one command after the other.
         let _ = place.set(made);
+        self.rails.adding.note_made(rail, own, peer);
         if let Some(events) = events {
             events.watch(self);
         }
@@ -113,9 +113,9 @@ impl Connection {
         Ok(LaneHandle { worker, worker_index, key, status, device_events })
     }
 
-    /// Whether the queue pairs of a NIC take the requests that this connection makes.
-    fn suits(&self, nic: &NicContext) -> Result<(), String> {
-        let (attributes, own) = (nic.device().attributes(), self.context.pool.device());
+    /// Whether the queue pairs of a device take the requests that this connection makes.
+    pub(super) fn suits(&self, device: &dyn Device) -> Result<(), String> {
+        let (attributes, own) = (device.attributes(), self.context.pool.device());
         let name = &attributes.name;
         if !self.policy.fits(attributes.max_sge, u32::MAX) {
             return Err(format!(
@@ -123,7 +123,7 @@ impl Connection {
                 attributes.max_sge
             ));
         }
-        let (port, first) = match (nic.device().port(), own.port()) {
+        let (port, first) = match (device.port(), own.port()) {
             (Ok(port), Ok(first)) => (port, first),
             (Err(error), _) | (_, Err(error)) => return Err(format!("a port cannot be asked: {error}")),
         };

@@ -93,6 +93,16 @@ impl RailDemand {
         may_begin
     }
 
+    /// Another pair of NICs is tried for a rail.
+    pub(super) fn goes_on(&self, rail: usize, now: u64) {
+        self.note_making(rail, now);
+    }
+
+    /// Whether its end is waited for.
+    pub(super) fn is_making(&self, rail: usize) -> bool {
+        RailSet(self.making.load(Ordering::Relaxed)).has(rail)
+    }
+
     fn note_making(&self, rail: usize, now: u64) {
         let Some(place) = self.places.get(rail) else { return };
         place.not_before.store(now.saturating_add(MAKING_LIMIT), Ordering::Relaxed);

@@ -5,6 +5,7 @@
 //! later version are skipped.
 
 mod frame;
+mod path_frame;
 mod region_frame;
 
 use std::io::{self, ErrorKind};
@@ -13,6 +14,7 @@ use std::os::fd::{AsFd, BorrowedFd};
 use std::time::Instant;
 
 pub use frame::{ChannelFrame, MAX_FRAME, RailRefusal, Received, encode_nics};
+pub use path_frame::PathAnswer;
 pub use region_frame::RegionFrame;
 
 use super::Stream;

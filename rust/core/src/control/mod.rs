@@ -31,7 +31,9 @@ pub use allow::AllowList;
 pub(crate) use allow::parse_networks;
 #[cfg(test)]
 pub(crate) use channel::tests as channel_tests;
-pub use channel::{Channel, ChannelFrame, MAX_FRAME, RailRefusal, Received, RegionFrame, encode_nics};
+pub use channel::{
+    Channel, ChannelFrame, MAX_FRAME, PathAnswer, RailRefusal, Received, RegionFrame, encode_nics,
+};
 pub use connected_hosts::{ConnectedHost, ConnectedHosts};
 pub use dial::{Dial, DialError, Dialed};
 pub(crate) use handshake::respond_with;

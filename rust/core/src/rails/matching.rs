@@ -59,12 +59,11 @@ pub fn match_nics(own: &[NicEnd], peer: &[NicEnd]) -> Vec<NicPair> {
 fn matched(own: &[NicEnd], peer: &[NicEnd], (all_own, all_peer): (Vec<usize>, Vec<usize>)) -> Vec<NicPair> {
     let both = |pair: NicPair| own.get(pair.own).zip(peer.get(pair.peer));
     let share_network = |pair| both(pair).is_some_and(|(own, peer)| share_network(own, peer));
-    let share_layer = |pair| both(pair).is_some_and(|(own, peer)| own.link_layer == peer.link_layer);
+    let layers_fit = |pair| both(pair).is_some_and(|(own, peer)| share_layer(own, peer));
     let (mut left_own, mut left_peer) = (all_own.clone(), all_peer.clone());
     let mut pairs = Vec::new();
     // Those that are left at both ends, one by one.
-    for rule in [&(|pair| share_layer(pair) && share_network(pair)) as &dyn Fn(NicPair) -> bool, &share_layer]
-    {
+    for rule in [&(|pair| layers_fit(pair) && share_network(pair)) as &dyn Fn(NicPair) -> bool, &layers_fit] {
         left_own.retain(|own| {
             let at = left_peer.iter().position(|peer| rule(NicPair { own: *own, peer: *peer }));
             at.map(|at| pairs.push(NicPair { own: *own, peer: left_peer.remove(at) })).is_none()
@@ -77,16 +76,13 @@ fn matched(own: &[NicEnd], peer: &[NicEnd], (all_own, all_peer): (Vec<usize>, Ve
             .by_ref()
             .take(all_peer.len())
             .map(|peer| NicPair { own, peer })
-            .find(|pair| share_layer(*pair));
+            .find(|pair| layers_fit(*pair));
         pairs.extend(next);
     }
     let mut turn = all_own.iter().copied().cycle();
     for peer in left_peer {
-        let next = turn
-            .by_ref()
-            .take(all_own.len())
-            .map(|own| NicPair { own, peer })
-            .find(|pair| share_layer(*pair));
+        let next =
+            turn.by_ref().take(all_own.len()).map(|own| NicPair { own, peer }).find(|pair| layers_fit(*pair));
         pairs.extend(next);
     }
     pairs
@@ -99,8 +95,13 @@ fn in_order(nics: &[NicEnd]) -> Vec<usize> {
     named.into_iter().map(|(index, _)| index).collect()
 }
 
+/// Whether their link layers are the same.
+pub(super) fn share_layer(own: &NicEnd, peer: &NicEnd) -> bool {
+    own.link_layer == peer.link_layer
+}
+
 /// Whether both have an address in one network, with the same prefix length at both ends. Link-local networks are everywhere.
-fn share_network(own: &NicEnd, peer: &NicEnd) -> bool {
+pub(super) fn share_network(own: &NicEnd, peer: &NicEnd) -> bool {
     own.networks
         .iter()
         .any(|own| !is_link_local(own) && peer.networks.iter().any(|peer| own.trunc() == peer.trunc()))

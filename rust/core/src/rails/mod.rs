@@ -1,7 +1,7 @@
 //! Rails: how a connection over several NICs spreads its transfers, and how it notices that one of them fails. The rules alone.
 //!
 //! A rail is a pair of NICs, one at each end, with lanes between them. Nothing here has a clock, a lock, a thread or a queue pair,
-//! and nothing but [`rail_pairs`] and [`RailMap`] allocates: times are arguments, in nanoseconds of a clock that only goes forward, and what a driver
+//! and nothing but [`rail_pairs`], [`Pairing`] and [`RailMap`] allocates: times are arguments, in nanoseconds of a clock that only goes forward, and what a driver
 //! is to do is returned. Therefore a simulator runs all of it in virtual time.
 //!
 //! | module | what it decides |
@@ -13,6 +13,7 @@
 //! | [`Quiesce`], [`QuiesceAnswer`] | when a part of a failed lane may be posted on another one |
 //! | [`Homes`] | which rail a buffer used last |
 //! | [`rail_pairs`], [`RailMap`] | which NIC of this host forms a rail with which one of the peer |
+//! | [`Pairing`] | which pair takes the place of one that does not reach each other |
 //!
 //! What drives them is `connection`: its `rail_adding` and `rail_demand` have rails made, `rail_submit` plans, `rail_watch` looks, and its `recovery`
 //! leaves rails by [`Quiesce`]; the end that answers has the state of its lane in the place of [`QuiesceAnswer`], which the simulator uses.
@@ -23,6 +24,7 @@ mod homes;
 mod load;
 mod machine;
 mod matching;
+mod pairing;
 mod path_latency;
 mod plan;
 mod quiesce;
@@ -37,6 +39,7 @@ pub use homes::Homes;
 pub use load::{Flow, RailLoad};
 pub use machine::{RailAction, RailMachine};
 pub use matching::{NicEnd, NicPair, match_nics, rail_pairs};
+pub use pairing::Pairing;
 pub use path_latency::PathLatency;
 pub use plan::{PlanLimits, RailPlan, RailSet, RailShare, Shape, plan};
 pub use quiesce::{AnswerAction, Quiesce, QuiesceAction, QuiesceAnswer, QuiesceState};

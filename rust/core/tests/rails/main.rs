@@ -26,6 +26,7 @@ mod short;
 #[path = "../support/mod.rs"]
 mod support;
 mod transfers;
+mod trials;
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 

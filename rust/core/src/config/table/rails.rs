@@ -7,10 +7,10 @@ variables! {
         .read_by("connection")
         .changes(
             "Which NICs of this host form rails with which of the peer, for connections that this side makes; no others do. Unset: those \
-             of one network, then in the order of names. The NICs over which a connection is made stay its first rail. A map of which no \
+             of one network, then in the order of names, and others in the place of those that do not reach each other. The NICs over which a connection is made stay its first rail. A map of which no \
              pair is there is a warning, and counts as unset.",
         )
-        .when("NICs reach each other in pairs that neither addresses nor names show.")
+        .when("NICs are to go together in pairs that neither addresses nor names show.")
         .example("mlx5_0:mlx5_0,mlx5_1:mlx5_3");
     RAIL_SILENCE_MS = Variable::integer("FLAGCX_P2P_RAIL_SILENCE_MS", 2, 1, 60_000)
         .unit("ms")

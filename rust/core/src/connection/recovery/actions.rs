@@ -97,6 +97,59 @@ pub(in crate::connection) enum Action {
         /// How many lanes it has.
         lanes: usize,
     },
+    /// Leader: create a queue pair in INIT, for the trial of a path. The driver answers with `Machine::trial_created`.
+    CreateTrial {
+        /// Number of the rail.
+        rail: usize,
+        /// Number of the trial.
+        number: u32,
+        /// The NIC here.
+        nic: u16,
+    },
+    /// Follower: create a queue pair and connect it to the peer's. The driver answers with `Machine::trial_created`.
+    AnswerTrial {
+        /// Number of the rail.
+        rail: usize,
+        /// Number of the trial.
+        number: u32,
+        /// The NIC here.
+        nic: u16,
+        /// The peer's queue pair.
+        peer: LaneRecord,
+    },
+    /// Leader: connect the queue pair of a trial to the peer's, and have a request of no bytes carried out. The driver answers with
+    /// `Machine::trial_written`, within [`STEP_LIMIT`](super::STEP_LIMIT).
+    WriteTrial {
+        /// Number of the rail.
+        rail: usize,
+        /// Number of the trial.
+        number: u32,
+        /// The peer's queue pair.
+        peer: LaneRecord,
+    },
+    /// Destroy the queue pair of a trial, if it exists.
+    EndTrial {
+        /// Number of the rail.
+        rail: usize,
+        /// Number of the trial.
+        number: u32,
+    },
+    /// Leader: the NICs of a rail do not reach each other, so it is not made. Its number may be used again.
+    PathRefused {
+        /// Its number.
+        rail: usize,
+        /// What was seen.
+        reason: String,
+    },
+    /// Follower: the leader does not make the rail that it was asked for.
+    RequestRefused {
+        /// The NIC here.
+        own: u16,
+        /// The peer's.
+        peer: u16,
+        /// Why.
+        why: RailRefusal,
+    },
     /// Leader: a rail is not made. Its number may be used again.
     RailRefused {
         /// Its number.
@@ -141,15 +194,32 @@ impl Actions {
         }
     }
 
+    /// The leader has refused a rail that it was asked for. Of a peer that sends that without end the first few count.
+    pub(super) fn push_refused_request(&mut self, own: u16, peer: u16, why: RailRefusal) {
+        let refused = Action::RequestRefused { own, peer, why };
+        let waiting = self.local.iter().filter(|action| matches!(action, Action::RequestRefused { .. }));
+        if waiting.count() < MAX_RAILS {
+            self.local.push_back(refused);
+        }
+    }
+
     /// Adds a frame; it replaces one of the same lane.
     pub(super) fn push_frame(&mut self, frame: ChannelFrame) {
         if let Subject::Lane(lane) = subject(&frame) {
             self.keep_behind_questions(lane);
         }
+        let has_enough = self.has_enough(&frame);
         match self.frames.iter_mut().find(|waiting| subject(waiting) == subject(&frame)) {
             Some(waiting) => *waiting = frame,
+            // The peer asks for more than there can be, and reads no answer.
+            None if has_enough => {}
             None => self.frames.push_back(frame),
         }
+    }
+
+    fn has_enough(&self, frame: &ChannelFrame) -> bool {
+        let is_one = |frame: &ChannelFrame| matches!(frame, ChannelFrame::RequestRefused { .. });
+        is_one(frame) && self.frames.iter().filter(|waiting| is_one(waiting)).count() >= MAX_RAILS
     }
 
     /// Drops a frame about the rebuilds of a lane if a question about the lane, or an answer, waits: what takes its place comes behind
@@ -198,6 +268,9 @@ enum Subject {
     Left(u32),
     Rail(u8),
     Request(u16, u16),
+    RequestRefused(u16, u16),
+    /// A question about a path, or the end of one, or an answer.
+    Trial(u8),
     Other,
 }
 
@@ -215,6 +288,8 @@ fn subject(frame: &ChannelFrame) -> Subject {
         | ChannelFrame::RailReady { rail }
         | ChannelFrame::RailRefused { rail, .. } => Subject::Rail(*rail),
         ChannelFrame::RequestRail { own, peer } => Subject::Request(*own, *peer),
+        ChannelFrame::RequestRefused { own, peer, .. } => Subject::RequestRefused(*own, *peer),
+        ChannelFrame::TryPath { rail, .. } | ChannelFrame::PathTried { rail, .. } => Subject::Trial(*rail),
         ChannelFrame::Ping(_) | ChannelFrame::Pong(_) | ChannelFrame::Goodbye => Subject::Other,
     }
 }

@@ -18,6 +18,8 @@ use crate::rails::MAX_RAILS;
 pub(super) enum Adding {
     /// There is none of this number.
     Free,
+    /// Leader: whether the two NICs reach each other is being tried.
+    Trying(NewRail),
     /// This end is being opened.
     Opening(NewRail),
     /// Leader: this end is open; the peer's answer is awaited.
@@ -59,8 +61,12 @@ impl Machine {
                 *place = Adding::Opening(new);
                 self.actions.push(Action::OpenRail { rail, nic: own, peer, lanes });
             }
-            Some(Adding::Opening(known) | Adding::Asked { rail: known, .. } | Adding::Added(known))
-                if *known == new => {}
+            Some(
+                Adding::Trying(known)
+                | Adding::Opening(known)
+                | Adding::Asked { rail: known, .. }
+                | Adding::Added(known),
+            ) if *known == new => {}
             _ => self.actions.push(Action::RailRefused { rail, why: RailRefusal::Unknown }),
         }
     }
@@ -69,6 +75,13 @@ impl Machine {
     pub(in crate::connection) fn request_rail(&mut self, own: u16, peer: u16) {
         if self.policy.rails && !self.policy.leads && !self.is_over() {
             self.actions.push_frame(ChannelFrame::RequestRail { own, peer });
+        }
+    }
+
+    /// Leader: the rail that the peer has asked for is not made.
+    pub(in crate::connection) fn refuse_request(&mut self, own: u16, peer: u16, why: RailRefusal) {
+        if self.policy.rails && self.policy.leads && !self.is_over() {
+            self.actions.push_frame(ChannelFrame::RequestRefused { own, peer, why });
         }
     }
 
@@ -155,7 +168,7 @@ impl Machine {
                 self.actions.push(Action::RailRefused { rail, why });
             }
             Adding::Unanswered(_) => *place = Adding::Free,
-            Adding::Free | Adding::Opening(_) | Adding::Added(_) => {}
+            Adding::Free | Adding::Trying(_) | Adding::Opening(_) | Adding::Added(_) => {}
         }
     }
 
@@ -191,6 +204,6 @@ impl Machine {
 }
 
 /// Whether a further rail can have this number and so many lanes.
-fn is_possible(rail: usize, lanes: usize) -> bool {
+pub(super) fn is_possible(rail: usize, lanes: usize) -> bool {
     (1..MAX_RAILS).contains(&rail) && (1..=LANES_PER_RAIL).contains(&lanes)
 }

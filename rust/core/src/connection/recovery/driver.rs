@@ -10,6 +10,7 @@ mod probes;
 mod rails;
 mod regions;
 mod sending;
+mod trials;
 mod waiting;
 mod watch;
 
@@ -20,7 +21,7 @@ use std::time::{Duration, Instant};
 
 use self::need::{Need, NeedWatch};
 use self::watch::WatchedRails;
-use super::rebuilds::{AttemptId, Rebuilds};
+use super::rebuilds::{AttemptId, Rebuilds, TrialId};
 use super::{Action, LostReason, Machine, RailRequests};
 use crate::connection::close::Ending;
 use crate::connection::rail_watch::RailWatch;
@@ -103,6 +104,8 @@ enum CommandResult {
     Created { id: AttemptId, result: Result<LaneRecord, String> },
     Connected { id: AttemptId, result: Result<(), String> },
     RailOpened { rail: usize, result: Result<(), RailRefusal> },
+    TrialCreated { id: TrialId, result: Result<LaneRecord, Option<RailRefusal>> },
+    TrialWritten { id: TrialId, result: Result<(), String> },
 }
 
 /// State of the device, or of a lane that is not healthy.
@@ -294,6 +297,9 @@ impl Driver {
             CommandResult::Connected { id, result } => {
                 self.machine.connected(id.lane, id.attempt, result, now)
             }
+            CommandResult::TrialCreated { .. } | CommandResult::TrialWritten { .. } => {
+                self.report_trial(ended, now)
+            }
             CommandResult::RailOpened { rail, result } => {
                 // The peer announces its regions of the rail from RailReady on, or once it has that.
                 if !self.leads && result.is_ok() {
@@ -355,6 +361,12 @@ impl Driver {
                 self.command(go).await;
             }
             Action::OpenRail { rail, nic, peer, lanes } => self.open_rail(rail, (nic, peer), lanes),
+            Action::CreateTrial { .. }
+            | Action::AnswerTrial { .. }
+            | Action::WriteTrial { .. }
+            | Action::EndTrial { .. }
+            | Action::PathRefused { .. }
+            | Action::RequestRefused { .. } => self.carry_out_trial(action).await,
             Action::RailRefused { rail, why } => {
                 self.command(move |connection| connection.rail_refused(rail, why)).await;
             }

@@ -89,7 +89,10 @@ impl Machine {
             | ChannelFrame::RequestRail { .. }
             | ChannelFrame::Quiesce { .. }
             | ChannelFrame::Quiesced { .. }
-            | ChannelFrame::NotNow { .. } => {
+            | ChannelFrame::NotNow { .. }
+            | ChannelFrame::TryPath { .. }
+            | ChannelFrame::PathTried { .. }
+            | ChannelFrame::RequestRefused { .. } => {
                 if self.policy.rails && self.policy.heals && !self.over {
                     self.rail_frame(frame, now);
                 }
@@ -108,6 +111,13 @@ impl Machine {
             ChannelFrame::RequestRail { own, peer } if self.policy.leads => {
                 self.actions.push_request(peer, own)
             }
+            ChannelFrame::RequestRefused { own, peer, why } if !self.policy.leads => {
+                self.actions.push_refused_request(peer, own, why);
+            }
+            ChannelFrame::TryPath { rail, number, peer, record, .. } => {
+                self.path_is_tried(rail, number, peer, record, now);
+            }
+            ChannelFrame::PathTried { rail, number, answer } => self.path_was_tried(rail, number, answer),
             ChannelFrame::Quiesce { lane, number } if self.lane(lane as usize).is_some() => {
                 self.with_lane(lane as usize, now, |lane, context| lane.peer_leaves(number, context));
             }
@@ -185,6 +195,7 @@ impl Machine {
             return;
         }
         self.give_up_rails(now);
+        self.give_up_trials(now);
         for rail in 0..MAX_RAILS {
             self.with_rail(rail, now, LaneMachine::timeout);
         }
@@ -196,7 +207,7 @@ impl Machine {
             return None;
         }
         let of_rail = |rail: &Rail| rail.lanes.iter().filter_map(|lane| lane.deadline(&rail.view)).min();
-        self.rails.iter().filter_map(of_rail).chain(self.answer_deadline()).min()
+        self.rails.iter().filter_map(of_rail).chain(self.answer_deadline()).chain(self.trial_deadline()).min()
     }
 
     /// The next action: frames after all others.

@@ -32,7 +32,7 @@
 //! # Several rails
 //!
 //! Lane `i` of rail `r` has the index `r *` [`LANES_PER_RAIL`] `+ i`. Rails are added while the connection is in use (`adding`), and their
-//! lanes are then built as others are rebuilt. While another rail has a healthy lane,
+//! lanes are then built as others are rebuilt; before, a trial shows that their NICs reach each other (`trying`). While another rail has a healthy lane,
 //!
 //! * parts of a lane that fails move there, once nothing of them can still arrive (`leaving`): READs when the queue pair here is drained,
 //!   WRITEs when the peer has said that its own is too;
@@ -54,6 +54,7 @@ mod rail;
 mod reason;
 mod rebuilds;
 mod requests;
+mod trying;
 
 use std::time::Duration;
 

@@ -4,6 +4,7 @@ use std::time::Instant;
 
 use super::adding::Adding;
 use super::lane::LaneMachine;
+use super::trying::Trial;
 use crate::connection::DeviceHealth;
 
 /// One rail. Number 0 is there from the beginning, others are added.
@@ -12,6 +13,10 @@ pub(super) struct Rail {
     /// None until both ends have it.
     pub(super) lanes: Vec<LaneMachine>,
     pub(super) adding: Adding,
+    /// The trial of the path that it is to take.
+    pub(super) trial: Trial,
+    /// Number of the last trial.
+    pub(super) trials: u32,
     pub(super) view: RailView,
 }
 
@@ -32,7 +37,7 @@ impl Rail {
     pub(super) fn new(adding: Adding) -> Self {
         let view =
             RailView { device: DeviceHealth::Up, others_healthy: false, alone_since: None, left: false };
-        Self { lanes: Vec::new(), adding, view }
+        Self { lanes: Vec::new(), adding, trial: Trial::None, trials: 0, view }
     }
 
     pub(super) fn has_healthy_lane(&self) -> bool {

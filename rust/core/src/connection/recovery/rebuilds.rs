@@ -1,5 +1,6 @@
 //! New queue pairs that are to replace broken ones, until they are installed.
 
+use crate::connection::path_trial::PathTrial;
 use crate::events::Task;
 use crate::fabric::QueuePair;
 use crate::sync::{Mutex, lock};
@@ -11,6 +12,13 @@ pub(in crate::connection) struct AttemptId {
     pub(in crate::connection) attempt: u32,
 }
 
+/// Identifies the trial of a path, and its queue pair.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::connection) struct TrialId {
+    pub(in crate::connection) rail: usize,
+    pub(in crate::connection) number: u32,
+}
+
 /// The new queue pairs of a connection, and the commands that create them. Filled by the connection's task; the end
 /// of the connection stops the commands and destroys the queue pairs, because the peer may be connected to them.
 #[derive(Debug, Default)]
@@ -20,6 +28,8 @@ pub(in crate::connection) struct Rebuilds(Mutex<State>);
 struct State {
     /// Created, and not installed.
     queue_pairs: Vec<(AttemptId, Box<dyn QueuePair>)>,
+    /// Of trials of paths.
+    trials: Vec<(TrialId, PathTrial)>,
     /// Commands under way, or ended since another one began.
     commands: Vec<Task>,
     ended: bool,
@@ -32,6 +42,27 @@ impl Rebuilds {
         if !state.ended {
             state.queue_pairs.push((id, queue_pair));
         }
+    }
+
+    /// Stores the queue pair of a trial; destroys it when the connection has ended.
+    pub(super) fn put_trial(&self, id: TrialId, trial: PathTrial) {
+        let mut state = lock(&self.0);
+        if !state.ended {
+            state.trials.push((id, trial));
+        }
+    }
+
+    pub(super) fn take_trial(&self, id: TrialId) -> Option<PathTrial> {
+        let mut state = lock(&self.0);
+        let index = state.trials.iter().position(|(kept, _)| *kept == id)?;
+        Some(state.trials.swap_remove(index).1)
+    }
+
+    /// Has the device of a trial go on, where that is work of this process; false if there is no such trial any more.
+    pub(super) fn advance_trial(&self, id: TrialId) -> bool {
+        let mut state = lock(&self.0);
+        let trial = state.trials.iter_mut().find(|(kept, _)| *kept == id);
+        trial.map(|(_, trial)| trial.advance()).is_some()
     }
 
     pub(super) fn take(&self, id: AttemptId) -> Option<Box<dyn QueuePair>> {
@@ -61,9 +92,9 @@ impl Rebuilds {
         drop(commands);
         let mut state = lock(&self.0);
         state.ended = true;
-        let queue_pairs = std::mem::take(&mut state.queue_pairs);
+        let left = (std::mem::take(&mut state.queue_pairs), std::mem::take(&mut state.trials));
         drop(state);
-        drop(queue_pairs);
+        drop(left);
     }
 }
 

@@ -2,13 +2,14 @@
 
 use std::sync::Arc;
 
+use crate::control::RailRefusal;
 use crate::events::Wakeup;
 use crate::sync::{Mutex, lock};
 
 /// One request. The task of the connection passes them to its machine, in their order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::connection) enum RailRequest {
-    /// Leader: make a rail.
+    /// Leader: make a rail, if its NICs reach each other.
     Add {
         /// Its number, 1 to 7.
         rail: usize,
@@ -18,6 +19,15 @@ pub(in crate::connection) enum RailRequest {
         peer: u16,
         /// Lanes of the rail, 1 to 8.
         lanes: usize,
+    },
+    /// Leader: tell the follower that the rail that it has asked for is not made.
+    Decline {
+        /// The NIC here.
+        own: u16,
+        /// The peer's.
+        peer: u16,
+        /// Why.
+        why: RailRefusal,
     },
     /// Follower: ask the leader for a rail of these NICs.
     Request {
@@ -41,15 +51,22 @@ impl RailRequests {
         Self { waiting: Mutex::default(), wakeup }
     }
 
-    /// Leader: makes rail `rail` of NIC `own` here and NIC `peer` there, with `lanes` lanes. Refusals are passed to
-    /// [`Connection::rail_refused`](crate::connection::Connection::rail_refused); otherwise its lanes become healthy one by one.
+    /// Leader: makes rail `rail` of NIC `own` here and NIC `peer` there, with `lanes` lanes, if they reach each other.
+    /// Refusals are passed to [`Connection::rail_refused`](crate::connection::Connection::rail_refused), or to
+    /// [`Connection::path_refused`](crate::connection::Connection::path_refused); otherwise its lanes become healthy one by one.
     pub(in crate::connection) fn add_rail(&self, rail: usize, own: u16, peer: u16, lanes: usize) {
         self.push(RailRequest::Add { rail, own, peer, lanes });
     }
 
-    /// Follower: asks the leader for a rail of NIC `own` here and NIC `peer` there. It may make it, and sends no refusal.
+    /// Follower: asks the leader for a rail of NIC `own` here and NIC `peer` there. It makes it, or tells that it does not:
+    /// [`Connection::request_refused`](crate::connection::Connection::request_refused).
     pub(in crate::connection) fn request_rail(&self, own: u16, peer: u16) {
         self.push(RailRequest::Request { own, peer });
+    }
+
+    /// Leader: tells the follower that it does not get the rail of NIC `own` here and NIC `peer` there.
+    pub(in crate::connection) fn decline(&self, own: u16, peer: u16, why: RailRefusal) {
+        self.push(RailRequest::Decline { own, peer, why });
     }
 
     /// Those that wait.

@@ -6,6 +6,7 @@ mod leaving;
 mod properties;
 mod rail_properties;
 mod rails;
+mod trials;
 
 use std::time::{Duration, Instant};
 

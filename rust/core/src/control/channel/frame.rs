@@ -1,5 +1,6 @@
 //! The frames of a channel, as bytes.
 
+use super::path_frame::{self, PathAnswer};
 use super::region_frame::{self, RegionFrame};
 use crate::control::wire::{
     LANE_RECORD_SIZE, LaneRecord, MAX_NIC_LIST, MAX_REGION_CHANGES, NicList, WireError,
@@ -115,6 +116,38 @@ pub enum ChannelFrame {
         /// Number of the attempt that is answered.
         attempt: u32,
     },
+    /// The leader tries whether NIC `own` of the sender reaches NIC `peer` of the receiver, both by their places in the lists that the two have
+    /// sent, before it makes a rail of them.
+    TryPath {
+        /// Number that the rail is to have, 1 to 7.
+        rail: u8,
+        /// Counts up, so that an answer to an older trial is recognised.
+        number: u32,
+        /// The sender's NIC.
+        own: u16,
+        /// The receiver's NIC.
+        peer: u16,
+        /// The leader's queue pair.
+        record: LaneRecord,
+    },
+    /// Answers [`ChannelFrame::TryPath`]; of the leader: its trial has ended.
+    PathTried {
+        /// Number of the rail.
+        rail: u8,
+        /// Number of the trial.
+        number: u32,
+        /// What came of it.
+        answer: PathAnswer,
+    },
+    /// Answers [`ChannelFrame::RequestRail`] if the rail is not made: the leader may be asked again later.
+    RequestRefused {
+        /// The sender's NIC.
+        own: u16,
+        /// The receiver's NIC.
+        peer: u16,
+        /// Why.
+        why: RailRefusal,
+    },
 }
 
 /// Why a peer does not make a rail.
@@ -133,7 +166,7 @@ pub enum RailRefusal {
 
 impl RailRefusal {
     /// An unknown number, of a later version, is [`RailRefusal::Unknown`].
-    fn of_number(number: u8) -> Self {
+    pub(super) fn of_number(number: u8) -> Self {
         match number {
             2 => Self::Unusable,
             3 => Self::Unlike,
@@ -177,6 +210,11 @@ impl ChannelFrame {
             Self::Quiesce { lane, number } => (16, lane_payload(*lane, *number, None)),
             Self::Quiesced { lane, number } => (17, lane_payload(*lane, *number, None)),
             Self::NotNow { lane, attempt } => (26, lane_payload(*lane, *attempt, None)),
+            Self::TryPath { rail, number, own, peer, record } => {
+                (22, path_frame::try_path((*rail, *number), (*own, *peer), record))
+            }
+            Self::PathTried { rail, number, answer } => (23, path_frame::path_tried(*rail, *number, answer)),
+            Self::RequestRefused { own, peer, why } => (24, rail_payload(0, *why as u8, *own, *peer)),
         };
         encode_frame(kind, &payload)
     }
@@ -230,6 +268,12 @@ impl ChannelFrame {
             26 => {
                 let (lane, attempt, _) = lane_fields(payload)?;
                 Self::NotNow { lane, attempt }
+            }
+            22 => path_frame::read_try_path(payload)?,
+            23 => path_frame::read_path_tried(payload)?,
+            24 => {
+                let (_, why, own, peer) = rail_fields(payload)?;
+                Self::RequestRefused { own, peer, why: RailRefusal::of_number(why) }
             }
             _ => return Ok(None),
         }))

@@ -52,6 +52,10 @@ fn frames() -> Vec<ChannelFrame> {
         ChannelFrame::Quiesce { lane: 63, number: 8 },
         ChannelFrame::Quiesced { lane: 63, number: u32::MAX },
         ChannelFrame::NotNow { lane: 9, attempt: u32::MAX },
+        ChannelFrame::TryPath { rail: 7, number: u32::MAX, own: 1, peer: 65_535, record },
+        ChannelFrame::PathTried { rail: 7, number: 1, answer: PathAnswer::Ready(record) },
+        ChannelFrame::PathTried { rail: 1, number: 2, answer: PathAnswer::Refused(RailRefusal::Unlike) },
+        ChannelFrame::RequestRefused { own: 1, peer: 65_535, why: RailRefusal::Limited },
         ChannelFrame::Goodbye,
     ]
 }

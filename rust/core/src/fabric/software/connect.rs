@@ -31,6 +31,11 @@ pub(super) async fn connect(
 ) -> Result<Transport, FabricError> {
     check_peer(endpoint, peer)?;
     let listener = listener_of(peer);
+    if let (Some(switches), Some(device)) = (core.switches(), local_device(listener))
+        && !switches.reaches(device.name())
+    {
+        return Err(refusal(peer, "no route to it"));
+    }
     let transport = match (local_device(listener), core.options.force) {
         (Some(device), None | Some(PathKind::InProcess)) => in_process(device, endpoint, peer)?,
         (None, Some(PathKind::InProcess)) => {

@@ -27,6 +27,8 @@ pub struct FaultSwitches {
     slow: AtomicU64,
     /// Every so many-th request; 0: none.
     failing: AtomicU64,
+    /// See [`FaultSwitches::set_unreachable`].
+    unreachable: AtomicU64,
     /// Requests that have been looked at.
     requests: AtomicU64,
     injected: AtomicU64,
@@ -59,6 +61,12 @@ impl FaultSwitches {
         self.failing.store(count, Ordering::Relaxed);
     }
 
+    /// Queue pairs do not connect to those of the devices in `devices` at the other end: bit 3 stands for `sw3`. Those that are connected
+    /// stay so. Between devices of one process.
+    pub fn set_unreachable(&self, devices: u64) {
+        self.unreachable.store(devices, Ordering::Relaxed);
+    }
+
     /// WRITEs that are flushed arrive nevertheless, up to this time later, as from a queue on the way: unless the queue pair that they
     /// go to is in ERROR by then. For zero they do not. Of peers in this process.
     pub fn set_late(&self, late: Duration) {
@@ -71,6 +79,7 @@ impl FaultSwitches {
         self.set_delay(Duration::ZERO);
         self.set_failing(0);
         self.set_slow(0);
+        self.set_unreachable(0);
         self.set_late(Duration::ZERO);
     }
 
@@ -121,6 +130,13 @@ impl FaultSwitches {
             self.injected.fetch_add(1, Ordering::Relaxed);
         }
         (delay, fails.then_some(CompletionStatus::RetryExceeded))
+    }
+
+    /// Whether queue pairs connect to those of the device with this name.
+    pub(super) fn reaches(&self, device: &str) -> bool {
+        let number = device.trim_start_matches("sw").parse::<u32>().ok();
+        let bit = number.and_then(|number| 1_u64.checked_shl(number)).unwrap_or(0);
+        self.unreachable.load(Ordering::Relaxed) & bit == 0
     }
 
     pub(super) fn slowness(&self) -> u64 {

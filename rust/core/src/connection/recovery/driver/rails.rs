@@ -15,8 +15,9 @@ impl Driver {
             let now = Instant::now();
             match request {
                 RailRequest::Add { rail, own, peer, lanes } => {
-                    self.machine.add_rail(rail, own, peer, lanes, now)
+                    self.machine.try_rail(rail, (own, peer), lanes, now)
                 }
+                RailRequest::Decline { own, peer, why } => self.machine.refuse_request(own, peer, why),
                 RailRequest::Request { own, peer } => self.machine.request_rail(own, peer),
             }
             self.act().await;

@@ -41,6 +41,14 @@ pub(super) enum Event {
         rail: usize,
         lanes: usize,
     },
+    TrialCreated {
+        end: usize,
+        pair: u32,
+    },
+    TrialWritten {
+        end: usize,
+        pair: u32,
+    },
     /// A rail that was left is used again.
     Resume {
         end: usize,

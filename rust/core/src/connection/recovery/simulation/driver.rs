@@ -87,8 +87,20 @@ impl World {
             Action::Close { lane, .. } => self.close_lane(end, lane),
             Action::Lose(_) => self.end_connection(end),
             Action::MoveParts { lane, both_ends } => self.move_parts(end, lane, both_ends),
-            Action::OpenRail { rail, lanes, .. } => self.open_rail(end, rail, lanes),
-            Action::RailRefused { .. } => self.rail_refused(end),
+            Action::OpenRail { rail, lanes, .. } => {
+                self.check_trial(end);
+                self.open_rail(end, rail, lanes);
+            }
+            Action::CreateTrial { rail, number, .. } => self.create_trial(end, rail, number, None),
+            Action::AnswerTrial { rail, number, peer, .. } => {
+                self.create_trial(end, rail, number, Some(peer.address.qpn));
+            }
+            Action::WriteTrial { rail, number, peer } => {
+                self.write_trial(end, rail, number, peer.address.qpn);
+            }
+            Action::EndTrial { rail, number } => self.end_trial(end, rail, number),
+            Action::RequestRefused { .. } => {}
+            Action::PathRefused { .. } | Action::RailRefused { .. } => self.rail_refused(end),
             Action::RailRequested { .. } => self.after(0, Event::AddRail { end }),
         }
     }
@@ -195,6 +207,7 @@ impl World {
         if self.mutation != Mutation::KeepsDiscarded {
             self.ends[end].pending.clear();
         }
+        self.end_trials(end);
         self.ends[end].ended = true;
         self.tally.connections_lost += 1;
         self.hang_up(end);

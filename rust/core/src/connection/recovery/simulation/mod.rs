@@ -9,7 +9,8 @@
 //!    ended, no deadline is left or lies in the past.
 //! 5. No lane is closed where all trouble passes in less time than the limits allow.
 //! 6. No part moves to the other rail while its queue pair here is not drained; no WRITE while the peer's could let it through.
-//! 7. One event has a fixed number of actions at most, a machine's memory does not grow, no queue pair is left over.
+//! 7. A leader makes a rail only after a request has gone over its path.
+//! 8. One event has a fixed number of actions at most, a machine's memory does not grow, no queue pair is left over.
 //!
 //! With two rails, rule 4 holds for lanes that can come back, and rule 3 for all but those: they rest at both ends.
 //! With a hostile peer, or one that rebuilds nothing, rules that need both ends do not hold: 3, and the other's half
@@ -23,6 +24,7 @@ mod lanes;
 mod rail_faults;
 mod rails;
 mod random;
+mod trials;
 mod world;
 
 use std::time::{Duration, Instant};
@@ -57,6 +59,7 @@ enum Violation {
     Unsettled,
     GivenUp,
     Unbounded,
+    Untried,
     Leak,
 }
 
@@ -80,6 +83,10 @@ enum Mutation {
     QuiescesUnbroken,
     /// Answers Quiesce before the queue pair of an unconfirmed rebuild is destroyed.
     QuiescesUnconfirmed,
+    /// Takes a path to work that was not seen to.
+    BelievesTrials,
+    /// Does not destroy the queue pair of a trial.
+    KeepsTrials,
 }
 
 const fn millis(milliseconds: u64) -> u64 {
@@ -185,6 +192,8 @@ fn defects_are_found() {
         ("rails that come and go", Mutation::QuiescesUnbroken, Violation::MovedTooEarly),
         ("rails and all of it", Mutation::DrainsTooEarly, Violation::MovedTooEarly),
         ("rails that come and go", Mutation::QuiescesUnconfirmed, Violation::MovedTooEarly),
+        ("rails and all of it", Mutation::BelievesTrials, Violation::Untried),
+        ("rails that come and go", Mutation::KeepsTrials, Violation::Leak),
     ] {
         let scenario = SCENARIOS.iter().find(|known| known.name == scenario).unwrap();
         // Some show in every run, some in one of a hundred.

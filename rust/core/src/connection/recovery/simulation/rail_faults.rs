@@ -1,11 +1,12 @@
 //! The faults of runs with two rails.
 
 use super::agenda::Event;
+use super::driver::record;
 use super::faults::{Conditions, Fault, Scenario, queue_pairs};
 use super::millis;
 use super::random::Random;
 use super::world::World;
-use crate::control::{ChannelFrame, RailRefusal};
+use crate::control::{ChannelFrame, PathAnswer, RailRefusal};
 
 fn conditions(random: &mut Random) -> Conditions {
     Conditions { rails: true, rail_lanes: 1 + random.below(3) as usize, ..Conditions::draw(random) }
@@ -113,7 +114,10 @@ impl World {
         let number = self.random.below(6) as u32;
         let (rail, lanes) = (self.random.below(9) as u8, self.random.below(10) as u8);
         let [own, peer] = [5, 2].map(|nic| nic + self.random.below(2) as u16);
-        match self.random.below(10) {
+        match self.random.below(13) {
+            10 => ChannelFrame::TryPath { rail: rail % 3, number, own, peer, record: record(lane) },
+            11 => ChannelFrame::PathTried { rail: rail % 3, number, answer: self.wrong_answer(lane) },
+            12 => ChannelFrame::RequestRefused { own, peer, why: RailRefusal::Unknown },
             0 | 1 => ChannelFrame::Quiesce { lane: lane % 12, number },
             2 | 3 => ChannelFrame::Quiesced { lane: lane % 12, number },
             4 => ChannelFrame::Quiesce { lane, number },
@@ -122,6 +126,15 @@ impl World {
             6 => ChannelFrame::RequestRail { own, peer },
             _ if self.random.percent(50) => ChannelFrame::RailReady { rail },
             _ => ChannelFrame::RailRefused { rail, why: RailRefusal::Unknown },
+        }
+    }
+
+    fn wrong_answer(&mut self, queue_pair: u32) -> PathAnswer {
+        match self.random.below(4) {
+            0 => PathAnswer::Ended,
+            1 => PathAnswer::Unreached,
+            2 => PathAnswer::Refused(RailRefusal::Limited),
+            _ => PathAnswer::Ready(record(queue_pair)),
         }
     }
 }

@@ -25,7 +25,7 @@ impl World {
         let [own, peer] = if end == 0 { NICS } else { [NICS[1], NICS[0]] };
         let lanes = self.conditions.rail_lanes;
         self.report(end, |machine, now| match end {
-            0 => machine.add_rail(1, own, peer, lanes, now),
+            0 => machine.try_rail(1, (own, peer), lanes, now),
             _ => machine.request_rail(own, peer),
         });
     }

@@ -11,6 +11,7 @@ use super::fabric::{Lane, Part, QueuePair};
 use super::faults::{Conditions, Fault};
 use super::lanes::Lanes;
 use super::random::Random;
+use super::trials::TrialPair;
 use super::{Mutation, Tally, Violation, millis};
 use crate::connection::DeviceHealth;
 use crate::connection::recovery::{Machine, RebuildPolicy};
@@ -29,6 +30,9 @@ pub(super) struct World {
     pub(super) ends: [End; 2],
     pub(super) queue_pairs: Vec<QueuePair>,
     pub(super) parts: Vec<Part>,
+    pub(super) trial_pairs: Vec<TrialPair>,
+    /// A request has gone over the path of the second rail.
+    pub(super) is_proven: bool,
     /// Parts without a waiting caller.
     pub(super) cancelled: Vec<u32>,
     /// What is on its way to each end.
@@ -121,6 +125,8 @@ impl World {
             ends,
             queue_pairs: Vec::new(),
             parts: Vec::new(),
+            trial_pairs: Vec::new(),
+            is_proven: false,
             cancelled: Vec::new(),
             lines: Default::default(),
             agenda: BinaryHeap::new(),
@@ -290,6 +296,8 @@ impl World {
             }
             Event::AddRail { end } => self.add_rail(end),
             Event::RailOpened { end, rail, lanes } => self.rail_opened(end, rail, lanes),
+            Event::TrialCreated { end, pair } => self.trial_created(end, pair),
+            Event::TrialWritten { end, pair } => self.trial_written(end, pair),
             Event::Resume { end, rail } => self.report(end, |machine, now| machine.resume_rail(rail, now)),
             Event::DeviceSays { end } => {
                 // The state now: an end that was stopped does not see the states between.
@@ -341,6 +349,8 @@ impl World {
             | Event::Fault(Fault::Frame { end } | Fault::Leaves { end, .. })
             | Event::AddRail { end }
             | Event::RailOpened { end, .. }
+            | Event::TrialCreated { end, .. }
+            | Event::TrialWritten { end, .. }
             | Event::Resume { end, .. }
             | Event::Created { end, .. }
             | Event::Connected { end, .. } => Some(end),
@@ -431,6 +441,9 @@ impl World {
             if self.ends[end].pending.iter().any(left) {
                 self.violation(Violation::Leak, "a queue pair is left that is no lane's");
             }
+        }
+        if self.trial_pairs.iter().any(|pair| pair.is_there() && !self.ends[pair.end].is_over()) {
+            self.violation(Violation::Leak, "the queue pair of a trial is left");
         }
         if self.open_parts() > 0 {
             self.violation(Violation::Unsettled, "a part has no end");

@@ -5,7 +5,7 @@ use proptest::prelude::*;
 
 use super::rails::{FIRST, RAILS_FOLLOWER, RAILS_LEADER};
 use super::*;
-use crate::control::RailRefusal;
+use crate::control::{PathAnswer, RailRefusal};
 
 /// Inputs of a machine.
 #[derive(Clone, Debug)]
@@ -19,11 +19,18 @@ enum Input {
     Connected(usize, u32, bool),
     Add(usize, u16, usize),
     Opened(usize, bool),
+    Try(usize, u16),
+    TrialCreated(usize, u32, u8),
+    TrialWritten(usize, u32, bool),
     Request(u16),
     Leave(usize),
     Resume(usize),
     Time(u64),
 }
+
+/// Of trials: for each number an answer, and of what was begun before the end of one and the beginning of the next; requests that
+/// are refused.
+const TRIALS: usize = 400;
 
 /// Two of each rail.
 const LANES: [usize; 4] = [0, 1, FIRST, FIRST + 1];
@@ -32,7 +39,7 @@ fn frames() -> impl Strategy<Value = ChannelFrame> {
     let lane = prop_oneof![8 => prop::sample::select(&LANES[..]), 1 => 0..80_usize];
     let number = prop_oneof![9 => 0..5u32, 1 => any::<u32>()];
     let rail = prop_oneof![3 => Just(1_u8), 1 => any::<u8>()];
-    (0..12, lane, number, rail, 0..2u16, 0..10u8).prop_map(|(kind, lane, number, rail, nic, lanes)| {
+    (0..15, lane, number, rail, 0..2u16, 0..10u8).prop_map(|(kind, lane, number, rail, nic, lanes)| {
         let lane = lane as u32;
         match kind {
             0 => ChannelFrame::Rebuild { lane, attempt: number, record: record(number) },
@@ -46,6 +53,18 @@ fn frames() -> impl Strategy<Value = ChannelFrame> {
             8 => ChannelFrame::RequestRail { own: nic, peer: nic },
             9 => ChannelFrame::Quiesce { lane, number },
             10 => ChannelFrame::Quiesced { lane, number },
+            11 => ChannelFrame::TryPath { rail, number, own: nic, peer: nic, record: record(number) },
+            12 => ChannelFrame::PathTried {
+                rail,
+                number,
+                answer: match lanes % 4 {
+                    0 => PathAnswer::Ended,
+                    1 => PathAnswer::Ready(record(number)),
+                    2 => PathAnswer::Refused(RailRefusal::Unusable),
+                    _ => PathAnswer::Unreached,
+                },
+            },
+            13 => ChannelFrame::RequestRefused { own: nic, peer: nic, why: RailRefusal::Limited },
             _ => ChannelFrame::NotNow { lane, attempt: number },
         }
     })
@@ -63,6 +82,9 @@ fn inputs() -> impl Strategy<Value = Input> {
         4 => (lane, attempt, any::<bool>()).prop_map(|(l, a, ok)| Input::Connected(l, a, ok)),
         2 => (0..9_usize, 0..2u16, 1..3_usize).prop_map(|(rail, nic, lanes)| Input::Add(rail, nic, lanes)),
         2 => (rail.clone(), any::<bool>()).prop_map(|(rail, ok)| Input::Opened(rail, ok)),
+        2 => (0..4_usize, 0..2u16).prop_map(|(rail, nic)| Input::Try(rail, nic)),
+        2 => (0..4_usize, 0..4u32, 0..4u8).prop_map(|(rail, number, how)| Input::TrialCreated(rail, number, how)),
+        2 => (0..4_usize, 0..4u32, any::<bool>()).prop_map(|(rail, number, ok)| Input::TrialWritten(rail, number, ok)),
         1 => (0..2u16).prop_map(Input::Request),
         1 => rail.clone().prop_map(Input::Leave),
         1 => rail.prop_map(Input::Resume),
@@ -86,7 +108,7 @@ proptest! {
             fixture.machine.frame(frame, fixture.now);
         }
         // As for one rail, a question, an answer for each lane that there could be, each number of a rail, requests.
-        let limit = 8 * LANES.len() + 64 + 256 + 8 + 8;
+        let limit = 8 * LANES.len() + 64 + 256 + 8 + 8 + TRIALS;
         prop_assert!(fixture.machine.backlog() <= limit, "{}", fixture.machine.backlog());
     }
 
@@ -113,6 +135,18 @@ proptest! {
                 Input::Add(rail, nic, lanes) => machine.add_rail(rail, nic, nic, lanes, now),
                 Input::Opened(rail, ok) => {
                     machine.rail_opened(rail, ok.then_some(()).ok_or(RailRefusal::Unusable), now);
+                }
+                Input::Try(rail, nic) => machine.try_rail(rail, (nic, nic), 2, now),
+                Input::TrialCreated(rail, number, how) => {
+                    let result = match how {
+                        0 => Err(None),
+                        1 => Err(Some(RailRefusal::Unlike)),
+                        _ => Ok(record(number)),
+                    };
+                    machine.trial_created(rail, number, result, now);
+                }
+                Input::TrialWritten(rail, number, ok) => {
+                    machine.trial_written(rail, number, result(ok));
                 }
                 Input::Request(nic) => machine.request_rail(nic, nic),
                 Input::Leave(rail) => machine.leave_rail(rail, "it is silent", now),

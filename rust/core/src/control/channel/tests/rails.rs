@@ -1,7 +1,8 @@
 //! Frames about rails, as bytes.
 
 use super::*;
-use crate::control::wire::{MAX_NIC_LIST, MAX_NICS, NicRecord};
+use crate::control::wire::{LaneRecord, MAX_NIC_LIST, MAX_NICS, NicRecord};
+use crate::fabric::QpAddress;
 
 /// The frame of each kind, behind magic and version: kind, length of the payload, payload.
 #[test]
@@ -12,6 +13,26 @@ fn frames_about_rails_have_these_bytes() {
         (ChannelFrame::RailReady { rail: 1 }, 13, [1, 0, 0, 0, 0, 0, 0, 0]),
         (ChannelFrame::RailRefused { rail: 3, why: RailRefusal::Unlike }, 14, [3, 3, 0, 0, 0, 0, 0, 0]),
         (ChannelFrame::RequestRail { own: 1, peer: 65_535 }, 15, [0, 0, 1, 0, 255, 255, 0, 0]),
+        (
+            ChannelFrame::PathTried { rail: 2, number: 513, answer: PathAnswer::Ended },
+            23,
+            [2, 0, 0, 0, 1, 2, 0, 0],
+        ),
+        (
+            ChannelFrame::PathTried { rail: 2, number: 3, answer: PathAnswer::Refused(RailRefusal::Limited) },
+            23,
+            [2, 2, 4, 0, 3, 0, 0, 0],
+        ),
+        (
+            ChannelFrame::PathTried { rail: 2, number: 3, answer: PathAnswer::Unreached },
+            23,
+            [2, 3, 0, 0, 3, 0, 0, 0],
+        ),
+        (
+            ChannelFrame::RequestRefused { own: 1, peer: 65_535, why: RailRefusal::Unusable },
+            24,
+            [0, 2, 1, 0, 255, 255, 0, 0],
+        ),
         (ChannelFrame::Quiesce { lane: 63, number: 8 }, 16, lane_payload),
         (ChannelFrame::Quiesced { lane: 63, number: 8 }, 17, lane_payload),
         (ChannelFrame::NotNow { lane: 63, attempt: 8 }, 26, lane_payload),
@@ -22,6 +43,36 @@ fn frames_about_rails_have_these_bytes() {
         let short = [&bytes[..8], &[5, 0, 0, 0], &payload[..5]].concat();
         assert!(Received::decode(&short).is_err(), "{frame:?}");
     }
+}
+
+#[test]
+fn trials_of_paths_have_these_bytes() {
+    let address = QpAddress { qpn: 7, gid: [9; 16], port: 1, link_layer: 2, lid: 3, mtu: 5 };
+    let record = LaneRecord { address, capabilities: None };
+    let trial = ChannelFrame::TryPath { rail: 7, number: 513, own: 1, peer: 258, record };
+    let ready = ChannelFrame::PathTried { rail: 7, number: 4, answer: PathAnswer::Ready(record) };
+    let asked = [7, 0, 1, 0, 2, 1, 0, 0, 1, 2, 0, 0];
+    for (frame, kind, front) in [(trial, 22, &asked[..]), (ready, 23, &[7, 1, 0, 0, 4, 0, 0, 0][..])] {
+        let payload = [front, &record.encode()].concat();
+        let bytes =
+            [&[0x46, 0x58, 0x43, 0x4c, 1, 0, kind, 0, payload.len() as u8, 0, 0, 0], &payload[..]].concat();
+        assert_eq!(frame.encode(), bytes, "{frame:?}");
+        assert_eq!(Received::decode(&bytes), Ok(Some((Received::Frame(frame), bytes.len()))));
+        for length in 0..payload.len() {
+            let short = [&bytes[..8], &[length as u8, 0, 0, 0], &payload[..length]].concat();
+            assert!(Received::decode(&short).is_err(), "{frame:?}, {length} bytes");
+        }
+    }
+}
+
+/// An answer of a later version.
+#[test]
+fn another_answer_to_a_trial_is_a_refusal() {
+    let mut frame = ChannelFrame::PathTried { rail: 2, number: 3, answer: PathAnswer::Ended }.encode();
+    frame[13] = 9;
+    let answer = PathAnswer::Refused(RailRefusal::Unknown);
+    let expected = ChannelFrame::PathTried { rail: 2, number: 3, answer };
+    assert_eq!(Received::decode(&frame), Ok(Some((Received::Frame(expected), 20))));
 }
 
 #[test]
