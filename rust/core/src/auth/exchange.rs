@@ -13,6 +13,8 @@ impl Purpose {
     pub const DATA: Self = Self("data");
     /// A connection to a notification receiver.
     pub const NOTIFICATIONS: Self = Self("notifications");
+    /// A control channel that is made anew.
+    pub const RESUME: Self = Self("resume");
 
     /// A purpose of a program around the engine; `name` must differ from the constants above.
     pub const fn new(name: &'static str) -> Self {

@@ -23,7 +23,7 @@ impl AuthKey {
     }
 
     /// Derives a key that only holders of this one can derive.
-    pub(super) fn derive(&self, statement: &[&[u8]]) -> Self {
+    pub(crate) fn derive(&self, statement: &[&[u8]]) -> Self {
         Self(self.prove(statement))
     }
 

@@ -10,6 +10,7 @@ use super::table::{
 };
 use super::variable::{Kind, Variable};
 use super::{AddressFamily, Config, MetricsAddress, NameList, Transport, hidden};
+use crate::control::resume::MAX_RESUME_ADDRESSES;
 use crate::control::{Advertise, parse_networks};
 use crate::fabric::{FabricChoice, PathKind};
 use crate::rails::RailMap;
@@ -103,6 +104,10 @@ pub(super) fn config(source: &dyn Fn(&str) -> Option<String>) -> Config {
         failed_hold: Duration::from_millis(read.number(&deadlines::FAILED_HOLD_MS)),
         connect_timeout: Duration::from_millis(read.number(&deadlines::CONNECT_TIMEOUT_MS)),
         handshake_timeout: Duration::from_millis(read.number(&deadlines::HANDSHAKE_TIMEOUT_MS)),
+        control_redial: optional_millis(read, &deadlines::CONTROL_REDIAL),
+        control_redial_addresses: read
+            .parsed_or_none(&network::CONTROL_REDIAL_ADDRESSES, parse_addresses)
+            .unwrap_or_default(),
         keepalive: optional_millis(read, &deadlines::KEEPALIVE_MS),
         bind: read.parsed(&network::BIND, parse_address),
         advertise: read.parsed(&network::ADVERTISE, Advertise::parse),
@@ -176,6 +181,14 @@ fn optional_millis(read: &mut Reader<'_>, variable: &'static Variable) -> Option
 fn parse_address(text: &str) -> Result<IpAddr, String> {
     let bare = text.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')).unwrap_or(text);
     bare.parse().map_err(|_| "expected a numeric IP address".to_owned())
+}
+
+fn parse_addresses(text: &str) -> Result<Vec<IpAddr>, String> {
+    let addresses: Vec<_> = text.split(',').map(|one| parse_address(one.trim())).collect::<Result<_, _>>()?;
+    if addresses.len() > MAX_RESUME_ADDRESSES {
+        return Err(format!("{} addresses, at most {MAX_RESUME_ADDRESSES} are told", addresses.len()));
+    }
+    Ok(addresses)
 }
 
 fn parse_range(text: &str) -> Result<String, String> {

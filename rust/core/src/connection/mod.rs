@@ -16,6 +16,7 @@
 //! | `recovery` | rebuilds lanes, adds rails and leaves them |
 
 mod begin_one;
+mod channel_record;
 mod close;
 mod context;
 mod device_events;
@@ -23,6 +24,7 @@ mod direct;
 mod end_notices;
 mod ended;
 mod engine_nics;
+mod established;
 mod gpu_imports;
 mod gpu_lanes;
 mod gpu_transfer;
@@ -83,7 +85,9 @@ pub use route::{Remote, Request};
 pub use submit::WhenFull;
 pub use transfer_future::Transfer;
 
+pub use channel_record::ChannelRecord;
 use close::Ending;
+pub use established::{Established, EstablishedRedial};
 use gpu_lanes::GpuLanes;
 use lane_commands::RecoveryNotifier;
 use rail::Rails;
@@ -100,7 +104,6 @@ use crate::memory::{Cursor, RemoteRegions, holds};
 use crate::notify::Sender;
 use crate::observe::{self, PathNames, SharedCounts};
 use crate::pool::PoolError;
-use crate::process::ProcessIdentity;
 use crate::sync::{AtomicBool, AtomicU32, AtomicU64, Mutex, Ordering};
 use crate::transfer::{RemoteRange, SlicePolicy, Spread, SubmitError};
 
@@ -148,6 +151,8 @@ pub struct Inner {
     /// We connected, so rebuilds are ours to begin.
     leads: bool,
     channel: Arc<Channel>,
+    /// What operators are told of it.
+    channel_record: ChannelRecord,
     notify: Option<Sender>,
     /// Keeps the place of the peer's notification socket, until the connection ends.
     connected_host: Mutex<Option<ConnectedHost>>,
@@ -181,37 +186,6 @@ pub struct Inner {
     gate: AtomicU32,
     /// Done once everything has ended.
     ended: Once,
-}
-
-/// What a finished handshake brings to a connection.
-#[derive(Debug)]
-pub struct Established {
-    /// The peer's identity.
-    pub peer: PeerInfo,
-    /// The peer's regions.
-    pub remote: RemoteRegions,
-    /// What it has been told of ours, if both sides tell how their regions change.
-    pub told: Option<Cursor>,
-    /// What its lanes can do.
-    pub capabilities: PeerCapabilities,
-    /// Whether it rebuilds failed lanes with us.
-    pub heals: bool,
-    /// Whether both ends make further rails.
-    pub rails: bool,
-    /// Whether we connected.
-    pub leads: bool,
-    /// When the call to connect, or the handshake of the peer, began.
-    pub began: Instant,
-    /// How its end is noticed.
-    pub presence: Presence,
-    /// The other process that it has announced, if it has.
-    pub process: Option<ProcessIdentity>,
-    /// The socket that stays open.
-    pub channel: Channel,
-    /// The way to send notifications.
-    pub notify: Option<Sender>,
-    /// Keeps the place of the peer's notification socket, if it may have one.
-    pub connected_host: Option<ConnectedHost>,
 }
 
 /// `gate`: the connection has been closed.
@@ -262,6 +236,7 @@ impl Connection {
             presence,
             process,
             channel,
+            redial,
             notify,
             connected_host,
         } = established;
@@ -298,6 +273,7 @@ impl Connection {
             heals,
             leads,
             channel: Arc::new(channel),
+            channel_record: ChannelRecord::default(),
             notify,
             connected_host: Mutex::new(connected_host),
             number: NEXT.fetch_add(1, Ordering::Relaxed),
@@ -315,7 +291,7 @@ impl Connection {
         })));
         // Before anything can end it: the line of its end comes after this one.
         connection.log_connected(began);
-        connection.start_recovery(told, presence, rails)?;
+        connection.start_recovery(told, presence, rails, redial)?;
         if let Some(events) = &connection.context.device_events {
             events.watch(&connection);
             // It may have changed during the handshake.
@@ -330,6 +306,7 @@ impl Connection {
         told: Option<Cursor>,
         presence: Presence,
         rails: bool,
+        redial: Option<EstablishedRedial>,
     ) -> Result<(), PoolError> {
         let events = EventLoop::acquire()
             .map_err(|error| PoolError::Thread(format!("starting the event loop: {error}")))?;
@@ -339,6 +316,7 @@ impl Connection {
         if let Some(nics) = self.nic_list().filter(|_| rails) {
             self.channel.queue_nics(&nics);
         }
+        let redial = redial.map(|redial| self.redial_parts(redial));
         let connection = Arc::downgrade(self);
         let wakeup = Arc::clone(&self.wakeup);
         let exchange = told.map(|told| {
@@ -364,6 +342,7 @@ impl Connection {
                 .paced_by(Arc::clone(&self.context.look_pace)),
             leads: self.leads,
             heals: self.heals,
+            redial,
         };
         let task = events.spawn(move |handle| {
             let handle = handle.clone();

@@ -4,6 +4,7 @@ use std::time::{Duration, Instant};
 
 use super::Connection;
 use super::lane_choice::thread_hint;
+use crate::control::Stream;
 use crate::notify::{Message, NotifyError, Sender};
 use crate::observe::report;
 use crate::sync::Ordering;
@@ -90,6 +91,23 @@ impl Connection {
             );
         }
         sent.is_ok()
+    }
+
+    /// Whether the notification socket is to be made anew, and whether messages wait for the peer. `anew`: it is, if it can be.
+    pub(super) fn look_at_notifications(&self, anew: bool) -> (bool, bool) {
+        let Some(sender) = self.notify.as_ref().filter(|_| !self.is_closed()) else { return (false, false) };
+        if anew {
+            sender.leave();
+        }
+        (sender.needs_socket(), sender.keeps_some())
+    }
+
+    /// Notifications go on over another socket; the peer has delivered `count` of them.
+    pub(super) fn relink_notifications(&self, stream: Stream, count: u64) {
+        if let Some(sender) = self.notify.as_ref().filter(|_| !self.is_closed()) {
+            sender.relink(stream, count);
+            self.wakeup.wake();
+        }
     }
 
     fn sender(&self) -> Result<&Sender, NotifyError> {

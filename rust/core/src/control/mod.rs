@@ -22,6 +22,7 @@ mod host;
 mod interface;
 mod metadata;
 mod resolver;
+pub mod resume;
 mod socket;
 pub mod wire;
 
@@ -32,14 +33,15 @@ pub(crate) use allow::parse_networks;
 #[cfg(test)]
 pub(crate) use channel::tests as channel_tests;
 pub use channel::{
-    Channel, ChannelFrame, MAX_FRAME, PathAnswer, RailRefusal, Received, RegionFrame, encode_nics,
+    Channel, ChannelFrame, MAX_FRAME, PathAnswer, RailRefusal, Received, RegionFrame, encode_acknowledgement,
+    encode_nics, encode_offer,
 };
 pub use connected_hosts::{ConnectedHost, ConnectedHosts};
 pub use dial::{Dial, DialError, Dialed};
 pub(crate) use handshake::respond_with;
 pub use handshake::{
-    HandshakeError, LaneFuture, LaneSetup, Limits, LocalSide, Openings, Peer, PeerCapabilities, RawListener,
-    RawPeer, Reason, Step, initiate, initiate_raw, respond,
+    HandshakeError, LaneFuture, LaneSetup, Limits, LocalSide, NotifyRoute, Openings, Peer, PeerCapabilities,
+    RawListener, RawPeer, Reason, Step, initiate, initiate_raw, respond,
 };
 pub use host::{HostError, numeric, parse_address, split_session};
 pub use interface::{

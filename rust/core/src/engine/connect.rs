@@ -2,11 +2,14 @@
 
 use std::cell::Cell;
 use std::net::{IpAddr, SocketAddr};
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError};
 use std::time::Instant;
 
 use super::{Accepted, Engine, EngineError};
-use crate::connection::{Connection, Context, Established, LaneBuilder, PeerInfo, Presence};
+use crate::connection::{
+    Connection, Context, Established, EstablishedRedial, LaneBuilder, PeerInfo, Presence,
+};
+use crate::control::resume::Desk;
 use crate::control::wire::{Features, RegionEntry, SliceSettings};
 use crate::control::{
     self, Channel, Dial, DialError, Dialed, HandshakeError, Limits, LocalSide, Peer, Reason, Step, Stream,
@@ -118,9 +121,22 @@ impl Engine {
         let ip = peer.ip;
         let largest = peer.features.map_or(0, |features| features.max_notification);
         let notify = match (peer.notify, peer.same_process, peer.features) {
+            (Some(stream), _, _) if peer.notify_route.is_some() => Some(Sender::kept(stream, largest)),
             (Some(stream), _, _) => Some(Sender::new(stream, largest)),
             (None, true, Some(features)) => Sender::same_process(features.incarnation, largest),
             _ => None,
+        };
+        let redials = peer.features.is_some_and(|features| features.has_redial());
+        let redial = self.config.control_redial.filter(|_| redials).map(|limit| EstablishedRedial {
+            limit,
+            keepalive: self.config.keepalive,
+            key: peer.key,
+            notify: peer.notify_route,
+            desk: matches!(role, Role::Responder).then(|| self.desk()).flatten(),
+        });
+        let channel = match redial {
+            Some(_) => Channel::resumable(peer.channel),
+            None => Channel::new(peer.channel),
         };
         let established = Established {
             peer: PeerInfo {
@@ -147,7 +163,8 @@ impl Engine {
                 .features
                 .map(|features| features.identity)
                 .filter(|process| *process != ProcessIdentity::default() && !process.is_own()),
-            channel: Channel::new(peer.channel),
+            channel,
+            redial,
             notify,
             connected_host: Some(peer.connected_host),
         };
@@ -189,10 +206,12 @@ impl Engine {
 
     fn features(&self, context: &Context, offers_rails: bool) -> Features {
         let rails = if offers_rails { Features::RAILS } else { 0 };
+        let redial = if self.config.control_redial.is_some() { Features::REDIAL } else { 0 };
         let gpu_flush = if context.registry.may_need_gpu_flush() { Features::NEEDS_GPU_FLUSH } else { 0 };
         Features {
             bits: gpu_flush
                 | rails
+                | redial
                 | Features::CHANNEL
                 | Features::REBUILD
                 | Features::REGIONS
@@ -203,6 +222,20 @@ impl Engine {
             incarnation: self.incarnation,
             ..Features::default()
         }
+    }
+
+    /// Where leaders dial channels that have failed; opened with the first connection that may need it.
+    fn desk(&self) -> Option<Arc<Desk>> {
+        let mut desk = self.desk.lock().unwrap_or_else(PoisonError::into_inner);
+        if desk.is_none() {
+            match Desk::open(&self.config, &self.address) {
+                Ok(open) => *desk = Some(open),
+                Err(error) => tracing::warn!(
+                    "no listener for control channels that are made anew, so they are not: {error}"
+                ),
+            }
+        }
+        desk.clone()
     }
 
     fn limits(&self) -> Result<Limits, EngineError> {

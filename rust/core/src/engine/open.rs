@@ -11,6 +11,7 @@ use super::sessions::Sessions;
 use super::{Engine, EngineError, Inner, process_devices};
 use crate::auth::random;
 use crate::config::Config;
+use crate::control::resume::redial_bind;
 use crate::control::{Abort, AllowList, ConnectedHosts, Listener, LocalAddress, Openings, local_address};
 use crate::endpoint::EndpointUse;
 use crate::fabric::{Device, DeviceList, FabricChoice, FabricError};
@@ -70,6 +71,7 @@ impl Engine {
             incarnation,
             notifications,
             connected_hosts,
+            desk: Mutex::default(),
             openings: Openings::default(),
             nic,
             acceptor,
@@ -156,6 +158,8 @@ fn open_receiver(
     incarnation: u64,
     connected_hosts: &ConnectedHosts,
 ) -> Result<Option<Receiver>, EngineError> {
+    // Senders may have to come over another address than the one that is left.
+    let bind = if config.control_redial.is_some() { redial_bind(config, bind) } else { bind };
     let options = ReceiverOptions::from_config(config, bind, incarnation)?;
     match Receiver::open(ReceiverOptions { connected_hosts: connected_hosts.clone(), ..options }) {
         Ok(receiver) => Ok(Some(receiver)),

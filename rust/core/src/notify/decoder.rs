@@ -12,7 +12,9 @@
 //! ```
 
 use crate::auth::{AuthError, AuthKey, NONCE_SIZE, Nonce, Nonces, PROOF_SIZE, Proof, Purpose, Responder};
-use crate::control::wire::notification::{FINGERPRINT_SIZE, HEADER_SIZE, Header, NAME_SIZE, decode_message};
+use crate::control::wire::notification::{
+    FINGERPRINT_SIZE, HEADER_SIZE, Header, LINK_SIZE, NAME_SIZE, decode_message,
+};
 use crate::control::wire::{PREAMBLE_SIZE, SocketKind, WireError};
 use crate::process::ProcessIdentity;
 
@@ -40,6 +42,14 @@ pub enum DecodedEvent {
     Admitted(Option<Proof>),
     /// The process of the socket, as announced by the sender.
     Owner(ProcessIdentity),
+    /// The socket is of this link; `again` if the link has had another one before. How many messages of it have been delivered must be
+    /// sent to it.
+    Link {
+        /// Its name.
+        name: [u8; LINK_SIZE],
+        /// It is not the first socket.
+        again: bool,
+    },
     /// A message.
     Message(Box<Message>),
     /// A large message.
@@ -53,6 +63,8 @@ pub struct Decoder {
     nonce: Nonce,
     /// The sender has announced the process of the socket.
     owned: bool,
+    /// It has named its link.
+    linked: bool,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -68,7 +80,7 @@ enum Phase {
 impl Decoder {
     /// A decoder at the start of a socket. `nonce` is random, and sent when [`DecodedEvent::Challenge`] asks for it.
     pub fn new(nonce: Nonce) -> Self {
-        Self { phase: Phase::Preamble, nonce, owned: false }
+        Self { phase: Phase::Preamble, nonce, owned: false, linked: false }
     }
 
     /// Whether messages of this sender are accepted.
@@ -93,7 +105,14 @@ impl Decoder {
                     self.owned = true;
                     Ok(Some((DecodedEvent::Owner(identity), HEADER_SIZE + FINGERPRINT_SIZE)))
                 }
-                None => message(bytes, policy),
+                None => match link(bytes)? {
+                    Some(_) if self.linked => Err(WireError::refused("notification socket", "a second link")),
+                    Some((name, again)) => {
+                        self.linked = true;
+                        Ok(Some((DecodedEvent::Link { name, again }, HEADER_SIZE + LINK_SIZE)))
+                    }
+                    None => message(bytes, policy),
+                },
             },
         }
     }
@@ -135,7 +154,9 @@ impl Decoder {
                 self.phase = Phase::Admitted;
                 Ok(Some((DecodedEvent::Admitted(None), 0)))
             }
-            Header::Message | Header::Large(_) | Header::Owner(_) => Err(refused(AuthError::KeyMissing)),
+            Header::Message | Header::Large(_) | Header::Owner(_) | Header::Link(_) => {
+                Err(refused(AuthError::KeyMissing))
+            }
         }
     }
 
@@ -165,6 +186,13 @@ fn owner(bytes: &[u8]) -> Result<Option<ProcessIdentity>, WireError> {
     Ok(fingerprint.map(|fingerprint| ProcessIdentity { pid, fingerprint }))
 }
 
+/// The link message at the start of `bytes`, if it is one and complete: the link's name, and whether it has had a socket before.
+fn link(bytes: &[u8]) -> Result<Option<([u8; LINK_SIZE], bool)>, WireError> {
+    let Some((header, rest)) = bytes.split_first_chunk::<HEADER_SIZE>() else { return Ok(None) };
+    let Header::Link(again) = Header::decode(header)? else { return Ok(None) };
+    Ok(rest.first_chunk().map(|name| (*name, again)))
+}
+
 fn message(bytes: &[u8], policy: &SenderPolicy) -> Result<Option<(DecodedEvent, usize)>, WireError> {
     let Some((header, rest)) = bytes.split_first_chunk::<HEADER_SIZE>() else { return Ok(None) };
     let header = Header::decode(header)?;
@@ -175,7 +203,7 @@ fn message(bytes: &[u8], policy: &SenderPolicy) -> Result<Option<(DecodedEvent, 
         }
         Header::Hello => return Err(WireError::refused("notification socket", "a second hello")),
         // Incomplete.
-        Header::Owner(_) => return Ok(None),
+        Header::Owner(_) | Header::Link(_) => return Ok(None),
         Header::Message | Header::Large(_) => {}
     }
     let size = header.body_size();

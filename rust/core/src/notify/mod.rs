@@ -6,6 +6,7 @@
 //! Notifications of any size wait in the same queue, and are fetched from their engine, all in the order of arrival.
 
 mod decoder;
+mod kept;
 mod queue;
 mod receiver;
 mod sender;

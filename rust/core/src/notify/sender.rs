@@ -5,11 +5,12 @@ use std::os::fd::AsFd;
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use super::kept::Kept;
 use super::queue::Queue;
 use super::{LargeMessage, Message, Notification, NotifyError};
 use crate::control::Stream;
 use crate::control::wire::notification::{Header, MESSAGE_SIZE, NAME_SIZE};
-use crate::events::{Interest, is_ready};
+use crate::events::{Interest, Wakeup, is_ready};
 
 /// Bytes of a content that a socket takes whole whenever it is ready for more: then a third of its buffer is free.
 const AT_ONCE: usize = 2048;
@@ -28,7 +29,12 @@ pub struct Sender {
 
 #[derive(Debug)]
 enum Transport {
-    Socket { stream: Stream, turn: TimedLock },
+    Socket {
+        stream: Stream,
+        turn: TimedLock,
+    },
+    /// With a peer that takes up a socket that is made anew.
+    Kept(Kept),
     SameProcess(Arc<Queue>),
 }
 
@@ -41,6 +47,51 @@ impl Sender {
             transport: Transport::Socket { stream, turn: TimedLock::default() },
             peer,
             max_bytes: max_bytes as usize,
+        }
+    }
+
+    /// As [`Sender::new`], over a socket that has named its link: it is made anew when it fails, and messages are kept until the peer has
+    /// delivered them.
+    pub(crate) fn kept(stream: Stream, max_bytes: u32) -> Self {
+        let peer = stream.peer().to_string();
+        Self { transport: Transport::Kept(Kept::new(stream)), peer, max_bytes: max_bytes as usize }
+    }
+
+    /// `wakeup` is woken when the socket may have to be made anew.
+    pub(crate) fn attach(&self, wakeup: &Arc<Wakeup>) {
+        if let Transport::Kept(kept) = &self.transport {
+            kept.attach(wakeup);
+        }
+    }
+
+    /// Whether it needs another socket.
+    pub(crate) fn needs_socket(&self) -> bool {
+        matches!(&self.transport, Transport::Kept(kept) if kept.needs_socket())
+    }
+
+    /// Whether messages wait for the peer to deliver them.
+    pub(crate) fn keeps_some(&self) -> bool {
+        matches!(&self.transport, Transport::Kept(kept) if kept.keeps_some())
+    }
+
+    /// Takes the socket out of use, if it can be made anew.
+    pub(crate) fn leave(&self) {
+        if let Transport::Kept(kept) = &self.transport {
+            kept.leave();
+        }
+    }
+
+    /// Breaks a socket that can be made anew, as a network that fails does.
+    pub(crate) fn break_socket(&self) {
+        if let Transport::Kept(kept) = &self.transport {
+            kept.break_socket();
+        }
+    }
+
+    /// Goes on over another socket that has named the link; the peer has delivered `count` messages. May block for seconds.
+    pub(crate) fn relink(&self, stream: Stream, count: u64) {
+        if let Transport::Kept(kept) = &self.transport {
+            kept.relink(stream, count);
         }
     }
 
@@ -62,6 +113,9 @@ impl Sender {
             }
             Transport::Socket { stream, turn } => {
                 self.write(stream, turn, &[&encoded(message)], deadline)?;
+            }
+            Transport::Kept(kept) => {
+                kept.write(&[&encoded(message)], deadline).map_err(|reason| self.failed(reason))?;
             }
         }
         Ok(Message::SIZE)
@@ -86,6 +140,10 @@ impl Sender {
                 let front = self.front(name, content);
                 self.write(stream, turn, &[&front, content], deadline)?;
             }
+            Transport::Kept(kept) => {
+                let front = self.front(name, content);
+                kept.write(&[&front, content], deadline).map_err(|reason| self.failed(reason))?;
+            }
         }
         Ok(content.len())
     }
@@ -101,7 +159,13 @@ impl Sender {
                 // One that is closed is ready.
                 if sent.is_err() && !queue.is_ready() { None } else { Some(sent) }
             }
-            Transport::Socket { .. } if content.len() > AT_ONCE => None,
+            Transport::Socket { .. } | Transport::Kept(_) if content.len() > AT_ONCE => None,
+            Transport::Kept(kept) => {
+                let front = self.front(name, content);
+                let rest = if self.max_bytes == 0 { &[] } else { content };
+                let sent = kept.write_now(&[&front, rest], WRITE_LIMIT);
+                sent.map(|sent| sent.map(|()| content.len()).map_err(|reason| self.failed(reason)))
+            }
             Transport::Socket { stream, turn } => {
                 if !turn.begin(now) {
                     return Ok(None);
@@ -133,6 +197,7 @@ impl Sender {
     pub(crate) fn is_ready(&self) -> bool {
         match &self.transport {
             Transport::SameProcess(queue) => queue.is_ready(),
+            Transport::Kept(kept) => kept.is_ready(),
             Transport::Socket { stream, .. } => {
                 stream.is_closed() || is_ready(stream.as_fd(), Interest::Write).unwrap_or(true)
             }
@@ -195,7 +260,7 @@ impl Sender {
 }
 
 /// Whether it was our own deadline that has passed, and not that of the kernel, which gives the connection up.
-fn is_deadline(error: &io::Error) -> bool {
+pub(super) fn is_deadline(error: &io::Error) -> bool {
     error.kind() == io::ErrorKind::TimedOut && error.raw_os_error().is_none()
 }
 
@@ -209,13 +274,13 @@ fn encoded(message: &Message) -> Vec<u8> {
 
 /// A lock with a deadline for waiting.
 #[derive(Debug, Default)]
-struct TimedLock {
+pub(super) struct TimedLock {
     taken: Mutex<bool>,
     free: Condvar,
 }
 
 impl TimedLock {
-    fn begin(&self, deadline: Instant) -> bool {
+    pub(super) fn begin(&self, deadline: Instant) -> bool {
         let taken = self.taken.lock().unwrap_or_else(PoisonError::into_inner);
         let left = deadline.saturating_duration_since(Instant::now());
         let waited = self.free.wait_timeout_while(taken, left, |taken| *taken);
@@ -223,7 +288,7 @@ impl TimedLock {
         !std::mem::replace(&mut *taken, true)
     }
 
-    fn end(&self) {
+    pub(super) fn end(&self) {
         *self.taken.lock().unwrap_or_else(PoisonError::into_inner) = false;
         self.free.notify_one();
     }

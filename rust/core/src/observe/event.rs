@@ -73,6 +73,10 @@ kinds! {
     RailUp = "rail_up",
     /// Parts of transfers were taken from a rail and posted on another one.
     PartsMoved = "parts_moved",
+    /// The control channel of a connection has failed, and is dialled again: the connection goes on.
+    ChannelLost = "channel_lost",
+    /// The control channel of a connection is made anew.
+    ChannelResumed = "channel_resumed",
     /// How the bytes of a connection travel.
     PathChosen = "path_chosen",
     /// A faster way between two processes was denied by the system.

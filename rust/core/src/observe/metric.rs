@@ -51,6 +51,8 @@ metrics! {
     LANE_RETRIES = Counter "flagcx_p2p_lane_retries": "Parts of transfers that were posted again after their lane had failed";
     LANE_REBUILDS = Counter "flagcx_p2p_lane_rebuilds": "Lanes rebuilt after an error";
     RAILS = Gauge "flagcx_p2p_rails": "Rails of the connections, by state: a connection over one NIC has one";
+    CHANNELS_LOST = Counter "flagcx_p2p_channels_lost": "Control channels that have failed and were dialled again, see FLAGCX_P2P_CONTROL_REDIAL";
+    CHANNELS_RESUMED = Counter "flagcx_p2p_channels_resumed": "Control channels that were made anew";
     RAIL_PAUSES = Counter "flagcx_p2p_rail_pauses": "Times that a rail was paused or went down, by reason";
     RAIL_MOVED_PARTS = Counter "flagcx_p2p_rail_moved_parts": "Parts of transfers that were taken from a rail and posted on another one";
     PEER_CONNECTIONS = Gauge "flagcx_p2p_peer_connections": "Connections with a peer";

@@ -16,6 +16,8 @@ pub struct ProcessCounts {
     deregistrations: AtomicU64,
     deregistration_bytes: AtomicU64,
     notifications_received: AtomicU64,
+    channels_lost: AtomicU64,
+    channels_resumed: AtomicU64,
     unplaced: SharedCounts,
 }
 
@@ -35,6 +37,8 @@ impl ProcessCounts {
             deregistrations: AtomicU64::new(0),
             deregistration_bytes: AtomicU64::new(0),
             notifications_received: AtomicU64::new(0),
+            channels_lost: AtomicU64::new(0),
+            channels_resumed: AtomicU64::new(0),
             unplaced: SharedCounts::new(PathNames { write: "none", read: "none" }),
         }
     }
@@ -67,6 +71,16 @@ impl ProcessCounts {
         self.notifications_received.fetch_add(1, Ordering::Relaxed);
     }
 
+    /// A control channel has failed and is dialled again.
+    pub fn channel_lost(&self) {
+        self.channels_lost.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// A control channel is made anew.
+    pub fn channel_resumed(&self) {
+        self.channels_resumed.fetch_add(1, Ordering::Relaxed);
+    }
+
     /// Where parts are counted that no lane took.
     pub fn unplaced(&self) -> &SharedCounts {
         &self.unplaced
@@ -74,6 +88,8 @@ impl ProcessCounts {
 
     pub(super) fn collect(&self, out: &mut Snapshot) {
         let get = |count: &AtomicU64| count.load(Ordering::Relaxed);
+        out.number(&metrics::CHANNELS_RESUMED, &[], get(&self.channels_resumed));
+        out.number(&metrics::CHANNELS_LOST, &[], get(&self.channels_lost));
         // What was removed is read first: it never seems to be more than what there was.
         let (removed, removed_bytes) = (get(&self.deregistrations), get(&self.deregistration_bytes));
         let (added, added_bytes) = (get(&self.registrations), get(&self.registration_bytes));

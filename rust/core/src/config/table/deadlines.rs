@@ -36,4 +36,14 @@ variables! {
         .changes("How soon the loss of a peer's host is detected. A peer of this engine on another host gets a ping after each ninth of this time (50 ms at least) without a message from it, and counts as lost after a third without one; so does a stopped process. Other peers are detected within about this time, by the kernel's probes. 0 turns both off.")
         .when("Lower to detect the loss of a host sooner; higher where processes or virtual machines are stopped for seconds.")
         .example("2000");
+    CONTROL_REDIAL = Variable::integer("FLAGCX_P2P_CONTROL_REDIAL", 0, 0, DAY_MS)
+        .unit("ms")
+        .read_by("connection, control, notify")
+        .changes(
+            "For how long the control channel of a connection is dialled again, over all addresses of the peer's host, after it has failed. \
+             Meanwhile transfers go on over the lanes that work. Both ends need it; each waits as long as its own value says. Engines \
+             with it listen for channels, and for notifications, on all addresses of the host, of one family, unless `FLAGCX_P2P_BIND` is set. 0: a connection ends with its channel.",
+        )
+        .when("Connections have rails, or other ways, that outlive the NIC of the control channel. Longer than a third of `FLAGCX_P2P_KEEPALIVE_MS`, which is what the other end may take to notice.")
+        .example("15000");
 }

@@ -14,6 +14,8 @@ use crate::sync::{Mutex, lock};
 /// outstanding. So idle connections cost next to nothing, however many lead to the process.
 #[derive(Debug)]
 pub struct Pinger {
+    process: u64,
+    keepalive: Duration,
     shared: Arc<Shared>,
     task: Option<(Task, Arc<EventLoop>)>,
 }
@@ -52,7 +54,7 @@ impl Pinger {
         let shared = Arc::new(Shared(Mutex::new(State { liveness, members: Vec::new(), gone: false })));
         let (events, asked) = (EventLoop::acquire()?, Arc::clone(&shared));
         let task = events.spawn(move |handle| ping(asked, handle.clone()));
-        let pinger = Arc::new(Self { shared, task: Some((task, events)) });
+        let pinger = Arc::new(Self { process, keepalive, shared, task: Some((task, events)) });
         pingers.retain(|_, pinger| pinger.strong_count() > 0);
         pingers.insert((process, keepalive), Arc::downgrade(&pinger));
         Ok(pinger)
@@ -65,6 +67,11 @@ impl Pinger {
         state.liveness.received(Instant::now());
         state.members.retain(|(channel, _)| channel.strong_count() > 0);
         state.members.push((Arc::downgrade(channel), Arc::downgrade(wakeup)));
+    }
+
+    /// The pinger of the same process after this one has declared it lost, and it has answered after all.
+    pub(in crate::connection) fn renewed(&self) -> std::io::Result<Arc<Self>> {
+        Self::of(self.process, self.keepalive)
     }
 
     /// Data of the process was received.

@@ -5,33 +5,40 @@
 
 mod command;
 mod need;
+mod observation;
 mod presence;
 mod probes;
 mod rails;
+mod redial;
 mod regions;
+mod relinking;
 mod sending;
 mod trials;
 mod waiting;
 mod watch;
 
 use std::io;
+use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
 use self::need::{Need, NeedWatch};
+use self::observation::{Observation, observe};
+use self::redial::Redial;
+pub(in crate::connection) use self::redial::RedialParts;
 use self::watch::WatchedRails;
 use super::rebuilds::{AttemptId, Rebuilds, TrialId};
 use super::{Action, LostReason, Machine, RailRequests};
 use crate::connection::close::Ending;
 use crate::connection::rail_watch::RailWatch;
 use crate::connection::regions::Exchange;
-use crate::connection::{Connection, DRAIN_LIMIT, DeviceHealth, Presence};
+use crate::connection::{Connection, DRAIN_LIMIT, Presence};
 use crate::control::wire::LaneRecord;
-use crate::control::{Channel, ChannelFrame, RailRefusal, Received};
+use crate::control::{Channel, ChannelFrame, RailRefusal, Received, Stream};
 use crate::events::{EventLoopHandle, Wakeup, Watched, first, with_upgraded};
 use crate::fork::OwnSocket;
-use crate::pool::{LaneHealth, clock};
+use crate::pool::clock;
 use crate::sync::{Mutex, lock};
 
 /// Frames of the peer that are read per turn: a peer that sends without end must not keep the task from its lanes,
@@ -45,7 +52,8 @@ const DRAIN_LOOK: Duration = Duration::from_millis(1);
 pub(in crate::connection) struct Driver {
     /// Weak: a connection that its owners have dropped ends, and stops this task.
     connection: Weak<Connection>,
-    channel: Watched<Arc<Channel>>,
+    /// The socket of the channel; `None` while that is away.
+    channel: Option<Watched<Arc<Stream>>>,
     socket: Arc<Channel>,
     wakeup: Arc<Wakeup>,
     machine: Machine,
@@ -78,6 +86,10 @@ pub(in crate::connection) struct Driver {
     answers: bool,
     /// Received bytes that have been counted as signs of life.
     received: u64,
+    /// With a channel that can be made anew.
+    redial: Option<Redial>,
+    /// The other end of the channel's socket, now or before.
+    peer_address: SocketAddr,
     handle: EventLoopHandle,
 }
 
@@ -96,6 +108,8 @@ pub(in crate::connection) struct Parts {
     pub(in crate::connection) leads: bool,
     /// The peer takes frames.
     pub(in crate::connection) heals: bool,
+    /// The channel can be made anew.
+    pub(in crate::connection) redial: Option<RedialParts>,
 }
 
 /// A command that has ended.
@@ -106,30 +120,6 @@ enum CommandResult {
     RailOpened { rail: usize, result: Result<(), RailRefusal> },
     TrialCreated { id: TrialId, result: Result<LaneRecord, Option<RailRefusal>> },
     TrialWritten { id: TrialId, result: Result<(), String> },
-}
-
-/// State of the device, or of a lane that is not healthy.
-#[derive(Debug)]
-enum Observation {
-    Device {
-        rail: usize,
-        health: DeviceHealth,
-    },
-    /// `failed`: this end has not moved it to ERROR itself.
-    Broken {
-        lane: usize,
-        reason: String,
-        failed: bool,
-    },
-    /// As [`Observation::Broken`], and nothing is outstanding.
-    Drained {
-        lane: usize,
-        reason: String,
-        failed: bool,
-    },
-    Closed {
-        lane: usize,
-    },
 }
 
 /// What the task does after a turn.
@@ -159,10 +149,12 @@ impl Driver {
             watch,
             leads,
             heals,
+            redial,
         } = parts;
         Ok(Self {
             connection: Weak::clone(connection),
-            channel: handle.watch(Arc::clone(&socket))?,
+            channel: socket.stream().map(|stream| handle.watch(stream)).transpose()?,
+            peer_address: socket.peer(),
             socket,
             wakeup,
             machine,
@@ -182,6 +174,7 @@ impl Driver {
             presence,
             answers: heals,
             received: 0,
+            redial: redial.map(Redial::new),
             handle,
         })
     }
@@ -198,11 +191,14 @@ impl Driver {
 
     async fn wait(&mut self) {
         // While the socket is blocked no frame about regions can be sent.
-        let pause = self.exchange.as_ref().filter(|_| !self.blocked).and_then(Exchange::deadline);
-        let look = self.look_deadline();
-        let deadline = self.machine.deadline().into_iter().chain(self.send_by).chain(pause).chain(look).min();
+        let is_blocked = self.blocked || self.is_away() || !self.socket.has_room();
+        let pause = self.exchange.as_ref().filter(|_| !is_blocked).and_then(Exchange::deadline);
+        let (look, redial) = (self.look_deadline(), self.redial_deadline());
+        let deadlines = self.machine_deadline().into_iter().chain(self.send_by).chain(pause);
+        let deadline = deadlines.chain(look).chain(redial).chain(self.relink_deadline()).min();
         let timed = first(self.wakeup.wait(), self.handle.sleep_until(deadline));
-        let received = first(timed, self.channel.readable());
+        let Some(channel) = &mut self.channel else { return timed.await };
+        let received = first(timed, channel.readable());
         match &mut self.writable {
             Some(writable) if self.blocked => first(received, writable.writable()).await,
             _ => received.await,
@@ -220,6 +216,8 @@ impl Driver {
         };
         // Before any recovery of lanes that failed because of it.
         self.check_peer(&seen);
+        self.tend_channel();
+        self.tend_notifications();
         for seen in seen {
             if self.watch_observation(&seen) {
                 self.report_observation(seen);
@@ -235,8 +233,8 @@ impl Driver {
             self.report_command(ended);
             self.act().await;
         }
-        if self.machine.deadline().is_some_and(|deadline| Instant::now() >= deadline) {
-            self.machine.timeout(Instant::now());
+        if self.machine_deadline().is_some_and(|deadline| Instant::now() >= deadline) {
+            self.machine.timeout(self.now());
         }
         self.act().await;
         self.watch_rails().await;
@@ -251,7 +249,7 @@ impl Driver {
     }
 
     fn report_observation(&mut self, seen: Observation) {
-        let now = Instant::now();
+        let now = self.now();
         match seen {
             Observation::Device { rail, health } => self.machine.device(rail, health, now),
             Observation::Broken { lane, reason, .. } => self.machine.lane_broken(lane, &reason, now),
@@ -270,7 +268,7 @@ impl Driver {
                         ChannelFrame::Quiesce { lane, .. } => self.note_left_there(lane as usize),
                         _ => {}
                     }
-                    self.machine.frame(frame, Instant::now());
+                    self.machine.frame(frame, self.now());
                 }
                 Ok(Received::Regions(frame)) => self.receive_regions(frame).await,
                 // Once: rails have their numbers by that list.
@@ -278,12 +276,20 @@ impl Driver {
                     self.knows_nics = true;
                     self.command(move |connection| connection.take_nic_list(&nics)).await;
                 }
+                Ok(Received::Offer(offer)) => self.take_offer(offer),
+                Ok(Received::Acknowledgement(count)) => {
+                    if let Err(error) = self.socket.acknowledged(count) {
+                        self.channel_failed(&error);
+                    }
+                }
                 Ok(Received::Nics(_) | Received::Unknown) => {}
                 Ok(Received::Nothing) => return false,
-                Err(error) => self.machine.channel_lost(&error),
+                Err(error) => self.channel_failed(&error),
             }
+            // The peer may wait for it, with no room for more.
+            self.socket.acknowledge();
             self.act().await;
-            if self.machine.is_over() {
+            if self.machine.is_over() || self.is_away() {
                 return false;
             }
         }
@@ -291,7 +297,7 @@ impl Driver {
     }
 
     fn report_command(&mut self, ended: CommandResult) {
-        let now = Instant::now();
+        let now = self.now();
         match ended {
             CommandResult::Created { id, result } => self.machine.created(id.lane, id.attempt, result, now),
             CommandResult::Connected { id, result } => {
@@ -316,7 +322,7 @@ impl Driver {
             while let Some(action) = self.machine.next_local_action() {
                 self.carry_out(action).await;
             }
-            if !self.flush() {
+            if !self.flush() || !self.socket.has_room() {
                 return;
             }
             let Some(Action::Send(frame)) = self.machine.next_action() else { return };
@@ -416,31 +422,6 @@ impl Driver {
     }
 }
 
-/// The state of the devices and of the lanes that are not healthy. Those that are not `made` yet have not failed.
-fn observe(connection: &Connection, made: u64) -> Vec<Observation> {
-    let devices = connection.rail_devices().map(|(rail, health)| Observation::Device { rail, health });
-    let mut seen: Vec<_> = devices.collect();
-    for (lane, handle) in connection.all_lanes() {
-        let health = handle.status.health();
-        let is_made = 1_u64.checked_shl(lane as u32).is_some_and(|bit| made & bit != 0);
-        if is_made && matches!(health, LaneHealth::Broken | LaneHealth::Drained) {
-            connection.note_broken(lane, &handle.status.reason());
-        }
-        let (reason, failed) = (|| handle.status.reason(), !handle.status.was_stopped_here());
-        match health {
-            LaneHealth::Healthy => {}
-            LaneHealth::Broken => {
-                seen.push(Observation::Broken { lane, reason: reason(), failed });
-                // Wakes the worker to drain it, which it may not do on its own when it has no requests.
-                handle.worker.kick();
-            }
-            LaneHealth::Drained => seen.push(Observation::Drained { lane, reason: reason(), failed }),
-            LaneHealth::Closed => seen.push(Observation::Closed { lane }),
-        }
-    }
-    seen
-}
-
 #[cfg(test)]
 mod tests {
     use std::sync::mpsc;
@@ -482,6 +463,7 @@ mod tests {
                         ),
                         leads: true,
                         heals: true,
+                        redial: None,
                     };
                     let mut driver = Driver::new(&nothing, parts, handle.clone()).unwrap();
                     let (mut full, deadline) = (0, soon());

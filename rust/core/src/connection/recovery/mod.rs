@@ -58,7 +58,7 @@ mod trying;
 
 use std::time::Duration;
 
-pub(super) use driver::{Driver, Parts};
+pub(super) use driver::{Driver, Parts, RedialParts};
 pub(super) use machine::{Machine, RebuildPolicy};
 pub(super) use rebuilds::Rebuilds;
 pub(super) use requests::RailRequests;

@@ -2,6 +2,7 @@
 
 use super::path_frame::{self, PathAnswer};
 use super::region_frame::{self, RegionFrame};
+use crate::control::resume::ResumeOffer;
 use crate::control::wire::{
     LANE_RECORD_SIZE, LaneRecord, MAX_NIC_LIST, MAX_REGION_CHANGES, NicList, WireError,
 };
@@ -11,6 +12,10 @@ const VERSION: u16 = 1;
 const HEADER_SIZE: usize = 12;
 /// Kind of the frame that holds a [`NicList`].
 const NICS: u16 = 18;
+/// Kind of the frame that holds a [`ResumeOffer`].
+const RESUME_AT: u16 = 24;
+/// Kind of the frame that says how many frames have been received.
+const ACKNOWLEDGEMENT: u16 = 25;
 /// Bytes of payload that a frame may have, unless it holds changes of regions or a list of NICs.
 pub const MAX_FRAME: usize = 1024;
 
@@ -185,6 +190,11 @@ pub enum Received {
     Regions(RegionFrame),
     /// The NICs of the peer: what it sends first, if both ends have [`Features::RAILS`](crate::control::wire::Features::RAILS), and once.
     Nics(NicList),
+    /// Where the sender can be dialled when the channel has failed: from the follower, if both ends have
+    /// [`Features::REDIAL`](crate::control::wire::Features::REDIAL), and once.
+    Offer(ResumeOffer),
+    /// The sender has received so many frames on this connection. Only if both ends have that feature.
+    Acknowledgement(u64),
     /// A frame of a later version, to be skipped.
     Unknown,
     /// No whole frame has arrived.
@@ -287,10 +297,41 @@ impl Received {
         let frame = match ChannelFrame::decode_payload(kind, payload)? {
             Some(frame) => Self::Frame(frame),
             None if kind == NICS => Self::Nics(NicList::decode(payload)?),
+            None if kind == RESUME_AT => Self::Offer(ResumeOffer::decode(payload)?),
+            None if kind == ACKNOWLEDGEMENT => Self::Acknowledgement(number(payload)?),
             None => RegionFrame::decode_payload(kind, payload)?.map_or(Self::Unknown, Self::Regions),
         };
         Ok(Some((frame, HEADER_SIZE + payload.len())))
     }
+}
+
+impl ChannelFrame {
+    /// Whether it counts among the frames that are sent again if they are not received. Pings are about the socket they are sent on,
+    /// and nothing follows a Goodbye.
+    pub(super) fn is_numbered(&self) -> bool {
+        !matches!(self, Self::Ping(_) | Self::Pong(_) | Self::Goodbye)
+    }
+}
+
+impl Received {
+    /// As [`ChannelFrame::is_numbered`]: frames of a later version are, unless it says so in the handshake.
+    pub(super) fn is_numbered(&self) -> bool {
+        match self {
+            Self::Frame(frame) => frame.is_numbered(),
+            Self::Regions(_) | Self::Nics(_) | Self::Offer(_) | Self::Unknown => true,
+            Self::Acknowledgement(_) | Self::Nothing => false,
+        }
+    }
+}
+
+/// A frame that holds where its sender can be dialled.
+pub fn encode_offer(offer: &ResumeOffer) -> Vec<u8> {
+    encode_frame(RESUME_AT, &offer.encode())
+}
+
+/// A frame that says how many frames have been received.
+pub fn encode_acknowledgement(count: u64) -> Vec<u8> {
+    encode_frame(ACKNOWLEDGEMENT, &count.to_le_bytes())
 }
 
 /// A frame that holds a list of NICs.

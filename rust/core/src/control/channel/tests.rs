@@ -27,6 +27,7 @@ fn next(channel: &Channel) -> io::Result<ChannelFrame> {
         match channel.try_read()? {
             Received::Frame(frame) => return Ok(frame),
             Received::Unknown | Received::Regions(_) | Received::Nics(_) => {}
+            Received::Offer(_) | Received::Acknowledgement(_) => {}
             Received::Nothing => std::thread::sleep(Duration::from_millis(1)),
         }
     }

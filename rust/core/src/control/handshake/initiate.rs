@@ -54,6 +54,8 @@ async fn initiate_with(
     let meta = tables::exchange_metas(&dialogue, local, entry.features.as_ref(), looks_local).await?;
     let key = limits.auth.as_ref().filter(|_| session.is_some());
     let owner = notify_link::owner(entry.features.as_ref());
+    let link = notify_link::link_name(&local.features, entry.features.as_ref())
+        .map_err(|error| dialogue.fail(Step::Meta, error))?;
     let notify = match meta.notify_port {
         0 => None,
         _ if meta.same_process => None,
@@ -62,7 +64,7 @@ async fn initiate_with(
                 &channel,
                 &[channel.peer().ip()],
                 port,
-                (key, owner),
+                (key, owner, link),
                 limits,
                 deadline,
                 waiter,
@@ -70,6 +72,7 @@ async fn initiate_with(
             .await
         }
     };
+    let (notify, notify_route) = notify.unzip();
     let extras = local.region_extras(entry.features.as_ref());
     let regions = tables::exchange_regions(&dialogue, local, extras).await?;
 
@@ -82,10 +85,12 @@ async fn initiate_with(
             same_process: meta.same_process,
             regions,
             proven: session.is_some(),
+            key: limits.auth.clone().filter(|_| session.is_some()),
             features: entry.features,
             capabilities,
             lanes: count,
             notify,
+            notify_route: notify_route.flatten(),
             channel,
             connected_host,
         },

@@ -46,6 +46,7 @@ use crate::fabric::{FabricError, QpAddress};
 
 pub use error::{HandshakeError, Reason, Step};
 pub use initiate::initiate;
+pub use notify_link::NotifyRoute;
 pub use openings::Openings;
 pub use raw::{RawListener, RawPeer, initiate_raw};
 pub use respond::respond;
@@ -193,6 +194,8 @@ pub struct Peer {
     pub regions: Vec<RegionEntry>,
     /// It has proven the key. False without a key, and for an original engine that is accepted without a proof.
     pub proven: bool,
+    /// That key, if it has.
+    pub key: Option<AuthKey>,
     /// Its features; `None` for an original engine.
     pub features: Option<Features>,
     /// The capabilities of its lanes.
@@ -201,6 +204,8 @@ pub struct Peer {
     pub lanes: u32,
     /// Our socket for notifications to it; `None` when it has no receiver, or it could not be reached.
     pub notify: Option<Stream>,
+    /// How that is made anew, if both ends do it.
+    pub notify_route: Option<NotifyRoute>,
     /// The lane socket. It stays open: its end is the peer's end, and between engines of this kind it is the
     /// [`super::Channel`].
     pub channel: Stream,

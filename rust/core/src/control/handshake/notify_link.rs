@@ -2,7 +2,7 @@
 
 use std::io::{self, ErrorKind};
 use std::net::{IpAddr, SocketAddr};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::Limits;
 use crate::auth::{AuthError, AuthKey, Initiator, Nonces, PROOF_SIZE, Purpose, random};
@@ -10,7 +10,7 @@ use crate::control::Stream;
 use crate::control::socket::connect_from;
 use crate::control::wire::Features;
 use crate::control::wire::SocketKind;
-use crate::control::wire::notification::{Header, encode_owner};
+use crate::control::wire::notification::{COUNT_SIZE, Header, LINK_SIZE, encode_link, encode_owner};
 use crate::events::Waiter;
 use crate::process::ProcessIdentity;
 
@@ -19,18 +19,79 @@ pub(super) fn owner(theirs: Option<&Features>) -> Option<ProcessIdentity> {
     theirs.filter(|theirs| theirs.has(Features::LIVENESS)).map(|_| ProcessIdentity::own())
 }
 
+/// The random name of the link of the socket, where both ends make it anew.
+pub(super) fn link_name(ours: &Features, theirs: Option<&Features>) -> io::Result<Option<[u8; LINK_SIZE]>> {
+    let both = ours.has_redial() && theirs.is_some_and(Features::has_redial);
+    both.then(random).transpose()
+}
+
+/// How a notification socket is made anew.
+#[derive(Clone, Debug)]
+pub struct NotifyRoute {
+    link: [u8; LINK_SIZE],
+    hosts: Vec<IpAddr>,
+    port: u16,
+    key: Option<AuthKey>,
+    owner: Option<ProcessIdentity>,
+    keepalive: Option<Duration>,
+}
+
+impl NotifyRoute {
+    /// Connects again, at the first of `hosts` and of those of the handshake where the receiver is. Answers how many messages it has delivered.
+    pub(crate) async fn connect(
+        &self,
+        hosts: &[IpAddr],
+        limit: Duration,
+        waiter: &Waiter,
+    ) -> io::Result<(Stream, u64)> {
+        let mut failures = Vec::new();
+        let mut tried = Vec::new();
+        for host in hosts.iter().chain(&self.hosts) {
+            if tried.contains(host) {
+                continue;
+            }
+            tried.push(*host);
+            match self.attempt(SocketAddr::new(*host, self.port), Instant::now() + limit, waiter).await {
+                Ok(answer) => return Ok(answer),
+                Err(error) => failures.push(format!("{host}: {error}")),
+            }
+        }
+        Err(io::Error::other(failures.join(", ")))
+    }
+
+    async fn attempt(
+        &self,
+        receiver: SocketAddr,
+        deadline: Instant,
+        waiter: &Waiter,
+    ) -> io::Result<(Stream, u64)> {
+        let mut stream = connect_from(None, receiver, deadline, None, waiter).await?;
+        let greeting = (self.key.as_ref(), self.owner, Some(self.link));
+        greet(&stream, greeting, true, deadline, waiter).await?;
+        let mut count = [0; COUNT_SIZE];
+        stream.read_exact(&mut count, deadline, waiter).await?;
+        stream.set_keepalive(self.keepalive)?;
+        stream.set_abort(None);
+        Ok((stream, u64::from_le_bytes(count)))
+    }
+}
+
+/// The key of the session, the identity of our process, and the name of the link.
+pub(super) type Greeting<'a> = (Option<&'a AuthKey>, Option<ProcessIdentity>, Option<[u8; LINK_SIZE]>);
+
 /// Connects to the receiver on `port` of the peer at the other end of the lane socket, at the first of `hosts` where
 /// it is. A failure does not end the handshake: it is logged, and the connection has no notification channel. `key`
-/// is that of the session, when both sides have proven it; `owner` is the identity of our process for the receiver.
+/// is that of the session, when both sides have proven it; `owner` is the identity of our process for the receiver,
+/// `link` the name of the link if the socket is made anew.
 pub(super) async fn connect(
     channel: &Stream,
     hosts: &[IpAddr],
     port: u16,
-    (key, owner): (Option<&AuthKey>, Option<ProcessIdentity>),
+    (key, owner, link): Greeting<'_>,
     limits: &Limits,
     deadline: Instant,
     waiter: &Waiter,
-) -> Option<Stream> {
+) -> Option<(Stream, Option<NotifyRoute>)> {
     let mut failures = Vec::new();
     for &host in hosts {
         // Of the lane socket, for the scope of an IPv6 link-local address.
@@ -38,8 +99,12 @@ pub(super) async fn connect(
             peer if peer.ip() == host => super::with_port(peer, port),
             _ => SocketAddr::new(host, port),
         };
-        match attempt(channel, receiver, (key, owner), limits, deadline, waiter).await {
-            Ok(stream) => return Some(stream),
+        match attempt(channel, receiver, (key, owner, link), limits, deadline, waiter).await {
+            Ok(stream) => {
+                let (key, keepalive, hosts) = (key.cloned(), limits.keepalive, hosts.to_vec());
+                let route = link.map(|link| NotifyRoute { link, hosts, port, key, owner, keepalive });
+                return Some((stream, route));
+            }
             Err(error) => failures.push(format!("{receiver}: {error}")),
         }
     }
@@ -53,7 +118,7 @@ pub(super) async fn connect(
 async fn attempt(
     channel: &Stream,
     receiver: SocketAddr,
-    (key, owner): (Option<&AuthKey>, Option<ProcessIdentity>),
+    (key, owner, link): Greeting<'_>,
     limits: &Limits,
     deadline: Instant,
     waiter: &Waiter,
@@ -66,14 +131,29 @@ async fn attempt(
         source.is_ipv4() == receiver.is_ipv4() && source.ip().is_loopback() == receiver.ip().is_loopback();
     let source = same_side.then_some(source);
     let stream = connect_from(source, receiver, deadline, limits.abort.as_ref(), waiter).await?;
+    greet(&stream, (key, owner, link), false, deadline, waiter).await?;
+    Ok(stream)
+}
+
+/// The first words to a receiver: preamble, proof of the key, our process, the link; `again`: it has had a socket before.
+async fn greet(
+    stream: &Stream,
+    (key, owner, link): Greeting<'_>,
+    again: bool,
+    deadline: Instant,
+    waiter: &Waiter,
+) -> io::Result<()> {
     stream.write_all(&SocketKind::Notifications.encode(), deadline, waiter).await?;
     if let Some(key) = key {
-        authenticate(&stream, key, deadline, waiter).await?;
+        authenticate(stream, key, deadline, waiter).await?;
     }
     if let Some(owner) = owner {
         stream.write_all(&encode_owner(owner), deadline, waiter).await?;
     }
-    Ok(stream)
+    if let Some(name) = link {
+        stream.write_all(&encode_link(name, again), deadline, waiter).await?;
+    }
+    Ok(())
 }
 
 /// Proves the key to the receiver, and waits for its proof, which it sends once it has admitted this sender.

@@ -74,14 +74,17 @@ pub(crate) async fn respond_with(
     let meta = tables::exchange_metas(&dialogue, local, entry.features.as_ref(), looks_local).await?;
     let key = limits.auth.as_ref().filter(|_| session.is_some());
     let owner = notify_link::owner(entry.features.as_ref());
+    let link = notify_link::link_name(&local.features, entry.features.as_ref())
+        .map_err(|error| dialogue.fail(Step::Meta, error))?;
     let notify = match meta.notify_port {
         0 => None,
         _ if meta.same_process => None,
         port => {
             let hosts = notification_hosts(ip, &entry);
-            notify_link::connect(&channel, &hosts, port, (key, owner), limits, deadline, waiter).await
+            notify_link::connect(&channel, &hosts, port, (key, owner, link), limits, deadline, waiter).await
         }
     };
+    let (notify, notify_route) = notify.unzip();
     let extras = local.region_extras(entry.features.as_ref());
     let regions = tables::exchange_regions(&dialogue, local, extras).await?;
 
@@ -94,10 +97,12 @@ pub(crate) async fn respond_with(
             same_process: meta.same_process,
             regions,
             proven: session.is_some(),
+            key: limits.auth.clone().filter(|_| session.is_some()),
             features: entry.features,
             capabilities,
             lanes: count,
             notify,
+            notify_route: notify_route.flatten(),
             channel,
             connected_host,
         },

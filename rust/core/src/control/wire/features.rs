@@ -29,7 +29,7 @@ const SHORTEST_PAYLOAD: usize = 40;
 pub struct Features {
     /// Feature bits: [`Features::CHANNEL`], [`Features::REBUILD`], [`Features::AUTH`], [`Features::ADVERTISED`],
     /// [`Features::REGIONS`], [`Features::LIVENESS`], [`Features::GPU_FLUSH`], [`Features::SEGMENTS`],
-    /// [`Features::NEEDS_GPU_FLUSH`], [`Features::RAILS`].
+    /// [`Features::NEEDS_GPU_FLUSH`], [`Features::RAILS`], [`Features::REDIAL`].
     pub bits: u32,
     /// Largest notification taken in one frame, in bytes; 0 for the original's 512 only.
     pub max_notification: u32,
@@ -69,6 +69,16 @@ impl Features {
     /// The connection may get further rails: the two ends name their NICs to each other on the control channel, and changes of regions may
     /// be of one rail. Only beside [`Features::CHANNEL`], [`Features::REBUILD`] and [`Features::REGIONS`], see [`Features::has_rails`].
     pub const RAILS: u32 = 512;
+
+    /// The control channel can be made anew over another address: its frames are counted and acknowledged, and the end that has accepted
+    /// the connection says where it can be dialled. So are the notifications, on their socket. Only beside [`Features::CHANNEL`] and
+    /// [`Features::REBUILD`], see [`Features::has_redial`].
+    pub const REDIAL: u32 = 2048;
+
+    /// Whether the channel with that peer can be made anew, if this engine offers it too.
+    pub fn has_redial(&self) -> bool {
+        self.has(Self::REDIAL | Self::CHANNEL | Self::REBUILD)
+    }
 
     /// Whether a connection with that peer may get further rails, if this engine offers them too.
     pub fn has_rails(&self) -> bool {

@@ -6,6 +6,9 @@
 //!   with its proof, the receiver with its own: the exchange of `auth`. Otherwise the receiver sends nothing.
 //! * Before the first message, once: `OWNER_MAGIC`, the pid of the sender's process and its fingerprint (u64). Only towards
 //!   engines with [`super::Features::LIVENESS`].
+//! * After that, once: `LINK_MAGIC`, 0 or, if the link has had another socket before, 1, and 16 random bytes that name the link. The
+//!   receiver answers how many messages of the link it has delivered (u64), and sends that number again while it receives. Only
+//!   between engines with [`super::Features::REDIAL`].
 
 use super::WireError;
 use super::fields::{Fields, Record};
@@ -21,6 +24,13 @@ pub const HELLO_MAGIC: u32 = 0xdead_4e10;
 
 /// First word of an owner message, which names the sender's process.
 pub const OWNER_MAGIC: u32 = 0xdead_9d0d;
+
+/// First word of a link message, which names what the socket belongs to.
+pub const LINK_MAGIC: u32 = 0xdead_11c5;
+/// Bytes of the name of a link.
+pub const LINK_SIZE: usize = 16;
+/// Bytes of a number of delivered messages.
+pub const COUNT_SIZE: usize = 8;
 
 /// Bytes of the words in front of every kind.
 pub const HEADER_SIZE: usize = 8;
@@ -42,6 +52,8 @@ pub enum Header {
     Hello,
     /// The socket belongs to the process with this pid; its fingerprint follows.
     Owner(u32),
+    /// The socket is of the link of the name that follows; true if it is not the first.
+    Link(bool),
 }
 
 impl Header {
@@ -52,6 +64,7 @@ impl Header {
             Self::Large(length) => (LARGE_MAGIC, length),
             Self::Hello => (HELLO_MAGIC, 0),
             Self::Owner(pid) => (OWNER_MAGIC, pid),
+            Self::Link(again) => (LINK_MAGIC, u32::from(again)),
         };
         Record::new().put(0, &magic.to_le_bytes()).put(4, &word.to_le_bytes()).0
     }
@@ -64,6 +77,7 @@ impl Header {
             LARGE_MAGIC => Ok(Self::Large(fields.u32(4)?)),
             HELLO_MAGIC => Ok(Self::Hello),
             OWNER_MAGIC => Ok(Self::Owner(fields.u32(4)?)),
+            LINK_MAGIC => Ok(Self::Link(fields.u32(4)? != 0)),
             other => {
                 let problem = format!("magic {other:#010x}, expected {MESSAGE_MAGIC:#010x}");
                 Err(WireError::new("notification", problem))
@@ -78,6 +92,7 @@ impl Header {
             Self::Large(length) => NAME_SIZE.saturating_add(length as usize),
             Self::Hello => NONCE_SIZE,
             Self::Owner(_) => FINGERPRINT_SIZE,
+            Self::Link(_) => LINK_SIZE,
         }
     }
 }
@@ -85,6 +100,11 @@ impl Header {
 /// Encodes an owner message.
 pub fn encode_owner(identity: ProcessIdentity) -> Vec<u8> {
     [&Header::Owner(identity.pid).encode()[..], &identity.fingerprint.to_le_bytes()].concat()
+}
+
+/// Encodes a link message.
+pub fn encode_link(name: [u8; LINK_SIZE], again: bool) -> Vec<u8> {
+    [&Header::Link(again).encode()[..], &name].concat()
 }
 
 /// Splits the body of a message into name and text.

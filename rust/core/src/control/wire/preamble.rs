@@ -17,6 +17,8 @@ pub enum SocketKind {
     Notifications = 2,
     /// The exchange of lanes; between engines of this kind it stays as control channel.
     Lanes = 4,
+    /// A control channel that is made anew, between engines of this kind: see [`resume`](crate::control::resume).
+    Resume = 8,
 }
 
 impl SocketKind {
@@ -43,6 +45,7 @@ impl SocketKind {
             1 => Ok(Self::Bootstrap),
             2 => Ok(Self::Notifications),
             4 => Ok(Self::Lanes),
+            8 => Ok(Self::Resume),
             other => Err(other),
         })
     }

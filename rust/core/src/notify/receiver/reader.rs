@@ -11,12 +11,15 @@ use super::ReceiverOptions;
 use crate::admission;
 use crate::auth::{Proof, random};
 use crate::control::Listener;
+use crate::control::wire::notification::LINK_SIZE;
 use crate::events::{EventLoopHandle, SocketGroup, Wakeup, first};
 use crate::observe::report;
 
+mod links;
 mod peer;
 mod room;
 
+use links::Links;
 use peer::{Disposition, Peer};
 
 /// Bytes read from one peer per turn.
@@ -40,6 +43,8 @@ pub(super) struct Reader {
     /// By the number under which the kernel reports their sockets; never reused.
     peers: HashMap<u64, Peer>,
     next_peer: u64,
+    /// Links of senders, of which the sockets are made anew.
+    links: Links,
     chunk: Vec<u8>,
 }
 
@@ -61,6 +66,7 @@ impl Reader {
             paused: None,
             peers: HashMap::new(),
             next_peer: FIRST_PEER,
+            links: Links::default(),
             chunk: vec![0; CHUNK],
         })
     }
@@ -165,6 +171,7 @@ impl Reader {
                     proven: false,
                     owned: false,
                     process: None,
+                    link: None,
                     since: now,
                     last_received: now,
                 };
@@ -207,9 +214,15 @@ impl Reader {
         if let Disposition::Admitted(proof) = disposition {
             disposition = self.admit(number, proof);
         }
+        if let Disposition::Linked { name, again } = disposition {
+            disposition = self.link(number, name, again);
+        }
         let Some(peer) = self.peers.get_mut(&number) else { return };
+        if !peer.tell() {
+            disposition = Disposition::Goes;
+        }
         let registered = match (was_waiting, disposition) {
-            (_, Disposition::Goes | Disposition::Admitted(_)) => {
+            (_, Disposition::Goes | Disposition::Admitted(_) | Disposition::Linked { .. }) => {
                 self.remove(number);
                 return;
             }
@@ -226,9 +239,36 @@ impl Reader {
 
     fn remove(&mut self, number: u64) -> Option<Peer> {
         let peer = self.peers.remove(&number)?;
+        if let Some(link) = peer.link {
+            self.links.left(number, link);
+        }
         // Fails for a peer that waits for room in the queue and is not watched.
         let _ = self.sockets.remove(&peer.stream);
         Some(peer)
+    }
+
+    /// A peer has named its link. The former socket of that is dropped, with what has arrived and is not delivered: it is sent again.
+    fn link(&mut self, number: u64, name: [u8; LINK_SIZE], again: bool) -> Disposition {
+        if let Some(former) = self.links.socket_of(&name) {
+            self.remove(former);
+        }
+        let link = self.links.join(number, name, again);
+        let Some(peer) = self.peers.get_mut(&number) else { return Disposition::Goes };
+        let Some(link) = link else {
+            let peer = peer.stream.peer();
+            report!(
+                info,
+                ClientRefused,
+                peer = peer,
+                "notification socket from {peer} closed: its link is not known here"
+            );
+            return Disposition::Goes;
+        };
+        peer.link = Some(link);
+        if !peer.send(&link.delivered.to_le_bytes()) {
+            return Disposition::Goes;
+        }
+        peer.process_input(&self.options, &self.queue, &self.room)
     }
 
     /// Applies the limit to a peer that has just been admitted, and processes its further input.

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use super::super::LostReason;
 use super::{Driver, Observation};
 use crate::connection::Presence;
 use crate::control::ChannelFrame;
@@ -24,7 +25,10 @@ impl Driver {
             }
             Presence::Pinged(pinger) => {
                 if pinger.is_gone() {
-                    self.machine.peer_silent(pinger.limit());
+                    let limit = pinger.limit();
+                    if !self.leave(&LostReason::Silent(limit).to_string()) {
+                        self.machine.peer_silent(limit);
+                    }
                 }
             }
         }

@@ -1,7 +1,6 @@
 //! Requests about rails, and their opening, as part of the task of a connection.
 
 use std::sync::{Arc, Weak};
-use std::time::Instant;
 
 use super::super::requests::RailRequest;
 use super::{CommandResult, Driver};
@@ -12,7 +11,7 @@ impl Driver {
     /// Passes what the connection has asked for to the machine.
     pub(super) async fn pass_rail_requests(&mut self) {
         for request in self.rail_requests.take() {
-            let now = Instant::now();
+            let now = self.now();
             match request {
                 RailRequest::Add { rail, own, peer, lanes } => {
                     self.machine.try_rail(rail, (own, peer), lanes, now)

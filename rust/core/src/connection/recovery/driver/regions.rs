@@ -33,7 +33,7 @@ impl Driver {
     /// Sends changes of regions while the socket accepts them, up to the limit of a turn; true if there may be more.
     pub(super) fn send_regions(&mut self) -> bool {
         for _ in 0..REGION_FRAMES_PER_TURN {
-            if self.machine.is_over() || !self.flush() {
+            if self.machine.is_over() || !self.flush() || !self.socket.has_room() {
                 return false;
             }
             let Some(frame) = self.exchange.as_mut().and_then(Exchange::next) else { return false };

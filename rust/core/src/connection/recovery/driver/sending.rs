@@ -17,6 +17,9 @@ impl Driver {
 
     /// Sends queued frames; false if the socket accepts no more now, or the connection is lost.
     pub(super) fn flush(&mut self) -> bool {
+        if self.is_away() {
+            return false;
+        }
         match self.socket.flush() {
             Ok(true) => {
                 (self.blocked, self.urgent, self.send_by) = (false, false, None);
@@ -36,7 +39,8 @@ impl Driver {
     fn wait_for_socket(&mut self) {
         self.blocked = true;
         if self.writable.is_none() {
-            let descriptor = self.socket.as_fd().try_clone_to_owned();
+            let Some(stream) = self.socket.stream() else { return };
+            let descriptor = stream.as_fd().try_clone_to_owned();
             match descriptor.and_then(|descriptor| self.handle.watch(OwnSocket::new(descriptor))) {
                 Ok(writable) => self.writable = Some(writable),
                 Err(error) => return self.fail(&error),
@@ -52,7 +56,10 @@ impl Driver {
 
     /// The channel has failed while frames were sent.
     pub(super) fn fail(&mut self, error: &io::Error) {
-        self.machine.channel_lost(error);
+        self.channel_failed(error);
+        if self.is_away() {
+            return;
+        }
         while let Some(action) = self.machine.next_local_action() {
             if let Action::Lose(reason) = action {
                 self.lose(&reason);

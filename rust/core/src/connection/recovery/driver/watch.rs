@@ -101,7 +101,7 @@ impl Driver {
             (0..lanes.count_ones()).for_each(|_| self.watch.lane_failed(rail, clock::now_ns()));
             let is_paused = matches!(self.watch.state(rail), Some(RailState::Paused(_)));
             if !was_up && is_paused && (0..MAX_RAILS).any(|other| other != rail && self.is_up(other)) {
-                self.machine.leave_rail(rail, in_words(PauseReason::Errors), Instant::now());
+                self.machine.leave_rail(rail, in_words(PauseReason::Errors), self.now());
             }
         }
     }
@@ -239,13 +239,13 @@ impl Driver {
             RailAction::Move(reason) => {
                 self.rails.probes.clear(rail);
                 if connection.rails_healthy_but(rail) {
-                    self.machine.leave_rail(rail, in_words(reason), Instant::now());
+                    self.machine.leave_rail(rail, in_words(reason), self.now());
                 }
             }
             RailAction::Probe(number) => self.probe(connection, rail, number),
             RailAction::Rebuild(number) => {
                 self.rails.set_rebuild(rail, Some((number, clock::now_ns() + REBUILD_LIMIT)));
-                self.machine.resume_rail(rail, Instant::now());
+                self.machine.resume_rail(rail, self.now());
                 self.wakeup.wake();
             }
         }
@@ -279,7 +279,7 @@ impl Driver {
             }
             Err(ProbeError::Down | ProbeError::Refused(_)) if !is_up => {
                 self.watch.has_no_lane(rail, now);
-                self.machine.resume_rail(rail, Instant::now());
+                self.machine.resume_rail(rail, self.now());
             }
             Err(ProbeError::Unsupported) => {
                 // It cannot be asked, so its silence says nothing.
@@ -293,8 +293,8 @@ impl Driver {
 
     /// The lanes of a rail that does not answer are made again. What they carry goes to other rails.
     fn make_again(&mut self, rail: usize) {
-        self.machine.leave_rail(rail, "probes were not answered", Instant::now());
-        self.machine.resume_rail(rail, Instant::now());
+        self.machine.leave_rail(rail, "probes were not answered", self.now());
+        self.machine.resume_rail(rail, self.now());
     }
 
     fn is_up(&self, rail: usize) -> bool {

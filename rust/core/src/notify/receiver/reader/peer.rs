@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use super::CHUNK;
 use crate::auth::Proof;
 use crate::control::Stream;
+use crate::control::wire::notification::{COUNT_SIZE, LINK_SIZE};
 use crate::events::Wakeup;
 use crate::notify::Notification;
 use crate::notify::decoder::{DecodedEvent, Decoder};
@@ -30,10 +31,22 @@ pub(super) struct Peer {
     pub(super) owned: bool,
     /// Its process, if it runs on this host.
     pub(super) process: Option<Arc<PeerProcess>>,
+    /// The link that it is of.
+    pub(super) link: Option<PeerLink>,
     /// Since when its first bytes or its proof are awaited.
     pub(super) since: Instant,
     /// When it last sent data.
     pub(super) last_received: Instant,
+}
+
+/// A peer's part in a link.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct PeerLink {
+    pub(super) name: [u8; LINK_SIZE],
+    /// Messages of the link that have been delivered.
+    pub(super) delivered: u64,
+    /// How many of them the sender has been told of.
+    pub(super) told: u64,
 }
 
 /// What to do with a peer after its input was processed.
@@ -43,6 +56,11 @@ pub(super) enum Disposition {
     Waits,
     /// It has just been admitted: it stays if the limit permits, and then gets our proof.
     Admitted(Option<Proof>),
+    /// It has named its link: it stays if that is known, or new.
+    Linked {
+        name: [u8; LINK_SIZE],
+        again: bool,
+    },
     Goes,
 }
 
@@ -62,11 +80,12 @@ impl Peer {
         queue: &Queue,
         room: &Arc<Wakeup>,
     ) -> Disposition {
-        if let Some(arrival) = self.held_back.take()
-            && let Err(arrival) = queue.try_push(arrival)
-        {
-            self.held_back = Some(arrival);
-            return Disposition::Waits;
+        if let Some(arrival) = self.held_back.take() {
+            if let Err(arrival) = queue.try_push(arrival) {
+                self.held_back = Some(arrival);
+                return Disposition::Waits;
+            }
+            self.note_delivered();
         }
         let mut used = 0;
         let disposition = loop {
@@ -80,6 +99,7 @@ impl Peer {
                         DecodedEvent::Message(message) => Notification::Fixed(message),
                         DecodedEvent::Large(message) => Notification::Exact(message),
                         DecodedEvent::Admitted(proof) => break Disposition::Admitted(proof),
+                        DecodedEvent::Link { name, again } => break Disposition::Linked { name, again },
                         DecodedEvent::Greeted => continue,
                         DecodedEvent::Owner(identity) => {
                             self.owned = true;
@@ -114,6 +134,7 @@ impl Peer {
                 self.held_back = Some(arrival);
                 break Disposition::Waits;
             }
+            self.note_delivered();
         };
         self.bytes.drain(..used);
         if self.bytes.is_empty() {
@@ -121,6 +142,27 @@ impl Peer {
             self.bytes.shrink_to(CHUNK);
         }
         disposition
+    }
+
+    fn note_delivered(&mut self) {
+        if let Some(link) = &mut self.link {
+            link.delivered += 1;
+        }
+    }
+
+    /// Tells the sender of a link how many messages have been delivered, if it does not know; false if the socket has failed.
+    pub(super) fn tell(&mut self) -> bool {
+        let Some(link) = self.link.filter(|link| link.told != link.delivered) else { return true };
+        match self.stream.try_write(&link.delivered.to_le_bytes()) {
+            // The sender reads seldom: it is told later.
+            Ok(None) => true,
+            Ok(Some(COUNT_SIZE)) => {
+                self.link = Some(PeerLink { told: link.delivered, ..link });
+                true
+            }
+            // Part of a number cannot be followed by anything else.
+            Ok(Some(_)) | Err(_) => false,
+        }
     }
 
     /// Sends a message of the exchange of proofs. This side sends nothing else, so it fits into the socket's buffer.

@@ -1,0 +1,295 @@
+//! A channel that is away, and is made anew over another address: see [`resume`](crate::control::resume).
+//!
+//! While it is away the machine's clock stands still: rebuilds and Quiesce wait, frames for the peer wait in the machine, and
+//! nothing is given up because the peer does not answer. What is there to see here goes on: lanes, devices, transfers, rails.
+
+use std::io::{self, ErrorKind};
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use super::super::LostReason;
+use super::Driver;
+use super::relinking::Relinking;
+use crate::auth::AuthKey;
+use crate::connection::{Connection, Presence};
+use crate::control::resume::{Desk, Redialing, ResumeError, ResumeOffer, Resumed, Seat, resume};
+use crate::control::{NotifyRoute, Stream};
+use crate::events::{Task, Waiter};
+use crate::sync::{Mutex, lock};
+
+/// What a connection with a channel that can be made anew brings.
+#[derive(Debug)]
+pub(in crate::connection) struct RedialParts {
+    /// For how long it may be away.
+    pub(in crate::connection) limit: Duration,
+    /// That of its sockets.
+    pub(in crate::connection) keepalive: Option<Duration>,
+    /// The key that both ends have proven.
+    pub(in crate::connection) key: Option<AuthKey>,
+    /// How the notification socket is made anew.
+    pub(in crate::connection) notify: Option<NotifyRoute>,
+    /// Where the leader dials, on the follower's side, and the desk, which is there for as long.
+    pub(in crate::connection) seat: Option<(Arc<Seat>, Arc<Desk>)>,
+}
+
+/// The state of that.
+#[derive(Debug)]
+pub(super) struct Redial {
+    parts: RedialParts,
+    /// What the follower has told, on the leader's side.
+    offer: Option<ResumeOffer>,
+    /// Number of the last request.
+    generation: u64,
+    away: Option<Away>,
+    /// For how long it has been away before.
+    total: Duration,
+    relinking: Option<Relinking>,
+}
+
+#[derive(Debug)]
+struct Away {
+    since: Instant,
+    reason: String,
+    /// Frames that this end has received.
+    received: u64,
+    /// The leader dials.
+    redialing: Option<Redialing>,
+    under_way: Option<UnderWay>,
+}
+
+/// A try. Its task ends with it.
+#[derive(Debug)]
+struct UnderWay {
+    address: SocketAddr,
+    end: Arc<Mutex<Option<Result<Resumed, ResumeError>>>>,
+    _task: Task,
+}
+
+impl Redial {
+    pub(super) fn new(mut parts: RedialParts) -> Self {
+        let relinking = parts.notify.take().map(Relinking::new);
+        Self { parts, offer: None, generation: 0, away: None, total: Duration::ZERO, relinking }
+    }
+
+    /// Where the peer is: the addresses that it has told.
+    fn addresses(&self) -> Vec<IpAddr> {
+        self.offer.as_ref().map_or_else(Vec::new, |offer| offer.addresses.clone())
+    }
+
+    fn is_possible(&self) -> bool {
+        self.offer.is_some() || self.parts.seat.is_some()
+    }
+}
+
+impl Driver {
+    /// Whether the channel is away.
+    pub(super) fn is_away(&self) -> bool {
+        self.redial.as_ref().is_some_and(|redial| redial.away.is_some())
+    }
+
+    /// The machine's time: it stands still while the channel is away.
+    pub(super) fn now(&self) -> Instant {
+        let now = Instant::now();
+        let Some(redial) = &self.redial else { return now };
+        let now = redial.away.as_ref().map_or(now, |away| away.since);
+        now.checked_sub(redial.total).unwrap_or(now)
+    }
+
+    /// When the machine's deadline is.
+    pub(super) fn machine_deadline(&self) -> Option<Instant> {
+        let total = self.redial.as_ref().map_or(Duration::ZERO, |redial| redial.total);
+        self.machine.deadline().filter(|_| !self.is_away()).map(|deadline| deadline + total)
+    }
+
+    /// When something is to be done about a channel that is away.
+    pub(super) fn redial_deadline(&self) -> Option<Instant> {
+        let redial = self.redial.as_ref()?;
+        let away = redial.away.as_ref()?;
+        let limit = away.since + redial.parts.limit;
+        match (&away.redialing, &away.under_way) {
+            (Some(redialing), None) => Some(redialing.deadline()),
+            _ => Some(limit),
+        }
+    }
+
+    /// When the notification socket is to be looked at.
+    pub(super) fn relink_deadline(&self) -> Option<Instant> {
+        self.redial.as_ref()?.relinking.as_ref()?.deadline()
+    }
+
+    /// Makes the notification socket anew, if it is needed.
+    pub(super) fn tend_notifications(&mut self) {
+        let is_over = self.machine.is_over();
+        let Some(redial) = self.redial.as_mut().filter(|_| !is_over) else { return };
+        let addresses = redial.addresses();
+        let Some(relinking) = &mut redial.relinking else { return };
+        let hosts = [&[self.peer_address.ip()][..], &addresses].concat();
+        relinking.tend(&self.connection, hosts, &self.wakeup, &self.handle);
+    }
+
+    /// The follower has told where it can be dialled.
+    pub(super) fn take_offer(&mut self, offer: ResumeOffer) {
+        if let Some(redial) = self.redial.as_mut().filter(|_| self.leads) {
+            redial.offer.get_or_insert(offer);
+            self.note(|connection, ()| connection.channel_is_resumable(), ());
+        }
+    }
+
+    /// The channel has failed: it is made anew if that is possible, else the connection is lost.
+    pub(super) fn channel_failed(&mut self, error: &io::Error) {
+        // What a peer says that is malformed, it says again.
+        if error.kind() == ErrorKind::InvalidData || !self.leave(&LostReason::of_channel(error).to_string()) {
+            self.machine.channel_lost(error);
+        }
+    }
+
+    /// Takes the channel out of use; false if it cannot be made anew. True also if it is away already.
+    pub(super) fn leave(&mut self, reason: &str) -> bool {
+        if self.machine.is_over() || !self.redial.as_ref().is_some_and(Redial::is_possible) {
+            return false;
+        }
+        if self.is_away() {
+            return true;
+        }
+        let Some(redial) = &mut self.redial else { return false };
+        let (now, received) = (Instant::now(), self.socket.suspend());
+        let redialing = redial.offer.as_ref().map(|offer| {
+            let former = self.peer_address;
+            Redialing::new(&offer.targets(), former, redial.parts.limit, now)
+        });
+        redial.away =
+            Some(Away { since: now, reason: reason.to_owned(), received, redialing, under_way: None });
+        let limit = redial.parts.limit;
+        self.forget_socket();
+        self.note(move |connection, reason| connection.channel_lost(&reason, limit), reason.to_owned());
+        true
+    }
+
+    fn forget_socket(&mut self) {
+        (self.channel, self.writable) = (None, None);
+        (self.blocked, self.urgent, self.send_by) = (false, false, None);
+    }
+
+    /// Takes up a channel that the peer has dialled, or that was dialled here; dials; gives up.
+    pub(super) fn tend_channel(&mut self) {
+        if self.machine.is_over() {
+            return;
+        }
+        let offered = self
+            .redial
+            .as_ref()
+            .and_then(|redial| redial.parts.seat.as_ref())
+            .and_then(|(seat, _)| seat.take());
+        if let Some(offered) = offered {
+            // The leader has noticed the failure first.
+            self.leave("the peer dials it again");
+            let received = self.received_frames();
+            let greeting = [&offered.proof[..], &received.to_le_bytes()].concat();
+            self.take_up(offered.stream, &greeting, offered.received);
+        }
+        self.end_try();
+        let Some(redial) = &mut self.redial else { return };
+        let Some(away) = &mut redial.away else { return };
+        let now = Instant::now();
+        if now >= away.since + redial.parts.limit {
+            let summary = away.redialing.as_ref().map_or_else(
+                || format!("the peer did not dial it again within {} ms", redial.parts.limit.as_millis()),
+                Redialing::summary,
+            );
+            let text = format!("{}; {summary}", away.reason);
+            away.under_way = None;
+            self.machine.channel_lost(&io::Error::other(text));
+        } else if away.under_way.is_none() {
+            self.dial(now);
+        }
+    }
+
+    fn received_frames(&self) -> u64 {
+        self.redial.as_ref().and_then(|redial| redial.away.as_ref()).map_or(0, |away| away.received)
+    }
+
+    /// Takes the end of a try.
+    fn end_try(&mut self) {
+        let Some(away) = self.redial.as_mut().and_then(|redial| redial.away.as_mut()) else { return };
+        let Some(end) = away.under_way.as_ref().and_then(|try_| lock(&try_.end).take()) else { return };
+        let Some(ended) = away.under_way.take() else { return };
+        match end {
+            Ok(resumed) => self.take_up(resumed.stream, &[], resumed.received),
+            Err(error) => {
+                tracing::debug!("the control channel is not taken up at {}: {error}", ended.address);
+                if let Some(redialing) = &mut away.redialing {
+                    redialing.failed(ended.address, &error.to_string(), Instant::now());
+                }
+            }
+        }
+    }
+
+    /// Begins the try that is due.
+    fn dial(&mut self, now: Instant) {
+        let Some(redial) = &mut self.redial else { return };
+        let (Some(offer), Some(away)) = (&redial.offer, &mut redial.away) else { return };
+        let Some(due) = away.redialing.as_mut().and_then(|redialing| redialing.due(now)) else { return };
+        redial.generation += 1;
+        let (name, token, generation) = (offer.name, offer.token, redial.generation);
+        let (key, keepalive, received) = (redial.parts.key.clone(), redial.parts.keepalive, away.received);
+        let end: Arc<Mutex<Option<_>>> = Arc::default();
+        let (result, wakeup, waiter) =
+            (Arc::clone(&end), Arc::clone(&self.wakeup), Waiter::on_loop(&self.handle));
+        let task = self.handle.spawn(async move {
+            let (address, times) = (due.address, (due.deadline, keepalive));
+            let secret = (key.as_ref(), &token);
+            let ended = resume(address, (name, generation), secret, received, times, &waiter).await;
+            *lock(&result) = Some(ended);
+            wakeup.wake();
+        });
+        away.under_way = Some(UnderWay { address: due.address, end, _task: task });
+    }
+
+    /// Goes on over `stream`. The peer has received `count` frames.
+    fn take_up(&mut self, stream: Stream, greeting: &[u8], count: u64) {
+        let address = stream.peer();
+        let taken = self.socket.resume(stream, greeting, count);
+        let watched = taken.and_then(|stream| self.handle.watch(stream));
+        match watched {
+            Ok(watched) => self.channel = Some(watched),
+            Err(error) => return self.machine.channel_lost(&error),
+        }
+        self.peer_address = address;
+        let Some(redial) = &mut self.redial else { return };
+        let Some(away) = redial.away.take() else { return };
+        let time = away.since.elapsed();
+        redial.total += time;
+        // A pinger that has found no answer has ended.
+        if let Presence::Pinged(pinger) = &self.presence
+            && pinger.is_gone()
+        {
+            match pinger.renewed() {
+                Ok(pinger) => {
+                    pinger.add(&self.socket, &self.wakeup);
+                    self.presence = Presence::Pinged(pinger);
+                }
+                Err(error) => {
+                    tracing::warn!("cannot ping a peer, its end is detected by its sockets only: {error}");
+                    self.presence = Presence::Sockets;
+                }
+            }
+        }
+        // Its socket may be of the path that has failed, without a sign of that.
+        if let Some(relinking) = &mut redial.relinking {
+            relinking.begin_anew();
+        }
+        let tries = away.redialing.as_ref().map_or(0, Redialing::tries);
+        self.note(move |connection, ()| connection.channel_resumed(address, time, tries), ());
+    }
+
+    /// Tells the connection, on a helper thread: events may wait for a file.
+    fn note<T: Send + 'static>(&self, call: impl FnOnce(&Connection, T) + Send + 'static, what: T) {
+        let connection = std::sync::Weak::clone(&self.connection);
+        self.handle.detach(move || {
+            if let Some(connection) = connection.upgrade() {
+                call(&connection, what);
+            }
+        });
+    }
+}

@@ -1,0 +1,119 @@
+//! The notification socket of a connection, made anew: as part of the task of the connection.
+
+use std::io;
+use std::net::IpAddr;
+use std::sync::{Arc, Weak};
+use std::time::{Duration, Instant};
+
+use crate::connection::Connection;
+use crate::control::NotifyRoute;
+use crate::events::{EventLoopHandle, Task, Waiter, Wakeup, with_upgraded};
+use crate::sync::{Mutex, lock};
+
+/// How long a try may take at each address.
+const TRY: Duration = Duration::from_secs(1);
+/// Between tries, at first and at last.
+const FIRST_PAUSE: Duration = Duration::from_millis(50);
+const LONGEST_PAUSE: Duration = Duration::from_secs(1);
+/// How often the socket is looked at while messages are kept.
+const LOOK: Duration = Duration::from_millis(250);
+
+#[derive(Debug)]
+pub(super) struct Relinking {
+    route: Arc<NotifyRoute>,
+    under_way: Option<UnderWay>,
+    pause: Duration,
+    /// When something is to be done; `None` if that is woken.
+    at: Option<Instant>,
+    /// The socket is to be made anew, whatever it says itself.
+    anew: bool,
+}
+
+/// A try. Its task ends with it.
+#[derive(Debug)]
+struct UnderWay {
+    end: Arc<Mutex<Option<io::Result<()>>>>,
+    _task: Task,
+}
+
+impl Relinking {
+    pub(super) fn new(route: NotifyRoute) -> Self {
+        Self { route: Arc::new(route), under_way: None, pause: FIRST_PAUSE, at: None, anew: false }
+    }
+
+    /// The path of the socket may have failed.
+    pub(super) fn begin_anew(&mut self) {
+        (self.anew, self.pause, self.at) = (true, FIRST_PAUSE, None);
+    }
+
+    /// When to call [`Relinking::tend`] at the latest.
+    pub(super) fn deadline(&self) -> Option<Instant> {
+        self.at.filter(|_| self.under_way.is_none())
+    }
+
+    /// Takes the end of a try, and begins the next one if it is needed and due.
+    pub(super) fn tend(
+        &mut self,
+        connection: &Weak<Connection>,
+        hosts: Vec<IpAddr>,
+        wakeup: &Arc<Wakeup>,
+        handle: &EventLoopHandle,
+    ) {
+        let now = Instant::now();
+        if let Some(under_way) = &self.under_way {
+            let Some(end) = lock(&under_way.end).take() else { return };
+            self.under_way = None;
+            match end {
+                Ok(()) => (self.pause, self.at) = (FIRST_PAUSE, Some(now + LOOK)),
+                Err(error) => {
+                    tracing::debug!("the notification socket is not made anew: {error}");
+                    self.at = Some(now + self.pause);
+                    self.pause = (2 * self.pause).min(LONGEST_PAUSE);
+                }
+            }
+        }
+        if self.at.is_some_and(|at| now < at) {
+            return;
+        }
+        let anew = std::mem::take(&mut self.anew);
+        let seen =
+            with_upgraded(handle, connection, move |connection| connection.look_at_notifications(anew));
+        let (needs_socket, keeps_some) = seen.unwrap_or_default();
+        if needs_socket {
+            self.begin(connection, hosts, wakeup, handle);
+        } else {
+            self.at = keeps_some.then(|| now + LOOK);
+        }
+    }
+
+    fn begin(
+        &mut self,
+        connection: &Weak<Connection>,
+        hosts: Vec<IpAddr>,
+        wakeup: &Arc<Wakeup>,
+        handle: &EventLoopHandle,
+    ) {
+        let end: Arc<Mutex<Option<_>>> = Arc::default();
+        let (result, wakeup, waiter) = (Arc::clone(&end), Arc::clone(wakeup), Waiter::on_loop(handle));
+        let (route, connection, helpers) = (Arc::clone(&self.route), Weak::clone(connection), handle.clone());
+        let task = handle.spawn(async move {
+            // One behind the other: what the receiver has said of an older socket is not true any more after the next one.
+            let ended = match route.connect(&hosts, TRY, &waiter).await {
+                Ok((stream, count)) => {
+                    // Messages are sent again, for which a thread may have to wait.
+                    let relink = move || {
+                        if let Some(connection) = connection.upgrade() {
+                            connection.relink_notifications(stream, count);
+                        }
+                    };
+                    helpers.blocking(relink).await;
+                    Ok(())
+                }
+                Err(error) => Err(error),
+            };
+            *lock(&result) = Some(ended);
+            wakeup.wake();
+        });
+        self.under_way = Some(UnderWay { end, _task: task });
+    }
+}

@@ -1,0 +1,246 @@
+//! Where followers are dialled again: one listener of an engine, and a seat for each of its connections.
+
+use std::collections::HashMap;
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::sync::{Arc, Weak};
+use std::time::{Duration, Instant};
+
+use super::exchange::{Request, ResumeError, Secret, keep};
+use super::offer::TOKEN_SIZE;
+use super::{MAX_RESUME_ADDRESSES, ResumeOffer};
+use crate::admission::{self, SILENCE_LIMIT};
+use crate::auth::{AuthKey, Proof, random};
+use crate::config::Config;
+use crate::control::{
+    Abort, AllowList, Exclusion, InterfaceRules, Listener, LocalAddress, Stream, interfaces, rank_interfaces,
+};
+use crate::events::{EventLoop, EventLoopHandle, Task, Waiter, Wakeup};
+use crate::observe::report;
+use crate::sync::{Mutex, lock};
+
+/// Requests that are served at one time; others wait in the backlog.
+const REQUESTS: usize = 64;
+
+/// The listener for channels that are made anew. It is there for as long as a connection has a seat, or the engine keeps it.
+#[derive(Debug)]
+pub struct Desk {
+    port: u16,
+    /// What is told to leaders; empty for all addresses of the host.
+    addresses: Vec<IpAddr>,
+    bind: IpAddr,
+    /// That of a forwarder in front of this host.
+    advertised: Option<IpAddr>,
+    seats: Arc<Seats>,
+    task: Option<(Task, Arc<EventLoop>)>,
+}
+
+/// By name.
+type Seats = Mutex<HashMap<u64, Weak<Seat>>>;
+
+/// The place of one connection at a desk.
+#[derive(Debug)]
+pub struct Seat {
+    name: u64,
+    token: [u8; TOKEN_SIZE],
+    secret: Secret,
+    taken: Mutex<Taken>,
+    /// Wakes the task of the connection.
+    wakeup: Arc<Wakeup>,
+    seats: Weak<Seats>,
+}
+
+#[derive(Debug, Default)]
+struct Taken {
+    /// The newest generation that was proven. Older requests are void.
+    generation: u64,
+    offered: Option<Offered>,
+}
+
+/// A socket of which the leader has proven that it is its. It is a channel once `proof` and the number of received frames are sent.
+#[derive(Debug)]
+pub struct Offered {
+    /// The socket.
+    pub stream: Stream,
+    /// How many frames the leader has received.
+    pub received: u64,
+    /// The first bytes for the leader.
+    pub proof: Proof,
+}
+
+impl Desk {
+    /// Listens where `FLAGCX_P2P_BIND` says; else on all addresses of the family of `local`, because it is not known which ones will be
+    /// left.
+    pub fn open(config: &Config, local: &LocalAddress) -> io::Result<Arc<Self>> {
+        let abort = Abort::new()?;
+        let bind = redial_bind(config, local.own);
+        let listener = Listener::bind(bind, config.port_range, &abort)?;
+        let listener = listener.with_allow_list(AllowList::new(&config.allow));
+        let port = listener.local().port();
+        let (seats, events) = (Arc::<Seats>::default(), EventLoop::acquire()?);
+        let (known, keepalive) = (Arc::clone(&seats), config.keepalive);
+        let task = events.spawn(move |handle| serve(listener, known, keepalive, handle.clone()));
+        let addresses = config.control_redial_addresses.clone();
+        let advertised = local.advertised.map(|advertised| advertised.ip);
+        Ok(Arc::new(Self { port, addresses, bind, advertised, seats, task: Some((task, events)) }))
+    }
+
+    /// A seat for a connection of which both ends have proven `psk`, if there is one.
+    pub(crate) fn seat(&self, psk: Option<&AuthKey>, wakeup: &Arc<Wakeup>) -> io::Result<Arc<Seat>> {
+        let token = random()?;
+        let mut seats = lock(&self.seats);
+        seats.retain(|_, seat| seat.strong_count() > 0);
+        let name = loop {
+            let name = u64::from_le_bytes(random()?);
+            if !seats.contains_key(&name) {
+                break name;
+            }
+        };
+        let seat = Arc::new(Seat {
+            name,
+            token,
+            secret: Secret::new(psk, &token),
+            taken: Mutex::default(),
+            wakeup: Arc::clone(wakeup),
+            seats: Arc::downgrade(&self.seats),
+        });
+        seats.insert(name, Arc::downgrade(&seat));
+        Ok(seat)
+    }
+
+    /// What the leader is told of a connection that it has made over `local`, an address of this host.
+    pub fn offer(&self, seat: &Seat, local: IpAddr) -> ResumeOffer {
+        let addresses = match (self.addresses.is_empty(), self.bind.is_unspecified()) {
+            (false, _) => self.addresses.clone(),
+            (true, true) => self.advertised.into_iter().chain([local]).chain(addresses_like(local)).collect(),
+            (true, false) => self.advertised.into_iter().chain([self.bind]).collect(),
+        };
+        let mut told = Vec::new();
+        for address in addresses {
+            if !told.contains(&address) && told.len() < MAX_RESUME_ADDRESSES {
+                told.push(address);
+            }
+        }
+        ResumeOffer { name: seat.name, token: seat.token, port: self.port, addresses: told }
+    }
+}
+
+/// Where an engine listens for what is made anew.
+pub fn redial_bind(config: &Config, own: IpAddr) -> IpAddr {
+    config.bind.unwrap_or(match own {
+        IpAddr::V4(_) => IpAddr::V4(Ipv4Addr::UNSPECIFIED),
+        IpAddr::V6(_) => IpAddr::V6(Ipv6Addr::UNSPECIFIED),
+    })
+}
+
+/// The addresses of this host at which a peer may reach it that has reached it at `local`: those that are down now may be up then.
+fn addresses_like(local: IpAddr) -> Vec<IpAddr> {
+    let found = interfaces();
+    let ranked = rank_interfaces(&found, &InterfaceRules::default());
+    let usable = ranked.iter().filter(|one| matches!(one.choice, Ok(_) | Err(Exclusion::Link(_))));
+    let addresses = usable.map(|one| one.interface.network.addr());
+    addresses
+        .filter(|address| {
+            address.is_ipv4() == local.is_ipv4() && address.is_loopback() == local.is_loopback()
+        })
+        .collect()
+}
+
+impl Drop for Desk {
+    fn drop(&mut self) {
+        if let Some((task, _events)) = self.task.take() {
+            task.stop_soon();
+        }
+    }
+}
+
+impl Seat {
+    /// The socket that the leader has dialled, if it has dialled one since the last call.
+    pub fn take(&self) -> Option<Offered> {
+        lock(&self.taken).offered.take()
+    }
+
+    fn is_newer(&self, generation: u64) -> bool {
+        generation > lock(&self.taken).generation
+    }
+
+    /// A request of that generation is proven; false if another one was meanwhile that is not older.
+    fn put(&self, generation: u64, offered: Offered) -> bool {
+        let former;
+        {
+            let mut taken = lock(&self.taken);
+            if generation <= taken.generation {
+                return false;
+            }
+            taken.generation = generation;
+            former = taken.offered.replace(offered);
+        }
+        drop(former);
+        self.wakeup.wake();
+        true
+    }
+}
+
+impl Drop for Seat {
+    fn drop(&mut self) {
+        if let Some(seats) = self.seats.upgrade() {
+            lock(&seats).remove(&self.name);
+        }
+    }
+}
+
+/// The task of a desk. Requests are tasks of their own: a silent client delays none.
+async fn serve(listener: Listener, seats: Arc<Seats>, keepalive: Option<Duration>, handle: EventLoopHandle) {
+    let (local, listener) = (listener.local(), Arc::new(listener));
+    let mut watched = match handle.watch(Arc::clone(&listener)) {
+        Ok(watched) => watched,
+        Err(error) => {
+            tracing::error!("no channel is made anew here: the event loop cannot watch {local}: {error}");
+            return;
+        }
+    };
+    let mut requests: Vec<Task> = Vec::new();
+    loop {
+        requests.retain(|request| !request.is_ended());
+        if requests.len() >= REQUESTS {
+            handle.sleep(Duration::from_millis(20)).await;
+            continue;
+        }
+        match listener.try_accept() {
+            Ok(Some(stream)) => {
+                requests.push(handle.spawn(answer(stream, Arc::clone(&seats), keepalive, handle.clone())));
+            }
+            Ok(None) => watched.readable().await,
+            Err(error) => handle.sleep(admission::pause_after(local, &error)).await,
+        }
+        handle.give_way().await;
+    }
+}
+
+async fn answer(stream: Stream, seats: Arc<Seats>, keepalive: Option<Duration>, handle: EventLoopHandle) {
+    let peer = stream.peer();
+    if let Err(error) = take_up(stream, &seats, keepalive, &handle).await {
+        report!(info, ClientRefused, peer = peer, "{peer} takes up no connection: {error}");
+    }
+}
+
+async fn take_up(
+    mut stream: Stream,
+    seats: &Seats,
+    keepalive: Option<Duration>,
+    handle: &EventLoopHandle,
+) -> Result<(), ResumeError> {
+    let (waiter, deadline) = (Waiter::on_loop(handle), Instant::now() + SILENCE_LIMIT);
+    let request = Request::receive(&stream, deadline, &waiter).await?;
+    let seat = lock(seats).get(&request.name).and_then(Weak::upgrade);
+    let seat = seat.filter(|seat| seat.is_newer(request.generation)).ok_or(ResumeError::Refused)?;
+    let (received, proof) = request.verify(&stream, &seat.secret, deadline, &waiter).await?;
+    keep(&mut stream, keepalive);
+    match seat.put(request.generation, Offered { stream, received, proof }) {
+        true => Ok(()),
+        false => Err(ResumeError::Refused),
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,31 @@
+//! A control channel that is made anew over another address, as `FLAGCX_P2P_CONTROL_REDIAL` has it at both ends.
+//!
+//! ```text
+//! leader                                             follower
+//!    ◀────────────────────────────── ResumeAt: name, token, addresses   (on the channel, once)
+//!   the channel fails: no address, no answer, no route
+//!   preamble, name, generation, random number ─────▶  its desk: a listener for nothing else
+//!    ◀──────────────────────────────── random number
+//!   proof, frames received ────────────────────────▶  takes the former socket out of use
+//!    ◀─────────────────────── proof, frames received
+//!   frames that the other has not received, then as before: both ways
+//! ```
+//! Frames but for pings, pongs and acknowledgements are numbered by their order on the connection. Each end keeps those that it
+//! has sent until the other one has said that it has them ([`SentLog`]), and says how many it has received itself. That number is
+//! final when it is told: the socket from which frames could still come is out of use by then. So a frame is sent again
+//! if and only if it was not received. Frames that have arrived in part count as not received.
+//!
+//! A request is valid for one generation, which counts up, so what a former request has left in the network takes nothing over.
+//! The proofs are those of [`auth`](crate::auth), of a key made of the token, and of the pre-shared key where there is one.
+
+mod desk;
+mod exchange;
+mod offer;
+mod redialing;
+mod sent_log;
+
+pub use desk::{Desk, Offered, Seat, redial_bind};
+pub use exchange::{ResumeError, Resumed, resume};
+pub use offer::{MAX_RESUME_ADDRESSES, ResumeOffer};
+pub use redialing::Redialing;
+pub use sent_log::{ReceivedCount, SentLog};
