@@ -135,6 +135,44 @@ fn a_connection_that_is_half_open_ends_and_the_next_one_works() {
     });
 }
 
+/// The same network, with `FLAGCX_P2P_CONTROL_REDIAL`: unanswered pings have the channel made anew over an address that does not lead through it. Lanes,
+/// and the transfer on them, go on when the box says that it has forgotten them.
+#[test]
+fn a_channel_that_is_half_open_is_made_anew() {
+    play("a_channel_that_is_half_open_is_made_anew", || {
+        for lost in [&[Towards::Peer, Towards::Here][..], &[Towards::Here]] {
+            let network = Network::new(2);
+            let settings = [
+                ("FLAGCX_P2P_XFER_TIMEOUT_MS", "60000"),
+                ("FLAGCX_P2P_CONTROL_REDIAL", "20000"),
+                ("FLAGCX_P2P_CONTROL_REDIAL_ADDRESSES", "127.0.0.2,127.0.0.1"),
+                KEEPALIVE,
+            ];
+            let peer = Peer::out_of_sight(&network.of_peer(&settings));
+            let engine = support::engine(&network.of_here(&settings));
+            let source = engine.allocate(LENGTH).unwrap();
+            let here = engine.connect(PEER, peer.port, 0, false).unwrap();
+            let remote = here.describe_remote(peer.address, LENGTH as u32).unwrap();
+            let (local, region) = (source.address(), Some(source.region()));
+            let iov = Iov { local, length: LENGTH as u64, region, remote };
+            let write = || here.submit(Opcode::Write, &[iov][..]).unwrap();
+            assert_eq!(support::outcome(&here, write()), Outcome::Done);
+            support::eventually("this end knows where to dial", || here.channel_record().is_resumable());
+            for towards in lost {
+                network.set(*towards, Rules { losing: true, ..Rules::default() });
+            }
+            let (since, under_way) = (Instant::now(), write());
+            support::eventually("the channel is made anew", || here.channel_record().resumed() == 1);
+            println!("lost: {lost:?}, made anew after {:?}", since.elapsed());
+            assert!(since.elapsed() < THIRD + LATE, "{:?}", since.elapsed());
+            network.heal();
+            assert_eq!(support::outcome(&here, under_way), Outcome::Done);
+            assert_eq!(support::outcome(&here, write()), Outcome::Done);
+            assert!(here.is_usable());
+        }
+    });
+}
+
 /// Not a test of its own: what the other processes of the tests above run.
 #[test]
 fn peer_process() {

@@ -8,7 +8,8 @@ use flagcx_p2p::internals::control::wire::{
     SocketKind, Tag, decode_address, decode_regions, encode_address, encode_regions,
 };
 use flagcx_p2p::internals::control::{
-    Metadata, Received, encode_nics, numeric, parse_address, split_session,
+    Metadata, Received, encode_acknowledgement, encode_nics, encode_offer, numeric, parse_address,
+    split_session,
 };
 use flagcx_p2p::internals::endpoint::{MAX_HEAD, Parsed, parse};
 use flagcx_p2p::internals::fabric::software::replies_to;
@@ -216,7 +217,7 @@ pub fn auth(data: &[u8]) {
     let Some((responder, rest)) = rest.split_first_chunk() else { return };
     let Some(proof) = rest.first_chunk::<PROOF_SIZE>() else { return };
     let (key, nonces) = (AuthKey::new(&[7; 32]), Nonces { initiator: *initiator, responder: *responder });
-    for purpose in [Purpose::CONTROL, Purpose::DATA, Purpose::NOTIFICATIONS] {
+    for purpose in [Purpose::CONTROL, Purpose::DATA, Purpose::NOTIFICATIONS, Purpose::RESUME] {
         assert!(Responder::new(&key, purpose, nonces).verify(proof).is_err());
         assert!(Initiator::prove(&key, purpose, nonces).0.verify(proof).is_err());
     }
@@ -237,6 +238,8 @@ pub fn channel(data: &[u8]) {
             Received::Frame(frame) => frame.encode(),
             Received::Regions(frame) => frame.encode(),
             Received::Nics(nics) => encode_nics(nics),
+            Received::Offer(offer) => encode_offer(offer),
+            Received::Acknowledgement(count) => encode_acknowledgement(*count),
             Received::Unknown | Received::Nothing => Vec::new(),
         };
         if !again.is_empty() {
