@@ -132,6 +132,7 @@ impl Dialogue {
             received = match self.channel.try_read().unwrap() {
                 Received::Frame(frame) => Some(frame),
                 Received::Unknown | Received::Regions(_) | Received::Nics(_) | Received::Nothing => None,
+                Received::Offer(_) | Received::Acknowledgement(_) => None,
             };
             received.is_some()
         });

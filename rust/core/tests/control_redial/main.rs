@@ -1,5 +1,9 @@
 //! Control channels that fail and are made anew: the connection goes on, with its rails, lanes, regions and notifications.
 #![allow(
+    clippy::duplicate_mod,
+    reason = "the harness of chaos, of which the network is used here, stands on helpers that others use too"
+)]
+#![allow(
     clippy::unwrap_used,
     clippy::panic,
     clippy::indexing_slicing,

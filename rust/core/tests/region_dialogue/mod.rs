@@ -92,12 +92,12 @@ impl Dialogue {
 
     /// From now on the system takes so many bytes of what is not read.
     pub fn take(&self, bytes: usize) {
-        socket2::SockRef::from(&self.channel).set_recv_buffer_size(bytes).unwrap();
+        socket2::SockRef::from(&*self.channel.stream().unwrap()).set_recv_buffer_size(bytes).unwrap();
     }
 
     /// Bytes that no frame is made of.
     pub fn send_bytes(&self, bytes: &[u8]) {
-        let descriptor = self.channel.as_fd().try_clone_to_owned().unwrap();
+        let descriptor = self.channel.stream().unwrap().as_fd().try_clone_to_owned().unwrap();
         TcpStream::from(descriptor).write_all(bytes).unwrap();
     }
 
@@ -108,6 +108,7 @@ impl Dialogue {
             received = match self.channel.try_read().unwrap() {
                 Received::Regions(frame) => Some(frame),
                 Received::Frame(_) | Received::Nics(_) | Received::Unknown | Received::Nothing => None,
+                Received::Offer(_) | Received::Acknowledgement(_) => None,
             };
             received.is_some()
         });
