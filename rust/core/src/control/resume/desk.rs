@@ -6,7 +6,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
-use super::exchange::{Request, ResumeError, Secret, keep};
+use super::exchange::{ResumeError, ResumeRequest, Secret, keep};
 use super::offer::TOKEN_SIZE;
 use super::{MAX_RESUME_ADDRESSES, ResumeOffer};
 use crate::admission::{self, SILENCE_LIMIT};
@@ -231,7 +231,7 @@ async fn take_up(
     handle: &EventLoopHandle,
 ) -> Result<(), ResumeError> {
     let (waiter, deadline) = (Waiter::on_loop(handle), Instant::now() + SILENCE_LIMIT);
-    let request = Request::receive(&stream, deadline, &waiter).await?;
+    let request = ResumeRequest::receive(&stream, deadline, &waiter).await?;
     let seat = lock(seats).get(&request.name).and_then(Weak::upgrade);
     let seat = seat.filter(|seat| seat.is_newer(request.generation)).ok_or(ResumeError::Refused)?;
     let (received, proof) = request.verify(&stream, &seat.secret, deadline, &waiter).await?;

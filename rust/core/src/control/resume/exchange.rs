@@ -95,13 +95,13 @@ pub async fn resume(
 
 /// A request that has arrived at a desk.
 #[derive(Debug)]
-pub(super) struct Request {
+pub(super) struct ResumeRequest {
     pub(super) name: u64,
     pub(super) generation: u64,
     nonce: Nonce,
 }
 
-impl Request {
+impl ResumeRequest {
     pub(super) async fn receive(
         stream: &Stream,
         deadline: Instant,

@@ -161,12 +161,12 @@ fn where_it_is_bound_decides_what_is_told() {
 mod any_bytes {
     use proptest::prelude::*;
 
-    use super::super::super::exchange::{REQUEST_SIZE, Request};
+    use super::super::super::exchange::{REQUEST_SIZE, ResumeRequest};
 
     proptest! {
         #[test]
         fn a_request_is_decoded_without_a_panic(bytes in proptest::collection::vec(any::<u8>(), REQUEST_SIZE)) {
-            let _ = Request::decode(&bytes.try_into().unwrap());
+            let _ = ResumeRequest::decode(&bytes.try_into().unwrap());
         }
     }
 }
