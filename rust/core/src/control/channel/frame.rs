@@ -13,7 +13,7 @@ const HEADER_SIZE: usize = 12;
 /// Kind of the frame that holds a [`NicList`].
 const NICS: u16 = 18;
 /// Kind of the frame that holds a [`ResumeOffer`].
-const RESUME_AT: u16 = 24;
+const RESUME_AT: u16 = 27;
 /// Kind of the frame that says how many frames have been received.
 const ACKNOWLEDGEMENT: u16 = 25;
 /// Bytes of payload that a frame may have, unless it holds changes of regions or a list of NICs.

@@ -1,12 +1,14 @@
 mod rails;
 
+use std::collections::HashSet;
 use std::net::{IpAddr, Ipv4Addr};
 use std::time::Duration;
 
 use proptest::prelude::*;
 
 use super::*;
-use crate::control::wire::{LaneCapabilities, LaneRecord, MAX_REGION_CHANGES};
+use crate::control::resume::ResumeOffer;
+use crate::control::wire::{LaneCapabilities, LaneRecord, MAX_REGION_CHANGES, NicList, NicRecord};
 use crate::control::{Abort, Listener, connect};
 use crate::fabric::QpAddress;
 
@@ -134,6 +136,20 @@ fn frames_about_regions_survive() {
     long[6] = 9;
     long[8..12].copy_from_slice(&(MAX_REGION_CHANGES as u32 + 1).to_le_bytes());
     assert!(Received::decode(&long).is_err());
+}
+
+/// They are written in several places.
+#[test]
+fn every_frame_has_a_kind_of_its_own() {
+    let nic = NicRecord { speed_mbps: 1, link_layer: 1, mtu: 5, name: "nic".into(), networks: Vec::new() };
+    let nics = NicList::new(0, vec![nic]).unwrap();
+    let offer = ResumeOffer { name: 1, token: [2; 32], port: 3, addresses: Vec::new() };
+    let of_regions = [RegionFrame::Sync(1).encode(), RegionFrame::Synced(1).encode()];
+    let others = [encode_nics(&nics), encode_offer(&offer), encode_acknowledgement(1)];
+    let all = frames().iter().map(ChannelFrame::encode).chain(of_regions).chain(others).collect::<Vec<_>>();
+    let kinds: HashSet<_> = all.iter().map(|frame| [frame[6], frame[7]]).collect();
+    let variants: HashSet<_> = frames().iter().map(std::mem::discriminant).collect();
+    assert_eq!(kinds.len(), variants.len() + 5);
 }
 
 #[test]
