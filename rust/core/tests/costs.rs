@@ -19,6 +19,7 @@ use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 
 use flagcx_p2p::internals::engine::{Engine, EngineOptions};
 use flagcx_p2p::internals::fabric::{DeviceList, Opcode, verbs};
+use flagcx_p2p::internals::observe::RailStatus;
 use flagcx_p2p::internals::transfer::{Iov, Outcome, Status, TransferId};
 use nullverbs::Standin;
 use support::{Pair, config};
@@ -49,14 +50,25 @@ static ALLOCATOR: Counted = Counted;
 const PIECE: u64 = 4096;
 const BUFFER: usize = 64 << 20;
 
-fn pair(standin: &Standin) -> Pair {
-    let config = config(&[("FLAGCX_P2P_BIND", "127.0.0.1"), ("FLAGCX_P2P_XFER_TIMEOUT_MS", "0")]);
+/// A connection with so many rails.
+fn pair(standin: &Standin, rails: usize) -> Pair {
+    let most = rails.to_string();
+    let config = config(&[
+        ("FLAGCX_P2P_BIND", "127.0.0.1"),
+        ("FLAGCX_P2P_XFER_TIMEOUT_MS", "0"),
+        ("FLAGCX_P2P_RAILS", &most),
+    ]);
     let devices = Some(Arc::new(DeviceList::of(verbs::open(&standin.options()).unwrap())));
     let engine = || {
         let options = EngineOptions { gpu_index: 0, devices: devices.clone() };
         Engine::open(Arc::clone(&config), options).unwrap()
     };
-    Pair::between(engine(), engine(), BUFFER)
+    let pair = Pair::between(engine(), engine(), BUFFER);
+    support::eventually("all rails are up", || {
+        pair.here.add_rails_now();
+        pair.here.rails().iter().filter(|rail| rail.status == RailStatus::Up).count() == rails
+    });
+    pair
 }
 
 /// Pieces that do not touch, so that each is a request.
@@ -81,28 +93,49 @@ fn drive(pair: &Pair, iovs: &[Iov], ids: &mut [TransferId], rounds: usize) {
     }
 }
 
+/// Pieces of a transfer, transfers in flight, rounds of them.
+const LOADS: [(u64, usize, usize); 5] =
+    [(4096, 8, 50), (1024, 1, 50), (64, 1, 500), (1, 8, 2000), (1, 1, 20_000)];
+
+/// How often memory is allocated once all is warm, and in how many slices.
+fn allocations(pair: &Pair, count: u64, in_flight: usize, rounds: usize) -> (u64, u64) {
+    let iovs = pieces(pair, count);
+    let mut ids = vec![TransferId::COMPLETE; in_flight];
+    drive(pair, &iovs, &mut ids, 100);
+    let before = CALLS.load(Ordering::Relaxed);
+    drive(pair, &iovs, &mut ids, rounds);
+    let calls = CALLS.load(Ordering::Relaxed) - before;
+    drive(pair, &iovs, &mut ids, 1);
+    let slices = count * in_flight as u64 * rounds as u64;
+    println!("{count} x {in_flight}: {calls} allocations in {slices} slices");
+    (calls, slices)
+}
+
+/// A transfer over several rails has a few vectors, of its parts; the lists of requests are those of earlier transfers.
+fn several_rails_keep_their_lists(pair: &Pair) {
+    for (count, in_flight, rounds) in LOADS {
+        let (calls, slices) = allocations(pair, count, in_flight, rounds);
+        let transfers = (in_flight * rounds) as u64;
+        assert!(
+            calls < 10 + 8 * transfers,
+            "{calls} allocations in {transfers} transfers, {slices} slices of {count} x {in_flight}"
+        );
+    }
+}
+
 /// One test, so that nothing else allocates meanwhile.
 #[test]
 fn nothing_is_allocated_per_slice_and_little_for_what_waits() {
-    let standin = Standin::new(&[("copy", 0)]);
-    let pair = pair(&standin);
-    for (count, in_flight, rounds) in
-        [(4096, 8, 50), (1024, 1, 50), (64, 1, 500), (1, 8, 2000), (1, 1, 20_000)]
-    {
-        let iovs = pieces(&pair, count);
-        let mut ids = vec![TransferId::COMPLETE; in_flight];
-        drive(&pair, &iovs, &mut ids, 100);
-        let before = CALLS.load(Ordering::Relaxed);
-        drive(&pair, &iovs, &mut ids, rounds);
-        let calls = CALLS.load(Ordering::Relaxed) - before;
-        let slices = count * in_flight as u64 * rounds as u64;
-        println!("{count} x {in_flight}: {calls} allocations in {slices} slices");
+    let standin = Standin::new(&[("copy", 0), ("devs", 2)]);
+    several_rails_keep_their_lists(&pair(&standin, 2));
+    let pair = pair(&standin, 1);
+    for (count, in_flight, rounds) in LOADS {
+        let (calls, slices) = allocations(&pair, count, in_flight, rounds);
         // Now and then two threads meet, and one of them needs a list that is new or has to grow: rare, and not per slice.
         assert!(
             calls < 10 + slices / 10_000,
             "{calls} allocations in {slices} slices of {count} x {in_flight}"
         );
-        drive(&pair, &iovs, &mut ids, 1);
     }
 
     // Completions that do not come: all of it waits.

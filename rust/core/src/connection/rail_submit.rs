@@ -8,7 +8,7 @@ use super::rail::LANES_PER_RAIL;
 use super::submit::WhenFull;
 use super::submit_parts::{PartOnRail, ROOM_TAKEN_LIMIT};
 use crate::fabric::Opcode;
-use crate::pool::{RequestList, transfer_begins};
+use crate::pool::{RequestList, SpareLists, transfer_begins};
 use crate::rails::{RailPlan, RailSet, Shape, plan};
 use crate::transfer::{IovSource, OnRail, Scope, Share, SubmitError, TransferId, build};
 
@@ -81,24 +81,26 @@ impl Connection {
     ) -> Result<Vec<PartOnRail>, Unbuilt> {
         let first = self.remote.table();
         let cut = Cut::of(iovs, sizes, plan.shares().len());
-        let mut parts: Vec<PartOnRail> = Vec::with_capacity(plan.shares().len() * 2);
+        let mut parts: Vec<PartOnRail> = Vec::with_capacity(plan.shares().len() * LANES_PER_RAIL);
         for share in plan.shares() {
             let rail = usize::from(share.rail);
             let of = self.parts_on(rail, share.of(cut.bytes).1);
             for part in 0..of {
-                let mut list = self.context.pool.spare_lists().acquire();
+                let mut list = self.spare_lists_of(rail).acquire();
                 let share = cut.share(share.part(part, of), iovs.len());
                 let built = self.build_on_rail(opcode, iovs, &first, rail, share, &mut list);
-                parts.push(PartOnRail { rail, lane: part as usize, list });
+                // Short iovs may leave a share without any.
+                if list.is_empty() {
+                    self.spare_lists_of(rail).release(list);
+                } else {
+                    parts.push(PartOnRail { rail, lane: part as usize, list });
+                }
                 if let Err(error) = built {
                     self.release_lists(parts);
                     return Err(error);
                 }
             }
         }
-        // Short iovs may leave a share without any.
-        let (parts, empty): (Vec<_>, Vec<_>) = parts.into_iter().partition(|part| !part.list.is_empty());
-        self.release_lists(empty);
         if parts.is_empty() { Err(Unbuilt::Refused(SubmitError::Empty)) } else { Ok(parts) }
     }
 
@@ -168,7 +170,12 @@ impl Connection {
     }
 
     fn release_lists(&self, parts: Vec<PartOnRail>) {
-        parts.into_iter().for_each(|part| self.context.pool.spare_lists().release(part.list));
+        parts.into_iter().for_each(|part| self.spare_lists_of(part.rail).release(part.list));
+    }
+
+    /// The spare lists of the pool that a part of this rail comes back to.
+    pub(super) fn spare_lists_of(&self, rail: usize) -> &SpareLists {
+        self.nic_of(rail).map_or(&*self.context.pool, |nic| &*nic.pool).spare_lists()
     }
 }
 

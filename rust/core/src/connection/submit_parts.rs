@@ -71,7 +71,7 @@ impl Connection {
         for (number, mut part) in parts.enumerate() {
             let (first, bytes, hint) = (number == 0, part.list.bytes, hint.wrapping_add(part.lane));
             if record.end_state() != EndState::Done {
-                self.context.pool.spare_lists().release(part.list);
+                self.spare_lists_of(part.rail).release(part.list);
                 self.end_unplaced(record, opcode, first, bytes, begun);
                 continue;
             }
