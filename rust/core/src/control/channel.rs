@@ -32,6 +32,8 @@ const READ: usize = 16 << 10;
 pub struct Channel {
     /// The other end at first, by which the channel is named.
     peer: SocketAddr,
+    /// It can be made anew.
+    resumable: bool,
     /// `None` while the channel is away. Locked after `outgoing` and `received`, for a moment.
     stream: Mutex<Option<Arc<Stream>>>,
     outgoing: Mutex<Outgoing>,
@@ -46,6 +48,9 @@ struct Outgoing {
     bytes: Vec<u8>,
     /// The frames that the peer may not have, if the channel can be made anew.
     log: Option<SentLog>,
+    /// The number of received frames that the peer is to be told, once `bytes` are sent. The newest includes all before: a peer that
+    /// does not read has one of them wait, not many.
+    acknowledgement: Option<u64>,
 }
 
 impl Outgoing {
@@ -82,8 +87,9 @@ impl Channel {
     fn with_log(stream: Stream, log: Option<SentLog>) -> Self {
         Self {
             peer: stream.peer(),
+            resumable: log.is_some(),
             stream: Mutex::new(Some(Arc::new(stream))),
-            outgoing: Mutex::new(Outgoing { bytes: Vec::new(), log }),
+            outgoing: Mutex::new(Outgoing { log, ..Outgoing::default() }),
             received: Mutex::default(),
             bytes_received: AtomicU64::new(0),
         }
@@ -101,7 +107,7 @@ impl Channel {
 
     /// Whether it can be made anew.
     pub fn is_resumable(&self) -> bool {
-        lock(&self.outgoing).log.is_some()
+        self.resumable
     }
 
     /// Takes the socket out of use: nothing of it is received any more. Returns how many frames have been received.
@@ -113,6 +119,7 @@ impl Channel {
         }
         // Frames that have not been sent whole are in the log.
         outgoing.bytes.clear();
+        outgoing.acknowledgement = None;
         received.bytes.clear();
         received.count.tell()
     }
@@ -131,7 +138,7 @@ impl Channel {
 
     /// Whether another frame may be queued: one that can be made anew keeps what the peer has not acknowledged.
     pub fn has_room(&self) -> bool {
-        lock(&self.outgoing).log.as_ref().is_none_or(SentLog::has_room)
+        !self.resumable || lock(&self.outgoing).log.as_ref().is_none_or(SentLog::has_room)
     }
 
     /// The peer has received so many frames. `InvalidData`: it cannot have.
@@ -143,12 +150,12 @@ impl Channel {
 
     /// Queues the number of received frames for [`Channel::flush`], if it is time to tell the peer; true if it was.
     pub fn acknowledge(&self) -> bool {
-        let mut outgoing = lock(&self.outgoing);
-        if outgoing.log.is_none() {
+        if !self.resumable {
             return false;
         }
+        let mut outgoing = lock(&self.outgoing);
         let due = lock(&self.received).count.due();
-        outgoing.bytes.extend(due.into_iter().flat_map(encode_acknowledgement));
+        outgoing.acknowledgement = due.or(outgoing.acknowledgement);
         due.is_some()
     }
 
@@ -190,13 +197,16 @@ impl Channel {
     pub fn flush(&self) -> io::Result<bool> {
         let mut outgoing = lock(&self.outgoing);
         let Some(stream) = self.stream() else { return Ok(false) };
-        while !outgoing.bytes.is_empty() {
-            match stream.try_write(&outgoing.bytes)? {
-                None => return Ok(false),
-                Some(count) => drop(outgoing.bytes.drain(..count)),
+        loop {
+            while !outgoing.bytes.is_empty() {
+                match stream.try_write(&outgoing.bytes)? {
+                    None => return Ok(false),
+                    Some(count) => drop(outgoing.bytes.drain(..count)),
+                }
             }
+            let Some(count) = outgoing.acknowledgement.take() else { return Ok(true) };
+            outgoing.bytes = encode_acknowledgement(count);
         }
-        Ok(true)
     }
 
     /// Sends a frame without waiting, unless other frames are queued; false if it was not sent, or not completely:

@@ -175,3 +175,29 @@ proptest! {
         let _ = Received::decode(&frame);
     }
 }
+
+/// Frames without end, of a peer that does not read: what waits for it does not grow.
+#[test]
+fn acknowledgements_do_not_pile_up_for_a_peer_that_does_not_read() {
+    let (channel, peer) = pair();
+    let stream = Arc::into_inner(lock(&channel.stream).take().unwrap()).unwrap();
+    let channel = Channel::resumable(stream);
+    while channel.flush().unwrap() {
+        lock(&channel.outgoing).bytes = vec![0; 64 << 10];
+    }
+    let before = lock(&channel.outgoing).bytes.len();
+    let mut unknown = ChannelFrame::Pong(0).encode();
+    unknown[6] = 99;
+    let mut due = 0;
+    for _ in 0..200 {
+        peer.write_all_by(&unknown.repeat(16), soon()).unwrap();
+        for _ in 0..16 {
+            while matches!(channel.try_read().unwrap(), Received::Nothing) {}
+            due += usize::from(channel.acknowledge());
+        }
+        assert!(!channel.flush().unwrap());
+    }
+    assert_eq!(due, 200);
+    assert!(lock(&channel.outgoing).bytes.len() <= before);
+    assert_eq!(lock(&channel.outgoing).acknowledgement, Some(3200));
+}
