@@ -1,6 +1,6 @@
 //! Where followers are dialled again: one listener of an engine, and a seat for each of its connections.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::{Arc, Weak};
@@ -21,6 +21,8 @@ use crate::sync::{Mutex, lock};
 
 /// Requests that are served at one time; others wait in the backlog.
 const REQUESTS: usize = 64;
+/// While others wait, one that has lasted longer is dropped: silent clients must not hold all places.
+const TURN: Duration = Duration::from_millis(250);
 
 /// The listener for channels that are made anew. It is there for as long as a connection has a seat, or the engine keeps it.
 #[derive(Debug)]
@@ -199,16 +201,24 @@ async fn serve(listener: Listener, seats: Arc<Seats>, keepalive: Option<Duration
             return;
         }
     };
-    let mut requests: Vec<Task> = Vec::new();
+    // The oldest first.
+    let mut requests: VecDeque<(Instant, Task)> = VecDeque::new();
     loop {
-        requests.retain(|request| !request.is_ended());
+        requests.retain(|(_, request)| !request.is_ended());
         if requests.len() >= REQUESTS {
-            handle.sleep(Duration::from_millis(20)).await;
+            // New ones are accepted only when one waits, so the oldest is in the way of that one.
+            watched.readable().await;
+            match requests.front().map(|(since, _)| since.elapsed()) {
+                Some(age) if age >= TURN => drop(requests.pop_front()),
+                Some(age) => handle.sleep((TURN - age).min(Duration::from_millis(20))).await,
+                None => {}
+            }
             continue;
         }
         match listener.try_accept() {
             Ok(Some(stream)) => {
-                requests.push(handle.spawn(answer(stream, Arc::clone(&seats), keepalive, handle.clone())));
+                let task = handle.spawn(answer(stream, Arc::clone(&seats), keepalive, handle.clone()));
+                requests.push_back((Instant::now(), task));
             }
             Ok(None) => watched.readable().await,
             Err(error) => handle.sleep(admission::pause_after(local, &error)).await,

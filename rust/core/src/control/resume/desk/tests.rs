@@ -126,6 +126,18 @@ fn a_flood_keeps_the_leader_from_nothing() {
     drop(held);
 }
 
+/// More silent clients than there are places.
+#[test]
+fn silent_clients_do_not_close_the_desk() {
+    let bench = Bench::new(None);
+    let ResumeOffer { name, token, .. } = bench.offer.clone();
+    let held: Vec<_> = (0..200).map(|_| connect(bench.target(), soon(), None).unwrap()).collect();
+    let begin = Instant::now();
+    assert!(bench.dial(name, 1, None, &token).is_ok());
+    assert!(begin.elapsed() < Duration::from_secs(3), "{:?}", begin.elapsed());
+    drop(held);
+}
+
 #[test]
 fn addresses_are_told_once_and_of_one_kind() {
     let bench = Bench::new(None);
