@@ -168,8 +168,14 @@ impl Engine {
             notify,
             connected_host: Some(peer.connected_host),
         };
-        let connection = Connection::new(Arc::clone(context), lanes, established)?;
-        if !self.remember(&connection) {
+        let connection = Connection::new(Arc::clone(context), lanes, established);
+        let is_kept = connection.as_ref().is_ok_and(|connection| self.remember(connection));
+        if self.require_open(CONNECT).is_err() {
+            // The engine was closed meanwhile, perhaps before the desk was opened.
+            drop(self.desk.lock().unwrap_or_else(PoisonError::into_inner).take());
+        }
+        let connection = connection?;
+        if !is_kept {
             connection.close();
             return Err(EngineError::Closed { attempted: CONNECT });
         }
