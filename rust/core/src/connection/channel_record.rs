@@ -31,6 +31,17 @@ impl ChannelRecord {
         self.resumable.store(true, Ordering::Relaxed);
     }
 
+    /// It is away from now on.
+    pub(super) fn set_away(&self, away: bool) {
+        self.away.store(away, Ordering::Relaxed);
+    }
+
+    /// It was made anew.
+    pub(super) fn note_resumed(&self) {
+        self.resumed.fetch_add(1, Ordering::Relaxed);
+        self.set_away(false);
+    }
+
     /// How often it was made anew.
     pub fn resumed(&self) -> u64 {
         self.resumed.load(Ordering::Relaxed)
@@ -39,8 +50,7 @@ impl ChannelRecord {
 
 impl Connection {
     /// The channel has failed, and is made anew if that succeeds within `limit`.
-    pub(super) fn channel_lost(&self, reason: &str, limit: Duration) {
-        self.channel_record.away.store(true, Ordering::Relaxed);
+    pub(super) fn report_channel_lost(&self, reason: &str, limit: Duration) {
         process_counts().channel_lost();
         let (peer, ms) = (self.peer.control, limit.as_millis());
         let what = if self.leads { "is dialled again" } else { "waits for the peer to dial it again" };
@@ -58,9 +68,7 @@ impl Connection {
     }
 
     /// It is there again, after `time` and so many tries of this end.
-    pub(super) fn channel_resumed(&self, address: SocketAddr, time: Duration, tries: u32) {
-        self.channel_record.away.store(false, Ordering::Relaxed);
-        self.channel_record.resumed.fetch_add(1, Ordering::Relaxed);
+    pub(super) fn report_channel_resumed(&self, address: SocketAddr, time: Duration, tries: u32) {
         process_counts().channel_resumed();
         let (peer, ms) = (self.peer.control, time.as_millis());
         let dialled = if self.leads { format!(", dialled {tries} times") } else { String::new() };

@@ -60,16 +60,17 @@ impl Pinger {
         Ok(pinger)
     }
 
-    /// Adds a connection to the process; `wakeup` is woken when the process is declared lost.
+    /// Adds a connection to the process, or adds it again; `wakeup` is woken when the process is declared lost.
     pub(in crate::connection) fn add(&self, channel: &Arc<Channel>, wakeup: &Arc<Wakeup>) {
         let mut state = lock(&self.shared.0);
         // The peer has just answered a handshake.
         state.liveness.received(Instant::now());
-        state.members.retain(|(channel, _)| channel.strong_count() > 0);
-        state.members.push((Arc::downgrade(channel), Arc::downgrade(wakeup)));
+        let added = Arc::downgrade(channel);
+        state.members.retain(|(channel, _)| channel.strong_count() > 0 && !channel.ptr_eq(&added));
+        state.members.push((added, Arc::downgrade(wakeup)));
     }
 
-    /// The pinger of the same process after this one has declared it lost, and it has answered after all.
+    /// The pinger of the same process, which has just answered: another one, if this one has declared it lost.
     pub(in crate::connection) fn renewed(&self) -> std::io::Result<Arc<Self>> {
         Self::of(self.process, self.keepalive)
     }
@@ -128,7 +129,7 @@ impl State {
             let Some(open) = channel.upgrade() else { continue };
             let asked = open.try_send(&ChannelFrame::Ping(0));
             if asked.is_err() {
-                // The connection is about to end.
+                // The connection is about to end; one that takes up another channel is added again.
                 continue;
             }
             self.members.push((channel, Weak::clone(&wakeup)));

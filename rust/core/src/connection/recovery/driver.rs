@@ -3,8 +3,10 @@
 //! The task waits for the peer's frames, for a wake-up (a lane or the device has changed, a command has ended) and for
 //! the machine's deadline. It never blocks: commands of the device go to helper threads, connects wait on the loop.
 
+mod brief;
 mod command;
 mod need;
+mod notes;
 mod observation;
 mod presence;
 mod probes;

@@ -27,5 +27,5 @@ mod sent_log;
 pub use desk::{Desk, Offered, Seat, redial_bind};
 pub use exchange::{ResumeError, Resumed, resume};
 pub use offer::{MAX_RESUME_ADDRESSES, ResumeOffer};
-pub use redialing::Redialing;
+pub use redialing::{Redialing, pause};
 pub use sent_log::{ReceivedCount, SentLog};

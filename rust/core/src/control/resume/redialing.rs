@@ -28,6 +28,11 @@ pub struct Redialing {
     failures: Vec<(SocketAddr, String)>,
 }
 
+/// The pause after so many rounds.
+pub fn pause(round: u32) -> Duration {
+    FIRST_PAUSE.saturating_mul(1 << round.min(8)).min(LONGEST_PAUSE)
+}
+
 /// A try that is due.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Try {
@@ -38,11 +43,18 @@ pub struct Try {
 }
 
 impl Redialing {
-    /// The channel was lost `now`. Of `addresses` the one that the channel had comes last: it may be what has failed.
-    pub fn new(addresses: &[SocketAddr], former: SocketAddr, limit: Duration, now: Instant) -> Self {
+    /// The channel was lost `now`, and has been before after a short time: `round` rounds of pauses are behind it. Of `addresses` the one that the channel had comes last: it may be what has failed.
+    pub fn new(
+        addresses: &[SocketAddr],
+        former: SocketAddr,
+        limit: Duration,
+        round: u32,
+        now: Instant,
+    ) -> Self {
         let mut addresses = addresses.to_vec();
+        let at = if round == 0 { now } else { now + pause(round - 1) };
         addresses.sort_by_key(|address| address.ip() == former.ip());
-        Self { addresses, since: now, limit, next: 0, at: now, round: 0, tries: 0, failures: Vec::new() }
+        Self { addresses, since: now, limit, next: 0, at, round, tries: 0, failures: Vec::new() }
     }
 
     /// The try that is due, unless one is under way: the caller calls [`Redialing::failed`] before it asks again.
@@ -64,14 +76,15 @@ impl Redialing {
         self.at = now;
         if self.next >= self.addresses.len() {
             self.next = 0;
-            self.at = now + FIRST_PAUSE.saturating_mul(1 << self.round.min(8)).min(LONGEST_PAUSE);
+            self.at = now + pause(self.round);
             self.round += 1;
         }
     }
 
     /// When the next try is due, or the time is over.
     pub fn deadline(&self) -> Instant {
-        self.at.min(self.since + self.limit)
+        let over = self.since + self.limit;
+        if self.addresses.is_empty() { over } else { self.at.min(over) }
     }
 
     /// Whether the channel has been away for as long as it may.
@@ -108,7 +121,7 @@ mod tests {
         let now = Instant::now();
         let former = SocketAddr::from(([192, 0, 2, 1], 9999));
         let mut redialing =
-            Redialing::new(&[address(1), address(2), address(3)], former, Duration::from_secs(5), now);
+            Redialing::new(&[address(1), address(2), address(3)], former, Duration::from_secs(5), 0, now);
         for (turn, last) in [2, 3, 1].into_iter().enumerate() {
             assert_eq!(redialing.due(now).map(|due| due.address), Some(address(last)), "{turn}");
             redialing.failed(address(last), "no route", now);
@@ -124,8 +137,19 @@ mod tests {
     #[test]
     fn a_peer_that_has_told_no_address_is_not_dialled() {
         let now = Instant::now();
-        let mut redialing = Redialing::new(&[], address(1), Duration::from_secs(1), now);
+        let mut redialing = Redialing::new(&[], address(1), Duration::from_secs(1), 0, now);
         assert_eq!((redialing.due(now), redialing.tries()), (None, 0));
+        assert_eq!(redialing.deadline(), now + Duration::from_secs(1), "there is nothing to do before");
+    }
+
+    #[test]
+    fn a_channel_that_fails_at_once_again_is_not_dialled_at_once_again() {
+        let now = Instant::now();
+        let mut redialing = Redialing::new(&[address(1)], address(1), Duration::from_secs(9), 3, now);
+        assert_eq!((redialing.due(now), redialing.deadline()), (None, now + 4 * FIRST_PAUSE));
+        assert!(redialing.due(now + 4 * FIRST_PAUSE).is_some());
+        redialing.failed(address(1), "refused", now + 4 * FIRST_PAUSE);
+        assert_eq!(redialing.deadline(), now + 12 * FIRST_PAUSE, "the next pause is longer");
     }
 
     proptest! {
@@ -134,7 +158,7 @@ mod tests {
         fn tries_are_bounded(count in 1..5_u8, limit in 1..20_000_u64, lasts in 0..400_u64) {
             let (start, limit) = (Instant::now(), Duration::from_millis(limit));
             let addresses: Vec<_> = (0..count).map(address).collect();
-            let mut redialing = Redialing::new(&addresses, address(0), limit, start);
+            let mut redialing = Redialing::new(&addresses, address(0), limit, 0, start);
             let (mut now, mut rounds) = (start, 0_u32);
             while !redialing.is_over(now) {
                 prop_assert!(redialing.deadline() <= start + limit);

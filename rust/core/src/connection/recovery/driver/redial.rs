@@ -10,12 +10,14 @@ use std::time::{Duration, Instant};
 
 use super::super::LostReason;
 use super::Driver;
+use super::brief::Brief;
+use super::notes::Notes;
 use super::relinking::Relinking;
 use crate::auth::AuthKey;
 use crate::connection::{Connection, Presence};
 use crate::control::resume::{Desk, Redialing, ResumeError, ResumeOffer, Resumed, Seat, resume};
 use crate::control::{NotifyRoute, Stream};
-use crate::events::{Task, Waiter};
+use crate::events::{Task, Waiter, with_upgraded};
 use crate::sync::{Mutex, lock};
 
 /// What a connection with a channel that can be made anew brings.
@@ -44,12 +46,17 @@ pub(super) struct Redial {
     away: Option<Away>,
     /// For how long it has been away before.
     total: Duration,
+    /// Channels that were lost again soon after they were made.
+    brief: Brief,
+    notes: Arc<Notes>,
     relinking: Option<Relinking>,
 }
 
 #[derive(Debug)]
 struct Away {
     since: Instant,
+    /// When the connection is given up.
+    until: Instant,
     reason: String,
     /// Frames that this end has received.
     received: u64,
@@ -69,7 +76,16 @@ struct UnderWay {
 impl Redial {
     pub(super) fn new(mut parts: RedialParts) -> Self {
         let relinking = parts.notify.take().map(Relinking::new);
-        Self { parts, offer: None, generation: 0, away: None, total: Duration::ZERO, relinking }
+        Self {
+            parts,
+            offer: None,
+            generation: 0,
+            away: None,
+            total: Duration::ZERO,
+            brief: Brief::default(),
+            notes: Arc::default(),
+            relinking,
+        }
     }
 
     /// Where the peer is: the addresses that it has told.
@@ -105,12 +121,13 @@ impl Driver {
     /// When something is to be done about a channel that is away.
     pub(super) fn redial_deadline(&self) -> Option<Instant> {
         let redial = self.redial.as_ref()?;
-        let away = redial.away.as_ref()?;
-        let limit = away.since + redial.parts.limit;
-        match (&away.redialing, &away.under_way) {
-            (Some(redialing), None) => Some(redialing.deadline()),
-            _ => Some(limit),
-        }
+        // A channel that the peer has dialled may wait for that.
+        let taken = redial.parts.seat.as_ref().and_then(|_| redial.brief.next(Instant::now()));
+        let own = redial.away.as_ref().map(|away| match (&away.redialing, &away.under_way) {
+            (Some(redialing), None) => redialing.deadline(),
+            _ => away.until,
+        });
+        own.into_iter().chain(taken).min()
     }
 
     /// When the notification socket is to be looked at.
@@ -130,9 +147,11 @@ impl Driver {
 
     /// The follower has told where it can be dialled.
     pub(super) fn take_offer(&mut self, offer: ResumeOffer) {
-        if let Some(redial) = self.redial.as_mut().filter(|_| self.leads) {
+        // Without an address there is nothing to dial, and the connection ends with its channel.
+        let is_useful = self.leads && !offer.addresses.is_empty();
+        if let Some(redial) = self.redial.as_mut().filter(|_| is_useful) {
             redial.offer.get_or_insert(offer);
-            self.note(|connection, ()| connection.channel_is_resumable(), ());
+            with_upgraded(&self.handle, &self.connection, |connection| connection.channel_is_resumable());
         }
     }
 
@@ -154,15 +173,20 @@ impl Driver {
         }
         let Some(redial) = &mut self.redial else { return false };
         let (now, received) = (Instant::now(), self.socket.suspend());
+        redial.brief.lost(now);
+        let limit = redial.parts.limit.saturating_sub(redial.brief.spent());
+        let round = redial.brief.round();
         let redialing = redial.offer.as_ref().map(|offer| {
             let former = self.peer_address;
-            Redialing::new(&offer.targets(), former, redial.parts.limit, now)
+            Redialing::new(&offer.targets(), former, limit, round, now)
         });
+        let (until, under_way) = (now + limit, None);
         redial.away =
-            Some(Away { since: now, reason: reason.to_owned(), received, redialing, under_way: None });
-        let limit = redial.parts.limit;
+            Some(Away { since: now, until, reason: reason.to_owned(), received, redialing, under_way });
         self.forget_socket();
-        self.note(move |connection, reason| connection.channel_lost(&reason, limit), reason.to_owned());
+        with_upgraded(&self.handle, &self.connection, |connection| connection.channel_record.set_away(true));
+        let reason = reason.to_owned();
+        self.note(move |connection| connection.report_channel_lost(&reason, limit));
         true
     }
 
@@ -176,11 +200,15 @@ impl Driver {
         if self.machine.is_over() {
             return;
         }
+        let may_take = |redial: &&Redial| redial.brief.next(Instant::now()).is_none();
         let offered = self
             .redial
             .as_ref()
+            .filter(may_take)
             .and_then(|redial| redial.parts.seat.as_ref())
-            .and_then(|(seat, _)| seat.take());
+            .and_then(|(seat, _)| seat.take())
+            // The leader has given that try up.
+            .filter(|offered| !offered.stream.is_closed());
         if let Some(offered) = offered {
             // The leader has noticed the failure first.
             self.leave("the peer dials it again");
@@ -192,7 +220,7 @@ impl Driver {
         let Some(redial) = &mut self.redial else { return };
         let Some(away) = &mut redial.away else { return };
         let now = Instant::now();
-        if now >= away.since + redial.parts.limit {
+        if now >= away.until {
             let summary = away.redialing.as_ref().map_or_else(
                 || format!("the peer did not dial it again within {} ms", redial.parts.limit.as_millis()),
                 Redialing::summary,
@@ -260,10 +288,9 @@ impl Driver {
         let Some(away) = redial.away.take() else { return };
         let time = away.since.elapsed();
         redial.total += time;
-        // A pinger that has found no answer has ended.
-        if let Presence::Pinged(pinger) = &self.presence
-            && pinger.is_gone()
-        {
+        redial.brief.made(time, Instant::now());
+        // A pinger that has found no answer has ended, and one that could not ping over the former socket has left this connection out.
+        if let Presence::Pinged(pinger) = &self.presence {
             match pinger.renewed() {
                 Ok(pinger) => {
                     pinger.add(&self.socket, &self.wakeup);
@@ -280,15 +307,18 @@ impl Driver {
             relinking.begin_anew();
         }
         let tries = away.redialing.as_ref().map_or(0, Redialing::tries);
-        self.note(move |connection, ()| connection.channel_resumed(address, time, tries), ());
+        with_upgraded(&self.handle, &self.connection, |connection| connection.channel_record.note_resumed());
+        self.note(move |connection| connection.report_channel_resumed(address, time, tries));
     }
 
-    /// Tells the connection, on a helper thread: events may wait for a file.
-    fn note<T: Send + 'static>(&self, call: impl FnOnce(&Connection, T) + Send + 'static, what: T) {
-        let connection = std::sync::Weak::clone(&self.connection);
+    /// Has a helper thread tell operators, in the order of the calls: events may wait for a file.
+    fn note(&self, call: impl FnOnce(&Connection) + Send + 'static) {
+        let Some(redial) = &self.redial else { return };
+        let (notes, connection) = (Arc::clone(&redial.notes), std::sync::Weak::clone(&self.connection));
+        notes.push(Box::new(call));
         self.handle.detach(move || {
             if let Some(connection) = connection.upgrade() {
-                call(&connection, what);
+                notes.tell(&connection);
             }
         });
     }
