@@ -83,6 +83,12 @@ impl Connection {
             self.rebuilds.end();
             drop(lock(&self.connected_host).take());
             let copies_ended = self.gpu.close(end_state, reason, deadline);
+            // Of transfers that have ended, too.
+            let patience = match how {
+                Ending::ClosedHere => deadline.min(Instant::now() + Duration::from_millis(100)),
+                _ => Instant::now(),
+            };
+            self.end_notifications(patience);
             self.end_report();
             if !copies_ended {
                 tracing::warn!(

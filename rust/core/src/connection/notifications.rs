@@ -13,6 +13,10 @@ use crate::transfer::TransferId;
 /// How long sending a notification may wait for a peer that does not read.
 const NOTIFY_LIMIT: Duration = Duration::from_secs(5);
 
+/// Why notifications are refused after that.
+const NOT_ANEW: &str =
+    "their socket could not be made anew in time (FLAGCX_P2P_CONTROL_REDIAL); connect again to send more";
+
 impl Connection {
     /// Sends a notification of fixed size, and answers the number of bytes that were handed over.
     ///
@@ -100,6 +104,32 @@ impl Connection {
             sender.leave();
         }
         (sender.needs_socket(), sender.keeps_some())
+    }
+
+    /// The notification socket could not be made anew within `limit`.
+    pub(super) fn give_up_notifications(&self, limit: Duration) {
+        let kept = self.notify.as_ref().map_or(0, |sender| sender.give_up(NOT_ANEW));
+        let (peer, ms) = (&self.peer.control, limit.as_millis());
+        report!(
+            warn,
+            NotificationDropped,
+            peer = peer,
+            "no more notifications are sent to the peer, and {kept} that were may not arrive: their socket could not be made anew within {ms} ms (FLAGCX_P2P_CONTROL_REDIAL)"
+        );
+    }
+
+    /// The connection ends: what was sent arrives, if the peer reads it by `deadline`.
+    pub(super) fn end_notifications(&self, deadline: Instant) {
+        let kept = self.notify.as_ref().map_or(0, |sender| sender.end(deadline));
+        if kept > 0 {
+            let peer = &self.peer.control;
+            report!(
+                warn,
+                NotificationDropped,
+                peer = peer,
+                "{kept} notifications do not arrive: the connection has ended while their socket was being made anew"
+            );
+        }
     }
 
     /// Notifications go on over another socket; the peer has delivered `count` of them.

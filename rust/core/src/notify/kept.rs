@@ -19,8 +19,12 @@ use crate::sync::{Mutex, lock};
 const ROOM: (usize, usize) = (1024, 4 << 20);
 /// How often room is looked for.
 const LOOK: Duration = Duration::from_millis(2);
+/// Reads of what a peer has said, at one time: one that sends without end must not keep the thread, which may be the event loop.
+const READS: usize = 4;
 /// How long the messages may take that are sent again.
 const AGAIN: Duration = Duration::from_secs(5);
+
+const LOST_COUNT: &str = "the peer has lost count of them";
 
 /// The sending end of a link.
 #[derive(Debug)]
@@ -36,16 +40,16 @@ struct State {
     /// `None` until there is another one.
     stream: Option<Arc<Stream>>,
     log: SentLog,
-    /// Of an answer of the receiver.
+    /// Of an answer of the receiver: less than a whole one.
     answer: Vec<u8>,
-    /// The receiver has said what cannot be.
-    over: bool,
+    /// Why no more are sent.
+    over: Option<&'static str>,
 }
 
 impl Kept {
     pub(super) fn new(stream: Stream) -> Self {
         let log = SentLog::new(ROOM.0, ROOM.1);
-        let state = State { stream: Some(Arc::new(stream)), log, answer: Vec::new(), over: false };
+        let state = State { stream: Some(Arc::new(stream)), log, answer: Vec::new(), over: None };
         Self { turn: TimedLock::default(), state: Mutex::new(state), wakeup: OnceLock::new() }
     }
 
@@ -95,7 +99,7 @@ impl Kept {
         let mut state = lock(&self.state);
         state.read();
         let takes = |stream: &Arc<Stream>| is_ready(stream.as_fd(), Interest::Write).unwrap_or(true);
-        state.over || state.log.has_room() && state.stream.as_ref().is_none_or(takes)
+        state.over.is_some() || state.log.has_room() && state.stream.as_ref().is_none_or(takes)
     }
 
     /// `None` without room. The caller has its turn.
@@ -104,8 +108,8 @@ impl Kept {
         let (stream, is_first) = {
             let mut state = lock(&self.state);
             state.read();
-            if state.over {
-                return Some(Err("the peer has lost count of them".to_owned()));
+            if let Some(why) = state.over {
+                return Some(Err(why.to_owned()));
             }
             if !state.log.has_room() {
                 return None;
@@ -136,12 +140,43 @@ impl Kept {
     pub(super) fn needs_socket(&self) -> bool {
         let mut state = lock(&self.state);
         state.read();
-        state.stream.is_none() && !state.over
+        state.stream.is_none() && state.over.is_none()
     }
 
-    /// Whether messages are kept.
+    /// Whether messages are kept for a peer that may still say that it has them.
     pub(super) fn keeps_some(&self) -> bool {
-        !lock(&self.state).log.is_empty()
+        let state = lock(&self.state);
+        state.over.is_none() && !state.log.is_empty()
+    }
+
+    /// No more are sent. Returns how many are kept: they do not arrive, or it is not known.
+    pub(super) fn give_up(&self, why: &'static str) -> usize {
+        let mut state = lock(&self.state);
+        state.leave();
+        state.over = Some(why);
+        state.log.len()
+    }
+
+    /// No more are sent. Waits until the peer has read what it was sent, at most until `deadline`, because the kernel throws unread bytes
+    /// away when the peer writes to a socket that is closed. Returns how many messages do not arrive, for want of a socket.
+    pub(super) fn end(&self, deadline: Instant) -> usize {
+        let (stream, kept) = {
+            let mut state = lock(&self.state);
+            state.read();
+            state.over.get_or_insert("the connection has ended");
+            (state.stream.take(), state.log.len())
+        };
+        let Some(stream) = stream else { return kept };
+        stream.shutdown_write();
+        let mut bytes = [0; 64 * COUNT_SIZE];
+        loop {
+            match stream.try_read(&mut bytes) {
+                Ok(Some(0)) | Err(_) => return 0,
+                _ if Instant::now() >= deadline => return 0,
+                Ok(Some(_)) => {}
+                Ok(None) => std::thread::sleep(LOOK),
+            }
+        }
     }
 
     /// Takes the socket out of use: it may be of the path that has failed.
@@ -165,12 +200,16 @@ impl Kept {
         let missing = {
             let mut state = lock(&self.state);
             state.leave();
+            if state.over.is_some() {
+                drop(state);
+                return self.turn.end();
+            }
             let missing = state.log.missing(count);
             match &missing {
                 Ok(_) => state.stream = Some(Arc::clone(&stream)),
                 Err(error) => {
                     tracing::warn!("notifications to {} end: {error}", stream.peer());
-                    state.over = true;
+                    state.over = Some(LOST_COUNT);
                 }
             }
             missing
@@ -196,22 +235,30 @@ impl State {
     /// Reads how many messages have been delivered.
     fn read(&mut self) {
         let mut bytes = [0; 64 * COUNT_SIZE];
-        while let Some(stream) = &self.stream {
+        for _ in 0..READS {
+            let Some(stream) = &self.stream else { return };
             match stream.try_read(&mut bytes) {
-                Ok(None) => break,
+                Ok(None) => return,
                 Ok(Some(count @ 1..)) => self.answer.extend(bytes.iter().take(count)),
                 Ok(Some(0)) | Err(_) => return self.leave(),
             }
+            self.take_answers();
         }
+    }
+
+    /// Takes the last whole number of what was read.
+    fn take_answers(&mut self) {
         let whole = self.answer.len() / COUNT_SIZE * COUNT_SIZE;
         let last = self.answer.get(..whole).and_then(|whole| whole.last_chunk::<COUNT_SIZE>());
-        if let Some(last) = last.copied() {
-            self.answer.drain(..whole);
-            if let Err(error) = self.log.acknowledge(u64::from_le_bytes(last)) {
-                tracing::warn!("notifications end: {error}");
-                self.over = true;
-                self.leave();
-            }
+        let Some(last) = last.copied() else { return };
+        self.answer.drain(..whole);
+        if let Err(error) = self.log.acknowledge(u64::from_le_bytes(last)) {
+            tracing::warn!("notifications end: {error}");
+            self.over = Some(LOST_COUNT);
+            self.leave();
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

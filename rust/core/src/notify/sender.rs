@@ -88,6 +88,23 @@ impl Sender {
         }
     }
 
+    /// No more are sent, if the socket can be made anew, and has not been for too long. Returns how many messages do not arrive.
+    pub(crate) fn give_up(&self, why: &'static str) -> usize {
+        match &self.transport {
+            Transport::Kept(kept) => kept.give_up(why),
+            _ => 0,
+        }
+    }
+
+    /// The connection ends. Over a socket that can be made anew, waits until the peer has read what it was sent, at most until
+    /// `deadline`. Returns how many messages do not arrive.
+    pub(crate) fn end(&self, deadline: Instant) -> usize {
+        match &self.transport {
+            Transport::Kept(kept) => kept.end(deadline),
+            _ => 0,
+        }
+    }
+
     /// Goes on over another socket that has named the link; the peer has delivered `count` messages. May block for seconds.
     pub(crate) fn relink(&self, stream: Stream, count: u64) {
         if let Transport::Kept(kept) = &self.transport {

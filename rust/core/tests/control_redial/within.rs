@@ -111,3 +111,24 @@ fn notifications_arrive_once_and_in_order() {
     });
     assert!(resumed(&pair.here) > 5 && pair.here.is_usable() && pair.there.is_usable());
 }
+
+/// A sender that has sent them and closes at once, to an application that takes them late: all of them arrive.
+#[test]
+fn notifications_sent_before_the_end_arrive() {
+    let _alone = alone();
+    let pair = RailPair::of_length(1 << 20, [1, 1], None, [&[REDIAL], &[REDIAL]]);
+    const COUNT: u64 = 1000;
+    for number in 0..COUNT {
+        pair.here
+            .send_notification_bytes(b"number", &[&number.to_le_bytes()[..], &[7; 400]].concat())
+            .unwrap();
+    }
+    pair.here.close();
+    let mut numbers = Vec::new();
+    eventually("all of them have arrived", || {
+        let taken = pair.server.take_all_notifications();
+        numbers.extend(taken.iter().map(|one| u64::from_le_bytes(one.content()[..8].try_into().unwrap())));
+        numbers.len() as u64 >= COUNT
+    });
+    assert!(numbers == (0..COUNT).collect::<Vec<_>>());
+}

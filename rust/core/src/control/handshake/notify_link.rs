@@ -37,10 +37,12 @@ pub struct NotifyRoute {
 }
 
 impl NotifyRoute {
-    /// Connects again, at the first of `hosts` and of those of the handshake where the receiver is. Answers how many messages it has delivered.
+    /// Connects again, at the first of `hosts` and of those of the handshake where the receiver is; `peer` is the other end of the
+    /// channel. Answers how many messages it has delivered.
     pub(crate) async fn connect(
         &self,
         hosts: &[IpAddr],
+        peer: SocketAddr,
         limit: Duration,
         waiter: &Waiter,
     ) -> io::Result<(Stream, u64)> {
@@ -51,7 +53,12 @@ impl NotifyRoute {
                 continue;
             }
             tried.push(*host);
-            match self.attempt(SocketAddr::new(*host, self.port), Instant::now() + limit, waiter).await {
+            // Of the channel, for the scope of an IPv6 link-local address.
+            let receiver = match peer.ip() == *host {
+                true => super::with_port(peer, self.port),
+                false => SocketAddr::new(*host, self.port),
+            };
+            match self.attempt(receiver, Instant::now() + limit, waiter).await {
                 Ok(answer) => return Ok(answer),
                 Err(error) => failures.push(format!("{host}: {error}")),
             }
@@ -132,6 +139,10 @@ async fn attempt(
     let source = same_side.then_some(source);
     let stream = connect_from(source, receiver, deadline, limits.abort.as_ref(), waiter).await?;
     greet(&stream, (key, owner, link), false, deadline, waiter).await?;
+    if link.is_some() {
+        // A socket that failed before the receiver knew the link could not be made anew.
+        stream.read_exact(&mut [0; COUNT_SIZE], deadline, waiter).await?;
+    }
     Ok(stream)
 }
 

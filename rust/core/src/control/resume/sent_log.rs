@@ -32,6 +32,11 @@ impl SentLog {
         self.frames.len() < self.room.0 && self.bytes < self.room.1
     }
 
+    /// How many frames are kept.
+    pub fn len(&self) -> usize {
+        self.frames.len()
+    }
+
     /// Whether no frame is kept.
     pub fn is_empty(&self) -> bool {
         self.frames.is_empty()

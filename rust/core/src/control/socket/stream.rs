@@ -147,6 +147,11 @@ impl Stream {
         let _ = self.socket.shutdown(std::net::Shutdown::Both);
     }
 
+    /// Ends what this end sends; the peer may still send.
+    pub fn shutdown_write(&self) {
+        let _ = self.socket.shutdown(std::net::Shutdown::Write);
+    }
+
     /// Sets keepalive probes by which the kernel detects within about `period` that the peer's host is down; `None`
     /// turns them off.
     pub fn set_keepalive(&self, period: Option<Duration>) -> io::Result<()> {

@@ -218,9 +218,7 @@ impl Reader {
             disposition = self.link(number, name, again);
         }
         let Some(peer) = self.peers.get_mut(&number) else { return };
-        if !peer.tell() {
-            disposition = Disposition::Goes;
-        }
+        peer.tell();
         let registered = match (was_waiting, disposition) {
             (_, Disposition::Goes | Disposition::Admitted(_) | Disposition::Linked { .. }) => {
                 self.remove(number);

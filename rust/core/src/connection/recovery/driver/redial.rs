@@ -75,7 +75,8 @@ struct UnderWay {
 
 impl Redial {
     pub(super) fn new(mut parts: RedialParts) -> Self {
-        let relinking = parts.notify.take().map(Relinking::new);
+        let limit = parts.limit;
+        let relinking = parts.notify.take().map(|route| Relinking::new(route, limit));
         Self {
             parts,
             offer: None,
@@ -142,7 +143,7 @@ impl Driver {
         let addresses = redial.addresses();
         let Some(relinking) = &mut redial.relinking else { return };
         let hosts = [&[self.peer_address.ip()][..], &addresses].concat();
-        relinking.tend(&self.connection, hosts, &self.wakeup, &self.handle);
+        relinking.tend(&self.connection, (hosts, self.peer_address), &self.wakeup, &self.handle);
     }
 
     /// The follower has told where it can be dialled.

@@ -1,7 +1,7 @@
 //! The notification socket of a connection, made anew: as part of the task of the connection.
 
 use std::io;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
@@ -21,6 +21,10 @@ const LOOK: Duration = Duration::from_millis(250);
 #[derive(Debug)]
 pub(super) struct Relinking {
     route: Arc<NotifyRoute>,
+    /// For how long the connection may be without one.
+    limit: Duration,
+    /// Since when it is.
+    since: Option<Instant>,
     under_way: Option<UnderWay>,
     pause: Duration,
     /// When something is to be done; `None` if that is woken.
@@ -37,8 +41,9 @@ struct UnderWay {
 }
 
 impl Relinking {
-    pub(super) fn new(route: NotifyRoute) -> Self {
-        Self { route: Arc::new(route), under_way: None, pause: FIRST_PAUSE, at: None, anew: false }
+    pub(super) fn new(route: NotifyRoute, limit: Duration) -> Self {
+        let (route, pause) = (Arc::new(route), FIRST_PAUSE);
+        Self { route, limit, since: None, under_way: None, pause, at: None, anew: false }
     }
 
     /// The path of the socket may have failed.
@@ -55,7 +60,7 @@ impl Relinking {
     pub(super) fn tend(
         &mut self,
         connection: &Weak<Connection>,
-        hosts: Vec<IpAddr>,
+        (hosts, peer): (Vec<IpAddr>, SocketAddr),
         wakeup: &Arc<Wakeup>,
         handle: &EventLoopHandle,
     ) {
@@ -80,8 +85,20 @@ impl Relinking {
             with_upgraded(handle, connection, move |connection| connection.look_at_notifications(anew));
         let (needs_socket, keeps_some) = seen.unwrap_or_default();
         if needs_socket {
-            self.begin(connection, hosts, wakeup, handle);
+            let limit = self.limit;
+            if now.duration_since(*self.since.get_or_insert(now)) < limit {
+                return self.begin(connection, (hosts, peer), wakeup, handle);
+            }
+            let connection = Weak::clone(connection);
+            // Events may wait for a file.
+            handle.detach(move || {
+                if let Some(connection) = connection.upgrade() {
+                    connection.give_up_notifications(limit);
+                }
+            });
+            self.at = Some(now + LONGEST_PAUSE);
         } else {
+            self.since = None;
             self.at = keeps_some.then(|| now + LOOK);
         }
     }
@@ -89,7 +106,7 @@ impl Relinking {
     fn begin(
         &mut self,
         connection: &Weak<Connection>,
-        hosts: Vec<IpAddr>,
+        (hosts, peer): (Vec<IpAddr>, SocketAddr),
         wakeup: &Arc<Wakeup>,
         handle: &EventLoopHandle,
     ) {
@@ -98,7 +115,7 @@ impl Relinking {
         let (route, connection, helpers) = (Arc::clone(&self.route), Weak::clone(connection), handle.clone());
         let task = handle.spawn(async move {
             // One behind the other: what the receiver has said of an older socket is not true any more after the next one.
-            let ended = match route.connect(&hosts, TRY, &waiter).await {
+            let ended = match route.connect(&hosts, peer, TRY, &waiter).await {
                 Ok((stream, count)) => {
                     // Messages are sent again, for which a thread may have to wait.
                     let relink = move || {

@@ -38,7 +38,7 @@ impl Links {
         }
         let link = self.0.entry(name).or_insert(Link { delivered: 0, socket: None, since: now });
         link.socket = Some(socket);
-        Some(PeerLink { name, delivered: link.delivered, told: link.delivered })
+        Some(PeerLink { name, delivered: link.delivered, told: link.delivered, mute: false })
     }
 
     /// `socket` is not there any more.

@@ -47,6 +47,8 @@ pub(super) struct PeerLink {
     pub(super) delivered: u64,
     /// How many of them the sender has been told of.
     pub(super) told: u64,
+    /// It cannot be told of more over this socket.
+    pub(super) mute: bool,
 }
 
 /// What to do with a peer after its input was processed.
@@ -150,18 +152,23 @@ impl Peer {
         }
     }
 
-    /// Tells the sender of a link how many messages have been delivered, if it does not know; false if the socket has failed.
-    pub(super) fn tell(&mut self) -> bool {
-        let Some(link) = self.link.filter(|link| link.told != link.delivered) else { return true };
+    /// Tells the sender of a link how many messages have been delivered, if it does not know. What it has sent is read whether it can be
+    /// told or not: a sender that has closed its end has no other way to deliver that.
+    pub(super) fn tell(&mut self) {
+        let Some(link) = self.link.filter(|link| link.told != link.delivered && !link.mute) else { return };
+        if self.stream.is_closed() {
+            self.link = Some(PeerLink { mute: true, ..link });
+            return;
+        }
         match self.stream.try_write(&link.delivered.to_le_bytes()) {
             // The sender reads seldom: it is told later.
-            Ok(None) => true,
-            Ok(Some(COUNT_SIZE)) => {
-                self.link = Some(PeerLink { told: link.delivered, ..link });
-                true
+            Ok(None) => {}
+            Ok(Some(COUNT_SIZE)) => self.link = Some(PeerLink { told: link.delivered, ..link }),
+            // Part of a number cannot be followed by anything else: the sender makes its socket anew.
+            Ok(Some(_)) | Err(_) => {
+                self.stream.shutdown_write();
+                self.link = Some(PeerLink { mute: true, ..link });
             }
-            // Part of a number cannot be followed by anything else.
-            Ok(Some(_)) | Err(_) => false,
         }
     }
 

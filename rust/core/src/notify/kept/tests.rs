@@ -1,0 +1,71 @@
+use std::net::{IpAddr, Ipv4Addr};
+
+use super::*;
+use crate::control::{Abort, Listener, connect};
+
+fn soon() -> Instant {
+    Instant::now() + Duration::from_secs(5)
+}
+
+/// A sending end, and the peer's end of its socket.
+fn pair() -> (Kept, Stream) {
+    let listener = Listener::bind(IpAddr::V4(Ipv4Addr::LOCALHOST), None, &Abort::new().unwrap()).unwrap();
+    let client = connect(listener.local(), soon(), None).unwrap();
+    (Kept::new(listener.accept_by(Some(soon())).unwrap()), client)
+}
+
+/// One look reads a few buffers of what a peer sends, however much there is, and keeps less than a number of it.
+#[test]
+fn a_peer_that_answers_without_end_has_its_share_of_a_look() {
+    let (kept, peer) = pair();
+    while peer.try_write(&[0; 4096]).unwrap().is_some() {}
+    assert!(peer.try_write(&[0; 4096]).unwrap().is_none(), "the socket is full");
+    let left = || {
+        let mut state = lock(&kept.state);
+        state.read();
+        assert!(state.answer.len() < COUNT_SIZE, "{} bytes", state.answer.len());
+        state.stream.as_ref().is_some_and(|stream| stream.has_unread())
+    };
+    assert!(left(), "there is more than one look takes");
+    let deadline = soon();
+    while left() {
+        assert!(Instant::now() < deadline);
+    }
+}
+
+/// What was sent reaches a peer that reads it late and answers meanwhile, although this end has ended.
+#[test]
+fn what_was_sent_before_the_end_arrives() {
+    let (kept, peer) = pair();
+    for number in 0..1000_u64 {
+        kept.write(&[&number.to_le_bytes(), &[7; 504]], soon()).unwrap();
+    }
+    let reading = std::thread::spawn(move || {
+        let mut message = [0; 512];
+        for number in 0..1000_u64 {
+            if number % 10 == 0 {
+                std::thread::sleep(Duration::from_micros(200));
+                peer.write_all_by(&number.to_le_bytes(), soon()).unwrap();
+            }
+            peer.read_exact_by(&mut message, soon()).unwrap();
+            assert_eq!(message[..8], number.to_le_bytes());
+        }
+    });
+    assert_eq!(kept.end(soon()), 0);
+    drop(kept);
+    reading.join().unwrap();
+}
+
+#[test]
+fn without_a_socket_the_number_of_lost_messages_is_known() {
+    let (kept, _peer) = pair();
+    kept.leave();
+    for _ in 0..3 {
+        kept.write(&[b"message"], soon()).unwrap();
+    }
+    assert!(kept.needs_socket() && kept.keeps_some());
+    assert_eq!(kept.give_up("it was given up"), 3);
+    assert!(!kept.needs_socket() && !kept.keeps_some() && kept.is_ready());
+    assert_eq!(kept.write(&[b"message"], soon()).unwrap_err(), "it was given up");
+    assert_eq!(kept.end(soon()), 3);
+}
