@@ -26,6 +26,8 @@ use crate::sync::{AtomicU64, Mutex, Ordering, lock};
 
 /// Bytes that are read at a time.
 const READ: usize = 16 << 10;
+/// How often at most, in search of a Goodbye: for what a peer keeps of frames.
+const LAST_READS: usize = 80;
 
 /// A channel. Any thread may send; one at a time receives.
 #[derive(Debug)]
@@ -108,6 +110,26 @@ impl Channel {
     /// Whether it can be made anew.
     pub fn is_resumable(&self) -> bool {
         self.resumable
+    }
+
+    /// Whether the peer has closed in order, behind what has not been read yet. Reads that, and counts none of it: for a channel that is
+    /// about to be taken out of use.
+    pub fn has_goodbye(&self) -> bool {
+        let mut received = lock(&self.received);
+        let Some(stream) = self.stream() else { return false };
+        let mut buffer = [0; READ];
+        for _ in 0..LAST_READS {
+            let Ok(Some(count @ 1..)) = stream.try_read(&mut buffer) else { break };
+            received.bytes.extend(buffer.iter().take(count));
+        }
+        let mut rest = received.bytes.as_slice();
+        while let Ok(Some((frame, size))) = Received::decode(rest) {
+            if matches!(frame, Received::Frame(ChannelFrame::Goodbye)) {
+                return true;
+            }
+            rest = rest.get(size..).unwrap_or_default();
+        }
+        false
     }
 
     /// Takes the socket out of use: nothing of it is received any more. Returns how many frames have been received.

@@ -201,3 +201,17 @@ fn acknowledgements_do_not_pile_up_for_a_peer_that_does_not_read() {
     assert!(lock(&channel.outgoing).bytes.len() <= before);
     assert_eq!(lock(&channel.outgoing).acknowledgement, Some(3200));
 }
+
+#[test]
+fn a_goodbye_behind_other_frames_is_found() {
+    let (channel, peer) = pair();
+    peer.write_all_by(&ChannelFrame::Broken { lane: 3 }.encode().repeat(100), soon()).unwrap();
+    assert!(!channel.has_goodbye());
+    peer.write_all_by(&ChannelFrame::Goodbye.encode(), soon()).unwrap();
+    drop(peer);
+    let deadline = soon();
+    while !channel.has_goodbye() {
+        assert!(Instant::now() < deadline);
+    }
+    assert_eq!(channel.suspend(), 0, "none of them is counted: they are sent again");
+}

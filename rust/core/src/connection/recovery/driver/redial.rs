@@ -16,7 +16,7 @@ use super::relinking::Relinking;
 use crate::auth::AuthKey;
 use crate::connection::{Connection, Presence};
 use crate::control::resume::{Desk, Redialing, ResumeError, ResumeOffer, Resumed, Seat, resume};
-use crate::control::{NotifyRoute, Stream};
+use crate::control::{ChannelFrame, NotifyRoute, Stream};
 use crate::events::{Task, Waiter, with_upgraded};
 use crate::sync::{Mutex, lock};
 
@@ -172,6 +172,11 @@ impl Driver {
         if self.is_away() {
             return true;
         }
+        // The peer has closed, and its socket fails before the frame that says so is read.
+        if self.socket.has_goodbye() {
+            self.machine.frame(ChannelFrame::Goodbye, self.now());
+            return true;
+        }
         let Some(redial) = &mut self.redial else { return false };
         let (now, received) = (Instant::now(), self.socket.suspend());
         redial.brief.lost(now);
@@ -213,6 +218,9 @@ impl Driver {
         if let Some(offered) = offered {
             // The leader has noticed the failure first.
             self.leave("the peer dials it again");
+            if self.machine.is_over() {
+                return;
+            }
             let received = self.received_frames();
             let greeting = [&offered.proof[..], &received.to_le_bytes()].concat();
             self.take_up(offered.stream, &greeting, offered.received);
