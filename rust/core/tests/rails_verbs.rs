@@ -16,9 +16,10 @@ mod support;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use flagcx_p2p::PauseReason;
 use flagcx_p2p::internals::engine::{Engine, EngineOptions, RegisteredBuffer};
 use flagcx_p2p::internals::fabric::{DeviceList, FabricChoice, FabricOptions, Opcode};
-use flagcx_p2p::internals::transfer::{Outcome, TransferId};
+use flagcx_p2p::internals::transfer::{Iov, Outcome, RemoteRange, TransferId};
 use nics::{ENOUGH, carried, make_rails, moved, up};
 use nullverbs::{Event, Standin};
 use support::{Pair, blocks, content, eventually, outcome};
@@ -317,4 +318,23 @@ fn nothing_is_left_of_rails_when_their_engines_are_closed() {
         let live = standin.live();
         (live.queue_pairs, live.regions, live.completion_queues) == (0, 0, 0)
     });
+}
+
+/// The end that refuses a request learns of it by an event of its device alone.
+#[test]
+fn wrong_keys_pause_no_rail_of_either_end() {
+    let _alone = alone();
+    let bench = Bench::with_rails("eight_devices", &[], 8);
+    let good = bench.pair.iov(0, 0, 4096);
+    let wrong = Iov { remote: RemoteRange { rkey: 0x00ab_cdef, ..good.remote }, ..good };
+    for _ in 0..20 {
+        let ended = outcome(&bench.pair.here, bench.pair.here.submit(Opcode::Write, &[wrong][..]).unwrap());
+        assert!(matches!(ended, Outcome::Failed(_)), "{ended:?}");
+    }
+    bench.check_all(Opcode::Write, 1);
+    for end in [&bench.pair.here, &bench.pair.there] {
+        // On a machine that is busy rails are silent now and then.
+        let paused = end.rails().into_iter().filter_map(|rail| rail.last_pause);
+        assert!(paused.into_iter().all(|pause| pause.reason == PauseReason::Silent), "{:#?}", end.rails());
+    }
 }

@@ -156,7 +156,7 @@ impl RailWatch {
         true
     }
 
-    /// A lane of a rail has failed with an error that was not made by this end. Ignored where no other rail is up: then the lane is
+    /// A lane of a rail has failed, by neither this end nor a refused request. Ignored where no other rail is up: then the lane is
     /// recovered, and the rail stays.
     pub(super) fn lane_failed(&mut self, rail: usize, now: u64) {
         self.now = now;
@@ -167,6 +167,12 @@ impl RailWatch {
             machine.failed(now);
         }
         self.publish_up();
+    }
+
+    /// A lane of a rail of which a failure was told was broken by a request that an end has refused: its path works. Where the rail is
+    /// paused for that already, it stays so.
+    pub(super) fn lane_was_refused(&mut self, rail: usize) {
+        self.table.get_mut(rail).into_iter().for_each(RailMachine::not_failed);
     }
 
     /// The port at one end of a rail went down.

@@ -243,6 +243,21 @@ fn failing_lanes_pause_a_rail_each_time_for_twice_as_long() {
 }
 
 #[test]
+fn a_failure_that_was_a_refusal_does_not_count() {
+    let mut world = World::busy(2);
+    for _ in 0..9 {
+        world.watch.lane_failed(1, world.now);
+        world.watch.lane_was_refused(1);
+    }
+    world.watch.lane_failed(1, world.now);
+    world.act();
+    assert_eq!((world.moves().len(), world.loads_up()), (0, RailSet(0b11)));
+    world.watch.lane_failed(1, world.now);
+    world.act();
+    assert_eq!((world.moves().len(), world.loads_up()), (1, RailSet(0b01)));
+}
+
+#[test]
 fn the_last_rail_that_is_up_is_not_left_for_its_errors() {
     let mut world = World::busy(2);
     world.watch.port_down(0, 0);

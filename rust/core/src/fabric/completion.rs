@@ -52,6 +52,18 @@ pub enum CompletionStatus {
 }
 
 impl CompletionStatus {
+    /// Whether the peer, or a check of this end, has refused the request itself: the path to the peer works.
+    pub(crate) fn is_refusal(self) -> bool {
+        matches!(
+            self,
+            Self::LocalLength
+                | Self::LocalProtection
+                | Self::RemoteInvalidRequest
+                | Self::RemoteAccess
+                | Self::RemoteOperation
+        )
+    }
+
     /// From the number of `enum ibv_wc_status`; unknown ones become [`CompletionStatus::General`].
     #[doc(hidden)]
     pub fn from_code(code: u32) -> Self {

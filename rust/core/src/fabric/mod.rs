@@ -226,6 +226,12 @@ pub trait WorkQueue: Send + Debug {
     /// peer, or the address that it was made with.
     fn is_broken(&self) -> bool;
 
+    /// True once the queue pair is in ERROR because it has refused a request of the peer. Known late, or never, where only an event of the
+    /// device says so.
+    fn has_refused(&self) -> bool {
+        false
+    }
+
     /// How bytes travel now, once connected: for logs, metrics and tools. A path that fails may be left for another one.
     fn paths(&self) -> Paths;
 

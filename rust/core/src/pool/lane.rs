@@ -6,7 +6,7 @@ use std::sync::Arc;
 use super::groups::Groups;
 use super::lane_counts::path_names;
 use super::lane_key::LaneKey;
-use super::lane_status::{LaneHealth, LaneStatus};
+use super::lane_status::{BreakCause, LaneHealth, LaneStatus};
 use super::part_list::{AGE, PartList, TURN};
 use super::part_owner::EndState;
 use crate::fabric::{FabricError, WorkQueue};
@@ -237,19 +237,32 @@ pub(super) fn make_ready(lane: &mut Lane, ready: &mut VecDeque<u16>, left: u32) 
 
 /// Moves a healthy lane to ERROR because it has failed.
 pub(super) fn break_lane(lane: &mut Lane, reason: &str) {
-    move_to_error(lane, reason, false);
+    let cause = if lane.queue_pair.has_refused() { BreakCause::Refusal } else { BreakCause::Failure };
+    move_to_error(lane, reason, cause);
+}
+
+/// Moves a healthy lane to ERROR because one of its requests was refused, by the peer or by a check of this end.
+pub(super) fn refuse_lane(lane: &mut Lane, reason: &str) {
+    move_to_error(lane, reason, BreakCause::Refusal);
 }
 
 /// Moves a healthy lane to ERROR because this end wants it: nothing of it has failed.
 pub(super) fn stop_lane(lane: &mut Lane, reason: &str) {
-    move_to_error(lane, reason, true);
+    move_to_error(lane, reason, BreakCause::ThisEnd);
 }
 
-fn move_to_error(lane: &mut Lane, reason: &str, stopped_here: bool) {
+/// A lane is in ERROR because of a refusal. Flushes may have been seen before it, and taken for a failure.
+pub(super) fn note_refusal(lane: &Lane) {
+    if lane.status.break_cause() == BreakCause::Failure {
+        lane.status.set_break_cause(BreakCause::Refusal);
+    }
+}
+
+fn move_to_error(lane: &mut Lane, reason: &str, cause: BreakCause) {
     if !lane.is_healthy() {
         return;
     }
-    lane.status.set_stopped_here(stopped_here);
+    lane.status.set_break_cause(cause);
     // The time of an earlier break says nothing about this one.
     lane.broken_since = None;
     lane.set_health(LaneHealth::Broken, reason);
@@ -257,7 +270,8 @@ fn move_to_error(lane: &mut Lane, reason: &str, stopped_here: bool) {
     if let Err(error) = lane.queue_pair.set_error() {
         tracing::warn!("a queue pair could not be moved to ERROR: {error}");
         // One that has failed by itself is there already.
-        lane.resists = stopped_here && !lane.queue_pair.is_broken() && !is_gone(&error);
+        let is_stopped = cause == BreakCause::ThisEnd;
+        lane.resists = is_stopped && !lane.queue_pair.is_broken() && !is_gone(&error);
     }
 }
 

@@ -22,6 +22,18 @@ pub enum LaneHealth {
     Closed = 3,
 }
 
+/// Why a lane has left working order.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u32)]
+pub enum BreakCause {
+    /// Its path or a device has failed, or nothing is known.
+    Failure = 0,
+    /// This end has moved it to ERROR, for whatever reason: a cancelled transfer, deregistered memory, its rail that is left.
+    ThisEnd = 1,
+    /// A request was wrong: the peer or a check of this end has refused it, or this end one of the peer's. Its path works.
+    Refusal = 2,
+}
+
 /// The state of a lane as its connection reads it.
 #[derive(Debug)]
 pub struct LaneStatus {
@@ -33,9 +45,9 @@ pub struct LaneStatus {
     broken_at: Mutex<Option<Instant>>,
     /// It has had a queue pair. Set by the worker under its lock (Relaxed) before `health` says that it is healthy.
     made: AtomicBool,
-    /// This end has moved it to ERROR; false: it has failed. Stored by the worker under its lock before `health` says that it is broken (Relaxed,
-    /// published by that), and good for as long as it is not healthy.
-    stopped_here: AtomicBool,
+    /// A [`BreakCause`]. Stored by the worker under its lock before `health` says that it is broken (Relaxed, published by that), and good for
+    /// as long as it is not healthy. A failure may turn out to be a refusal later.
+    cause: AtomicU32,
     /// Requests posted so far, probes included. Here and not in the lane, so that a post writes it once: loaded and stored by the holder of
     /// the worker's lock. With `retired` it says what is under way, to anyone: Relaxed here and Release there.
     pub(super) posted: AtomicU64,
@@ -69,7 +81,7 @@ impl LaneStatus {
         Self {
             health: AtomicU32::new(LaneHealth::Healthy as u32),
             made: AtomicBool::new(true),
-            stopped_here: AtomicBool::new(false),
+            cause: AtomicU32::new(BreakCause::Failure as u32),
             posted: AtomicU64::new(0),
             retired: AtomicU32::new(0),
             probe: AtomicU32::new(0),
@@ -87,7 +99,7 @@ impl LaneStatus {
         Self {
             health: AtomicU32::new(LaneHealth::Drained as u32),
             made: AtomicBool::new(false),
-            stopped_here: AtomicBool::new(true),
+            cause: AtomicU32::new(BreakCause::ThisEnd as u32),
             ..Self::new(on_change)
         }
     }
@@ -101,14 +113,17 @@ impl LaneStatus {
         self.made.store(made, Ordering::Relaxed);
     }
 
-    /// Whether this end has moved it to ERROR, for whatever reason: a cancelled transfer, deregistered memory, its rail that is left. Of a lane
-    /// that is not healthy.
-    pub fn was_stopped_here(&self) -> bool {
-        self.stopped_here.load(Ordering::Relaxed)
+    /// Why it has left working order, as far as is known. Of a lane that is not healthy.
+    pub fn break_cause(&self) -> BreakCause {
+        match self.cause.load(Ordering::Relaxed) {
+            0 => BreakCause::Failure,
+            1 => BreakCause::ThisEnd,
+            _ => BreakCause::Refusal,
+        }
     }
 
-    pub(super) fn set_stopped_here(&self, stopped: bool) {
-        self.stopped_here.store(stopped, Ordering::Relaxed);
+    pub(super) fn set_break_cause(&self, cause: BreakCause) {
+        self.cause.store(cause as u32, Ordering::Relaxed);
     }
 
     /// Requests that are over, and requests posted that are not. Not of one moment if the worker is at it; what is over does not

@@ -46,7 +46,7 @@ pub use early_ends::EarlyEnds;
 pub use lane::LaneSetup;
 pub use lane_counts::LaneCounts;
 pub use lane_key::LaneKey;
-pub use lane_status::{LaneHealth, LaneStatus, LaneWatcher};
+pub use lane_status::{BreakCause, LaneHealth, LaneStatus, LaneWatcher};
 pub use new_part::NewPart;
 pub use part_owner::{EndState, PartEnd, PartOwner, RequestFailure};
 pub use request_list::{NotOnRail, RequestList};

@@ -247,7 +247,7 @@ impl RailMachine {
         }
     }
 
-    /// A lane of it has failed with an error that was not made by this end. Counts one, however many requests were flushed. A rail
+    /// A lane of it has failed with an error that was made by neither this end nor a refused request. Counts one, however many requests were flushed. A rail
     /// that is asked has failed with its probe: the next pause is longer.
     pub fn failed(&mut self, now: u64) {
         if matches!(self.state, State::Asking { .. } | State::Making { .. } | State::Rebuilding { .. }) {
@@ -263,6 +263,11 @@ impl RailMachine {
         if self.is_up() && self.errors.1 >= self.limits.errors {
             self.pause(PauseReason::Errors, now);
         }
+    }
+
+    /// One of its last failures was none.
+    pub fn not_failed(&mut self) {
+        self.errors.1 = self.errors.1.saturating_sub(1);
     }
 
     /// The port at one of its ends went down.

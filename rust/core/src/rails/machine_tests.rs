@@ -338,6 +338,7 @@ enum Event {
     Look(u64, u64, bool),
     Answered(bool),
     Failed,
+    NotFailed,
     PortDown,
     PortUp,
     Rebuilt(bool, bool),
@@ -351,6 +352,7 @@ fn any_event() -> impl Strategy<Value = Event> {
         (0u64..3, 0u64..2, any::<bool>()).prop_map(|(ended, left, others)| Event::Look(ended, left, others)),
         any::<bool>().prop_map(Event::Answered),
         Just(Event::Failed),
+        Just(Event::NotFailed),
         Just(Event::PortDown),
         Just(Event::PortUp),
         any::<(bool, bool)>().prop_map(|(right, done)| Event::Rebuilt(right, done)),
@@ -387,6 +389,7 @@ proptest! {
                     machine.answered(number, now);
                 }
                 Event::Failed => machine.failed(now),
+                Event::NotFailed => machine.not_failed(),
                 Event::PortDown => machine.port_down(),
                 Event::PortUp => machine.port_up(now),
                 Event::Rebuilt(right, done) => machine.rebuilt(if right { rebuild } else { rebuild.wrapping_sub(1) }, done, now),

@@ -20,6 +20,7 @@ mod peers;
 mod proxy;
 #[path = "../rail_pair/mod.rs"]
 mod rail_pair;
+mod refused;
 mod returns;
 mod seen;
 mod short;

@@ -34,6 +34,12 @@ impl Memory {
         unsafe { engine.register(self.address(), self.0.len() as u64, options) }.unwrap()
     }
 
+    /// A WRITE of all of `source` to this memory, which the server registers and does not announce: it is reached over the first rail alone.
+    pub(crate) fn iov_of_hidden(&self, source: &Self, local: RegionId, pair: &RailPair) -> Iov {
+        let hidden = self.register(&pair.server, false);
+        iov(source, local, pair.server.describe(hidden, self.address(), self.0.len() as u64).unwrap())
+    }
+
     pub(crate) fn bytes(&self) -> Vec<u8> {
         std::hint::black_box(&self.0).clone()
     }
@@ -105,10 +111,9 @@ fn memory_that_is_not_announced_is_reached_over_the_first_rail() {
     let pair = RailPair::with_rails(8, 8, 8);
     let (source, target) = (Memory::of(3, 16 * MIB), Memory::new(16 * MIB));
     let local = source.register(&pair.client, true);
-    let hidden = target.register(&pair.server, false);
-    let bare = pair.server.describe(hidden, target.address(), target.0.len() as u64).unwrap();
+    let iov = target.iov_of_hidden(&source, local, &pair);
     let before = carried(&pair.here);
-    let id = pair.submit(Opcode::Write, &[iov(&source, local, bare)]);
+    let id = pair.submit(Opcode::Write, &[iov]);
     assert_eq!(outcome(&pair.here, id), Outcome::Done);
     assert!(target.bytes() == source.bytes());
     let shares: Vec<_> = carried(&pair.here).iter().zip(before).map(|(now, before)| now - before).collect();

@@ -183,6 +183,7 @@ impl Core {
 
     /// Moves a queue pair to ERROR because of what its peer asked for, and says so.
     pub(super) fn queue_pair_fatal(&self, endpoint: &Endpoint) {
+        endpoint.set_refused();
         if self.break_queue_pair(endpoint) {
             self.raise(DeviceEvent::QueuePairFatal(endpoint.qpn()));
         }

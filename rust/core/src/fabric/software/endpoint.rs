@@ -24,6 +24,8 @@ pub(super) struct Endpoint {
     /// In ERROR: set by the owner, the responder or an in-process peer, never cleared; read by all of them. SeqCst:
     /// it pairs with nothing else, and is off the hot path but for one load per call.
     error: AtomicBool,
+    /// In ERROR because of what the peer asked for: set before `error`, by the threads that set that. SeqCst as above.
+    refused: AtomicBool,
     /// The peer's process, or its queue pair, is gone: set by the responder and by in-process peers. SeqCst as above.
     peer_gone: AtomicBool,
     /// Why it is going to ERROR, where its completions do not say. Set by the thread that advances it.
@@ -41,6 +43,7 @@ impl Endpoint {
             peer_process: OnceLock::new(),
             neighbour: OnceLock::new(),
             error: AtomicBool::new(false),
+            refused: AtomicBool::new(false),
             peer_gone: AtomicBool::new(false),
             error_text: OnceLock::new(),
             signal,
@@ -80,6 +83,18 @@ impl Endpoint {
 
     pub(super) fn is_error(&self) -> bool {
         self.error.load(Ordering::SeqCst)
+    }
+
+    /// Whether what the peer asked for has moved it to ERROR.
+    pub(super) fn has_refused(&self) -> bool {
+        self.refused.load(Ordering::SeqCst)
+    }
+
+    /// What the peer has asked for is about to move it to ERROR. Says nothing of one that is there already.
+    pub(super) fn set_refused(&self) {
+        if !self.is_error() {
+            self.refused.store(true, Ordering::SeqCst);
+        }
     }
 
     /// Moves it to ERROR and wakes its worker, so that what is outstanding gets flushed. True for the first call.

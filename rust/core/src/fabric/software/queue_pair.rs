@@ -152,6 +152,10 @@ impl WorkQueue for SoftwareQueuePair {
         self.requester.is_broken()
     }
 
+    fn has_refused(&self) -> bool {
+        self.requester.endpoint().has_refused()
+    }
+
     fn paths(&self) -> Paths {
         self.paths.get()
     }

@@ -27,6 +27,8 @@ pub struct FaultSwitches {
     slow: AtomicU64,
     /// Every so many-th request; 0: none.
     failing: AtomicU64,
+    /// As `failing`.
+    refusing: AtomicU64,
     /// See [`FaultSwitches::set_unreachable`].
     unreachable: AtomicU64,
     /// Requests that have been looked at.
@@ -61,6 +63,11 @@ impl FaultSwitches {
         self.failing.store(count, Ordering::Relaxed);
     }
 
+    /// Every `count`-th request of the device's queue pairs fails as a "remote access error", which this device makes up; none for 0.
+    pub fn set_refusing(&self, count: u64) {
+        self.refusing.store(count, Ordering::Relaxed);
+    }
+
     /// Queue pairs do not connect to those of the devices in `devices` at the other end: bit 3 stands for `sw3`. Those that are connected
     /// stay so. Between devices of one process.
     pub fn set_unreachable(&self, devices: u64) {
@@ -78,6 +85,7 @@ impl FaultSwitches {
         self.set_silent(false);
         self.set_delay(Duration::ZERO);
         self.set_failing(0);
+        self.set_refusing(0);
         self.set_slow(0);
         self.set_unreachable(0);
         self.set_late(Duration::ZERO);
@@ -123,13 +131,20 @@ impl FaultSwitches {
     /// What a request meets that is looked at for the first time.
     pub(super) fn draw(&self) -> (Duration, Option<CompletionStatus>) {
         let number = 1 + self.requests.fetch_add(1, Ordering::Relaxed);
-        let every = self.failing.load(Ordering::Relaxed);
-        let fails = every != 0 && number.is_multiple_of(every);
+        let is_met = |every: &AtomicU64| match every.load(Ordering::Relaxed) {
+            0 => false,
+            every => number.is_multiple_of(every),
+        };
+        let failure = if is_met(&self.failing) {
+            Some(CompletionStatus::RetryExceeded)
+        } else {
+            is_met(&self.refusing).then_some(CompletionStatus::RemoteAccess)
+        };
         let delay = Duration::from_micros(self.delay.load(Ordering::Relaxed));
-        if fails || !delay.is_zero() {
+        if failure.is_some() || !delay.is_zero() {
             self.injected.fetch_add(1, Ordering::Relaxed);
         }
-        (delay, fails.then_some(CompletionStatus::RetryExceeded))
+        (delay, failure)
     }
 
     /// Whether queue pairs connect to those of the device with this name.

@@ -87,10 +87,20 @@ pub(super) struct VerbsContext {
     queue_pairs: Mutex<HashMap<u32, QueuePairEntry>>,
 }
 
+/// What is known of a queue pair that does not work. Written by the threads that find that (a poll, an event, `set_error`), read by its
+/// owner. Relaxed: no other memory is published with it.
+#[derive(Debug, Default)]
+pub(super) struct QueuePairMarks {
+    /// In ERROR, or without its address.
+    pub(super) broken: AtomicBool,
+    /// In ERROR because it has refused a request of the peer. Set before `broken`.
+    pub(super) refused: AtomicBool,
+}
+
 /// The context's entry for a queue pair made from it.
 struct QueuePairEntry {
     /// Shared with the queue pair; see there.
-    broken: Arc<AtomicBool>,
+    marks: Arc<QueuePairMarks>,
     /// The port and index of its GID.
     port: u8,
     gid_index: u8,
@@ -189,17 +199,17 @@ impl VerbsContext {
         Some(event)
     }
 
-    /// Adds a new queue pair; the returned flag is set once it is known to be in ERROR.
-    pub(super) fn add_queue_pair(&self, number: u32, port: &LocalPort) -> Arc<AtomicBool> {
-        let broken = Arc::new(AtomicBool::new(false));
+    /// Adds a new queue pair; the marks are set once it is known to be in ERROR.
+    pub(super) fn add_queue_pair(&self, number: u32, port: &LocalPort) -> Arc<QueuePairMarks> {
+        let marks = Arc::<QueuePairMarks>::default();
         let note = QueuePairEntry {
-            broken: Arc::clone(&broken),
+            marks: Arc::clone(&marks),
             port: port.number,
             gid_index: port.gid.index,
             gid: port.gid.gid,
         };
         self.queue_pairs().insert(number, note);
-        broken
+        marks
     }
 
     /// Removes a queue pair that is about to be destroyed.
@@ -212,7 +222,16 @@ impl VerbsContext {
     pub(super) fn mark_broken(&self, number: u32) {
         if let Some(note) = self.queue_pairs().get(&number) {
             // Relaxed: the flag stands alone, nothing is published with it.
-            note.broken.store(true, Ordering::Relaxed);
+            note.marks.broken.store(true, Ordering::Relaxed);
+        }
+    }
+
+    /// Marks queue pair `number` as in ERROR because of a request of the peer.
+    pub(super) fn mark_refused(&self, number: u32) {
+        if let Some(note) = self.queue_pairs().get(&number) {
+            // Relaxed: as in `mark_broken`. Owners look at both after the event, which orders them.
+            note.marks.refused.store(true, Ordering::Relaxed);
+            note.marks.broken.store(true, Ordering::Relaxed);
         }
     }
 
@@ -221,7 +240,7 @@ impl VerbsContext {
         for note in self.queue_pairs().values() {
             if self.query_gid(note.port, u32::from(note.gid_index)) != Some(note.gid) {
                 // Relaxed: as in `mark_broken`.
-                note.broken.store(true, Ordering::Relaxed);
+                note.marks.broken.store(true, Ordering::Relaxed);
             }
         }
     }

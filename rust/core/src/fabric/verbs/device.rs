@@ -227,6 +227,7 @@ impl Device for VerbsDevice {
                 continue;
             }
             match event.event {
+                DeviceEvent::QueuePairFatal(number) if event.is_refusal => context.mark_refused(number),
                 DeviceEvent::QueuePairFatal(number) => context.mark_broken(number),
                 DeviceEvent::AddressChange | DeviceEvent::PortUp => {
                     self.refresh(context);

@@ -8,6 +8,8 @@ use crate::fabric::DeviceEvent;
 pub(super) struct AsyncEvent {
     pub(super) port: Option<u8>,
     pub(super) event: DeviceEvent,
+    /// The queue pair has failed because it has refused a request of the peer.
+    pub(super) is_refusal: bool,
 }
 
 /// Which member of the event's union is filled.
@@ -55,7 +57,7 @@ impl AsyncEvent {
             QP_FATAL | QP_REQ_ERR | QP_ACCESS_ERR | PATH_MIG_ERR => DeviceEvent::QueuePairFatal(qpn),
             other => DeviceEvent::Other(other),
         };
-        Self { port: None, event }
+        Self { port: None, event, is_refusal: matches!(number, QP_REQ_ERR | QP_ACCESS_ERR) }
     }
 
     /// An event of a port.
@@ -66,7 +68,7 @@ impl AsyncEvent {
             LID_CHANGE | PKEY_CHANGE | GID_CHANGE | CLIENT_REREGISTER => DeviceEvent::AddressChange,
             other => DeviceEvent::Other(other),
         };
-        Self { port: u8::try_from(port).ok(), event }
+        Self { port: u8::try_from(port).ok(), event, is_refusal: false }
     }
 
     /// An event of the whole device, or of an object that this crate never makes.
@@ -76,7 +78,7 @@ impl AsyncEvent {
             DEVICE_FATAL => DeviceEvent::DeviceFatal,
             other => DeviceEvent::Other(other),
         };
-        Self { port: None, event }
+        Self { port: None, event, is_refusal: false }
     }
 }
 
@@ -88,7 +90,8 @@ mod tests {
     fn queue_pair_errors_are_fatal_to_that_queue_pair() {
         for number in [QP_FATAL, QP_REQ_ERR, QP_ACCESS_ERR] {
             assert_eq!(subject(number), Subject::QueuePair);
-            assert_eq!(AsyncEvent::of_queue_pair(number, 77).event, DeviceEvent::QueuePairFatal(77));
+            let seen = AsyncEvent::of_queue_pair(number, 77);
+            assert_eq!((seen.event, seen.is_refusal), (DeviceEvent::QueuePairFatal(77), number != QP_FATAL));
         }
         assert_eq!(AsyncEvent::of_queue_pair(COMM_EST, 77).event, DeviceEvent::Other(COMM_EST));
     }
@@ -97,7 +100,7 @@ mod tests {
     fn port_events_name_their_port() {
         assert_eq!(
             AsyncEvent::of_port(PORT_ERR, 2),
-            AsyncEvent { port: Some(2), event: DeviceEvent::PortDown }
+            AsyncEvent { port: Some(2), event: DeviceEvent::PortDown, is_refusal: false }
         );
         assert_eq!(AsyncEvent::of_port(GID_CHANGE, 1).event, DeviceEvent::AddressChange);
         assert_eq!(subject(PORT_ACTIVE), Subject::Port);
@@ -106,6 +109,7 @@ mod tests {
     #[test]
     fn unknown_numbers_pass_through_without_touching_the_element() {
         assert_eq!(subject(4711), Subject::Other);
-        assert_eq!(AsyncEvent::other(4711), AsyncEvent { port: None, event: DeviceEvent::Other(4711) });
+        let other = AsyncEvent { port: None, event: DeviceEvent::Other(4711), is_refusal: false };
+        assert_eq!(AsyncEvent::other(4711), other);
     }
 }

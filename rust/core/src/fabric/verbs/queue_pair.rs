@@ -4,11 +4,11 @@
 use std::ffi::c_int;
 use std::ptr::{NonNull, null_mut};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::Ordering;
 use std::time::Instant;
 
 use super::completion_queue::RawCompletionQueue;
-use super::context::VerbsContext;
+use super::context::{QueuePairMarks, VerbsContext};
 use super::creation::Granted;
 use super::failure_reports::FailureReports;
 use super::port::{LocalPort, mtu_bytes};
@@ -91,9 +91,7 @@ pub(super) struct VerbsQueuePair {
     raw: RawQueuePair,
     post_send: PostSend,
     list: SendList,
-    /// Written by the threads that find the queue pair in ERROR (a poll, an event, `set_error`) or without its
-    /// address (an event), read by its owner. Relaxed: no other memory is published with it.
-    broken: Arc<AtomicBool>,
+    marks: Arc<QueuePairMarks>,
     connected: bool,
     caps: QueuePairCaps,
     port: LocalPort,
@@ -135,11 +133,11 @@ impl VerbsQueuePair {
             ))
         })?;
         let caps = raw.caps(&asked)?;
-        let broken = context.add_queue_pair(raw.number(), &port);
+        let marks = context.add_queue_pair(raw.number(), &port);
         let list = SendList::new(caps.max_sge);
         // From here on `drop` takes it out of the context's table.
         let connected = false;
-        let mut pair = Self { raw, post_send, list, broken, connected, caps, port, settings, failures };
+        let mut pair = Self { raw, post_send, list, marks, connected, caps, port, settings, failures };
         pair.initialise()?;
         Ok(pair)
     }
@@ -239,7 +237,7 @@ impl VerbsQueuePair {
         if refusal.request.is_null() {
             // The library accepted the list and could not start the device: its requests end with a flush and must
             // not be posted again, which ENOMEM would cause.
-            self.broken.store(true, Ordering::Relaxed);
+            self.marks.broken.store(true, Ordering::Relaxed);
             return Posted::cut(filled, if errno == libc::ENOMEM { libc::EIO } else { errno });
         }
         Posted::cut(self.list.position(refusal.request, filled), errno)
@@ -340,12 +338,16 @@ impl WorkQueue for VerbsQueuePair {
     }
 
     fn set_error(&mut self) -> Result<(), FabricError> {
-        self.broken.store(true, Ordering::Relaxed);
+        self.marks.broken.store(true, Ordering::Relaxed);
         self.modify("ibv_modify_qp to ERROR", transitions::to_error())
     }
 
     fn is_broken(&self) -> bool {
-        self.broken.load(Ordering::Relaxed)
+        self.marks.broken.load(Ordering::Relaxed)
+    }
+
+    fn has_refused(&self) -> bool {
+        self.marks.refused.load(Ordering::Relaxed)
     }
 
     fn names_failed_request(&self) -> bool {

@@ -3,7 +3,7 @@
 use super::{EndState, EndedPart, RequestFailure, WorkerState, condemn, fail, note_late};
 use crate::fabric::{Completion, CompletionStatus, FabricError};
 use crate::observe::{Direction, WorkerCounters};
-use crate::pool::lane::{Lane, break_lane, make_ready};
+use crate::pool::lane::{Lane, break_lane, make_ready, note_refusal, refuse_lane};
 use crate::pool::lane_key::LaneKey;
 use crate::pool::lane_status::LaneHealth;
 use crate::pool::part::Parts;
@@ -99,8 +99,11 @@ impl WorkerState {
         }
         let part_over =
             part.outstanding == 0 && part.owner.is_some_and(|owner| owner.end_state() != EndState::Done);
-        if lane.is_healthy() {
-            break_lane(lane, &completion.status.to_string());
+        match (completion.status.is_refusal(), lane.is_healthy()) {
+            (true, true) => refuse_lane(lane, &completion.status.to_string()),
+            (true, false) => note_refusal(lane),
+            (false, true) => break_lane(lane, &completion.status.to_string()),
+            (false, false) => {}
         }
         if part_over {
             self.end_part(part_index);

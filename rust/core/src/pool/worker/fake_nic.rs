@@ -36,6 +36,8 @@ pub(super) struct Nic {
     pub(super) resists: Option<i32>,
     /// A failure is reported on the oldest request of which nothing was polled, not on the one that failed.
     pub(super) inexact: bool,
+    /// Its queue pairs have refused requests of their peers.
+    pub(super) refused: bool,
     /// What finds no way to the peer ends as a local error.
     pub(super) local: bool,
     pub(super) cq_overrun: bool,
@@ -122,6 +124,11 @@ impl Nic {
             status = CompletionStatus::Flushed;
             self.pairs[pair].error = true;
         }
+    }
+
+    /// A pair goes to ERROR, and nothing says so.
+    pub(super) fn break_silently(&mut self, pair: usize) {
+        self.pairs[pair].error = true;
     }
 
     /// Cuts the next post of a pair short at `refuse`, with this errno.
@@ -233,6 +240,9 @@ impl WorkQueue for Pair {
     }
     fn is_broken(&self) -> bool {
         self.nic.state().pairs[self.index].error
+    }
+    fn has_refused(&self) -> bool {
+        self.nic.state().refused
     }
     fn paths(&self) -> Paths {
         Paths::both(PathKind::None)

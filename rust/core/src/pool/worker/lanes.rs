@@ -7,7 +7,7 @@ use crate::fabric::{Paths, WorkQueue};
 use crate::memory::RegionId;
 use crate::pool::PoolError;
 use crate::pool::absent_queue_pair::AbsentQueuePair;
-use crate::pool::lane::{LaneSetup, break_lane, make_ready, stop_lane};
+use crate::pool::lane::{LaneSetup, break_lane, make_ready, note_refusal, stop_lane};
 use crate::pool::lane_key::LaneKey;
 use crate::pool::lane_status::LaneHealth;
 
@@ -67,9 +67,12 @@ impl WorkerState {
         }
     }
 
-    /// Takes note of a lane of which the queue pair is in ERROR already, which no completion shows where nothing is outstanding.
+    /// Takes note of a lane of which the queue pair is in ERROR already, which no completion shows where nothing is outstanding, nor why.
     pub fn notice_broken(&mut self, key: LaneKey, reason: &str) {
         if let Some(lane) = self.lanes.get(key).filter(|lane| lane.queue_pair.is_broken()) {
+            if lane.queue_pair.has_refused() {
+                note_refusal(lane);
+            }
             break_lane(lane, reason);
             self.settle_lane(key.index());
         }

@@ -21,6 +21,8 @@ mod probe;
 #[cfg(all(test, not(flagcx_p2p_loom)))]
 mod probe_tests;
 #[cfg(all(test, not(flagcx_p2p_loom)))]
+mod refusal_tests;
+#[cfg(all(test, not(flagcx_p2p_loom)))]
 mod slow_tests;
 #[cfg(all(test, not(flagcx_p2p_loom)))]
 mod tests;

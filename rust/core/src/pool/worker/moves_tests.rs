@@ -12,7 +12,7 @@ use super::*;
 use crate::fabric::{CompletionStatus, Opcode, SoftwareOptions, software};
 use crate::memory::Registry;
 use crate::observe::{Amount, TransferSource, TransferTotals};
-use crate::pool::{LaneHealth, LaneSetup, LaneStatus, TakenPart};
+use crate::pool::{BreakCause, LaneHealth, LaneSetup, LaneStatus, TakenPart};
 use crate::transfer::{CheckedIov, Cutter, SlicePolicy, TimeLimit, TransferRecord};
 
 /// A worker with one lane, and its NIC.
@@ -392,13 +392,14 @@ fn a_lane_knows_whether_it_has_failed_or_this_end_has_stopped_it() {
     side.state.early_ends.note();
     side.state.step_at(1000);
     assert_ne!(side.status.health(), LaneHealth::Healthy);
-    assert!(side.status.was_stopped_here());
+    assert_eq!(side.status.break_cause(), BreakCause::ThisEnd);
     side.step();
     side.heal();
     side.begin(Opcode::Write, 2..4);
     side.nic.state().fail(side.pair, CompletionStatus::RetryExceeded);
     side.step();
-    assert!(side.status.health() != LaneHealth::Healthy && !side.status.was_stopped_here());
+    assert_ne!(side.status.health(), LaneHealth::Healthy);
+    assert_eq!(side.status.break_cause(), BreakCause::Failure);
 }
 
 #[derive(Clone, Debug)]

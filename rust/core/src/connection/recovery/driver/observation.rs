@@ -1,7 +1,7 @@
 //! What the task sees of devices and lanes.
 
 use crate::connection::{Connection, DeviceHealth};
-use crate::pool::LaneHealth;
+use crate::pool::{BreakCause, LaneHealth};
 
 /// State of the device, or of a lane that is not healthy.
 #[derive(Debug)]
@@ -10,7 +10,7 @@ pub(super) enum Observation {
         rail: usize,
         health: DeviceHealth,
     },
-    /// `failed`: this end has not moved it to ERROR itself.
+    /// `failed`: neither has this end moved it to ERROR, nor was it broken by a request that an end has refused.
     Broken {
         lane: usize,
         reason: String,
@@ -37,7 +37,8 @@ pub(super) fn observe(connection: &Connection, made: u64) -> Vec<Observation> {
         if is_made && matches!(health, LaneHealth::Broken | LaneHealth::Drained) {
             connection.note_broken(lane, &handle.status.reason());
         }
-        let (reason, failed) = (|| handle.status.reason(), !handle.status.was_stopped_here());
+        let failed = handle.status.break_cause() == BreakCause::Failure;
+        let reason = || handle.status.reason();
         match health {
             LaneHealth::Healthy => {}
             LaneHealth::Broken => {

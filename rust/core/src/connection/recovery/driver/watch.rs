@@ -19,6 +19,8 @@ pub(super) struct WatchedRails {
     /// Lanes that the peer has left, and those that were seen not to be healthy, a bit each.
     left_there: u64,
     failed: u64,
+    /// Lanes of which the failure was told.
+    counted: u64,
     /// Lanes that have failed in this turn. Their failure is told once the peer's frames are read: it may have left them.
     new: u64,
     probes: Probes,
@@ -80,6 +82,10 @@ impl Driver {
                 if is_new && failed {
                     self.rails.new |= bit(lane);
                 }
+                if !failed && self.rails.counted & bit(lane) != 0 {
+                    self.rails.counted &= !bit(lane);
+                    self.watch.lane_was_refused(lane / LANES_PER_RAIL);
+                }
             }
             Observation::Closed { .. } => {}
         }
@@ -91,10 +97,11 @@ impl Driver {
         self.rails.left_there |= bit(lane);
     }
 
-    /// Reports the lanes that have failed in this turn, but for those that an end has left. The lanes of a rail that is not up
-    /// are not made again before it is asked again.
+    /// Reports the lanes that have failed in this turn, but for those that an end has left or a refused request has broken. The lanes of a
+    /// rail that is not up are not made again before it is asked again.
     pub(super) fn watch_failures(&mut self) {
         let new = std::mem::take(&mut self.rails.new) & !self.rails.left_there;
+        self.rails.counted |= new;
         for rail in (0..MAX_RAILS).filter(|rail| new >> (rail * LANES_PER_RAIL) & LANES != 0) {
             let lanes = new >> (rail * LANES_PER_RAIL) & LANES;
             let was_up = self.is_up(rail);
@@ -219,6 +226,7 @@ impl Driver {
                     works = true;
                     let bit = bit(rail * LANES_PER_RAIL + number);
                     self.rails.failed &= !bit;
+                    self.rails.counted &= !bit;
                     self.rails.left_there &= !bit;
                 }
             }
