@@ -12,8 +12,9 @@ use crate::rail_pair::{LENGTH, RailPair};
 use crate::support::{content, eventually, outcome};
 
 /// Two rails, of which the second one alone is up.
-fn on_the_second_rail() -> RailPair {
-    let pair = RailPair::with_rails(2, 2, 2);
+fn on_the_second_rail(settings: &[(&str, &str)]) -> RailPair {
+    let pair = RailPair::with([2, 2], None, [settings, settings]);
+    pair.make_rails(2);
     pair.near.set_port(0, false);
     eventually("the second rail is alone", || matches!(&up(&pair.here)[..], [rail] if rail.rail == 1));
     pair
@@ -27,7 +28,7 @@ fn pieces(pair: &RailPair, at: u64, length: u64, count: u64) -> Vec<Iov> {
 #[test]
 fn every_byte_of_short_transfers_arrives_over_a_further_rail() {
     let _alone = alone();
-    let pair = on_the_second_rail();
+    let pair = on_the_second_rail(&[]);
     for opcode in [Opcode::Write, Opcode::Read] {
         let bytes = pair.fill(opcode, 7);
         let before = carried(&pair.here);
@@ -55,7 +56,8 @@ fn every_byte_of_short_transfers_arrives_over_a_further_rail() {
 #[test]
 fn short_transfers_over_a_further_rail_reach_no_region_that_is_gone() {
     let _alone = alone();
-    let pair = on_the_second_rail();
+    // What finds no key of the second rail waits for the first one, which is down.
+    let pair = on_the_second_rail(&[("FLAGCX_P2P_XFER_TIMEOUT_MS", "300")]);
     let source = Memory::of(8, MIB / 4);
     let mut local = source.register(&pair.client, true);
     for round in 0..20 {
@@ -63,7 +65,7 @@ fn short_transfers_over_a_further_rail_reach_no_region_that_is_gone() {
         let region = target.register(&pair.server, true);
         let there = remote(&pair, &target);
         let write = |local| pair.here.submit(Opcode::Write, &[iov(&source, local, there)][..]);
-        // The second rail may not know the region yet, and the first one is down: it fails then.
+        // The second rail may not know the region yet: it fails, or times out.
         let begin = Instant::now();
         while outcome(&pair.here, write(local).unwrap()) != Outcome::Done {
             assert!(begin.elapsed() < Duration::from_secs(5), "round {round}");
@@ -79,7 +81,11 @@ fn short_transfers_over_a_further_rail_reach_no_region_that_is_gone() {
         }
         assert!(pair.server.deregister(region), "round {round}");
         if let Ok(id) = write(local) {
-            assert!(matches!(outcome(&pair.here, id), Outcome::Failed(_)), "round {round}");
+            assert_ne!(
+                outcome(&pair.here, id),
+                Outcome::Done,
+                "round {round}: memory that is gone was written"
+            );
         }
         eventually("the lanes of the second rail are back", || {
             pair.here.rails().get(1).is_some_and(|rail| rail.healthy_lanes == rail.lanes)
