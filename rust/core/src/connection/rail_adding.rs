@@ -247,7 +247,10 @@ impl Connection {
             pair.own as u16,
             &format!("it does not reach {peer_nic} of the peer: {reason}; {then}"),
         );
-        pairs.pairing.refuse(rail, now);
+        if !pairs.pairing.refuse(rail, now) {
+            // Made here, and not by the peer, before the path failed. Its pair stays, so without a pause it would be tried without end.
+            return self.give_up_rail(rail, RailRefusal::Unusable, &mut pairs, now);
+        }
         self.rails.adding.demand.goes_on(rail, now);
         self.request_rail(rail, &mut pairs, now);
     }

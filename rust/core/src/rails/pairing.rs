@@ -98,6 +98,10 @@ impl Pairing {
         if place.state != State::Made && self.is_refused(place.pair) && !self.replace(rail) {
             return None;
         }
+        if place.has_failed && place.state == State::Free && self.is_taken(rail) {
+            // Two rails share the NIC if there is no other one.
+            self.replace(rail);
+        }
         let place = self.places.get_mut(rail)?;
         if place.state == State::Free {
             place.state = State::UnderWay;
@@ -119,18 +123,19 @@ impl Pairing {
         }
     }
 
-    /// The pair of a rail that is not made does not reach each other.
-    pub fn refuse(&mut self, rail: usize, now: u64) {
+    /// The pair of a rail does not reach each other. False, and no note is taken, if this end has made the rail: it keeps its pair.
+    pub fn refuse(&mut self, rail: usize, now: u64) -> bool {
         self.now = now;
         self.put_off(rail);
         let place = self.places.get_mut(rail).filter(|place| place.state == State::Free);
-        let Some(place) = place else { return };
+        let Some(place) = place else { return false };
         place.has_failed = true;
         let pair = place.pair;
         let times = self.times_refused(pair);
         let pause = (FIRST_REFUSAL << times.min(16)).min(LONGEST_REFUSAL);
         self.refused.retain(|old| old.pair != pair);
         self.refused.push(Refused { pair, until: now.saturating_add(pause), times: times + 1 });
+        true
     }
 
     /// The rail is made of that pair, which this end may have expected elsewhere: what was expected there takes its place.
@@ -152,14 +157,30 @@ impl Pairing {
         self.refused.retain(|old| old.pair != pair);
     }
 
-    /// The rail that is meant by one of these NICs, which the other end wants: with both, with either, of those that are not made.
+    /// The rail that is meant by these NICs, which the other end wants: the one with both, which this end may have made already, or one that
+    /// is not made with either.
     pub fn rail_for(&self, wanted: NicPair) -> Option<usize> {
         let find = |fits: &dyn Fn(NicPair) -> bool| {
             self.places.iter().position(|place| place.state != State::Made && fits(place.pair))
         };
-        find(&|pair| pair == wanted)
+        self.places
+            .iter()
+            .position(|place| place.pair == wanted)
             .or_else(|| find(&|pair| pair.peer == wanted.peer))
             .or_else(|| find(&|pair| pair.own == wanted.own))
+    }
+
+    /// Whether other rails have taken the inner NIC of one, while it waited for its next try.
+    fn is_taken(&self, rail: usize) -> bool {
+        let Some(pair) = self.pair(rail) else { return false };
+        let users = self.users(inner(self.is_outer_own(), pair), rail);
+        let has = |user: &usize| self.places.get(*user).is_some_and(|place| place.state != State::Free);
+        users.iter().filter(|user| has(user)).count() >= self.fair_share()
+    }
+
+    /// Rails that an inner NIC has where they are spread evenly.
+    fn fair_share(&self) -> usize {
+        self.count(true).div_ceil(self.count(false).max(1)).max(1)
     }
 
     /// Gives the outer NIC of a rail another inner one, and others what that one had. False if there is none.
@@ -168,7 +189,7 @@ impl Pairing {
             return false;
         }
         let (outer_count, inner_count) = (self.count(true), self.count(false));
-        let fair = outer_count.div_ceil(inner_count.max(1)).max(1);
+        let fair = self.fair_share();
         let most = if outer_count > inner_count { outer_count } else { fair };
         (fair..=most).any(|room| {
             // What a network vouches for, and has not failed, keeps its NICs, but for others of the same network.

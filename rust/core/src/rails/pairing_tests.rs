@@ -51,7 +51,7 @@ fn try_all(
                         pairing.made(*rail, pair);
                         made.push(*rail);
                     }
-                    false => pairing.refuse(*rail, now),
+                    false => assert!(pairing.refuse(*rail, now)),
                 }
             }
         }
@@ -106,8 +106,29 @@ fn a_rail_that_is_made_or_being_made_keeps_its_nics() {
     assert_eq!(pairing.begin(1, 0), Some(NicPair { own: 1, peer: 2 }), "the other was not made after all");
     pairing.refuse(1, 0);
     pairing.made(1, NicPair { own: 1, peer: 2 });
-    pairing.refuse(1, 0);
+    assert!(!pairing.refuse(1, 0), "it would be tried again at once");
     assert_eq!(pairing.begin(1, 0), Some(NicPair { own: 1, peer: 2 }));
+}
+
+/// A pair waits for its next try, and another rail takes its NIC of the peer meanwhile.
+#[test]
+fn a_pair_the_nic_of_which_was_taken_gives_way_once_it_is_tried_again() {
+    let mut pairing = pairing(&unnamed(4), &unnamed(4), "");
+    for _ in 0..3 {
+        pairing.begin(1, 0);
+        pairing.refuse(1, 0);
+    }
+    let left = pairing.pair(1).unwrap();
+    while pairing.begin(2, 0).is_some_and(|pair| pair.peer != left.peer) {
+        pairing.refuse(2, 0);
+    }
+    let taken = pairing.pair(2).unwrap();
+    assert_eq!(taken.peer, left.peer);
+    pairing.made(2, taken);
+    let again = pairing.begin(1, FIRST_REFUSAL).unwrap();
+    assert_ne!(again.peer, taken.peer, "another one is idle");
+    let peers: std::collections::BTreeSet<_> = pairing.pairs().map(|pair| pair.peer).collect();
+    assert_eq!(peers.len(), 4, "{:?}", pairs(&pairing));
 }
 
 /// A cable that is out: its NICs do not take those of others, which a network vouches for.
@@ -154,6 +175,7 @@ fn an_end_that_is_told_of_other_pairs_exchanges_them() {
     assert_eq!(pairs(&follower), [(0, 0), (3, 1), (2, 1), (1, 1)]);
     let wanted = |own, peer| follower.rail_for(NicPair { own, peer });
     assert_eq!([wanted(1, 1), wanted(9, 1), wanted(2, 9), wanted(3, 9)], [Some(3), Some(2), Some(2), None]);
+    assert_eq!(wanted(3, 1), Some(1), "one that this end has made, and the other end has not");
 }
 
 #[test]
