@@ -29,10 +29,10 @@ impl Connection {
             return None;
         }
         let transfers = &self.context.transfers;
-        // Workers of further NICs have no slots of their own.
+        // Workers of further NICs have no slots of their own. Where none is listed, the other path makes more, without the worker's lock.
         let transfer = match rail {
             0 => transfers.acquire_at(lane.worker_index)?,
-            _ => transfers.acquire()?,
+            _ => transfers.acquire_listed()?,
         };
         let record = transfer.record();
         record.start(1, self.context.time_limit);

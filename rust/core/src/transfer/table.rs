@@ -114,8 +114,9 @@ impl Table {
         }
     }
 
+    /// A slot that is free already: never waits, so a caller may hold a worker's lock. `None` at times when [`Table::acquire`] has one.
     #[cold]
-    fn acquire_listed(&self) -> Option<NewTransfer> {
+    pub fn acquire_listed(&self) -> Option<NewTransfer> {
         let slot = self.pop_free()?;
         Some(NewTransfer { slot, id: slot.next_id()? })
     }
