@@ -1,7 +1,7 @@
 //! What submitters know of the rails of their connection.
 
 use std::sync::Arc;
-use std::sync::atomic::AtomicU8;
+use std::sync::atomic::{AtomicU8, AtomicU32};
 
 use once_cell::sync::OnceCell;
 
@@ -19,7 +19,7 @@ pub(super) struct RailLoads {
     /// once more an interval after it has set it, and what a submitter had posted before it read it as clear is seen by then.
     at_rest: AtomicBool,
     /// Goes forward when short transfers are to be planned again. Written by the task, read by submitters: a hint, Relaxed.
-    epoch: AtomicU8,
+    epoch: AtomicU32,
     rails: [Place; MAX_RAILS],
     /// Which rail a buffer used last.
     homes: Homes,
@@ -45,7 +45,7 @@ impl RailLoads {
         Self {
             up: AtomicU8::new(RailSet::first(1).0),
             at_rest: AtomicBool::new(false),
-            epoch: AtomicU8::new(0),
+            epoch: AtomicU32::new(0),
             rails: std::array::from_fn(|_| Place::default()),
             homes: Homes::default(),
         }

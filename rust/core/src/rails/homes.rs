@@ -1,20 +1,20 @@
 //! The rail that a buffer used last.
 
-use std::sync::atomic::{AtomicU16, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 
 /// Remembers a rail for each of many buffers, in a fixed number of bytes: buffers that share an entry share its rail.
 #[derive(Debug)]
 pub struct Homes(
-    /// The rail, and above it the epoch in which it was planned. Written and read by all submitters of a connection. Each entry stands
+    /// The rail, and above its eight bits the epoch in which it was planned, which does not come again for weeks. Written and read by all submitters of a connection. Each entry stands
     /// alone and is a hint, so Relaxed.
-    [AtomicU16; ENTRIES],
+    [AtomicU64; ENTRIES],
 );
 
 /// A few times as many as a program has buffers in use with one peer.
 const ENTRIES: usize = 64;
 
 /// The value of an entry that remembers no rail.
-const NONE: u16 = u16::MAX;
+const NONE: u64 = u64::MAX;
 
 impl Homes {
     /// The rail that the buffer used last, if one is remembered. `buffer` is a number that stays with it, such as its address.
@@ -26,16 +26,16 @@ impl Homes {
     /// The same, if that was planned in this epoch, as the number stands for it. So a short transfer may follow a plan without making
     /// one, for as long as loads are as they were.
     #[inline]
-    pub fn of_epoch(&self, buffer: u64, epoch: u8) -> Option<u8> {
+    pub fn of_epoch(&self, buffer: u64, epoch: u32) -> Option<u8> {
         self.entry(buffer)
-            .filter(|entry| (entry >> 8) as u8 == epoch && *entry as u8 != NONE as u8)
+            .filter(|entry| (entry >> 8) as u32 == epoch && *entry as u8 != NONE as u8)
             .map(|entry| entry as u8)
     }
 
     /// The buffer uses this rail now, by a plan of this epoch.
     #[inline]
-    pub fn set(&self, buffer: u64, rail: u8, epoch: u8) {
-        let value = u16::from(epoch) << 8 | u16::from(rail);
+    pub fn set(&self, buffer: u64, rail: u8, epoch: u32) {
+        let value = u64::from(epoch) << 8 | u64::from(rail);
         // Most often it is the same one again: then the processors that share the entry keep it.
         if let Some(entry) = self.0.get(index(buffer))
             && entry.load(Ordering::Relaxed) != value
@@ -44,14 +44,14 @@ impl Homes {
         }
     }
 
-    fn entry(&self, buffer: u64) -> Option<u16> {
+    fn entry(&self, buffer: u64) -> Option<u64> {
         self.0.get(index(buffer)).map(|entry| entry.load(Ordering::Relaxed))
     }
 }
 
 impl Default for Homes {
     fn default() -> Self {
-        Self([const { AtomicU16::new(NONE) }; ENTRIES])
+        Self([const { AtomicU64::new(NONE) }; ENTRIES])
     }
 }
 
@@ -78,12 +78,16 @@ mod tests {
     #[test]
     fn a_plan_is_followed_in_its_own_epoch_alone() {
         let homes = Homes::default();
-        assert!((0..=u8::MAX).all(|epoch| homes.of_epoch(1 << 20, epoch).is_none()), "nothing was planned");
+        assert!(
+            [0, 255, 1 << 24, u32::MAX].into_iter().all(|epoch| homes.of_epoch(1 << 20, epoch).is_none()),
+            "nothing was planned"
+        );
         homes.set(1 << 20, 3, 7);
         assert_eq!([6, 7, 8].map(|epoch| homes.of_epoch(1 << 20, epoch)), [None, Some(3), None]);
         assert_eq!(homes.of(1 << 20), Some(3), "it is still its home");
-        homes.set(1 << 20, 0, u8::MAX);
-        assert_eq!([7, u8::MAX].map(|epoch| homes.of_epoch(1 << 20, epoch)), [None, Some(0)]);
+        assert_eq!([7 + 256, 7 + (1 << 24)].map(|epoch| homes.of_epoch(1 << 20, epoch)), [None, None]);
+        homes.set(1 << 20, 0, u32::MAX);
+        assert_eq!([7, u32::MAX].map(|epoch| homes.of_epoch(1 << 20, epoch)), [None, Some(0)]);
     }
 
     #[test]
