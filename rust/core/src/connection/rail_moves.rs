@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::lane_choice::thread_hint;
 use super::lanes::LaneHandle;
 use super::nic_context::NicContext;
-use super::rail::LANES_PER_RAIL;
+use super::rail::{LANES_PER_RAIL, Rail};
 use super::submit_parts::PartOnRail;
 use super::{CANCELS, CLOSED, CLOSED_HERE, Connection};
 use crate::fabric::{Opcode, Sge};
@@ -77,8 +77,10 @@ impl Connection {
     pub(super) fn rebuild_elsewhere(&self, part: &mut PartOnRail, hint: usize) -> Option<&LaneHandle> {
         let others = (1..MAX_RAILS).map(|step| (part.rail + step) % MAX_RAILS);
         let working = others.clone().filter_map(|other| Some((other, self.healthy_lane(other, hint)?)));
-        // On one that is being rebuilt it waits, as it would have on its own rail.
-        let healing = others.filter_map(|other| Some((other, self.pick_lane_of(other, hint).ok()?)));
+        // On one that is being rebuilt it waits, as it would have on its own rail; one that was never up may never be.
+        let was_up = |other: &usize| *other == 0 || self.rails.get(*other).is_some_and(Rail::is_added);
+        let healing =
+            others.filter(was_up).filter_map(|other| Some((other, self.pick_lane_of(other, hint).ok()?)));
         for (other, lane) in working.chain(healing) {
             let keys = KeysOf::of(self, other);
             if keys.is_some_and(|keys| keys.give(self, Keyed(part.rail), &mut part.list, 0)) {
