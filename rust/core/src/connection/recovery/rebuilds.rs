@@ -36,20 +36,26 @@ struct State {
 }
 
 impl Rebuilds {
-    /// Stores a queue pair; destroys it when the connection has ended.
-    pub(super) fn put(&self, id: AttemptId, queue_pair: Box<dyn QueuePair>) {
+    /// Stores a queue pair; gives it back when the connection has ended, to be destroyed off the loop.
+    #[must_use]
+    pub(super) fn put(&self, id: AttemptId, queue_pair: Box<dyn QueuePair>) -> Option<Box<dyn QueuePair>> {
         let mut state = lock(&self.0);
-        if !state.ended {
-            state.queue_pairs.push((id, queue_pair));
+        if state.ended {
+            return Some(queue_pair);
         }
+        state.queue_pairs.push((id, queue_pair));
+        None
     }
 
-    /// Stores the queue pair of a trial; destroys it when the connection has ended.
-    pub(super) fn put_trial(&self, id: TrialId, trial: PathTrial) {
+    /// The same for the queue pair of a trial.
+    #[must_use]
+    pub(super) fn put_trial(&self, id: TrialId, trial: PathTrial) -> Option<PathTrial> {
         let mut state = lock(&self.0);
-        if !state.ended {
-            state.trials.push((id, trial));
+        if state.ended {
+            return Some(trial);
         }
+        state.trials.push((id, trial));
+        None
     }
 
     pub(super) fn take_trial(&self, id: TrialId) -> Option<PathTrial> {

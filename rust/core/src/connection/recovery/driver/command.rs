@@ -39,7 +39,7 @@ impl Command {
         peer: LaneRecord,
     ) -> Result<(), String> {
         let deadline = Instant::now() + STEP_LIMIT;
-        let put = |queue_pair| self.rebuilds.put(self.id, queue_pair);
+        let put = |queue_pair| self.put(queue_pair);
         // Stored also when this task is stopped meanwhile: the end of the connection destroys it.
         let mut queue_pair = scopeguard::guard(queue_pair, put);
         let lane = self.id.lane;
@@ -56,10 +56,17 @@ impl Command {
         let rebuilds = Arc::clone(&self.rebuilds);
         let connect = move || {
             let connected = queue_pair.connect(&peer.address, &options);
-            rebuilds.put(id, queue_pair);
+            drop(rebuilds.put(id, queue_pair));
             connected.map_err(|error| error.to_string())
         };
         self.handle.blocking(connect).await
+    }
+
+    /// Stores a queue pair; one that comes too late is destroyed by a helper.
+    fn put(&self, queue_pair: Box<dyn QueuePair>) {
+        if let Some(late) = self.rebuilds.put(self.id, queue_pair) {
+            self.handle.detach(move || drop(late));
+        }
     }
 }
 
@@ -75,7 +82,7 @@ impl Driver {
             let connected = match peer {
                 Some(peer) => command.connect(queue_pair, peer).await,
                 None => {
-                    command.rebuilds.put(id, queue_pair);
+                    command.put(queue_pair);
                     Ok(())
                 }
             };

@@ -69,7 +69,7 @@ impl Driver {
         let (steps, report) = (self.steps(id), self.report());
         self.rebuilds.add_command(self.handle.spawn(async move {
             let result = steps.create(nic).await.map_err(Some).map(|(trial, record)| {
-                steps.rebuilds.put_trial(id, trial);
+                steps.put(trial);
                 record
             });
             report(CommandResult::TrialCreated { id, result });
@@ -85,7 +85,7 @@ impl Driver {
                 Err(why) => return report(CommandResult::TrialCreated { id, result: Err(Some(why)) }),
             };
             let connected = steps.connect(trial, peer).await;
-            let result = connected.map(|trial| steps.rebuilds.put_trial(id, trial)).map(|()| record);
+            let result = connected.map(|trial| steps.put(trial)).map(|()| record);
             if let Err(error) = &result {
                 tracing::debug!(nic, rail = id.rail, "a path that the peer tries does not connect: {error}");
             }
@@ -141,9 +141,16 @@ impl Steps {
         trial.connect(&peer.address, options, &self.handle).await
     }
 
+    /// Stores the queue pair of the trial; one that comes too late is destroyed by a helper.
+    fn put(&self, trial: PathTrial) {
+        if let Some(late) = self.rebuilds.put_trial(self.id, trial) {
+            self.handle.detach(move || drop(late));
+        }
+    }
+
     /// The queue pair is kept for the end of the trial, also when this task is stopped.
     async fn write(&self, trial: PathTrial) -> Result<(), String> {
-        let put = |trial| self.rebuilds.put_trial(self.id, trial);
+        let put = |trial| self.put(trial);
         let mut trial = scopeguard::guard(trial, put);
         trial.post()?;
         let (mut look, until) = (FIRST_LOOK, Instant::now() + ANSWER_LIMIT);
