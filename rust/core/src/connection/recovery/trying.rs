@@ -201,7 +201,8 @@ impl Machine {
             (Trial::Asked { .. }, PathAnswer::Unreached) => {
                 (place.trial, place.adding) = (Trial::None, Adding::Free);
                 self.actions.push(Action::EndTrial { rail, number });
-                let reason = "the peer's queue pair did not connect: its log says more".to_owned();
+                let reason =
+                    "the peer's queue pair did not connect: its log says why at level DEBUG".to_owned();
                 self.actions.push(Action::PathRefused { rail, reason });
             }
             (Trial::Making { next: None, ended, .. }, PathAnswer::Ended) => *ended = true,

@@ -236,6 +236,12 @@ impl Shared {
             Ok(made) => {
                 if !under_way.keep(&self.registry, &made, first) {
                     made.discard();
+                } else if *is_again {
+                    let (device, id) = (self.registry.device.attributes().name.as_str(), first.id.0);
+                    tracing::info!(
+                        device,
+                        "region {id}, which was refused here before, is registered here now"
+                    );
                 }
             }
             Err(error) => {
@@ -244,9 +250,6 @@ impl Shared {
                     return Outcome::PutOff;
                 }
             }
-        }
-        if *is_again {
-            tracing::debug!(region = first.id.0, "what a further NIC had refused is not put off any more");
         }
         Outcome::Over
     }

@@ -105,7 +105,7 @@ fn a_path_that_carries_nothing_is_refused_and_its_number_free() {
     assert_eq!(leader.try_rail(), [create(2)]);
 
     let mut leader = Fixture::trying(1);
-    let reason = "the peer's queue pair did not connect: its log says more";
+    let reason = "the peer's queue pair did not connect: its log says why at level DEBUG";
     assert_eq!(leader.receive(tried(1, PathAnswer::Unreached)), [end(1), refused(reason)]);
 }
 
