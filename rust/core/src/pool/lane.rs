@@ -235,20 +235,28 @@ pub(super) fn make_ready(lane: &mut Lane, ready: &mut VecDeque<u16>, left: u32) 
     }
 }
 
-/// Moves a healthy lane to ERROR because it has failed.
-pub(super) fn break_lane(lane: &mut Lane, reason: &str) {
-    let cause = if lane.queue_pair.has_refused() { BreakCause::Refusal } else { BreakCause::Failure };
-    move_to_error(lane, reason, cause);
+/// A healthy lane has failed, as a completion says: its queue pair is in ERROR already.
+pub(super) fn fail_lane(lane: &mut Lane, reason: &str) {
+    move_to_error(lane, reason, failure_of(lane), true);
 }
 
-/// Moves a healthy lane to ERROR because one of its requests was refused, by the peer or by a check of this end.
+/// Moves a healthy lane to ERROR because it has failed, which its device may not know.
+pub(super) fn break_lane(lane: &mut Lane, reason: &str) {
+    move_to_error(lane, reason, failure_of(lane), false);
+}
+
+fn failure_of(lane: &Lane) -> BreakCause {
+    if lane.queue_pair.has_refused() { BreakCause::Refusal } else { BreakCause::Failure }
+}
+
+/// A completion of a healthy lane says that one of its requests was refused, by the peer or by a check of this end.
 pub(super) fn refuse_lane(lane: &mut Lane, reason: &str) {
-    move_to_error(lane, reason, BreakCause::Refusal);
+    move_to_error(lane, reason, BreakCause::Refusal, true);
 }
 
 /// Moves a healthy lane to ERROR because this end wants it: nothing of it has failed.
 pub(super) fn stop_lane(lane: &mut Lane, reason: &str) {
-    move_to_error(lane, reason, BreakCause::ThisEnd);
+    move_to_error(lane, reason, BreakCause::ThisEnd, false);
 }
 
 /// A lane is in ERROR because of a refusal. Flushes may have been seen before it, and taken for a failure.
@@ -258,7 +266,8 @@ pub(super) fn note_refusal(lane: &Lane) {
     }
 }
 
-fn move_to_error(lane: &mut Lane, reason: &str, cause: BreakCause) {
+/// `in_error`: a completion has shown that the queue pair is in ERROR.
+fn move_to_error(lane: &mut Lane, reason: &str, cause: BreakCause, in_error: bool) {
     if !lane.is_healthy() {
         return;
     }
@@ -269,9 +278,8 @@ fn move_to_error(lane: &mut Lane, reason: &str, cause: BreakCause) {
     lane.resists = false;
     if let Err(error) = lane.queue_pair.set_error() {
         tracing::warn!("a queue pair could not be moved to ERROR: {error}");
-        // One that has failed by itself is there already.
-        let is_stopped = cause == BreakCause::ThisEnd;
-        lane.resists = is_stopped && !lane.queue_pair.is_broken() && !is_gone(&error);
+        // What the queue pair says of itself is no proof: it counts as broken once this was asked for, and where its address is stale.
+        lane.resists = !in_error && !is_gone(&error);
     }
 }
 

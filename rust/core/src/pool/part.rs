@@ -38,6 +38,8 @@ pub(super) struct Part {
     pub(super) since: u64,
     /// How often it was interrupted and resumed.
     pub(super) interruptions: u8,
+    /// How often it was the first to fail where a failing path and a bad request have the same name.
+    pub(super) local_failures: u8,
     /// How often it went to another lane: each time it may be interrupted once more.
     pub(super) moves: u8,
     /// Where to resume: the first request that was flushed.
@@ -59,6 +61,7 @@ impl Default for Part {
             is_measured: false,
             since: 0,
             interruptions: 0,
+            local_failures: 0,
             moves: 0,
             rewind: None,
         }
@@ -74,7 +77,7 @@ impl Part {
         }
         self.list.clear_but_lease();
         self.cursor = 0;
-        (self.interruptions, self.moves) = (0, 0);
+        (self.interruptions, self.local_failures, self.moves) = (0, 0, 0);
         // The others have these values when a part ends.
         debug_assert!(self.outstanding == 0 && !self.waiting && self.rewind.is_none());
         self.owner.take()

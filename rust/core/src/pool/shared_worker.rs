@@ -212,7 +212,13 @@ impl Worker {
                 if !self.is_queue_empty() {
                     self.take_submissions(&mut state);
                 }
-                return action(&mut state);
+                let result = action(&mut state);
+                let is_resisted = state.is_resisted();
+                drop(state);
+                if is_resisted {
+                    self.kick();
+                }
+                return result;
             }
         }
     }

@@ -22,6 +22,8 @@ pub struct TakenPart {
     pub(super) since: u64,
     /// How often it was interrupted.
     pub(super) interruptions: u8,
+    /// How often of these it was the first to fail, by a local error.
+    pub(super) local_failures: u8,
     /// How often it went to another lane before.
     pub(super) moves: u8,
 }

@@ -132,8 +132,9 @@ fn park(worker: &Worker, state: spin::MutexGuard<'_, WorkerState>) -> Turn {
     worker.parking().announce();
     // Look once more: what a submitter left before it could see the announcement must be found here.
     if worker.is_queue_empty()
-        && let Some(state) =
-            worker.try_state().filter(|state| state.part_count() == 0 && state.outstanding() == 0)
+        && let Some(state) = worker
+            .try_state()
+            .filter(|state| state.part_count() == 0 && state.outstanding() == 0 && !state.is_resisted())
     {
         return Turn::Park { has_lanes: state.has_lanes() };
     }

@@ -3,7 +3,7 @@
 use super::{EndState, EndedPart, RequestFailure, WorkerState, condemn, fail, note_late};
 use crate::fabric::{Completion, CompletionStatus, FabricError};
 use crate::observe::{Direction, WorkerCounters};
-use crate::pool::lane::{Lane, break_lane, make_ready, note_refusal, refuse_lane};
+use crate::pool::lane::{Lane, fail_lane, make_ready, note_refusal, refuse_lane};
 use crate::pool::lane_key::LaneKey;
 use crate::pool::lane_status::LaneHealth;
 use crate::pool::part::Parts;
@@ -72,16 +72,14 @@ impl WorkerState {
         lane.outstanding -= 1;
         self.posted -= 1;
         part.outstanding -= 1;
-        let tolerated = match completion.status {
-            CompletionStatus::LocalQpOperation if lane.queue_pair.path_fails_as_local() => {
-                1 + part.moves.min(MOST_LOCAL_MOVES)
-            }
-            status if is_interruption(status) => MAX_INTERRUPTIONS + part.moves,
-            _ => 0,
-        };
-        if lane.heals && part.interruptions < tolerated {
+        let is_path = completion.status == CompletionStatus::LocalQpOperation
+            && lane.queue_pair.path_fails_as_local()
+            && part.local_failures < 1 + part.moves.min(MOST_LOCAL_MOVES);
+        let is_tolerated = is_path || is_interruption(completion.status);
+        if lane.heals && is_tolerated && part.interruptions < MAX_INTERRUPTIONS + part.moves {
             if part.rewind.is_none() {
                 part.rewind = Some(at);
+                part.local_failures += u8::from(is_path);
             }
         } else if let Some(owner) = part.owner {
             let iov = part.list.iov(at);
@@ -102,7 +100,7 @@ impl WorkerState {
         match (completion.status.is_refusal(), lane.is_healthy()) {
             (true, true) => refuse_lane(lane, &completion.status.to_string()),
             (true, false) => note_refusal(lane),
-            (false, true) => break_lane(lane, &completion.status.to_string()),
+            (false, true) => fail_lane(lane, &completion.status.to_string()),
             (false, false) => {}
         }
         if part_over {
@@ -120,7 +118,7 @@ impl WorkerState {
         self.posted -= 1;
         lane.end_probe(false);
         if lane.is_healthy() {
-            break_lane(lane, &completion.status.to_string());
+            fail_lane(lane, &completion.status.to_string());
         }
         self.settle_lane(index);
     }
@@ -131,6 +129,7 @@ impl WorkerState {
         let Some(lane) = self.lanes.at(index) else {
             return;
         };
+        self.is_resisted |= lane.resists;
         if lane.outstanding > 0 || lane.resists || lane.health() != LaneHealth::Broken {
             return;
         }

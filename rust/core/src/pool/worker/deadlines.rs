@@ -53,7 +53,7 @@ impl WorkerState {
         if self.parts.len() == 0 {
             self.parts.trim();
             // A probe may be outstanding.
-            if self.posted == 0 {
+            if self.posted == 0 && !self.is_resisted {
                 return;
             }
         }
@@ -141,6 +141,7 @@ impl WorkerState {
 
     /// A flush that does not come must not hold a transfer for ever.
     fn check_drains(&mut self, now: u64) {
+        self.is_resisted = false;
         for index in self.lanes.indices() {
             let Some(lane) = self.lanes.at(index) else { continue };
             if lane.health() != LaneHealth::Broken {
@@ -151,10 +152,13 @@ impl WorkerState {
                 self.settle_lane(index);
                 continue;
             }
-            if lane.resists && lane.queue_pair.set_error().is_ok() {
-                lane.resists = false;
-                self.settle_lane(index);
-                continue;
+            if lane.resists {
+                if lane.queue_pair.set_error().is_ok() {
+                    lane.resists = false;
+                    self.settle_lane(index);
+                    continue;
+                }
+                self.is_resisted = true;
             }
             if now - *lane.broken_since.get_or_insert(now) > DRAIN_LIMIT_MS {
                 let key = lane.key;

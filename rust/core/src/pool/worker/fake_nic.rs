@@ -48,6 +48,8 @@ pub(super) struct Nic {
 struct SendQueue {
     depth: usize,
     error: bool,
+    /// It was to be moved to ERROR: as with verbs it says that it is broken even where that was refused.
+    to_be_broken: bool,
     /// Not carried out yet: id, note, signaled.
     waiting: VecDeque<(u64, u32, bool)>,
     /// Slots in use: freed by polling a completion at or behind them, as in hardware.
@@ -223,6 +225,7 @@ impl WorkQueue for Pair {
     }
     fn set_error(&mut self) -> Result<(), FabricError> {
         let mut nic = self.nic.state();
+        nic.pairs[self.index].to_be_broken = true;
         if let Some(errno) = nic.resists {
             return Err(FabricError::call("modify a queue pair", "fake", errno));
         }
@@ -239,7 +242,8 @@ impl WorkQueue for Pair {
         self.nic.state().local
     }
     fn is_broken(&self) -> bool {
-        self.nic.state().pairs[self.index].error
+        let pair = &self.nic.state().pairs[self.index];
+        pair.error || pair.to_be_broken
     }
     fn has_refused(&self) -> bool {
         self.nic.state().refused

@@ -111,6 +111,8 @@ pub struct WorkerState {
     early_ends: Arc<EarlyEnds>,
     /// Of `early_ends`: what has been looked for.
     early_ends_seen: u64,
+    /// A queue pair that is to be in ERROR, and is not, is to be asked again.
+    is_resisted: bool,
     next_deadline_check: u64,
     /// When the clock of deadlines is to be read again, by the quick one.
     next_clock: u64,
@@ -149,6 +151,7 @@ impl WorkerState {
             detached: Vec::new(),
             early_ends,
             early_ends_seen: 0,
+            is_resisted: false,
             next_deadline_check: 0,
             next_clock: 0,
             slow_clock: SlowClock::default(),
@@ -258,7 +261,7 @@ impl WorkerState {
         let posted = self.post_ready();
         StepReport {
             progress: polled > 0 || posted > 0,
-            busy: self.parts.len() > 0 || self.posted > 0,
+            busy: self.parts.len() > 0 || self.posted > 0 || self.is_resisted,
             backlog: self.unposted > 0,
             detached: !self.detached.is_empty(),
         }
@@ -268,6 +271,11 @@ impl WorkerState {
     #[inline]
     pub fn has_backlog(&self) -> bool {
         self.unposted > 0
+    }
+
+    /// Whether a queue pair is to be moved to ERROR again: steps must follow, though nothing is in flight.
+    pub fn is_resisted(&self) -> bool {
+        self.is_resisted
     }
 
     /// Requests outstanding.

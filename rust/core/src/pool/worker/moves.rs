@@ -78,6 +78,7 @@ impl WorkerState {
             is_measured: std::mem::take(&mut part.is_measured),
             since: part.since,
             interruptions: part.interruptions,
+            local_failures: part.local_failures,
             moves: part.moves,
         };
         let waiting = std::mem::take(&mut part.waiting);
@@ -98,7 +99,8 @@ impl WorkerState {
     #[expect(clippy::result_large_err, reason = "the part goes back whole")]
     pub fn put_part(&mut self, key: LaneKey, part: TakenPart, worker: usize) -> Result<(), TakenPart> {
         let Some(lane) = self.lanes.get(key).filter(|lane| lane.takes_parts()) else { return Err(part) };
-        let TakenPart { owner, list, from, begun, is_measured, since, interruptions, moves } = part;
+        let TakenPart { owner, list, from, begun, is_measured, since, interruptions, local_failures, moves } =
+            part;
         owner.moves_to(worker);
         lane.counts.part_came(list.bytes);
         let part_index = self.parts.acquire();
@@ -108,6 +110,7 @@ impl WorkerState {
         (part.owner, part.lane, part.list, part.cursor) = (Some(owner), key.index(), list, from);
         (part.begun_at, part.begun, part.is_measured) = (begun_at, begun, is_measured);
         (part.since, part.interruptions, part.moves) = (since, interruptions, moves);
+        part.local_failures = local_failures;
         // This worker may have looked for parts of an early end already, and does not look again for this one.
         if part.is_posted() || owner.ends_early() {
             self.end_part(part_index);

@@ -384,6 +384,23 @@ fn a_path_that_fails_as_a_local_error_interrupts() {
 }
 
 #[test]
+fn flushes_before_a_local_error_do_not_count_as_one() {
+    let mut side = Side::new(0);
+    side.nic.state().local = true;
+    let record = side.begin(Opcode::Read, 0..2);
+    for (flushes, expected) in [(2, None), (0, Some(EndState::Failed))] {
+        for _ in 0..flushes {
+            side.break_lane();
+            side.heal();
+        }
+        side.nic.state().fail(side.pair, CompletionStatus::LocalQpOperation);
+        side.step();
+        assert_eq!(outcome(record), expected, "behind {flushes} flushes");
+        side.heal();
+    }
+}
+
+#[test]
 fn a_lane_knows_whether_it_has_failed_or_this_end_has_stopped_it() {
     let mut side = Side::new(0);
     let cancelled = side.begin(Opcode::Write, 0..2);
@@ -517,4 +534,34 @@ fn a_queue_pair_that_is_not_moved_to_error_is_not_drained() {
             assert_eq!(outcome(record), Some(EndState::Done));
         }
     }
+}
+
+/// One that has refused a post, or is broken for another reason than a completion in error, may be in order as its device sees it.
+#[test]
+fn a_queue_pair_that_has_failed_and_is_not_moved_to_error_is_not_drained() {
+    for (errno, is_drained) in [(libc::EAGAIN, false), (libc::EIO, true)] {
+        let mut side = Side::new(0);
+        side.nic.state().resists = Some(errno);
+        side.nic.state().refuse(side.pair, Some((0, libc::EINVAL)));
+        let record = side.begin(Opcode::Write, 0..2);
+        side.step();
+        assert_eq!(outcome(record), Some(EndState::Failed));
+        assert_eq!(side.status.health() == LaneHealth::Drained, is_drained, "{errno}");
+        assert_eq!(
+            side.state.turn().busy,
+            !is_drained,
+            "nothing is in flight, and the device is to be asked again"
+        );
+        side.nic.state().resists = None;
+        // Deadlines are looked at every few milliseconds.
+        (0..4).for_each(|_| side.step());
+        assert!(!side.state.turn().busy);
+        assert_eq!(side.status.health(), LaneHealth::Drained);
+    }
+    let mut side = Side::new(0);
+    side.begin(Opcode::Write, 0..2);
+    side.nic.state().resists = Some(libc::EAGAIN);
+    side.nic.state().fail(side.pair, CompletionStatus::RetryExceeded);
+    side.step();
+    assert_eq!(side.status.health(), LaneHealth::Drained, "a completion in error says that it is in ERROR");
 }
