@@ -52,6 +52,7 @@ impl Comm {
             presence: Presence::Sockets,
             process: None,
             channel: Channel::new(peer.stream),
+            redial: None,
             notify: None,
             connected_host: None,
         };
