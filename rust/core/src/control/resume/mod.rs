@@ -16,7 +16,7 @@
 //! if and only if it was not received. Frames that have arrived in part count as not received.
 //!
 //! A request is valid for one generation, which counts up, so what a former request has left in the network takes nothing over.
-//! The proofs are those of [`auth`](crate::auth), of a key made of the token, and of the pre-shared key where there is one.
+//! The proofs are those of `auth`, of a key made of the token, and of the pre-shared key where there is one.
 
 mod desk;
 mod exchange;
