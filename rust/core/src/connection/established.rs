@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use super::recovery::RedialParts;
 use super::{Connection, PeerInfo, Presence};
 use crate::auth::AuthKey;
-use crate::control::resume::Desk;
+use crate::control::resume::ResumeListener;
 use crate::control::{Channel, ConnectedHost, NotifyRoute, PeerCapabilities};
 use crate::memory::{Cursor, RemoteRegions};
 use crate::notify::Sender;
@@ -57,23 +57,23 @@ pub struct EstablishedRedial {
     /// How the notification socket is made anew.
     pub notify: Option<NotifyRoute>,
     /// Where the leader dials; for an end that has accepted the connection.
-    pub desk: Option<Arc<Desk>>,
+    pub listener: Option<Arc<ResumeListener>>,
 }
 
 impl Connection {
-    /// Takes a seat at the desk, and tells the leader where that is.
+    /// Has the follower listen for the leader, and tells it where.
     pub(super) fn redial_parts(&self, redial: EstablishedRedial) -> RedialParts {
-        let EstablishedRedial { limit, keepalive, key, notify, desk } = redial;
+        let EstablishedRedial { limit, keepalive, key, notify, listener } = redial;
         if let Some(sender) = &self.notify {
             sender.attach(&self.wakeup);
         }
-        let seat = desk.and_then(|desk| {
-            let seat = desk.seat(key.as_ref(), &self.wakeup).ok()?;
+        let entry = listener.and_then(|listener| {
+            let entry = listener.add(key.as_ref(), &self.wakeup).ok()?;
             let local = self.channel.stream()?.local().ip();
-            self.channel.queue_offer(&desk.offer(&seat, local));
+            self.channel.queue_offer(&listener.offer(&entry, local));
             self.channel_record.set_resumable();
-            Some((seat, desk))
+            Some((entry, listener))
         });
-        RedialParts { limit, keepalive, key, notify, seat }
+        RedialParts { limit, keepalive, key, notify, entry }
     }
 }

@@ -9,7 +9,7 @@ use super::{Accepted, Engine, EngineError};
 use crate::connection::{
     Connection, Context, Established, EstablishedRedial, LaneBuilder, PeerInfo, Presence,
 };
-use crate::control::resume::Desk;
+use crate::control::resume::ResumeListener;
 use crate::control::wire::{Features, RegionEntry, SliceSettings};
 use crate::control::{
     self, Channel, Dial, DialError, Dialed, HandshakeError, Limits, LocalSide, Peer, Reason, Step, Stream,
@@ -132,7 +132,7 @@ impl Engine {
             keepalive: self.config.keepalive,
             key: peer.key,
             notify: peer.notify_route,
-            desk: matches!(role, Role::Responder).then(|| self.desk()).flatten(),
+            listener: matches!(role, Role::Responder).then(|| self.resume_listener()).flatten(),
         });
         let channel = match redial {
             Some(_) => Channel::resumable(peer.channel),
@@ -171,8 +171,8 @@ impl Engine {
         let connection = Connection::new(Arc::clone(context), lanes, established);
         let is_kept = connection.as_ref().is_ok_and(|connection| self.remember(connection));
         if self.require_open(CONNECT).is_err() {
-            // The engine was closed meanwhile, perhaps before the desk was opened.
-            drop(self.desk.lock().unwrap_or_else(PoisonError::into_inner).take());
+            // The engine was closed meanwhile, perhaps before the listener was opened.
+            drop(self.resume_listener.lock().unwrap_or_else(PoisonError::into_inner).take());
         }
         let connection = connection?;
         if !is_kept {
@@ -231,17 +231,17 @@ impl Engine {
     }
 
     /// Where leaders dial channels that have failed; opened with the first connection that may need it.
-    fn desk(&self) -> Option<Arc<Desk>> {
-        let mut desk = self.desk.lock().unwrap_or_else(PoisonError::into_inner);
-        if desk.is_none() {
-            match Desk::open(&self.config, &self.address) {
-                Ok(open) => *desk = Some(open),
+    fn resume_listener(&self) -> Option<Arc<ResumeListener>> {
+        let mut resume_listener = self.resume_listener.lock().unwrap_or_else(PoisonError::into_inner);
+        if resume_listener.is_none() {
+            match ResumeListener::open(&self.config, &self.address) {
+                Ok(open) => *resume_listener = Some(open),
                 Err(error) => tracing::warn!(
                     "no listener for control channels that are made anew, so they are not: {error}"
                 ),
             }
         }
-        desk.clone()
+        resume_listener.clone()
     }
 
     fn limits(&self) -> Result<Limits, EngineError> {

@@ -52,7 +52,7 @@ use sessions::Sessions;
 
 use crate::config::Config;
 use crate::connection::{Connection, Context, Ended};
-use crate::control::resume::Desk;
+use crate::control::resume::ResumeListener;
 use crate::control::{Abort, ConnectedHosts, LocalAddress, Metadata, Openings};
 use crate::endpoint::EndpointUse;
 use crate::events::is_loop_thread;
@@ -119,7 +119,7 @@ pub struct Inner {
     /// Hosts of the connections, shared with the receiver.
     connected_hosts: ConnectedHosts,
     /// Where control channels are made anew, once there is a connection that may need it.
-    desk: Mutex<Option<Arc<Desk>>>,
+    resume_listener: Mutex<Option<Arc<ResumeListener>>>,
     /// With what connections to peers begin.
     openings: Openings,
     /// Every connection of this engine that is still alive, to be closed with it; `None` once it is closed.
@@ -266,7 +266,7 @@ impl Engine {
         let connections: Vec<_> = connections.iter().flatten().filter_map(Weak::upgrade).collect();
         Connection::close_all(&connections);
         self.sessions.clear();
-        drop(self.desk.lock().unwrap_or_else(PoisonError::into_inner).take());
+        drop(self.resume_listener.lock().unwrap_or_else(PoisonError::into_inner).take());
         drop(self.acceptor.as_ref().ok().map(|acceptor| acceptor.take_kept()));
         self.deregister_all(begun);
         self.free_all();

@@ -71,7 +71,7 @@ impl Engine {
             incarnation,
             notifications,
             connected_hosts,
-            desk: Mutex::default(),
+            resume_listener: Mutex::default(),
             openings: Openings::default(),
             nic,
             acceptor,

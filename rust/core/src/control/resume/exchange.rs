@@ -93,7 +93,7 @@ pub async fn resume(
     Ok(Resumed { stream, received: u64::from_le_bytes(count) })
 }
 
-/// A request that has arrived at a desk.
+/// A request that has arrived at a [`ResumeListener`](super::ResumeListener).
 #[derive(Debug)]
 pub(super) struct ResumeRequest {
     pub(super) name: u64,

@@ -4,7 +4,7 @@
 //! leader                                             follower
 //!    ◀────────────────────────────── ResumeAt: name, token, addresses   (on the channel, once)
 //!   the channel fails: no address, no answer, no route
-//!   preamble, name, generation, random number ─────▶  its desk: a listener for nothing else
+//!   preamble, name, generation, random number ─────▶  its listener for nothing else
 //!    ◀──────────────────────────────── random number
 //!   proof, frames received ────────────────────────▶  takes the former socket out of use
 //!    ◀─────────────────────── proof, frames received
@@ -18,14 +18,14 @@
 //! A request is valid for one generation, which counts up, so what a former request has left in the network takes nothing over.
 //! The proofs are those of `auth`, of a key made of the token, and of the pre-shared key where there is one.
 
-mod desk;
 mod exchange;
 mod offer;
 mod redialing;
+mod resume_listener;
 mod sent_log;
 
-pub use desk::{Desk, Offered, Seat, redial_bind};
 pub use exchange::{ResumeError, Resumed, resume};
 pub use offer::{MAX_RESUME_ADDRESSES, ResumeOffer};
 pub use redialing::{Redialing, pause};
+pub use resume_listener::{Offered, ResumeEntry, ResumeListener, redial_bind};
 pub use sent_log::{ReceivedCount, SentLog};

@@ -25,7 +25,7 @@ pub struct ResumeOffer {
     pub name: u64,
     /// Known to the two ends alone: the end that dials has to prove it.
     pub token: [u8; TOKEN_SIZE],
-    /// The port of the follower's desk.
+    /// The port of the follower's listener for resumption.
     pub port: u16,
     /// Addresses of the follower's host, the best first.
     pub addresses: Vec<IpAddr>,

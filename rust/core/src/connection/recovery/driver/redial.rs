@@ -15,7 +15,9 @@ use super::notes::Notes;
 use super::relinking::Relinking;
 use crate::auth::AuthKey;
 use crate::connection::{Connection, Presence};
-use crate::control::resume::{Desk, Redialing, ResumeError, ResumeOffer, Resumed, Seat, resume};
+use crate::control::resume::{
+    Redialing, ResumeEntry, ResumeError, ResumeListener, ResumeOffer, Resumed, resume,
+};
 use crate::control::{ChannelFrame, NotifyRoute, Stream};
 use crate::events::{Task, Waiter, with_upgraded};
 use crate::sync::{Mutex, lock};
@@ -31,8 +33,8 @@ pub(in crate::connection) struct RedialParts {
     pub(in crate::connection) key: Option<AuthKey>,
     /// How the notification socket is made anew.
     pub(in crate::connection) notify: Option<NotifyRoute>,
-    /// Where the leader dials, on the follower's side, and the desk, which is there for as long.
-    pub(in crate::connection) seat: Option<(Arc<Seat>, Arc<Desk>)>,
+    /// What the leader dials for, on the follower's side, and the listener, which is there for as long.
+    pub(in crate::connection) entry: Option<(Arc<ResumeEntry>, Arc<ResumeListener>)>,
 }
 
 /// The state of that.
@@ -95,7 +97,7 @@ impl Redial {
     }
 
     fn is_possible(&self) -> bool {
-        self.offer.is_some() || self.parts.seat.is_some()
+        self.offer.is_some() || self.parts.entry.is_some()
     }
 }
 
@@ -123,7 +125,7 @@ impl Driver {
     pub(super) fn redial_deadline(&self) -> Option<Instant> {
         let redial = self.redial.as_ref()?;
         // A channel that the peer has dialled may wait for that.
-        let taken = redial.parts.seat.as_ref().and_then(|_| redial.brief.next(Instant::now()));
+        let taken = redial.parts.entry.as_ref().and_then(|_| redial.brief.next(Instant::now()));
         let own = redial.away.as_ref().map(|away| match (&away.redialing, &away.under_way) {
             (Some(redialing), None) => redialing.deadline(),
             _ => away.until,
@@ -211,8 +213,8 @@ impl Driver {
             .redial
             .as_ref()
             .filter(may_take)
-            .and_then(|redial| redial.parts.seat.as_ref())
-            .and_then(|(seat, _)| seat.take())
+            .and_then(|redial| redial.parts.entry.as_ref())
+            .and_then(|(entry, _)| entry.take())
             // The leader has given that try up.
             .filter(|offered| !offered.stream.is_closed());
         if let Some(offered) = offered {

@@ -16,8 +16,8 @@ fn at_loopback(advertised: Option<Advertised>) -> LocalAddress {
 }
 
 struct Bench {
-    desk: Arc<Desk>,
-    seat: Arc<Seat>,
+    listener: Arc<ResumeListener>,
+    entry: Arc<ResumeEntry>,
     offer: ResumeOffer,
 }
 
@@ -25,14 +25,14 @@ impl Bench {
     fn new(psk: Option<&AuthKey>) -> Self {
         let config = Config::from_source(&|_| None);
         let local = IpAddr::V4(Ipv4Addr::LOCALHOST);
-        let desk = Desk::open(&config, &at_loopback(None)).unwrap();
-        let seat = desk.seat(psk, &Arc::default()).unwrap();
-        let offer = desk.offer(&seat, local);
-        Self { desk, seat, offer }
+        let listener = ResumeListener::open(&config, &at_loopback(None)).unwrap();
+        let entry = listener.add(psk, &Arc::default()).unwrap();
+        let offer = listener.offer(&entry, local);
+        Self { listener, entry, offer }
     }
 
     fn target(&self) -> SocketAddr {
-        SocketAddr::from(([127, 0, 0, 1], self.desk.port))
+        SocketAddr::from(([127, 0, 0, 1], self.listener.port))
     }
 
     /// Dials as the leader does, and answers as the follower does, if the request is put.
@@ -50,7 +50,7 @@ impl Bench {
                 run_blocking(resume(target, (name, generation), (psk, token), 17, (soon(), None), &waiter))
             });
             while !dialling.is_finished() {
-                if let Some(offered) = self.seat.take() {
+                if let Some(offered) = self.entry.take() {
                     assert_eq!(offered.received, 17);
                     let greeting = [&offered.proof[..], &23_u64.to_le_bytes()].concat();
                     offered.stream.write_all_by(&greeting, soon()).unwrap();
@@ -78,10 +78,10 @@ fn the_leader_is_recognised_and_others_are_not() {
         assert!(refused(bench.dial(name, 2, Some(&other), &token)), "another key");
         assert!(refused(bench.dial(name, 2, if psk.is_some() { None } else { Some(&key) }, &token)));
         assert!(bench.dial(name, 2, psk, &token).is_ok(), "none of them has taken it");
-        let Bench { desk, seat, .. } = bench;
-        drop(seat);
+        let Bench { listener, entry, .. } = bench;
+        drop(entry);
         let waiter = Waiter::blocking(None);
-        let target = SocketAddr::from(([127, 0, 0, 1], desk.port));
+        let target = SocketAddr::from(([127, 0, 0, 1], listener.port));
         let late = run_blocking(resume(target, (name, 3), (psk, &token), 0, (soon(), None), &waiter));
         assert!(refused(late), "the connection has ended");
     }
@@ -128,7 +128,7 @@ fn a_flood_keeps_the_leader_from_nothing() {
 
 /// More silent clients than there are places.
 #[test]
-fn silent_clients_do_not_close_the_desk() {
+fn silent_clients_do_not_hold_all_places() {
     let bench = Bench::new(None);
     let ResumeOffer { name, token, .. } = bench.offer.clone();
     let held: Vec<_> = (0..200).map(|_| connect(bench.target(), soon(), None).unwrap()).collect();
@@ -142,16 +142,16 @@ fn silent_clients_do_not_close_the_desk() {
 fn addresses_are_told_once_and_of_one_kind() {
     let bench = Bench::new(None);
     assert_eq!(bench.offer.addresses, [IpAddr::V4(Ipv4Addr::LOCALHOST)]);
-    assert_eq!(bench.offer.port, bench.desk.port);
-    let outside = bench.desk.offer(&bench.seat, "192.0.2.7".parse().unwrap());
+    assert_eq!(bench.offer.port, bench.listener.port);
+    let outside = bench.listener.offer(&bench.entry, "192.0.2.7".parse().unwrap());
     assert_eq!(outside.addresses[0].to_string(), "192.0.2.7");
     assert!(outside.addresses.iter().all(|address| address.is_ipv4() && !address.is_loopback()));
     let settings = [("FLAGCX_P2P_CONTROL_REDIAL_ADDRESSES", "127.0.0.2, 127.0.0.3")];
     let config = Config::from_source(&|name| {
         settings.iter().find(|(key, _)| *key == name).map(|(_, value)| (*value).to_owned())
     });
-    let desk = Desk::open(&config, &at_loopback(None)).unwrap();
-    let told = desk.offer(&desk.seat(None, &Arc::default()).unwrap(), IpAddr::V4(Ipv4Addr::LOCALHOST));
+    let listener = ResumeListener::open(&config, &at_loopback(None)).unwrap();
+    let told = listener.offer(&listener.add(None, &Arc::default()).unwrap(), IpAddr::V4(Ipv4Addr::LOCALHOST));
     assert_eq!(
         told.addresses.iter().map(ToString::to_string).collect::<Vec<_>>(),
         ["127.0.0.2", "127.0.0.3"]
@@ -162,8 +162,8 @@ fn addresses_are_told_once_and_of_one_kind() {
 fn where_it_is_bound_decides_what_is_told() {
     let config = Config::from_source(&|name| (name == "FLAGCX_P2P_BIND").then(|| "127.0.0.1".to_owned()));
     let forwarder = Advertised { ip: "203.0.113.7".parse().unwrap(), port: None };
-    let desk = Desk::open(&config, &at_loopback(Some(forwarder))).unwrap();
-    let told = desk.offer(&desk.seat(None, &Arc::default()).unwrap(), "192.0.2.7".parse().unwrap());
+    let listener = ResumeListener::open(&config, &at_loopback(Some(forwarder))).unwrap();
+    let told = listener.offer(&listener.add(None, &Arc::default()).unwrap(), "192.0.2.7".parse().unwrap());
     assert_eq!(
         told.addresses.iter().map(ToString::to_string).collect::<Vec<_>>(),
         ["203.0.113.7", "127.0.0.1"]

@@ -1,4 +1,4 @@
-//! Where followers are dialled again: one listener of an engine, and a seat for each of its connections.
+//! Where followers are dialled again: one listener of an engine, and an entry for each of its connections.
 
 use std::collections::{HashMap, VecDeque};
 use std::io;
@@ -24,32 +24,32 @@ const REQUESTS: usize = 64;
 /// While others wait, one that has lasted longer is dropped: silent clients must not hold all places.
 const TURN: Duration = Duration::from_millis(250);
 
-/// The listener for channels that are made anew. It is there for as long as a connection has a seat, or the engine keeps it.
+/// The listener for channels that are made anew. It is there for as long as a connection has an entry, or the engine keeps it.
 #[derive(Debug)]
-pub struct Desk {
+pub struct ResumeListener {
     port: u16,
     /// What is told to leaders; empty for all addresses of the host.
     addresses: Vec<IpAddr>,
     bind: IpAddr,
     /// That of a forwarder in front of this host.
     advertised: Option<IpAddr>,
-    seats: Arc<Seats>,
+    entries: Arc<Entries>,
     task: Option<(Task, Arc<EventLoop>)>,
 }
 
 /// By name.
-type Seats = Mutex<HashMap<u64, Weak<Seat>>>;
+type Entries = Mutex<HashMap<u64, Weak<ResumeEntry>>>;
 
-/// The place of one connection at a desk.
+/// One connection of which the channel can be made anew.
 #[derive(Debug)]
-pub struct Seat {
+pub struct ResumeEntry {
     name: u64,
     token: [u8; TOKEN_SIZE],
     secret: Secret,
     taken: Mutex<Taken>,
     /// Wakes the task of the connection.
     wakeup: Arc<Wakeup>,
-    seats: Weak<Seats>,
+    entries: Weak<Entries>,
 }
 
 #[derive(Debug, Default)]
@@ -70,7 +70,7 @@ pub struct Offered {
     pub proof: Proof,
 }
 
-impl Desk {
+impl ResumeListener {
     /// Listens where `FLAGCX_P2P_BIND` says; else on all addresses of the family of `local`, because it is not known which ones will be
     /// left.
     pub fn open(config: &Config, local: &LocalAddress) -> io::Result<Arc<Self>> {
@@ -79,39 +79,39 @@ impl Desk {
         let listener = Listener::bind(bind, config.port_range, &abort)?;
         let listener = listener.with_allow_list(AllowList::new(&config.allow));
         let port = listener.local().port();
-        let (seats, events) = (Arc::<Seats>::default(), EventLoop::acquire()?);
-        let (known, keepalive) = (Arc::clone(&seats), config.keepalive);
+        let (entries, events) = (Arc::<Entries>::default(), EventLoop::acquire()?);
+        let (known, keepalive) = (Arc::clone(&entries), config.keepalive);
         let task = events.spawn(move |handle| serve(listener, known, keepalive, handle.clone()));
         let addresses = config.control_redial_addresses.clone();
         let advertised = local.advertised.map(|advertised| advertised.ip);
-        Ok(Arc::new(Self { port, addresses, bind, advertised, seats, task: Some((task, events)) }))
+        Ok(Arc::new(Self { port, addresses, bind, advertised, entries, task: Some((task, events)) }))
     }
 
-    /// A seat for a connection of which both ends have proven `psk`, if there is one.
-    pub(crate) fn seat(&self, psk: Option<&AuthKey>, wakeup: &Arc<Wakeup>) -> io::Result<Arc<Seat>> {
+    /// Adds a connection of which both ends have proven `psk`, if there is one.
+    pub(crate) fn add(&self, psk: Option<&AuthKey>, wakeup: &Arc<Wakeup>) -> io::Result<Arc<ResumeEntry>> {
         let token = random()?;
-        let mut seats = lock(&self.seats);
-        seats.retain(|_, seat| seat.strong_count() > 0);
+        let mut entries = lock(&self.entries);
+        entries.retain(|_, entry| entry.strong_count() > 0);
         let name = loop {
             let name = u64::from_le_bytes(random()?);
-            if !seats.contains_key(&name) {
+            if !entries.contains_key(&name) {
                 break name;
             }
         };
-        let seat = Arc::new(Seat {
+        let entry = Arc::new(ResumeEntry {
             name,
             token,
             secret: Secret::new(psk, &token),
             taken: Mutex::default(),
             wakeup: Arc::clone(wakeup),
-            seats: Arc::downgrade(&self.seats),
+            entries: Arc::downgrade(&self.entries),
         });
-        seats.insert(name, Arc::downgrade(&seat));
-        Ok(seat)
+        entries.insert(name, Arc::downgrade(&entry));
+        Ok(entry)
     }
 
     /// What the leader is told of a connection that it has made over `local`, an address of this host.
-    pub fn offer(&self, seat: &Seat, local: IpAddr) -> ResumeOffer {
+    pub fn offer(&self, entry: &ResumeEntry, local: IpAddr) -> ResumeOffer {
         let addresses = match (self.addresses.is_empty(), self.bind.is_unspecified()) {
             (false, _) => self.addresses.clone(),
             (true, true) => self.advertised.into_iter().chain([local]).chain(addresses_like(local)).collect(),
@@ -123,7 +123,7 @@ impl Desk {
                 told.push(address);
             }
         }
-        ResumeOffer { name: seat.name, token: seat.token, port: self.port, addresses: told }
+        ResumeOffer { name: entry.name, token: entry.token, port: self.port, addresses: told }
     }
 }
 
@@ -148,7 +148,7 @@ fn addresses_like(local: IpAddr) -> Vec<IpAddr> {
         .collect()
 }
 
-impl Drop for Desk {
+impl Drop for ResumeListener {
     fn drop(&mut self) {
         if let Some((task, _events)) = self.task.take() {
             task.stop_soon();
@@ -156,7 +156,7 @@ impl Drop for Desk {
     }
 }
 
-impl Seat {
+impl ResumeEntry {
     /// The socket that the leader has dialled, if it has dialled one since the last call.
     pub fn take(&self) -> Option<Offered> {
         lock(&self.taken).offered.take()
@@ -183,16 +183,21 @@ impl Seat {
     }
 }
 
-impl Drop for Seat {
+impl Drop for ResumeEntry {
     fn drop(&mut self) {
-        if let Some(seats) = self.seats.upgrade() {
-            lock(&seats).remove(&self.name);
+        if let Some(entries) = self.entries.upgrade() {
+            lock(&entries).remove(&self.name);
         }
     }
 }
 
-/// The task of a desk. Requests are tasks of their own: a silent client delays none.
-async fn serve(listener: Listener, seats: Arc<Seats>, keepalive: Option<Duration>, handle: EventLoopHandle) {
+/// The task of a [`ResumeListener`]. Requests are tasks of their own: a silent client delays none.
+async fn serve(
+    listener: Listener,
+    entries: Arc<Entries>,
+    keepalive: Option<Duration>,
+    handle: EventLoopHandle,
+) {
     let (local, listener) = (listener.local(), Arc::new(listener));
     let mut watched = match handle.watch(Arc::clone(&listener)) {
         Ok(watched) => watched,
@@ -217,7 +222,7 @@ async fn serve(listener: Listener, seats: Arc<Seats>, keepalive: Option<Duration
         }
         match listener.try_accept() {
             Ok(Some(stream)) => {
-                let task = handle.spawn(answer(stream, Arc::clone(&seats), keepalive, handle.clone()));
+                let task = handle.spawn(answer(stream, Arc::clone(&entries), keepalive, handle.clone()));
                 requests.push_back((Instant::now(), task));
             }
             Ok(None) => watched.readable().await,
@@ -227,26 +232,26 @@ async fn serve(listener: Listener, seats: Arc<Seats>, keepalive: Option<Duration
     }
 }
 
-async fn answer(stream: Stream, seats: Arc<Seats>, keepalive: Option<Duration>, handle: EventLoopHandle) {
+async fn answer(stream: Stream, entries: Arc<Entries>, keepalive: Option<Duration>, handle: EventLoopHandle) {
     let peer = stream.peer();
-    if let Err(error) = take_up(stream, &seats, keepalive, &handle).await {
+    if let Err(error) = take_up(stream, &entries, keepalive, &handle).await {
         report!(info, ClientRefused, peer = peer, "{peer} takes up no connection: {error}");
     }
 }
 
 async fn take_up(
     mut stream: Stream,
-    seats: &Seats,
+    entries: &Entries,
     keepalive: Option<Duration>,
     handle: &EventLoopHandle,
 ) -> Result<(), ResumeError> {
     let (waiter, deadline) = (Waiter::on_loop(handle), Instant::now() + SILENCE_LIMIT);
     let request = ResumeRequest::receive(&stream, deadline, &waiter).await?;
-    let seat = lock(seats).get(&request.name).and_then(Weak::upgrade);
-    let seat = seat.filter(|seat| seat.is_newer(request.generation)).ok_or(ResumeError::Refused)?;
-    let (received, proof) = request.verify(&stream, &seat.secret, deadline, &waiter).await?;
+    let entry = lock(entries).get(&request.name).and_then(Weak::upgrade);
+    let entry = entry.filter(|entry| entry.is_newer(request.generation)).ok_or(ResumeError::Refused)?;
+    let (received, proof) = request.verify(&stream, &entry.secret, deadline, &waiter).await?;
     keep(&mut stream, keepalive);
-    match seat.put(request.generation, Offered { stream, received, proof }) {
+    match entry.put(request.generation, Offered { stream, received, proof }) {
         true => Ok(()),
         false => Err(ResumeError::Refused),
     }
