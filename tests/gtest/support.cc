@@ -165,8 +165,7 @@ static size_t railsUp(FlagcxP2pConn *conn) {
   rails[0].size = sizeof(rails[0]);
   size_t count = 0, up = 0;
   EXPECT_EQ(flagcxP2pEngineGetRails(conn, rails, FLAGCX_P2P_MAX_RAILS, &count), 0) << flagcxP2pEngineLastError();
-  for (size_t rail = 0; rail < count; ++rail)
-    up += rails[rail].state == FLAGCX_P2P_RAIL_UP;
+  for (size_t rail = 0; rail < count; ++rail) up += rails[rail].state == FLAGCX_P2P_RAIL_UP;
   return up;
 }
 
