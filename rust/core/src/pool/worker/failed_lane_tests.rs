@@ -1,4 +1,4 @@
-//! Lanes that fail: which failures are whose, and when nothing arrives over them any more.
+//! Lanes that fail: by which end, and when nothing arrives over them any more.
 
 use super::*;
 
