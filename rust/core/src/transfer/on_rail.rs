@@ -36,9 +36,10 @@ impl<'a, S: IovSource + ?Sized> OnRail<'a, S> {
 
     #[inline(always)]
     fn on_rail(&self, iov: Iov) -> Iov {
-        let (address, length) = (iov.remote.address, iov.length);
-        let last = self.last.get();
-        let Some(rkey) = last.of(iov.remote.rkey, address, length).or_else(|| self.find(&iov)) else {
+        let (first, address, length) = (iov.remote.rkey, iov.remote.address, iov.length);
+        // By its numbers: an iov that is referred to would be written to the stack, each of them.
+        let found = self.last.get().of(first, address, length).or_else(|| self.find(first, address, length));
+        let Some(rkey) = found else {
             self.fits.set(false);
             return iov;
         };
@@ -46,15 +47,12 @@ impl<'a, S: IovSource + ?Sized> OnRail<'a, S> {
     }
 
     #[inline(never)]
-    fn find(&self, iov: &Iov) -> Option<u32> {
-        let (address, length) = (iov.remote.address, iov.length);
-        let RemoteCheck::Inside(first) = self.first.check(iov.remote.rkey, address, length) else {
-            return None;
-        };
+    fn find(&self, rkey: u32, address: u64, length: u64) -> Option<u32> {
+        let RemoteCheck::Inside(first) = self.first.check(rkey, address, length) else { return None };
         if first.read_only && self.opcode == Opcode::Write {
             return None;
         }
-        let rail = self.rail.key_for(iov.remote.rkey, address, length, self.opcode)?;
+        let rail = self.rail.key_for(rkey, address, length, self.opcode)?;
         self.last.set(KeyOnRail::new(&first, &rail));
         Some(rail.rkey)
     }
