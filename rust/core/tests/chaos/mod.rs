@@ -111,21 +111,32 @@ fn run_behind_gate(source: &sources::Source, seed: u64, rows: &mut Vec<String>) 
     let start = Instant::now();
     let mut tally = Tally::new(source.name, seed);
     rig::take_further_bytes();
-    (source.run)(seed, &mut tally);
+    let further = run_over_rails(source, seed, &mut tally);
     tally.wall = start.elapsed();
-    let further = rig::take_further_bytes();
     watchdog::step("counting what is left");
     tally.leaks = before.leaks();
     watchdog::idle();
     publish(rows, tally.row());
     if crate::support::rails() > 1 {
         println!("{}: further rails have carried {further} bytes", source.name);
-        // A share of a slow source is a few rounds, and the plan may give none of them to several rails.
-        let may_use_one = source.one_rail || source.slow;
-        assert!(further > 0 || may_use_one, "{}: further rails were not used", source.name);
+        assert!(further > 0 || source.one_rail, "{}: further rails were not used", source.name);
     }
     let minimum = crate::support::share_or(source.minimum, source.divisor);
     tally.check(if source.slow { share_of_slow(source.minimum) } else { minimum });
+}
+
+/// Runs a source, and says how many bytes further rails have carried. Where there are some it is run again, twice at most, until they have
+/// carried any: a share of a slow source is a few rounds, and the plan may give all of them to the first rail.
+fn run_over_rails(source: &sources::Source, seed: u64, tally: &mut Tally) -> u64 {
+    let most = if crate::support::rails() > 1 && !source.one_rail { 3 } else { 1 };
+    for again in 0..most {
+        (source.run)(seed.wrapping_add(again), tally);
+        let further = rig::take_further_bytes();
+        if further > 0 {
+            return further;
+        }
+    }
+    0
 }
 
 /// Shows a row at once, whatever the test harness captures, and keeps the table in a file for the documentation.
