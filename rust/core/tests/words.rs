@@ -46,8 +46,7 @@ const EXTENSIONS: &[&str] = &["rs", "c", "cc", "h", "py", "pyi", "md", "sh"];
 const SKIPPED: &[&str] = &["target", "build", "third_party", "corpus", "__pycache__", "node_modules"];
 
 /// Files in which a guest is a virtual machine's.
-const VIRTUAL_MACHINES: &[&str] =
-    &["tests/rdma-vm/", "rust/core/tests/rails_rxe/", "rust/core/tests/verbs_rxe", "docs/benchmarks.md"];
+const VIRTUAL_MACHINES: &[&str] = &["tests/rdma-vm/", "rust/core/tests/verbs_rxe", "docs/benchmarks.md"];
 
 #[test]
 fn words_are_the_fields_own() {

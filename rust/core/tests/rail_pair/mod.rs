@@ -15,8 +15,8 @@ use flagcx_p2p::internals::engine::RegisteredBuffer;
 use flagcx_p2p::internals::fabric::{Opcode, PathKind};
 use flagcx_p2p::internals::transfer::{Iov, Outcome, TransferId};
 
-use crate::nics::{ENOUGH, Nics, make_rails};
-use crate::support::{Pair, blocks, content, outcome};
+use crate::nics::{ENOUGH, Nics, make_rails, up};
+use crate::support::{Pair, blocks, content, eventually, outcome};
 
 /// Bytes of each buffer, but for those of [`RailPair::of_length`].
 pub const LENGTH: usize = ENOUGH;
@@ -79,6 +79,18 @@ impl RailPair {
         }
         let (near, far) = (self.client.allocate(ENOUGH).unwrap(), self.server.allocate(ENOUGH).unwrap());
         make_rails(&self.here, &near, far.address(), count);
+    }
+
+    /// The end that was connected to moves bytes until there it has `count` rails that are up.
+    pub fn make_rails_there(&self, count: usize) {
+        let (length, region) = (self.target.len() as u64, Some(self.target.region()));
+        let remote = self.there.describe_remote(self.source.address(), length as u32).unwrap();
+        let iov = Iov { local: self.target.address(), length, region, remote };
+        eventually("the rails are up", || {
+            let id = self.there.submit(Opcode::Write, &[iov][..]).unwrap();
+            assert_eq!(outcome(&self.there, id), Outcome::Done);
+            up(&self.there).len() == count
+        });
     }
 
     /// Where the bytes of `opcode` come from gets those of `seed`, and where they go guards.

@@ -113,14 +113,7 @@ fn the_end_that_was_connected_to_gets_rails_that_it_needs() {
     let _alone = alone();
     let pair = RailPair::new(2, 2);
     pair.fill(Opcode::Read, 1);
-    let remote = pair.there.describe_remote(pair.source.address(), LENGTH as u32).unwrap();
-    let region = Some(pair.target.region());
-    let iov = Iov { local: pair.target.address(), length: LENGTH as u64, region, remote };
-    eventually("two rails", || {
-        let id = pair.there.submit(Opcode::Write, &[iov][..]).unwrap();
-        assert_eq!(outcome(&pair.there, id), Outcome::Done);
-        up(&pair.there).len() == 2
-    });
+    pair.make_rails_there(2);
 }
 
 #[test]

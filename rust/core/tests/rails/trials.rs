@@ -125,14 +125,7 @@ fn an_end_that_knows_only_the_names_gets_what_reaches() {
     let pair = RailPair::new(3, 3);
     connect_only(&pair, &[(0, 0), (1, 2)]);
     pair.fill(Opcode::Read, 1);
-    let remote = pair.there.describe_remote(pair.source.address(), LENGTH as u32).unwrap();
-    let region = Some(pair.target.region());
-    let iov = Iov { local: pair.target.address(), length: LENGTH as u64, region, remote };
-    eventually("two rails", || {
-        let id = pair.there.submit(Opcode::Write, &[iov][..]).unwrap();
-        assert_eq!(outcome(&pair.there, id), Outcome::Done);
-        up(&pair.there).len() == 2
-    });
+    pair.make_rails_there(2);
     let is_there = || cables_of(&pair.here.rails()) == [(0, 0), (1, 2)];
     eventually("the other end has the same ones", is_there);
 }

@@ -1,7 +1,7 @@
 //! Rails over the kernel's soft-RoCE: two links, with a device at either end of each. One goes down in the middle of transfers, or loses
 //! every packet; their parts move, and it is used again when it is back.
 //!
-//! Runs where `FLAGCX_P2P_TEST_RXE=1`, as in the guest of `tests/rdma-vm`; it makes devices and links of its own there.
+//! Runs where `FLAGCX_P2P_TEST_RXE=1`, as in the virtual machine of `tests/rdma-vm`; it makes devices and links of its own there.
 #![cfg(feature = "verbs")]
 #![allow(
     clippy::unwrap_used,
@@ -35,14 +35,16 @@ const LENGTH: usize = 8 << 20;
 const TRANSFERS: usize = 4;
 const OPCODES: [Opcode; 2] = [Opcode::Write, Opcode::Read];
 const GUARD: u8 = 0xa5;
-/// The guest is emulated.
+/// The virtual machine is emulated.
 const MOVED: Duration = Duration::from_secs(20);
 const USED_AGAIN: Duration = Duration::from_secs(20);
 
 #[test]
 fn transfers_outlive_a_link_of_two() {
     if std::env::var_os("FLAGCX_P2P_TEST_RXE").is_none() {
-        println!("not run: FLAGCX_P2P_TEST_RXE is not set; tests/rdma-vm/run.sh sets it in its guest");
+        println!(
+            "not run: FLAGCX_P2P_TEST_RXE is not set; tests/rdma-vm/run.sh sets it in its virtual machine"
+        );
         return;
     }
     let begin = Instant::now();
@@ -79,9 +81,9 @@ fn engine_of(devices: &str, address: &str) -> Arc<Engine> {
         ("FLAGCX_IB_HCA", devices),
         // Soft-RoCE takes the default, 7, for ever.
         ("FLAGCX_IB_RETRY_CNT", "6"),
-        // The guest moves tens of megabytes a second. The peer answers a READ with all of its packets at once, more than queues there hold.
+        // The virtual machine moves tens of megabytes a second. The peer answers a READ with all of its packets at once, more than queues there hold.
         ("FLAGCX_P2P_SLICE_SIZE", "65536"),
-        // Two guests may be busy for seconds.
+        // Two virtual machines may be busy for seconds.
         ("FLAGCX_P2P_KEEPALIVE_MS", "60000"),
         ("FLAGCX_P2P_BIND", address),
         ("FLAGCX_P2P_XFER_TIMEOUT_MS", "60000"),

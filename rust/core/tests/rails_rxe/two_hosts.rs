@@ -1,6 +1,6 @@
 //! Rails between two hosts, which have two links: the second one goes down at one end, so at the other end nothing says that it is down.
 //!
-//! Runs in two guests of `tests/rdma-vm`, `suite_two_nodes.sh`: the first one keeps a buffer, the second one transfers and checks.
+//! Runs in two virtual machines of `tests/rdma-vm`, `suite_two_nodes.sh`: the first one keeps a buffer, the second one transfers and checks.
 
 use std::io::{BufRead, BufReader, Write};
 use std::net::{TcpListener, TcpStream};
@@ -30,7 +30,7 @@ fn transfers_between_hosts_outlive_a_link_of_two() {
         ("1", _) => keep_a_buffer("10.78.0.1"),
         ("2", peer) => transfer("10.78.0.2", peer),
         _ => println!(
-            "not run: RDMA_VM_NODE is not set; tests/rdma-vm/suite_two_nodes.sh sets it in two guests"
+            "not run: RDMA_VM_NODE is not set; tests/rdma-vm/suite_two_nodes.sh sets it in two virtual machines"
         ),
     }
 }
