@@ -3,11 +3,11 @@
 //! The task waits for the peer's frames, for a wake-up (a lane or the device has changed, a command has ended) and for
 //! the machine's deadline. It never blocks: commands of the device go to helper threads, connects wait on the loop.
 
-mod brief;
 mod command;
+mod flap_damping;
 mod need;
-mod notes;
 mod observation;
+mod ordered_reports;
 mod presence;
 mod probes;
 mod rails;

@@ -10,8 +10,8 @@ use std::time::{Duration, Instant};
 
 use super::super::LostReason;
 use super::Driver;
-use super::brief::Brief;
-use super::notes::Notes;
+use super::flap_damping::FlapDamping;
+use super::ordered_reports::OrderedReports;
 use super::relinking::Relinking;
 use crate::auth::AuthKey;
 use crate::connection::{Connection, Presence};
@@ -49,8 +49,8 @@ pub(super) struct Redial {
     /// For how long it has been away before.
     total: Duration,
     /// Channels that were lost again soon after they were made.
-    brief: Brief,
-    notes: Arc<Notes>,
+    damping: FlapDamping,
+    reports: Arc<OrderedReports>,
     relinking: Option<Relinking>,
 }
 
@@ -85,8 +85,8 @@ impl Redial {
             generation: 0,
             away: None,
             total: Duration::ZERO,
-            brief: Brief::default(),
-            notes: Arc::default(),
+            damping: FlapDamping::default(),
+            reports: Arc::default(),
             relinking,
         }
     }
@@ -125,7 +125,7 @@ impl Driver {
     pub(super) fn redial_deadline(&self) -> Option<Instant> {
         let redial = self.redial.as_ref()?;
         // A channel that the peer has dialled may wait for that.
-        let taken = redial.parts.entry.as_ref().and_then(|_| redial.brief.next(Instant::now()));
+        let taken = redial.parts.entry.as_ref().and_then(|_| redial.damping.next(Instant::now()));
         let own = redial.away.as_ref().map(|away| match (&away.redialing, &away.under_way) {
             (Some(redialing), None) => redialing.deadline(),
             _ => away.until,
@@ -181,9 +181,9 @@ impl Driver {
         }
         let Some(redial) = &mut self.redial else { return false };
         let (now, received) = (Instant::now(), self.socket.suspend());
-        redial.brief.lost(now);
-        let limit = redial.parts.limit.saturating_sub(redial.brief.spent());
-        let round = redial.brief.round();
+        redial.damping.lost(now);
+        let limit = redial.parts.limit.saturating_sub(redial.damping.spent());
+        let round = redial.damping.round();
         let redialing = redial.offer.as_ref().map(|offer| {
             let former = self.peer_address;
             Redialing::new(&offer.targets(), former, limit, round, now)
@@ -208,7 +208,7 @@ impl Driver {
         if self.machine.is_over() {
             return;
         }
-        let may_take = |redial: &&Redial| redial.brief.next(Instant::now()).is_none();
+        let may_take = |redial: &&Redial| redial.damping.next(Instant::now()).is_none();
         let offered = self
             .redial
             .as_ref()
@@ -299,7 +299,7 @@ impl Driver {
         let Some(away) = redial.away.take() else { return };
         let time = away.since.elapsed();
         redial.total += time;
-        redial.brief.made(time, Instant::now());
+        redial.damping.made(time, Instant::now());
         // A pinger that has found no answer has ended, and one that could not ping over the former socket has left this connection out.
         if let Presence::Pinged(pinger) = &self.presence {
             match pinger.renewed() {
@@ -325,11 +325,11 @@ impl Driver {
     /// Has a helper thread tell operators, in the order of the calls: events may wait for a file.
     fn note(&self, call: impl FnOnce(&Connection) + Send + 'static) {
         let Some(redial) = &self.redial else { return };
-        let (notes, connection) = (Arc::clone(&redial.notes), std::sync::Weak::clone(&self.connection));
-        notes.push(Box::new(call));
+        let (reports, connection) = (Arc::clone(&redial.reports), std::sync::Weak::clone(&self.connection));
+        reports.push(Box::new(call));
         self.handle.detach(move || {
             if let Some(connection) = connection.upgrade() {
-                notes.tell(&connection);
+                reports.tell(&connection);
             }
         });
     }

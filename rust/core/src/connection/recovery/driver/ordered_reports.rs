@@ -6,19 +6,19 @@ use std::fmt;
 use crate::connection::Connection;
 use crate::sync::{Mutex, lock};
 
-type Note = Box<dyn FnOnce(&Connection) + Send>;
+type Report = Box<dyn FnOnce(&Connection) + Send>;
 
 #[derive(Default)]
-pub(super) struct Notes {
-    waiting: Mutex<VecDeque<Note>>,
+pub(super) struct OrderedReports {
+    waiting: Mutex<VecDeque<Report>>,
     /// Held by the thread that tells, which may wait for a file. Locked before `waiting`.
     turn: Mutex<()>,
 }
 
-impl Notes {
+impl OrderedReports {
     /// Waits for no file.
-    pub(super) fn push(&self, note: Note) {
-        lock(&self.waiting).push_back(note);
+    pub(super) fn push(&self, report: Report) {
+        lock(&self.waiting).push_back(report);
     }
 
     /// Tells all that waits.
@@ -26,14 +26,14 @@ impl Notes {
         let _turn = lock(&self.turn);
         loop {
             let next = lock(&self.waiting).pop_front();
-            let Some(note) = next else { return };
-            note(connection);
+            let Some(report) = next else { return };
+            report(connection);
         }
     }
 }
 
-impl fmt::Debug for Notes {
+impl fmt::Debug for OrderedReports {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Notes").finish_non_exhaustive()
+        f.debug_struct("OrderedReports").finish_non_exhaustive()
     }
 }

@@ -5,22 +5,22 @@ use std::time::{Duration, Instant};
 
 use crate::control::resume::pause;
 
-/// A channel that lives longer is not brief.
+/// A channel that lives longer is not damping.
 const LIFE: Duration = Duration::from_secs(1);
-/// Brief ones in a row that are made anew at once: paths that fail one after the other are no reason to wait.
+/// So many in a row that live for less are made anew at once: paths that fail one after the other are no reason to wait.
 const FREE: u32 = 8;
 
 #[derive(Debug, Default)]
-pub(super) struct Brief {
+pub(super) struct FlapDamping {
     /// When the channel was made anew.
     made: Option<Instant>,
-    /// Brief ones in a row.
+    /// Channels in a row that have lived for less than [`LIFE`].
     count: u32,
     /// For how long it was away before them.
     away: Duration,
 }
 
-impl Brief {
+impl FlapDamping {
     /// It is lost `now`.
     pub(super) fn lost(&mut self, now: Instant) {
         match self.made.filter(|made| now.duration_since(*made) < LIFE) {
@@ -59,35 +59,35 @@ mod tests {
     #[test]
     fn channels_that_die_at_once_come_to_an_end() {
         let (start, limit) = (Instant::now(), Duration::from_secs(30));
-        let (mut now, mut brief, mut made) = (start, Brief::default(), 0);
+        let (mut now, mut damping, mut made) = (start, FlapDamping::default(), 0);
         loop {
-            brief.lost(now);
-            if brief.spent() >= limit {
+            damping.lost(now);
+            if damping.spent() >= limit {
                 break;
             }
-            let round = brief.round();
+            let round = damping.round();
             let away = if round == 0 { Duration::from_micros(100) } else { pause(round - 1) };
             now += away;
-            brief.made(away, now);
+            damping.made(away, now);
             made += 1;
         }
         assert!(made < 60, "{made} channels");
         assert!(now.duration_since(start) < 2 * limit);
         now += LIFE;
-        brief.lost(now);
-        assert_eq!((brief.round(), brief.spent()), (0, Duration::ZERO), "a longer life ends the row");
+        damping.lost(now);
+        assert_eq!((damping.round(), damping.spent()), (0, Duration::ZERO), "a longer life ends the row");
     }
 
     #[test]
     fn a_peer_that_dials_without_end_is_not_taken_up_each_time() {
         let now = Instant::now();
-        let mut brief = Brief::default();
+        let mut damping = FlapDamping::default();
         for _ in 0..=FREE {
-            assert_eq!(brief.next(now), None);
-            brief.lost(now);
-            brief.made(Duration::ZERO, now);
+            assert_eq!(damping.next(now), None);
+            damping.lost(now);
+            damping.made(Duration::ZERO, now);
         }
-        assert_eq!(brief.next(now), Some(now + pause(0)));
-        assert_eq!(brief.next(now + pause(0)), None);
+        assert_eq!(damping.next(now), Some(now + pause(0)));
+        assert_eq!(damping.next(now + pause(0)), None);
     }
 }
