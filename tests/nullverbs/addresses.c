@@ -35,8 +35,12 @@ uint64_t guid_of(long index) {
   return htobe64(0x0200000000abcd00ull | (uint64_t)index);
 }
 
+int is_infiniband(long index) {
+  return (settings.link_layer == IBV_LINK_LAYER_INFINIBAND) != (int)(settings.other_links >> index & 1);
+}
+
 uint16_t lid_of(long index) {
-  return settings.link_layer == IBV_LINK_LAYER_INFINIBAND ? (uint16_t)(index + 1) : 0;
+  return is_infiniband(index) ? (uint16_t)(index + 1) : 0;
 }
 
 // ---- the table ------------------------------------------------------------------------------------------------------
@@ -49,7 +53,7 @@ static void put_ipv4(union ibv_gid *out, uint32_t address) {
 // Entry [0] is of the port itself. The next `stale_gids` are of an interface that is gone; then comes the host's address.
 static void fill_entry(long device, uint64_t place, struct ibv_gid_entry *out) {
   *out = (struct ibv_gid_entry){.gid_index = (uint32_t)place, .port_num = 1, .ndev_ifindex = host_interface};
-  int infiniband = settings.link_layer == IBV_LINK_LAYER_INFINIBAND;
+  int infiniband = is_infiniband(device);
   out->gid_type = infiniband ? IBV_GID_TYPE_IB : IBV_GID_TYPE_ROCE_V2;
   if (infiniband)
     out->ndev_ifindex = 0;
@@ -165,7 +169,7 @@ int is_good_address(struct ibv_context *context, const struct ibv_ah_attr *addre
     return 0;
   if (settings.traffic_class && address->grh.traffic_class != settings.traffic_class)
     return 0;
-  if (settings.link_layer == IBV_LINK_LAYER_ETHERNET)
+  if (!is_infiniband(((struct context *)context)->index))
     return address->is_global && address->grh.sgid_index < settings.gids &&
            !(settings.refused_gids >> address->grh.sgid_index & 1);
   struct slot *slot = slot_of(peer);

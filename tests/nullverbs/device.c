@@ -128,7 +128,8 @@ int ibv_query_port(struct ibv_context *context, uint8_t port, struct _compat_ibv
     return EINVAL;
   attributes->state =
       has_device(settings.down_ports, context) ? IBV_PORT_DOWN : (enum ibv_port_state)settings.port_state;
-  attributes->max_mtu = attributes->active_mtu = IBV_MTU_4096;
+  attributes->max_mtu = IBV_MTU_4096;
+  attributes->active_mtu = mtu_of(context);
   attributes->gid_tbl_len = (int)settings.gids;
   attributes->port_cap_flags = IBV_PORT_CM_SUP;
   attributes->max_msg_sz = (uint32_t)settings.max_message;
@@ -138,7 +139,9 @@ int ibv_query_port(struct ibv_context *context, uint8_t port, struct _compat_ibv
   attributes->active_width = 2; // 4 lanes
   attributes->active_speed = 32;
   attributes->phys_state = 5;
-  attributes->link_layer = settings.hide_link_layer ? IBV_LINK_LAYER_UNSPECIFIED : (uint8_t)settings.link_layer;
+  attributes->link_layer = settings.hide_link_layer           ? IBV_LINK_LAYER_UNSPECIFIED
+                           : is_infiniband(index_of(context)) ? IBV_LINK_LAYER_INFINIBAND
+                                                              : IBV_LINK_LAYER_ETHERNET;
   attributes->flags = settings.grh_required ? IBV_QPF_GRH_REQUIRED : 0;
   return 0;
 }

@@ -43,6 +43,8 @@ struct settings {
   uint64_t gids;           // length of the GID table: [0] link-local, [1] IPv4-mapped, rest empty; 1: [0] IPv4-mapped
   uint64_t port_state;     // enum ibv_port_state
   uint64_t link_layer;     // 1 InfiniBand, 2 Ethernet
+  uint64_t other_links;    // a bit for each device: it has the other link layer
+  uint64_t small_mtus;     // a bit for each device: its MTU is 1024, and a queue pair with a larger one is EINVAL
   uint64_t locked_bytes;   // bytes that can be registered before ENOMEM
   uint64_t address;        // IPv4 address of the mapped GID, host order; 0: the host's own
   uint64_t fork_status;    // enum ibv_fork_status
@@ -63,6 +65,7 @@ struct settings {
   uint64_t queue_bytes;      // a send queue that takes more of them is EINVAL; 0: any
   uint64_t grant_depth, grant_sge,
       grant_inline;         // a queue pair gets at most so much of each, whatever is asked; 0: all
+  uint64_t granting;        // a bit for each device of which the grants are these; the others grant all
   uint64_t oldest_errors;   // 1: the first failure of a queue pair is reported on its oldest request
   uint64_t silent_device;   // number of a device, from 1: its queue pairs never answer; 0: none
   uint64_t least_cqe;       // a completion queue with fewer entries is EINVAL
@@ -245,6 +248,10 @@ static inline int has_device(uint64_t mask, const struct ibv_context *context) {
   return mask >> ((const struct context *)context)->index & 1;
 }
 
+static inline enum ibv_mtu mtu_of(const struct ibv_context *context) {
+  return has_device(settings.small_mtus, context) ? IBV_MTU_1024 : IBV_MTU_4096;
+}
+
 // Whether the setting `unreachable` has a pair of devices.
 static inline int is_cut_off(const struct ibv_context *from, const struct ibv_context *to) {
   long own = ((const struct context *)from)->index, other = ((const struct context *)to)->index;
@@ -260,6 +267,7 @@ static inline struct slot *slot_of(uint32_t number) {
 
 // addresses.c: of the device of an index; the GUID in network order, and 0 for the LID of an Ethernet port.
 uint64_t guid_of(long index);
+int is_infiniband(long index);
 uint16_t lid_of(long index);
 // addresses.c: whether packets to `address` reach queue pair `peer`.
 int is_good_address(struct ibv_context *context, const struct ibv_ah_attr *address, uint32_t peer);

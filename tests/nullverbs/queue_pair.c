@@ -72,7 +72,9 @@ static struct slot *take_slot(struct queue_pair *queue_pair, struct ibv_pd *doma
   return slot;
 }
 
-static void grant(struct ibv_qp_cap *cap) {
+static void grant(const struct ibv_context *context, struct ibv_qp_cap *cap) {
+  if (!has_device(settings.granting, context))
+    return;
 #define AT_MOST(field, most)         \
   if ((most) && cap->field > (most)) \
   cap->field = (uint32_t)(most)
@@ -101,7 +103,7 @@ struct ibv_qp *ibv_create_qp(struct ibv_pd *domain, struct ibv_qp_init_attr *ini
     return NULL;
   }
   pair->slot = (uint32_t)(slot - slots);
-  grant(&init->cap);
+  grant(domain->context, &init->cap);
   pair->init = *init;
   if (settings.oldest_errors || settings.silent_device || settings.troubles)
     pair->open_ids = calloc(init->cap.max_send_wr, sizeof *pair->open_ids);
@@ -167,7 +169,7 @@ static int required_fields(int from, int to) {
 static int are_good(const struct queue_pair *pair, const struct ibv_qp_attr *in, int mask) {
   return !(((mask & IBV_QP_AV) && !is_good_address(pair->verbs.context, &in->ah_attr, in->dest_qp_num)) ||
            ((mask & IBV_QP_PORT) && in->port_num != 1) || ((mask & IBV_QP_PKEY_INDEX) && in->pkey_index) ||
-           ((mask & IBV_QP_PATH_MTU) && (in->path_mtu < IBV_MTU_256 || in->path_mtu > IBV_MTU_4096)) ||
+           ((mask & IBV_QP_PATH_MTU) && (in->path_mtu < IBV_MTU_256 || in->path_mtu > mtu_of(pair->verbs.context))) ||
            ((mask & IBV_QP_TIMEOUT) && in->timeout > 31) || ((mask & IBV_QP_RETRY_CNT) && in->retry_cnt > 7) ||
            ((mask & IBV_QP_RNR_RETRY) && in->rnr_retry > 7) ||
            ((mask & IBV_QP_MAX_QP_RD_ATOMIC) && in->max_rd_atomic > 16) ||
