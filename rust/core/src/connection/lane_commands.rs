@@ -8,7 +8,7 @@ use super::rail::LANES_PER_RAIL;
 use super::{Connection, LaneBuilder};
 use crate::control::wire::LaneRecord;
 use crate::events::Wakeup;
-use crate::fabric::{Device, FabricError, PathOptions, QueuePair};
+use crate::fabric::{Device, FabricError, PathOptions, QueuePair, QueuePairCaps};
 use crate::observe::report;
 use crate::pool::{EndState, LaneHealth, LaneWatcher};
 use crate::sync::Ordering;
@@ -91,18 +91,23 @@ impl Connection {
             .ok_or_else(|| FabricError::Unsupported("the connection has no such lane".to_owned()))?;
         let device = self.device_of_lane(lane);
         let queue_pair = LaneBuilder::create_on(device, &self.context.settings, &handle.worker)?;
-        let granted = queue_pair.caps();
-        // The requests that wait were made for what the lanes were granted at first.
-        if !self.policy.fits(granted.max_sge, granted.max_inline) {
-            return Err(FabricError::Unsupported(format!(
-                "it was granted {} entries per request and {} bytes inline, less than the one before",
-                granted.max_sge, granted.max_inline
-            )));
-        }
+        self.check_grant(&queue_pair.caps()).map_err(FabricError::Unsupported)?;
         tracing::debug!(peer = %self.peer.control, lane, reason = handle.status.reason(), "rebuilding a lane");
         let capabilities = Some(capabilities_of(&**device));
         let record = LaneRecord { address: queue_pair.address(), capabilities };
         Ok((queue_pair, record))
+    }
+
+    /// Requests are made for what the lanes were granted at first.
+    pub(super) fn check_grant(&self, granted: &QueuePairCaps) -> Result<(), String> {
+        if self.policy.fits(granted.max_sge, granted.max_inline) {
+            return Ok(());
+        }
+        let QueuePairCaps { max_sge, max_inline, .. } = granted;
+        Err(format!(
+            "a queue pair was granted {max_sge} entries a request and {max_inline} bytes inline, fewer than the first ones of the \
+             connection"
+        ))
     }
 
     pub(super) fn path_options(&self, lane: usize, deadline: Instant) -> PathOptions {

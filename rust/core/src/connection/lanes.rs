@@ -66,14 +66,19 @@ impl LaneBuilder {
         settings: &TransferSettings,
         worker: &Worker,
     ) -> Result<Box<dyn QueuePair>, FabricError> {
+        let caps = Self::caps_on(&**device, settings);
+        // Without the worker's lock: a command of the device may take long, and other lanes go on.
+        Arc::clone(device).create_queue_pair(worker.queue_handle(), &caps)
+    }
+
+    /// What a queue pair of `device` is asked for.
+    pub fn caps_on(device: &dyn Device, settings: &TransferSettings) -> QueuePairCaps {
         let attributes = device.attributes();
-        let caps = QueuePairCaps {
+        QueuePairCaps {
             send_depth: settings.lane_depth.clamp(1, attributes.max_queue_depth.max(1)),
             max_sge: settings.max_sge.clamp(1, attributes.max_sge.max(1)),
             max_inline: settings.max_inline,
-        };
-        // Without the worker's lock: a command of the device may take long, and other lanes go on.
-        Arc::clone(device).create_queue_pair(worker.queue_handle(), &caps)
+        }
     }
 
     /// What queue pairs of `device` towards `peer` are connected with.

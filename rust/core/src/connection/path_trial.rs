@@ -15,8 +15,8 @@ use crate::fabric::{
     QueuePairCaps,
 };
 
-/// For one request, of no bytes. Some devices refuse shorter queues.
-const CAPS: QueuePairCaps = QueuePairCaps { send_depth: 16, max_sge: 1, max_inline: 0 };
+/// One request is posted. Some devices refuse shorter queues.
+const DEPTH: u32 = 16;
 const COMPLETIONS: u32 = 256;
 
 /// One end of a trial.
@@ -30,10 +30,12 @@ pub(super) struct PathTrial {
 }
 
 impl PathTrial {
-    /// A queue pair in INIT, and what the peer needs to connect to it. Blocks for commands of the device.
-    fn create(device: &Arc<dyn Device>) -> Result<(Self, LaneRecord), FabricError> {
+    /// A queue pair in INIT, and what the peer needs to connect to it. Blocks for commands of the device. It asks for the entries and the
+    /// inline bytes of a lane, because what a device grants is not in its attributes.
+    fn create(device: &Arc<dyn Device>, lane: &QueuePairCaps) -> Result<(Self, LaneRecord), FabricError> {
         let completions = Arc::clone(device).create_completion_queue(COMPLETIONS)?;
-        let queue_pair = Arc::clone(device).create_queue_pair(&completions.handle(), &CAPS)?;
+        let caps = QueuePairCaps { send_depth: DEPTH, ..*lane };
+        let queue_pair = Arc::clone(device).create_queue_pair(&completions.handle(), &caps)?;
         let capabilities = Some(capabilities_of(&**device));
         let record = LaneRecord { address: queue_pair.address(), capabilities };
         Ok((Self { queue_pair, completions, device: Arc::clone(device), is_unsupported: false }, record))
@@ -126,7 +128,10 @@ impl Connection {
         if !device.port().map_err(unusable)?.active {
             return Err(refused(RailRefusal::Unusable, "its port is down: it is tried again"));
         }
-        PathTrial::create(device).map_err(unusable)
+        let caps = LaneBuilder::caps_on(&**device, &self.context.settings);
+        let (trial, record) = PathTrial::create(device, &caps).map_err(unusable)?;
+        self.check_grant(&trial.queue_pair.caps()).map_err(|reason| refused(RailRefusal::Unlike, &reason))?;
+        Ok((trial, record))
     }
 
     /// With what the queue pair of a trial is connected.
