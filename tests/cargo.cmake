@@ -17,7 +17,7 @@ set(_early cli.bench cli.ending cli.logging cli.unit core.fabric_conformance cor
 # As well, and not labelled quick.
 set(_long core.chaos_sources core.corpus_mutation core.dead_peers core.descriptors_of_peers core.destroy
   core.device_events core.hostile_clients core.many_connections core.network_faults core.regions_come_and_go
-  core.rails core.rails_conformance core.rails_processes core.rails_verbs core.two_hosts cli.files directory.etcd_failures directory.etcd_thousand_names)
+  core.rails core.rails_bad_input core.rails_conformance core.rails_processes core.rails_verbs core.two_hosts cli.files directory.etcd_failures directory.etcd_thousand_names)
 
 file(GLOB _sources CONFIGURE_DEPENDS RELATIVE ${PROJECT_SOURCE_DIR} ${PROJECT_SOURCE_DIR}/rust/*/Cargo.toml
   ${PROJECT_SOURCE_DIR}/rust/*/tests/*.rs ${PROJECT_SOURCE_DIR}/rust/*/tests/*/main.rs

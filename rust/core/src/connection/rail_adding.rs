@@ -9,7 +9,7 @@ use super::rail_record::nic_name;
 use crate::control::RailRefusal;
 use crate::control::wire::{NicList, NicRecord};
 use crate::pool::clock;
-use crate::rails::{NicEnd, NicPair, Pairing, PlanLimits, RailMap, RailSet, Shape};
+use crate::rails::{NicEnd, NicPair, Pairing, PlanLimits, RailMap, RailSet, Shape, layer_warning};
 use crate::sync::{AtomicBool, Mutex, Ordering, lock};
 
 /// Which rails a connection may have, and the demand for them.
@@ -117,6 +117,9 @@ impl Connection {
             Pairing::new(&peer_ends, &own_ends, first, &RailMap::default(), limit).swapped()
         };
         if let Some(warning) = map.warning(&own_ends, &peer_ends).filter(|_| self.leads) {
+            tracing::warn!(peer = %self.peer.control, "{warning}");
+        }
+        if let Some(warning) = layer_warning(&own_ends, &peer_ends, first) {
             tracing::warn!(peer = %self.peer.control, "{warning}");
         }
         if let Some(nic) = peer.get(peer.own()) {

@@ -72,7 +72,7 @@ pub use path::{PathKind, Paths};
 pub use progress::Progress;
 pub use queue_handle::QueueHandle;
 pub use queue_pair_address::{
-    LINK_ETHERNET, LINK_INFINIBAND, LINK_SOFTWARE, PathOptions, QpAddress, QueuePairCaps,
+    LINK_ETHERNET, LINK_INFINIBAND, LINK_SOFTWARE, PathOptions, QpAddress, QueuePairCaps, link_name,
 };
 pub use registry::{DeviceList, Selection};
 pub(crate) use whole_pages::whole_pages;

@@ -41,6 +41,16 @@ pub const LINK_ETHERNET: u8 = 2;
 /// Link layer byte: the software fabric.
 pub const LINK_SOFTWARE: u8 = 0x53;
 
+/// The name of a link layer, for a message.
+pub fn link_name(link_layer: u8) -> String {
+    match link_layer {
+        LINK_INFINIBAND => "InfiniBand".to_owned(),
+        LINK_ETHERNET => "Ethernet (RoCE)".to_owned(),
+        LINK_SOFTWARE => "the software fabric".to_owned(),
+        other => format!("unknown link layer {other:#04x}"),
+    }
+}
+
 impl QpAddress {
     /// The GID read as an IP address (v4-mapped becomes v4).
     pub fn ip(&self) -> IpAddr {

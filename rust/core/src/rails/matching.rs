@@ -4,6 +4,7 @@ use ipnet::IpNet;
 
 use super::MAX_RAILS;
 use super::rail_map::RailMap;
+use crate::fabric::link_name;
 use crate::topology::natural_order;
 
 /// What is known of a NIC at one end.
@@ -45,6 +46,29 @@ pub fn rail_pairs(own: &[NicEnd], peer: &[NicEnd], first: NicPair, map: &RailMap
     }
     pairs.truncate(MAX_RAILS);
     pairs
+}
+
+/// What to warn of: both ends have NICs beside those of the first rail, and none of them form a pair, because their link layers differ.
+pub fn layer_warning(own: &[NicEnd], peer: &[NicEnd], first: NicPair) -> Option<String> {
+    let others = |nics: &[NicEnd], first: usize| {
+        let others = nics.iter().enumerate().filter(|(index, _)| *index != first);
+        others.map(|(_, nic)| nic.clone()).collect::<Vec<_>>()
+    };
+    let (own, peer) = (others(own, first.own), others(peer, first.peer));
+    let are_apart = own.iter().all(|own| peer.iter().all(|peer| !share_layer(own, peer)));
+    if own.is_empty() || peer.is_empty() || !are_apart {
+        return None;
+    }
+    let names = |nics: &[NicEnd]| {
+        let names = nics.iter().map(|nic| format!("{} ({})", nic.name, link_name(nic.link_layer)));
+        names.collect::<Vec<_>>().join(", ")
+    };
+    Some(format!(
+        "one rail is used, because the link layers of all other NICs differ: {} here, {} at the peer. FLAGCX_IB_HCA names the NICs of \
+         each end",
+        names(&own),
+        names(&peer),
+    ))
 }
 
 /// Pairs NICs: those of one network, then the others in the natural order of their names. The smaller end's NICs form several rails
@@ -185,6 +209,19 @@ mod tests {
         assert_eq!(rails(&own, &peer, (0, 0), "b:b,b:c"), [(0, 0), (1, 2)], "the map neither");
         peer[2].link_layer = 0;
         assert_eq!(rails(&own, &peer, (0, 0), ""), [(0, 0), (2, 1), (2, 2)]);
+    }
+
+    #[test]
+    fn a_connection_that_has_one_rail_for_its_link_layers_says_so() {
+        let of_layer = |name: &str, link_layer| NicEnd { link_layer, ..nic(name, &[]) };
+        let (own, peer) = ([of_layer("a", 1), of_layer("b", 2)], [of_layer("x", 1), of_layer("y", 1)]);
+        let first = NicPair { own: 0, peer: 0 };
+        let text = layer_warning(&own, &peer, first).unwrap();
+        assert!(text.contains("b (Ethernet (RoCE)) here, y (InfiniBand) at the peer"), "{text}");
+        assert_eq!(rail_pairs(&own, &peer, first, &RailMap::default()), [first]);
+        assert_eq!(layer_warning(&own, &own, first), None, "b goes with b");
+        assert_eq!(layer_warning(&own, &peer[..1], first), None, "the peer has no other");
+        assert_eq!(layer_warning(&own[..1], &peer, first), None, "nor has this end");
     }
 
     #[test]

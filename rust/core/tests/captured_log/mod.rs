@@ -1,4 +1,5 @@
 //! Lines and spans that the engine logs in a test's process, at every level.
+#![allow(dead_code, reason = "a module of each test that includes it, which uses its share")]
 
 use std::collections::BTreeMap;
 use std::fmt::Debug;

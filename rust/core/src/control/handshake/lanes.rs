@@ -4,7 +4,7 @@ use super::dialogue::Dialogue;
 use super::error::{HandshakeError, Reason, Step};
 use super::{LaneSetup, PeerCapabilities, Role};
 use crate::control::wire::{LANE_RECORD_SIZE, LaneCapabilities, LaneRecord, MAX_LANES, WireError};
-use crate::fabric::{LINK_ETHERNET, LINK_INFINIBAND, LINK_SOFTWARE, QpAddress};
+use crate::fabric::{LINK_ETHERNET, LINK_INFINIBAND, LINK_SOFTWARE, QpAddress, link_name};
 
 /// Sets up the lanes of a connection; returns the peer's capabilities and the number of lanes. `received` is the
 /// peer's offer if it has been read already.
@@ -88,15 +88,6 @@ fn check_link_layers(ours: &[QpAddress], theirs: &[LaneRecord]) -> Result<(), Re
         }
     }
     Ok(())
-}
-
-fn link_name(link_layer: u8) -> String {
-    match link_layer {
-        LINK_INFINIBAND => "InfiniBand".to_owned(),
-        LINK_ETHERNET => "RoCE (Ethernet)".to_owned(),
-        LINK_SOFTWARE => "the software fabric".to_owned(),
-        other => format!("link layer {other:#04x}"),
-    }
 }
 
 /// A peer is an engine of this kind only if every lane record says so.

@@ -20,8 +20,8 @@ use super::sys::{
 use super::transitions::{self, QueuePairSettings, Transition, no_attributes, path_mtu};
 use crate::events::Waiter;
 use crate::fabric::{
-    Batch, Connecting, FabricError, LINK_ETHERNET, LINK_INFINIBAND, LINK_SOFTWARE, PathKind, PathOptions,
-    Paths, Posted, QpAddress, QueuePair, QueuePairCaps, WorkQueue, WorkRequest,
+    Batch, Connecting, FabricError, PathKind, PathOptions, Paths, Posted, QpAddress, QueuePair,
+    QueuePairCaps, WorkQueue, WorkRequest, link_name,
 };
 
 /// The library's queue pair. Keeps the completion queue and the context alive.
@@ -397,14 +397,5 @@ fn init_attributes(queue: &RawCompletionQueue, caps: &QueuePairCaps) -> ibv_qp_i
         },
         qp_type: ibv_qp_type::IBV_QPT_RC,
         sq_sig_all: 0,
-    }
-}
-
-fn link_name(link_layer: u8) -> String {
-    match link_layer {
-        LINK_INFINIBAND => "InfiniBand".to_owned(),
-        LINK_ETHERNET => "Ethernet (RoCE)".to_owned(),
-        LINK_SOFTWARE => "the software fabric".to_owned(),
-        other => format!("unknown link layer {other}"),
     }
 }

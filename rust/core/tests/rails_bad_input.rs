@@ -1,0 +1,140 @@
+//! NICs, maps and limits that make no rail: one line says so, and the connection uses the rails that there are.
+#![cfg(feature = "verbs")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::print_stdout,
+    reason = "a panic is how a test fails, and its output is its report"
+)]
+
+mod captured_log;
+mod nics;
+mod nullverbs;
+mod support;
+
+use std::sync::Arc;
+
+use captured_log::Captured;
+use flagcx_p2p::internals::engine::{Engine, EngineOptions};
+use flagcx_p2p::internals::fabric::{DeviceList, FabricChoice, FabricOptions, Opcode, VerbsOptions};
+use flagcx_p2p::internals::transfer::Outcome;
+use nics::{ENOUGH, up};
+use nullverbs::Standin;
+use support::{Pair, blocks, content, eventually, outcome};
+use tracing::Level;
+
+type Settings<'a> = &'a [(&'a str, &'a str)];
+
+/// Two engines over the devices of a stand-in, each with those that are named, and with settings of its own.
+fn pair(standin: &Standin, names: [&str; 2], settings: [Settings<'_>; 2]) -> Pair {
+    let engine = |end: usize| {
+        let verbs = VerbsOptions { hca: names[end].to_owned(), ..standin.options() };
+        let options = FabricOptions { choice: FabricChoice::Verbs, verbs, ..FabricOptions::default() };
+        let devices = Some(Arc::new(DeviceList::open(&options).unwrap()));
+        let base = [("FLAGCX_P2P_FABRIC", "verbs"), ("FLAGCX_P2P_BIND", "127.0.0.1")];
+        let config = support::config(&[settings[end], &base].concat());
+        Engine::open(config, EngineOptions { gpu_index: 0, devices }).unwrap()
+    };
+    Pair::between(engine(0), engine(1), ENOUGH)
+}
+
+/// Transfers go on until `count` rails are up, and every byte of them arrives. The names of the NICs of both ends.
+fn expect_rails(pair: &Pair, count: usize) -> Vec<(String, String)> {
+    let mut seed = 0;
+    eventually("the rails are up", || {
+        seed += 1;
+        let bytes = blocks(seed, ENOUGH);
+        assert!(pair.source.write(0, &bytes));
+        let id = pair.here.submit(Opcode::Write, &[pair.iov(0, 0, ENOUGH as u64)][..]).unwrap();
+        assert_eq!(outcome(&pair.here, id), Outcome::Done);
+        assert!(content(&pair.target) == bytes, "other bytes");
+        seed > 8 && up(&pair.here).len() >= count
+    });
+    let rails = up(&pair.here);
+    assert_eq!(rails.len(), count, "{rails:#?}");
+    let device = |name: &str| name.split(':').next().unwrap_or_default().to_owned();
+    rails.iter().map(|rail| (device(&rail.nic), device(&rail.peer_nic))).collect()
+}
+
+/// The lines at INFO and above behind the first `before` that have one of these words.
+fn lines(log: &Captured, before: usize, words: &[&str]) -> Vec<String> {
+    let lines = log.lines().into_iter().skip(before).filter(|line| line.level <= Level::INFO);
+    lines.map(|line| line.message).filter(|text| words.iter().any(|word| text.contains(word))).collect()
+}
+
+/// What may be said of a NIC, a map or a limit that makes no rail. On a machine that is busy a rail may be paused.
+const COMPLAINTS: &[&str] = &["is not added", "one rail is used", "FLAGCX_P2P_RAIL_MAP"];
+
+fn of(names: [&str; 2]) -> Vec<(String, String)> {
+    vec![("nv0".to_owned(), "nv0".to_owned()), (names[0].to_owned(), names[1].to_owned())]
+}
+
+#[test]
+fn a_map_that_names_nothing_is_one_line_and_rails_are_made_without_it() {
+    let (_alone, log) = Captured::alone();
+    let before = log.lines().len();
+    let standin = Standin::new(&[("devs", 2)]);
+    let map = [("FLAGCX_P2P_RAIL_MAP", "mlx5_0:mlx5_0,mlx5_1:mlx5_3")];
+    let pair = pair(&standin, ["", ""], [&map, &[]]);
+    assert_eq!(expect_rails(&pair, 2), of(["nv1", "nv1"]));
+    let lines = lines(log, before, COMPLAINTS);
+    assert!(lines.len() == 1 && lines[0].contains("nv0:1, nv1:1 here"), "{lines:#?}");
+}
+
+#[test]
+fn nics_of_other_link_layers_are_one_line_at_each_end_and_no_rail() {
+    let (_alone, log) = Captured::alone();
+    let before = log.lines().len();
+    let standin = Standin::new(&[("devs", 3), ("other_links", 1 << 1)]);
+    let pair = pair(&standin, ["=nv0,nv1", "=nv0,nv2"], [&[], &[]]);
+    expect_rails(&pair, 1);
+    let lines = lines(log, before, COMPLAINTS);
+    assert_eq!(lines.len(), 2, "{lines:#?}");
+    let (here, there) = ("nv1:1 (InfiniBand) here", "nv2:1 (Ethernet (RoCE)) here");
+    assert!([here, there].iter().all(|end| lines.iter().any(|line| line.contains(end))), "{lines:#?}");
+}
+
+/// The path has the smaller MTU: a device refuses a larger one.
+#[test]
+fn nics_of_different_mtus_form_a_rail() {
+    let (_alone, log) = Captured::alone();
+    for names in [["=nv0,nv1", "=nv0,nv2"], ["=nv0,nv2", "=nv0,nv1"]] {
+        let before = log.lines().len();
+        let standin = Standin::new(&[("devs", 3), ("small_mtus", 1 << 2)]);
+        let pair = pair(&standin, names, [&[], &[]]);
+        assert_eq!(expect_rails(&pair, 2), of(names.map(|names| &names[5..])));
+        assert_eq!(lines(log, before, COMPLAINTS), [""; 0]);
+    }
+}
+
+/// The line is of the end that it belongs to, and comes again only after a second; other NICs are used.
+#[test]
+fn a_nic_that_grants_less_than_the_first_one_is_one_line_and_no_rail() {
+    let (_alone, log) = Captured::alone();
+    for (grant, words) in [("grant_sge", "1 entries a request"), ("grant_inline", "1 bytes inline")] {
+        let before = log.lines().len();
+        let standin = Standin::new(&[("devs", 3), (grant, 1), ("granting", 1 << 1)]);
+        let pair = pair(&standin, ["", ""], [&[], &[]]);
+        assert_eq!(expect_rails(&pair, 2), of(["nv2", "nv2"]), "{grant}");
+        let mut lines = lines(log, before, COMPLAINTS);
+        lines.dedup();
+        assert!(
+            lines.len() == 1 && lines[0].contains("over nv1:1") && lines[0].contains(words),
+            "{lines:#?}"
+        );
+    }
+}
+
+#[test]
+fn more_nics_than_rails_are_eight_rails() {
+    let (_alone, log) = Captured::alone();
+    for devices in [12, 20] {
+        let before = log.lines().len();
+        let standin = Standin::new(&[("devs", devices), ("vectors", 16)]);
+        let pair = pair(&standin, ["", ""], [&[], &[]]);
+        expect_rails(&pair, 8);
+        assert_eq!(lines(log, before, COMPLAINTS), [""; 0]);
+    }
+}
