@@ -5,6 +5,7 @@
 
 mod command;
 mod flap_damping;
+mod lane_failures;
 mod need;
 mod observation;
 mod ordered_reports;
@@ -210,16 +211,18 @@ impl Driver {
     /// Reports events to the machine, and carries out its actions after each.
     async fn turn(&mut self) -> Next {
         self.rails.turn_began = clock::now_ns();
-        let made = self.machine.made_lanes();
-        let Some(seen) =
-            with_upgraded(&self.handle, &self.connection, |connection| observe(connection, made))
-        else {
-            return Next::End;
-        };
+        let Some(mut seen) = self.observe() else { return Next::End };
         // Before any recovery of lanes that failed because of it.
         self.check_peer(&seen);
         self.tend_channel();
         self.tend_notifications();
+        let mut more = false;
+        if self.are_new_failures(&seen) {
+            // The peer may have said already that it has left these lanes.
+            more = self.receive().await;
+            let Some(now) = self.observe() else { return Next::End };
+            seen = now;
+        }
         for seen in seen {
             if self.watch_observation(&seen) {
                 self.report_observation(seen);
@@ -227,7 +230,7 @@ impl Driver {
             }
         }
         self.pass_rail_requests().await;
-        let more = self.receive().await;
+        more |= self.receive().await;
         self.note_activity();
         self.watch_failures();
         let ended = std::mem::take(&mut *lock(&self.ended));
@@ -250,6 +253,12 @@ impl Driver {
         }
     }
 
+    /// The devices, and the lanes that are not healthy; `None` if the connection is dropped.
+    fn observe(&self) -> Option<Vec<Observation>> {
+        let made = self.machine.made_lanes();
+        with_upgraded(&self.handle, &self.connection, |connection| observe(connection, made))
+    }
+
     fn report_observation(&mut self, seen: Observation) {
         let now = self.now();
         match seen {
@@ -267,7 +276,7 @@ impl Driver {
                 Ok(Received::Frame(frame)) => {
                     match frame {
                         ChannelFrame::RailReady { rail } => self.announce_rail(rail),
-                        ChannelFrame::Quiesce { lane, .. } => self.note_left_there(lane as usize),
+                        ChannelFrame::Quiesce { lane, .. } => self.rails.failures.left_by_peer(lane as usize),
                         _ => {}
                     }
                     self.machine.frame(frame, self.now());
@@ -340,6 +349,7 @@ impl Driver {
             }
             Action::Close { lane, reason } => self.answering(self.close_lane(lane, reason.to_string())).await,
             Action::Install { lane, attempt } => {
+                self.rails.failures.replaced(lane);
                 let rebuilds = Arc::clone(&self.rebuilds);
                 self.command(move |connection| {
                     rebuilds

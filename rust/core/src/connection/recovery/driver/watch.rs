@@ -2,11 +2,11 @@
 
 use std::time::{Duration, Instant};
 
+use super::lane_failures::LaneFailures;
 use super::probes::Probes;
 use super::waiting::WaitingLanes;
 use super::{Connection, Driver, Need, Observation};
 use crate::connection::DeviceHealth;
-use crate::connection::lane_commands::bit;
 use crate::connection::rail::LANES_PER_RAIL;
 use crate::events::with_upgraded;
 use crate::pool::{LaneHealth, ProbeError, clock};
@@ -16,13 +16,7 @@ use crate::rails::{MAX_RAILS, MILLISECOND, PauseReason, RailAction, RailSet, Rai
 #[derive(Debug, Default)]
 pub(super) struct WatchedRails {
     devices: [Option<DeviceHealth>; MAX_RAILS],
-    /// Lanes that the peer has left, and those that were seen not to be healthy, a bit each.
-    left_there: u64,
-    failed: u64,
-    /// Lanes of which the failure was told.
-    counted: u64,
-    /// Lanes that have failed in this turn. Their failure is told once the peer's frames are read: it may have left them.
-    new: u64,
+    pub(super) failures: LaneFailures,
     probes: Probes,
     /// The number of a rebuild that has not ended, and when it is given up.
     rebuilds: [Option<(u32, u64)>; MAX_RAILS],
@@ -77,13 +71,7 @@ impl Driver {
                 return known != Some(DeviceHealth::Up) || health != DeviceHealth::Up;
             }
             Observation::Broken { lane, failed, .. } | Observation::Drained { lane, failed, .. } => {
-                let is_new = self.rails.failed & bit(lane) == 0;
-                self.rails.failed |= bit(lane);
-                if is_new && failed {
-                    self.rails.new |= bit(lane);
-                }
-                if !failed && self.rails.counted & bit(lane) != 0 {
-                    self.rails.counted &= !bit(lane);
+                if self.rails.failures.is_broken(lane, failed) {
                     self.watch.lane_was_refused(lane / LANES_PER_RAIL);
                 }
             }
@@ -92,16 +80,20 @@ impl Driver {
         true
     }
 
-    /// The peer has left a lane: what fails on it is its doing.
-    pub(super) fn note_left_there(&mut self, lane: usize) {
-        self.rails.left_there |= bit(lane);
+    /// Whether lanes are among these that were not seen to have failed before.
+    pub(super) fn are_new_failures(&self, seen: &[Observation]) -> bool {
+        seen.iter().any(|seen| match *seen {
+            Observation::Broken { lane, failed, .. } | Observation::Drained { lane, failed, .. } => {
+                failed && self.rails.failures.is_new(lane)
+            }
+            Observation::Device { .. } | Observation::Closed { .. } => false,
+        })
     }
 
     /// Reports the lanes that have failed in this turn, but for those that an end has left or a refused request has broken. The lanes of a
     /// rail that is not up are not made again before it is asked again.
     pub(super) fn watch_failures(&mut self) {
-        let new = std::mem::take(&mut self.rails.new) & !self.rails.left_there;
-        self.rails.counted |= new;
+        let new = self.rails.failures.take_new();
         for rail in (0..MAX_RAILS).filter(|rail| new >> (rail * LANES_PER_RAIL) & LANES != 0) {
             let lanes = new >> (rail * LANES_PER_RAIL) & LANES;
             let was_up = self.is_up(rail);
@@ -220,16 +212,7 @@ impl Driver {
             if let Some(number) = self.rails.probes.answered(rail, answers) {
                 self.watch.probe_answered(rail, number, now);
             }
-            let mut works = false;
-            for (number, lane) in lanes.iter().enumerate() {
-                if lane.status.health() == LaneHealth::Healthy {
-                    works = true;
-                    let bit = bit(rail * LANES_PER_RAIL + number);
-                    self.rails.failed &= !bit;
-                    self.rails.counted &= !bit;
-                    self.rails.left_there &= !bit;
-                }
-            }
+            let works = lanes.iter().any(|lane| lane.status.health() == LaneHealth::Healthy);
             if works && !self.is_up(rail) {
                 self.watch.has_lane(rail, now);
             }
