@@ -22,8 +22,9 @@ use std::time::{Duration, Instant};
 use flagcx_p2p::internals::fabric::Opcode;
 use flagcx_p2p::internals::transfer::Outcome;
 use log::Log;
+use serde_json::{Value, json};
 use support::children::{expect_success, fork};
-use support::{LIMIT, Pair, engine, outcome};
+use support::{LIMIT, Pair, engine, eventually, outcome};
 
 /// A process has one endpoint: these tests take turns.
 fn turn() -> MutexGuard<'static, ()> {
@@ -165,6 +166,44 @@ fn a_range_serves_a_process_and_its_forked_child() {
     assert!(TcpStream::connect(("127.0.0.1", own)).is_err(), "held by the child");
     ended.write_all(b"shut").unwrap();
     expect_success(child);
+}
+
+/// The control channels of the connections of this process, as the page tells them.
+fn channels(path: &Path) -> Vec<Value> {
+    let answer = get(path, "/snapshot");
+    let page: Value = serde_json::from_str(answer.split_once("\r\n\r\n").unwrap().1).unwrap();
+    let connections = page["connections"].as_array().unwrap();
+    connections.iter().map(|connection| connection["channel"].clone()).collect()
+}
+
+/// It is dialled again where nothing listens.
+#[test]
+fn a_control_channel_that_is_away_is_shown() {
+    let _turn = turn();
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("metrics");
+    let metrics = format!("unix:{}", path.display());
+    let pair = Pair::with(
+        4096,
+        &[
+            ("FLAGCX_P2P_METRICS", &metrics),
+            ("FLAGCX_P2P_CONTROL_REDIAL", "60000"),
+            ("FLAGCX_P2P_CONTROL_REDIAL_ADDRESSES", "127.0.0.9"),
+        ],
+    );
+    eventually("this end knows where to dial", || pair.here.channel_record().is_resumable());
+    let is_there = json!({"lost": 0, "resumed": 0, "away_seconds": null});
+    assert_eq!(channels(&path), [is_there.clone(), is_there]);
+    pair.here.break_channel();
+    let are_away = |channels: &[Value]| channels.iter().all(|channel| channel["away_seconds"].is_f64());
+    eventually("both ends say that it is away", || are_away(&channels(&path)));
+    let first = channels(&path);
+    let second = channels(&path);
+    for (first, second) in first.iter().zip(&second) {
+        assert_eq!((&first["lost"], &first["resumed"]), (&json!(1), &json!(0)));
+        assert!(first["away_seconds"].as_f64() < second["away_seconds"].as_f64(), "{first} {second}");
+    }
+    assert!(pair.here.is_usable() && pair.there.is_usable());
 }
 
 #[test]

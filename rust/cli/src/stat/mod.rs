@@ -5,6 +5,7 @@
 //!                                       two pages ──▶ summary ──▶ view ──▶ screen, or JSON
 //! ```
 
+mod channels;
 mod columns;
 mod fetch;
 mod listening;

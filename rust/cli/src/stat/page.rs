@@ -51,13 +51,24 @@ pub(super) struct SlowTransfer {
     pub(super) age_seconds: f64,
 }
 
-/// The rails of a connection.
+/// The rails of a connection, and its control channel.
 #[derive(Clone, Debug, Deserialize)]
 pub(super) struct PageConnection {
     /// Names it in its process.
     pub(super) connection: u64,
     pub(super) peer: String,
+    #[serde(default)]
+    pub(super) channel: Channel,
     pub(super) rails: Vec<Rail>,
+}
+
+/// How often the control channel of a connection has failed and was made anew, and for how long it has been away now.
+#[derive(Clone, Copy, Debug, Default, Deserialize, Serialize)]
+pub(super) struct Channel {
+    pub(super) lost: u64,
+    pub(super) resumed: u64,
+    /// `None` while it is there.
+    pub(super) away_seconds: Option<f64>,
 }
 
 /// A rail. Bytes are those since its connection was made.

@@ -5,16 +5,17 @@ use std::collections::HashMap;
 use serde::Serialize;
 
 use super::columns::{self, Column};
-use super::page::{Page, Pause, Rail};
+use super::page::{Channel, Page, Pause, Rail};
 use super::view::{count, dash, gigabytes, seconds};
 use crate::output::units;
 
-/// The rails of a connection between two pages.
+/// The rails of a connection between two pages, and its control channel.
 #[derive(Debug, Serialize)]
 pub(super) struct ConnectionRails {
     /// Names it in its process.
     connection: u64,
-    peer: String,
+    pub(super) peer: String,
+    pub(super) channel: Channel,
     rails: Vec<RailSummary>,
 }
 
@@ -50,6 +51,7 @@ pub(super) fn between(before: &Page, now: &Page, seconds: f64) -> Vec<Connection
         .map(|of| ConnectionRails {
             connection: of.connection,
             peer: of.peer.clone(),
+            channel: of.channel,
             rails: of.rails.iter().map(|rail| summary(of.connection, rail)).collect(),
         })
         .collect()

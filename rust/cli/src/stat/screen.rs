@@ -61,6 +61,7 @@ fn lines(view: &View, height: usize) -> Vec<Line> {
     let plain = |text: &String| Line { text: text.clone(), draws_attention: false };
     let blank = || Line { text: String::new(), draws_attention: false };
     let mut lines: Vec<_> = view.head.iter().map(plain).collect();
+    lines.extend(view.channels.iter().map(marked));
     lines.push(blank());
     lines.extend(view.devices.iter().map(plain));
     lines.push(blank());
@@ -88,16 +89,16 @@ fn lines(view: &View, height: usize) -> Vec<Line> {
 fn table(rows: &[(String, bool)], room: usize) -> Vec<Line> {
     let fits = rows.len() <= room;
     let shown = if fits { rows.len() } else { room.saturating_sub(1) };
-    let line = |(text, draws_attention): &(String, bool)| Line {
-        text: text.clone(),
-        draws_attention: *draws_attention,
-    };
-    let mut lines: Vec<_> = rows.iter().take(shown).map(line).collect();
+    let mut lines: Vec<_> = rows.iter().take(shown).map(marked).collect();
     if !fits {
         let text = format!("and {} more: a larger terminal, or --json, shows them", rows.len() - shown);
         lines.push(Line { text, draws_attention: false });
     }
     lines
+}
+
+fn marked((text, draws_attention): &(String, bool)) -> Line {
+    Line { text: text.clone(), draws_attention: *draws_attention }
 }
 
 /// The lines, over those of the last frame. `None`: on an empty screen.
@@ -130,6 +131,7 @@ mod tests {
         };
         View {
             head: numbered("head", 2),
+            channels: None,
             devices: numbered("device", 2),
             peers: numbered("peer", peers).into_iter().map(|text| (text, true)).collect(),
             rails: numbered("rail", rails).into_iter().map(|text| (text, true)).collect(),
@@ -141,7 +143,11 @@ mod tests {
     fn a_small_terminal_is_not_exceeded() {
         for height in 0..40 {
             for (peers, foot) in [(1, 0), (100, 10), (3, 10)] {
-                assert!(lines(&a_view(peers, foot), height).len() <= height);
+                let mut view = a_view(peers, foot);
+                assert!(lines(&view, height).len() <= height);
+                view.channels = Some(("control channels".to_owned(), true));
+                let lines = lines(&view, height);
+                assert!(lines.len() <= height && (height < 3 || lines[2].draws_attention));
             }
         }
         let shown: Vec<_> = lines(&a_view(100, 10), 20).into_iter().map(|line| line.text).collect();

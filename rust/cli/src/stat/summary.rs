@@ -26,7 +26,7 @@ pub(super) struct Summary {
     pub(super) devices: Vec<Device>,
     /// The ones that move most come first.
     pub(super) peers: Vec<Peer>,
-    /// Of each connection its rails.
+    /// Of each connection its rails and its control channel.
     pub(super) connections: Vec<ConnectionRails>,
     pub(super) slow_transfers: Vec<SlowTransfer>,
     /// The oldest first.
@@ -39,6 +39,9 @@ pub(super) struct Totals {
     #[serde(flatten)]
     pub(super) traffic: Traffic,
     pub(super) waiting: f64,
+    /// Control channels that have failed and were dialled again, since the start.
+    pub(super) channels_lost: f64,
+    pub(super) channels_resumed: f64,
     pub(super) p50_seconds: Option<f64>,
     pub(super) p99_seconds: Option<f64>,
 }
@@ -112,6 +115,8 @@ const PEER: Names = Names {
     rebuilds: "flagcx_p2p_peer_lane_rebuilds",
 };
 const CONNECTIONS: &str = "flagcx_p2p_connections";
+const CHANNELS_LOST: &str = "flagcx_p2p_channels_lost";
+const CHANNELS_RESUMED: &str = "flagcx_p2p_channels_resumed";
 const WAITING: &str = "flagcx_p2p_transfers_waiting";
 const LATENCY: &str = "flagcx_p2p_transfer_latency_seconds";
 const DEVICE: &str = "flagcx_p2p_device_info";
@@ -139,6 +144,8 @@ impl Summary {
                 connections: series.sum(CONNECTIONS, &[]),
                 traffic: traffic(&series, &PROCESS, &[]),
                 waiting: series.sum(WAITING, &[]),
+                channels_lost: series.sum(CHANNELS_LOST, &[]),
+                channels_resumed: series.sum(CHANNELS_RESUMED, &[]),
                 p50_seconds: series.percentile(LATENCY, &[], 50.0),
                 p99_seconds: series.percentile(LATENCY, &[], 99.0),
             },
@@ -234,6 +241,8 @@ mod tests {
         });
         let others = [
             CONNECTIONS,
+            CHANNELS_LOST,
+            CHANNELS_RESUMED,
             WAITING,
             LATENCY,
             DEVICE,

@@ -1,5 +1,6 @@
 //! A summary as lines of text.
 
+use super::channels;
 use super::columns::{self, Column, cut};
 use super::page::{Event, SlowTransfer};
 use super::rails;
@@ -14,6 +15,8 @@ const OLD_SECONDS: f64 = 1.0;
 /// The parts of the view. A screen that is too small shows the beginning of each.
 pub(super) struct View {
     pub(super) head: Vec<String>,
+    /// The control channels that have failed, and whether one is away.
+    pub(super) channels: Option<(String, bool)>,
     pub(super) devices: Vec<String>,
     /// Its first line is the heading. The others say whether they draw attention.
     pub(super) peers: Vec<(String, bool)>,
@@ -43,6 +46,7 @@ pub(super) fn view(summary: &Summary, width: usize) -> View {
     foot.extend(summary.events.iter().skip(newest).map(|event| cut(&event_line(event), width)));
     View {
         head,
+        channels: channels::line(&summary.totals, &summary.connections, width),
         devices: columns::lines(
             DEVICE_COLUMNS,
             &summary.devices.iter().map(device_cells).collect::<Vec<_>>(),
@@ -121,7 +125,7 @@ fn draws_attention(peer: &Peer) -> bool {
 }
 
 fn totals(totals: &Totals) -> [String; 2] {
-    let Totals { connections, traffic, waiting, p50_seconds, p99_seconds } = totals;
+    let Totals { connections, traffic, waiting, p50_seconds, p99_seconds, .. } = totals;
     let Traffic { in_flight, in_flight_bytes, oldest_age_seconds, retries, rebuilds, failures, .. } =
         *traffic;
     [

@@ -1,24 +1,26 @@
 //! What operators are told of the control channel of a connection.
 
 use std::net::SocketAddr;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::Connection;
-use crate::observe::{process_counts, report};
-use crate::sync::{AtomicBool, AtomicU64, Ordering};
+use crate::observe::{ChannelInfo, process_counts, report};
+use crate::sync::{AtomicBool, AtomicU64, Mutex, Ordering, lock};
 
-/// Written by the task of the connection and read by any thread. It guards nothing: Relaxed.
+/// Written by the task of the connection and read by any thread. The atomics guard nothing: Relaxed.
 #[derive(Debug, Default)]
 pub struct ChannelRecord {
-    away: AtomicBool,
     resumable: AtomicBool,
+    lost: AtomicU64,
     resumed: AtomicU64,
+    /// Since when it is away.
+    away: Mutex<Option<Instant>>,
 }
 
 impl ChannelRecord {
     /// Whether the channel is away now.
     pub fn is_away(&self) -> bool {
-        self.away.load(Ordering::Relaxed)
+        lock(&self.away).is_some()
     }
 
     /// Whether it can be made anew: the follower has a listener for that, and the leader has been told where.
@@ -31,20 +33,32 @@ impl ChannelRecord {
         self.resumable.store(true, Ordering::Relaxed);
     }
 
-    /// It is away from now on.
-    pub(super) fn set_away(&self, away: bool) {
-        self.away.store(away, Ordering::Relaxed);
+    /// It is away `since` then.
+    pub(super) fn note_lost(&self, since: Instant) {
+        *lock(&self.away) = Some(since);
+        self.lost.fetch_add(1, Ordering::Relaxed);
     }
 
     /// It was made anew.
     pub(super) fn note_resumed(&self) {
         self.resumed.fetch_add(1, Ordering::Relaxed);
-        self.set_away(false);
+        *lock(&self.away) = None;
+    }
+
+    /// How often it has failed, and was or is to be made anew.
+    pub fn lost(&self) -> u64 {
+        self.lost.load(Ordering::Relaxed)
     }
 
     /// How often it was made anew.
     pub fn resumed(&self) -> u64 {
         self.resumed.load(Ordering::Relaxed)
+    }
+
+    /// What is told of it.
+    pub(super) fn info(&self) -> ChannelInfo {
+        let away = lock(&self.away).map(|since| since.elapsed());
+        ChannelInfo { lost: self.lost(), resumed: self.resumed(), away }
     }
 }
 

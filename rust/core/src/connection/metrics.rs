@@ -37,6 +37,7 @@ impl Source for Connection {
         lists.then(|| ConnectionRails {
             connection: self.number,
             peer: self.peer.control.to_string(),
+            channel: self.channel_record.info(),
             rails: self.rails(),
         })
     }

@@ -15,7 +15,7 @@ use super::{Event, Kind, Label, Sample, SlowTransfer, Snapshot, Value, event_log
 const SLOW: Duration = Duration::from_millis(100);
 /// Transfers that are listed at most, the oldest first.
 const MAX_SLOW: usize = 64;
-/// Connections of which the rails are listed at most, those with most rails first.
+/// Connections of which the rails are listed at most: those of which the control channel is away first, then those with most rails.
 const MAX_CONNECTIONS: usize = 1024;
 
 /// What is read of `/snapshot`. Members are added, never renamed.

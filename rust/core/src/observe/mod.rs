@@ -4,6 +4,7 @@
 //! that copies a transfer itself has a place of its own to count it. Reading is rare: [`registry()`] collects a [`Snapshot`] from every live
 //! [`Source`], and [`prometheus_text`] writes one in the text format of OpenMetrics.
 
+mod channel_info;
 mod connections;
 mod counter;
 mod end_state;
@@ -28,6 +29,7 @@ mod transfer_counts;
 mod transfer_totals;
 mod worker;
 
+pub use channel_info::ChannelInfo;
 pub use connections::{ConnectionReport, LaneReport, MOST_PEERS, OTHER_PEERS};
 pub use counter::Counter;
 pub use end_state::EndState;

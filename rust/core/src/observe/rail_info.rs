@@ -3,6 +3,7 @@
 use std::fmt;
 use std::time::Duration;
 
+use super::ChannelInfo;
 use crate::rails::PauseReason;
 
 /// A rail of a connection: a NIC of this host, a NIC of the peer, and the lanes between them.
@@ -38,13 +39,15 @@ pub struct RailInfo {
     pub latency: Option<Duration>,
 }
 
-/// The rails of one connection.
+/// The rails of one connection, and its control channel.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ConnectionRails {
     /// Names the connection in this process.
     pub connection: u64,
     /// Its peer, `ip:port` of the control listener.
     pub peer: String,
+    /// Its control channel.
+    pub channel: ChannelInfo,
     /// By their numbers.
     pub rails: Vec<RailInfo>,
 }

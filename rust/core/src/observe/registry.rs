@@ -100,10 +100,12 @@ impl MetricRegistry {
         slow
     }
 
-    /// The rails of the connections of the process, those with most rails first.
+    /// The rails of the connections of the process: those of which the control channel is away first, then those with most rails.
     pub fn rails(&self) -> Vec<ConnectionRails> {
         let mut connections: Vec<_> = self.live().iter().filter_map(|source| source.rails()).collect();
-        connections.sort_by_key(|connection| std::cmp::Reverse(connection.rails.len()));
+        connections.sort_by_key(|connection| {
+            std::cmp::Reverse((connection.channel.away.is_some(), connection.rails.len()))
+        });
         connections
     }
 

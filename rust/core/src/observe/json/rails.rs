@@ -2,14 +2,24 @@
 
 use serde::Serialize;
 
-use super::super::{ConnectionRails, RailInfo, RailStatus};
+use super::super::{ChannelInfo, ConnectionRails, RailInfo, RailStatus};
 
 #[derive(Serialize)]
 pub(super) struct OfConnection<'a> {
     /// Names it in this process.
     connection: u64,
     peer: &'a str,
+    channel: Channel,
     rails: Vec<Rail<'a>>,
+}
+
+/// Its control channel.
+#[derive(Serialize)]
+struct Channel {
+    lost: u64,
+    resumed: u64,
+    /// `null` while it is there.
+    away_seconds: Option<f64>,
 }
 
 #[derive(Serialize)]
@@ -42,13 +52,19 @@ struct Pause {
     seconds_ago: f64,
 }
 
-/// The rails of one connection.
+/// The rails of one connection, and its control channel.
 pub(super) fn of_connection(connection: &ConnectionRails) -> OfConnection<'_> {
     OfConnection {
         connection: connection.connection,
         peer: &connection.peer,
+        channel: channel(connection.channel),
         rails: connection.rails.iter().map(rail).collect(),
     }
+}
+
+fn channel(channel: ChannelInfo) -> Channel {
+    let ChannelInfo { lost, resumed, away } = channel;
+    Channel { lost, resumed, away_seconds: away.map(|away| away.as_secs_f64()) }
 }
 
 fn rail(rail: &RailInfo) -> Rail<'_> {
@@ -115,8 +131,11 @@ mod tests {
             latency: Some(Duration::from_micros(3)),
             ..up.clone()
         };
-        let connection = ConnectionRails { connection: 5, peer: "h:1".to_owned(), rails: vec![up, paused] };
-        let expected = json!({"connection": 5, "peer": "h:1", "rails": [
+        let channel = ChannelInfo { lost: 3, resumed: 2, away: Some(Duration::from_millis(1500)) };
+        let connection =
+            ConnectionRails { connection: 5, peer: "h:1".to_owned(), channel, rails: vec![up, paused] };
+        let channel = json!({"lost": 3, "resumed": 2, "away_seconds": 1.5});
+        let expected = json!({"connection": 5, "peer": "h:1", "channel": channel, "rails": [
             {"rail": 0, "nic": "mlx5_0:1", "peer_nic": "", "state": "up", "paused_seconds": null, "lanes": 4,
              "healthy_lanes": 4, "written_bytes": 7, "read_bytes": 8, "in_flight_bytes": 9,
              "rate_bytes_per_second": 0, "moved_parts": 0, "pauses": 0, "last_pause": null, "latency_seconds": null},

@@ -192,7 +192,7 @@ impl Driver {
         redial.away =
             Some(Away { since: now, until, reason: reason.to_owned(), received, redialing, under_way });
         self.forget_socket();
-        with_upgraded(&self.handle, &self.connection, |connection| connection.channel_record.set_away(true));
+        with_upgraded(&self.handle, &self.connection, |connection| connection.channel_record.note_lost(now));
         let reason = reason.to_owned();
         self.note(move |connection| connection.report_channel_lost(&reason, limit));
         true
