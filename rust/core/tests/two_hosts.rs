@@ -13,6 +13,8 @@
     reason = "a panic is how a test fails, and its output is its report"
 )]
 
+#[path = "two_hosts/channel.rs"]
+mod channel;
 mod chaos;
 mod odd_host;
 mod second_host;

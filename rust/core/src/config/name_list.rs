@@ -48,6 +48,11 @@ impl NameList {
         self.names.is_empty()
     }
 
+    /// Whether it names what is left out.
+    pub fn is_exclusion(&self) -> bool {
+        self.exclude
+    }
+
     /// Whether a name passes the list. `port` is `None` where ports mean nothing (network interfaces).
     pub fn matches(&self, name: &str, port: Option<u32>) -> bool {
         if self.names.is_empty() {

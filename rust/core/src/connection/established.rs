@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use super::recovery::RedialParts;
 use super::{Connection, PeerInfo, Presence};
 use crate::auth::AuthKey;
-use crate::control::resume::ResumeListener;
+use crate::control::resume::{OwnAddresses, ResumeListener};
 use crate::control::{Channel, ConnectedHost, NotifyRoute, PeerCapabilities};
 use crate::memory::{Cursor, RemoteRegions};
 use crate::notify::Sender;
@@ -54,6 +54,8 @@ pub struct EstablishedRedial {
     pub keepalive: Option<Duration>,
     /// The key that both ends have proven.
     pub key: Option<AuthKey>,
+    /// From where the leader dials.
+    pub own: OwnAddresses,
     /// How the notification socket is made anew.
     pub notify: Option<NotifyRoute>,
     /// Where the leader dials; for an end that has accepted the connection.
@@ -63,7 +65,7 @@ pub struct EstablishedRedial {
 impl Connection {
     /// Has the follower listen for the leader, and tells it where.
     pub(super) fn redial_parts(&self, redial: EstablishedRedial) -> RedialParts {
-        let EstablishedRedial { limit, keepalive, key, notify, listener } = redial;
+        let EstablishedRedial { limit, keepalive, key, own, notify, listener } = redial;
         if let Some(sender) = &self.notify {
             sender.attach(&self.wakeup);
         }
@@ -74,6 +76,6 @@ impl Connection {
             self.channel_record.set_resumable();
             Some((entry, listener))
         });
-        RedialParts { limit, keepalive, key, notify, entry }
+        RedialParts { limit, keepalive, key, own, notify, entry }
     }
 }

@@ -51,7 +51,7 @@ pub use interface::{
 pub use metadata::Metadata;
 pub use resolver::{ResolveError, resolve};
 pub use socket::{
-    AddressFailure, ConnectError, Listener, PathFacts, RefusalPolicy, Stream, connect, connect_any,
+    AddressFailure, ConnectError, Listener, PathFacts, RefusalPolicy, Source, Stream, connect, connect_any,
     path_facts,
 };
 pub use wire::LaneCapabilities;

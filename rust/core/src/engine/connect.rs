@@ -9,7 +9,7 @@ use super::{Accepted, Engine, EngineError};
 use crate::connection::{
     Connection, Context, Established, EstablishedRedial, LaneBuilder, PeerInfo, Presence,
 };
-use crate::control::resume::ResumeListener;
+use crate::control::resume::{OwnAddresses, ResumeListener};
 use crate::control::wire::{Features, RegionEntry, SliceSettings};
 use crate::control::{
     self, Channel, Dial, DialError, Dialed, HandshakeError, Limits, LocalSide, Peer, Reason, Step, Stream,
@@ -131,6 +131,7 @@ impl Engine {
             limit,
             keepalive: self.config.keepalive,
             key: peer.key,
+            own: OwnAddresses::from_config(&self.config),
             notify: peer.notify_route,
             listener: matches!(role, Role::Responder).then(|| self.resume_listener()).flatten(),
         });

@@ -19,7 +19,31 @@ pub(crate) async fn connect(
     deadline: Instant,
     waiter: &Waiter,
 ) -> io::Result<OwnSocket<TcpStream>> {
-    let socket = begin_connect(source, target)?;
+    end_connect(begin_connect(source, target)?, deadline, waiter).await
+}
+
+/// As [`connect`], with an address of this host and the interface that packets are to leave through, if that is permitted.
+pub(crate) async fn connect_through(
+    (source, interface): (SocketAddr, &str),
+    target: SocketAddr,
+    deadline: Instant,
+    waiter: &Waiter,
+) -> io::Result<OwnSocket<TcpStream>> {
+    let socket = new_socket(target)?;
+    // The name of an address may have a label behind that of its interface.
+    let device = interface.split(':').next().unwrap_or(interface);
+    match socket.bind_device(Some(device.as_bytes())) {
+        Err(error) if error.kind() != ErrorKind::PermissionDenied => return Err(error),
+        _ => {}
+    }
+    end_connect(start(socket, Some(source), target)?, deadline, waiter).await
+}
+
+async fn end_connect(
+    socket: OwnSocket<Socket>,
+    deadline: Instant,
+    waiter: &Waiter,
+) -> io::Result<OwnSocket<TcpStream>> {
     while !is_connected(&socket)? {
         waiter.ready(socket.as_fd(), Interest::Write, Some(deadline)).await?;
     }
@@ -40,8 +64,20 @@ pub(crate) fn listen(address: SocketAddr, backlog: i32) -> io::Result<OwnSocket<
 
 /// Begins to connect without waiting.
 pub(crate) fn begin_connect(source: Option<SocketAddr>, target: SocketAddr) -> io::Result<OwnSocket<Socket>> {
+    start(new_socket(target)?, source, target)
+}
+
+fn new_socket(target: SocketAddr) -> io::Result<OwnSocket<Socket>> {
     let socket = OwnSocket::new(Socket::new(Domain::for_address(target), Type::STREAM, Some(Protocol::TCP))?);
     socket.set_nonblocking(true)?;
+    Ok(socket)
+}
+
+fn start(
+    socket: OwnSocket<Socket>,
+    source: Option<SocketAddr>,
+    target: SocketAddr,
+) -> io::Result<OwnSocket<Socket>> {
     if let Some(source) = source {
         socket.bind(&source.into())?;
     }

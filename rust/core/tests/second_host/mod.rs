@@ -8,6 +8,7 @@ use std::sync::{Arc, Mutex};
 use std::thread;
 
 use flagcx_p2p::internals::connection::Connection;
+use flagcx_p2p::internals::control::interfaces;
 use flagcx_p2p::internals::engine::{Engine, RegisteredBuffer};
 use flagcx_p2p::internals::fabric::Opcode;
 use flagcx_p2p::internals::transfer::Iov;
@@ -43,6 +44,12 @@ impl Host {
         ip(&format!("link add eth0 type veth peer name eth0 netns {pid}"));
         host.ip(setup);
         host
+    }
+
+    /// Another link, which is called `name` at both hosts.
+    pub fn add_link(&self, name: &str) {
+        let pid = self.process.pid();
+        ip(&format!("link add {name} type veth peer name {name} netns {pid}"));
     }
 
     /// A process of this host, for comparison.
@@ -182,9 +189,8 @@ pub fn play() {
             ("tc", _) => answer(&tc(&line[3..]).err().unwrap_or_else(|| "done".to_owned())),
             ("open", _) => {
                 let own: IpAddr = words[1].parse().unwrap();
-                if !own.is_loopback() {
-                    wait_until_up("eth0");
-                }
+                let interface = interfaces().into_iter().find(|one| one.network.addr() == own);
+                wait_until_up(&interface.unwrap().name);
                 let settings: Vec<_> = words[3..].iter().filter_map(|one| one.split_once('=')).collect();
                 let new = Opened::new(words[1], number(2) as usize, &settings);
                 answer(&format!("{} {}", new.engine.rpc_port().unwrap(), new.buffer.address()));

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use super::Limits;
 use crate::auth::{AuthError, AuthKey, Initiator, Nonces, PROOF_SIZE, Purpose, random};
 use crate::control::Stream;
-use crate::control::socket::connect_from;
+use crate::control::socket::{Source, connect_from, connect_over};
 use crate::control::wire::Features;
 use crate::control::wire::SocketKind;
 use crate::control::wire::notification::{COUNT_SIZE, Header, LINK_SIZE, encode_link, encode_owner};
@@ -38,27 +38,31 @@ pub struct NotifyRoute {
 
 impl NotifyRoute {
     /// Connects again, at the first of `hosts` and of those of the handshake where the receiver is; `peer` is the other end of the
-    /// channel. Answers how many messages it has delivered.
+    /// channel, dialled from `source` if there is one. Answers how many messages it has delivered.
     pub(crate) async fn connect(
         &self,
         hosts: &[IpAddr],
-        peer: SocketAddr,
+        (peer, source): (SocketAddr, Option<&Source>),
         limit: Duration,
         waiter: &Waiter,
     ) -> io::Result<(Stream, u64)> {
         let mut failures = Vec::new();
         let mut tried = Vec::new();
-        for host in hosts.iter().chain(&self.hosts) {
-            if tried.contains(host) {
+        // The way of the channel first: that works.
+        let ways = source.map(|source| (peer.ip(), Some(source)));
+        let ways = ways.into_iter().chain(hosts.iter().chain(&self.hosts).map(|host| (*host, None)));
+        for way in ways {
+            if tried.contains(&way) {
                 continue;
             }
-            tried.push(*host);
+            tried.push(way);
+            let (host, source) = way;
             // Of the channel, for the scope of an IPv6 link-local address.
-            let receiver = match peer.ip() == *host {
+            let receiver = match peer.ip() == host {
                 true => super::with_port(peer, self.port),
-                false => SocketAddr::new(*host, self.port),
+                false => SocketAddr::new(host, self.port),
             };
-            match self.attempt(receiver, Instant::now() + limit, waiter).await {
+            match self.attempt((source, receiver), Instant::now() + limit, waiter).await {
                 Ok(answer) => return Ok(answer),
                 Err(error) => failures.push(format!("{host}: {error}")),
             }
@@ -68,11 +72,11 @@ impl NotifyRoute {
 
     async fn attempt(
         &self,
-        receiver: SocketAddr,
+        (source, receiver): (Option<&Source>, SocketAddr),
         deadline: Instant,
         waiter: &Waiter,
     ) -> io::Result<(Stream, u64)> {
-        let mut stream = connect_from(None, receiver, deadline, None, waiter).await?;
+        let mut stream = connect_over(source, receiver, deadline, waiter).await?;
         let greeting = (self.key.as_ref(), self.owner, Some(self.link));
         greet(&stream, greeting, true, deadline, waiter).await?;
         let mut count = [0; COUNT_SIZE];

@@ -1,15 +1,15 @@
 //! What the two ends say on a socket that is to be a channel again.
 
 use std::io::{self, ErrorKind};
-use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use super::offer::TOKEN_SIZE;
+use super::ways::Way;
 use crate::auth::{
     AuthError, AuthKey, Initiator, NONCE_SIZE, Nonce, Nonces, PROOF_SIZE, Proof, Purpose, Responder, random,
 };
 use crate::control::Stream;
-use crate::control::socket::connect_from;
+use crate::control::socket::connect_over;
 use crate::control::wire::{PREAMBLE_SIZE, SocketKind};
 use crate::events::Waiter;
 
@@ -62,16 +62,16 @@ pub struct Resumed {
     pub received: u64,
 }
 
-/// Asks the follower at `target` to take up the connection `name`. `received`: how many frames this end has.
+/// Asks the follower over `way` to take up the connection `name`. `received`: how many frames this end has.
 pub async fn resume(
-    target: SocketAddr,
+    way: &Way,
     (name, generation): (u64, u64),
     (psk, token): (Option<&AuthKey>, &[u8; TOKEN_SIZE]),
     received: u64,
     (deadline, keepalive): (Instant, Option<Duration>),
     waiter: &Waiter,
 ) -> Result<Resumed, ResumeError> {
-    let mut stream = connect_from(None, target, deadline, None, waiter).await?;
+    let mut stream = connect_over(way.source.as_ref(), way.target, deadline, waiter).await?;
     let ours: Nonce = random()?;
     let mut request = SocketKind::Resume.encode().to_vec();
     request.extend(name.to_le_bytes());

@@ -20,12 +20,16 @@
 
 mod exchange;
 mod offer;
+mod own_addresses;
 mod redialing;
 mod resume_listener;
 mod sent_log;
+mod ways;
 
 pub use exchange::{ResumeError, Resumed, resume};
 pub use offer::{MAX_RESUME_ADDRESSES, ResumeOffer};
-pub use redialing::{Redialing, pause};
+pub use own_addresses::OwnAddresses;
+pub use redialing::{Due, Redialing, Try, pause};
 pub use resume_listener::{Offered, ResumeEntry, ResumeListener, redial_bind};
 pub use sent_log::{ReceivedCount, SentLog};
+pub use ways::{FormerEnds, Way, find_ways};

@@ -8,13 +8,11 @@ use std::time::{Duration, Instant};
 
 use super::exchange::{ResumeError, ResumeRequest, Secret, keep};
 use super::offer::TOKEN_SIZE;
-use super::{MAX_RESUME_ADDRESSES, ResumeOffer};
+use super::{MAX_RESUME_ADDRESSES, OwnAddresses, ResumeOffer};
 use crate::admission::{self, SILENCE_LIMIT};
 use crate::auth::{AuthKey, Proof, random};
 use crate::config::Config;
-use crate::control::{
-    Abort, AllowList, Exclusion, InterfaceRules, Listener, LocalAddress, Stream, interfaces, rank_interfaces,
-};
+use crate::control::{Abort, AllowList, Listener, LocalAddress, Stream};
 use crate::events::{EventLoop, EventLoopHandle, Task, Waiter, Wakeup};
 use crate::observe::report;
 use crate::sync::{Mutex, lock};
@@ -28,8 +26,9 @@ const TURN: Duration = Duration::from_millis(250);
 #[derive(Debug)]
 pub struct ResumeListener {
     port: u16,
-    /// What is told to leaders; empty for all addresses of the host.
+    /// What is told to leaders; empty for those of the host.
     addresses: Vec<IpAddr>,
+    own: OwnAddresses,
     bind: IpAddr,
     /// That of a forwarder in front of this host.
     advertised: Option<IpAddr>,
@@ -82,9 +81,9 @@ impl ResumeListener {
         let (entries, events) = (Arc::<Entries>::default(), EventLoop::acquire()?);
         let (known, keepalive) = (Arc::clone(&entries), config.keepalive);
         let task = events.spawn(move |handle| serve(listener, known, keepalive, handle.clone()));
-        let addresses = config.control_redial_addresses.clone();
+        let (addresses, own) = (config.control_redial_addresses.clone(), OwnAddresses::from_config(config));
         let advertised = local.advertised.map(|advertised| advertised.ip);
-        Ok(Arc::new(Self { port, addresses, bind, advertised, entries, task: Some((task, events)) }))
+        Ok(Arc::new(Self { port, addresses, own, bind, advertised, entries, task: Some((task, events)) }))
     }
 
     /// Adds a connection of which both ends have proven `psk`, if there is one.
@@ -114,7 +113,10 @@ impl ResumeListener {
     pub fn offer(&self, entry: &ResumeEntry, local: IpAddr) -> ResumeOffer {
         let addresses = match (self.addresses.is_empty(), self.bind.is_unspecified()) {
             (false, _) => self.addresses.clone(),
-            (true, true) => self.advertised.into_iter().chain([local]).chain(addresses_like(local)).collect(),
+            (true, true) => {
+                let found = self.own.find(local).into_iter().map(|one| one.network.addr());
+                self.advertised.into_iter().chain([local]).chain(found).collect()
+            }
             (true, false) => self.advertised.into_iter().chain([self.bind]).collect(),
         };
         let mut told = Vec::new();
@@ -133,19 +135,6 @@ pub fn redial_bind(config: &Config, own: IpAddr) -> IpAddr {
         IpAddr::V4(_) => IpAddr::V4(Ipv4Addr::UNSPECIFIED),
         IpAddr::V6(_) => IpAddr::V6(Ipv6Addr::UNSPECIFIED),
     })
-}
-
-/// The addresses of this host at which a peer may reach it that has reached it at `local`: those that are down now may be up then.
-fn addresses_like(local: IpAddr) -> Vec<IpAddr> {
-    let found = interfaces();
-    let ranked = rank_interfaces(&found, &InterfaceRules::default());
-    let usable = ranked.iter().filter(|one| matches!(one.choice, Ok(_) | Err(Exclusion::Link(_))));
-    let addresses = usable.map(|one| one.interface.network.addr());
-    addresses
-        .filter(|address| {
-            address.is_ipv4() == local.is_ipv4() && address.is_loopback() == local.is_loopback()
-        })
-        .collect()
 }
 
 impl Drop for ResumeListener {

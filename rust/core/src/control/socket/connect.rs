@@ -4,9 +4,9 @@ use std::io::{self, ErrorKind};
 use std::net::{SocketAddr, TcpStream};
 use std::time::Instant;
 
-use super::Stream;
 use super::connect_any::{ConnectError, connect_any};
 use super::schedule::RefusalPolicy;
+use super::{Source, Stream};
 use crate::events::{Abort, Waiter, tcp};
 use crate::fork::OwnSocket;
 
@@ -34,6 +34,21 @@ pub(in crate::control) async fn connect_from(
     waiter: &Waiter,
 ) -> io::Result<Stream> {
     connected(tcp::connect(source, target, deadline, waiter).await?, abort)
+}
+
+/// As [`connect_from`], from an address through its interface if `source` says so. Without the right to choose an interface, and on kernels
+/// before 5.7 only root has it, the kernel's routes decide that.
+pub(in crate::control) async fn connect_over(
+    source: Option<&Source>,
+    target: SocketAddr,
+    deadline: Instant,
+    waiter: &Waiter,
+) -> io::Result<Stream> {
+    let Some(Source { address, interface }) = source else {
+        return connect_from(None, target, deadline, None, waiter).await;
+    };
+    let from = (SocketAddr::new(*address, 0), interface.as_str());
+    connected(tcp::connect_through(from, target, deadline, waiter).await?, None)
 }
 
 /// [`connect_from`] for tests, which block.

@@ -4,7 +4,7 @@
 //! nothing is given up because the peer does not answer. What is there to see here goes on: lanes, devices, transfers, rails.
 
 use std::io::{self, ErrorKind};
-use std::net::{IpAddr, SocketAddr};
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -16,9 +16,10 @@ use super::relinking::Relinking;
 use crate::auth::AuthKey;
 use crate::connection::{Connection, Presence};
 use crate::control::resume::{
-    Redialing, ResumeEntry, ResumeError, ResumeListener, ResumeOffer, Resumed, resume,
+    Due, FormerEnds, OwnAddresses, Redialing, ResumeEntry, ResumeError, ResumeListener, ResumeOffer, Resumed,
+    Try, Way, find_ways, resume,
 };
-use crate::control::{ChannelFrame, NotifyRoute, Stream};
+use crate::control::{ChannelFrame, NotifyRoute, Source, Stream};
 use crate::events::{Task, Waiter, with_upgraded};
 use crate::sync::{Mutex, lock};
 
@@ -31,6 +32,8 @@ pub(in crate::connection) struct RedialParts {
     pub(in crate::connection) keepalive: Option<Duration>,
     /// The key that both ends have proven.
     pub(in crate::connection) key: Option<AuthKey>,
+    /// From where the leader dials.
+    pub(in crate::connection) own: OwnAddresses,
     /// How the notification socket is made anew.
     pub(in crate::connection) notify: Option<NotifyRoute>,
     /// What the leader dials for, on the follower's side, and the listener, which is there for as long.
@@ -52,6 +55,8 @@ pub(super) struct Redial {
     damping: FlapDamping,
     reports: Arc<OrderedReports>,
     relinking: Option<Relinking>,
+    /// Where the channel's socket begins, if it was dialled here and not where the kernel would have it.
+    source: Option<Source>,
 }
 
 #[derive(Debug)]
@@ -60,6 +65,8 @@ struct Away {
     /// When the connection is given up.
     until: Instant,
     reason: String,
+    /// The ends of the socket that was lost.
+    former: FormerEnds,
     /// Frames that this end has received.
     received: u64,
     /// The leader dials.
@@ -67,12 +74,18 @@ struct Away {
     under_way: Option<UnderWay>,
 }
 
-/// A try. Its task ends with it.
+/// What is under way. Its task ends with it.
 #[derive(Debug)]
 struct UnderWay {
-    address: SocketAddr,
-    end: Arc<Mutex<Option<Result<Resumed, ResumeError>>>>,
+    end: Arc<Mutex<Option<End>>>,
     _task: Task,
+}
+
+/// The end of that.
+#[derive(Debug)]
+enum End {
+    Ways(Vec<Way>),
+    Tried(Way, Result<Resumed, ResumeError>),
 }
 
 impl Redial {
@@ -88,6 +101,7 @@ impl Redial {
             damping: FlapDamping::default(),
             reports: Arc::default(),
             relinking,
+            source: None,
         }
     }
 
@@ -145,7 +159,8 @@ impl Driver {
         let addresses = redial.addresses();
         let Some(relinking) = &mut redial.relinking else { return };
         let hosts = [&[self.peer_address.ip()][..], &addresses].concat();
-        relinking.tend(&self.connection, (hosts, self.peer_address), &self.wakeup, &self.handle);
+        let peer = (self.peer_address, redial.source.clone());
+        relinking.tend(&self.connection, (hosts, peer), &self.wakeup, &self.handle);
     }
 
     /// The follower has told where it can be dialled.
@@ -179,18 +194,17 @@ impl Driver {
             self.machine.frame(ChannelFrame::Goodbye, self.now());
             return true;
         }
+        let own = self.socket.stream().map_or(self.peer_address.ip(), |stream| stream.local().ip());
+        let former = FormerEnds { own, peer: self.peer_address.ip() };
         let Some(redial) = &mut self.redial else { return false };
         let (now, received) = (Instant::now(), self.socket.suspend());
         redial.damping.lost(now);
         let limit = redial.parts.limit.saturating_sub(redial.damping.spent());
         let round = redial.damping.round();
-        let redialing = redial.offer.as_ref().map(|offer| {
-            let former = self.peer_address;
-            Redialing::new(&offer.targets(), former, limit, round, now)
-        });
-        let (until, under_way) = (now + limit, None);
+        let redialing = redial.offer.as_ref().map(|_| Redialing::new(limit, round, now));
+        let (until, under_way, reason_text) = (now + limit, None, reason.to_owned());
         redial.away =
-            Some(Away { since: now, until, reason: reason.to_owned(), received, redialing, under_way });
+            Some(Away { since: now, until, reason: reason_text, former, received, redialing, under_way });
         self.forget_socket();
         with_upgraded(&self.handle, &self.connection, |connection| connection.channel_record.note_lost(now));
         let reason = reason.to_owned();
@@ -248,41 +262,75 @@ impl Driver {
         self.redial.as_ref().and_then(|redial| redial.away.as_ref()).map_or(0, |away| away.received)
     }
 
-    /// Takes the end of a try.
+    /// Takes the end of what was under way.
     fn end_try(&mut self) {
         let Some(away) = self.redial.as_mut().and_then(|redial| redial.away.as_mut()) else { return };
-        let Some(end) = away.under_way.as_ref().and_then(|try_| lock(&try_.end).take()) else { return };
-        let Some(ended) = away.under_way.take() else { return };
+        let Some(end) = away.under_way.as_ref().and_then(|under_way| lock(&under_way.end).take()) else {
+            return;
+        };
+        away.under_way = None;
+        let Some(redialing) = &mut away.redialing else { return };
         match end {
-            Ok(resumed) => self.take_up(resumed.stream, &[], resumed.received),
-            Err(error) => {
-                tracing::debug!("the control channel is not taken up at {}: {error}", ended.address);
-                if let Some(redialing) = &mut away.redialing {
-                    redialing.failed(ended.address, &error.to_string(), Instant::now());
+            End::Ways(ways) => redialing.found(ways, Instant::now()),
+            End::Tried(way, Ok(resumed)) => {
+                if let Some(redial) = &mut self.redial {
+                    redial.source = way.source;
                 }
+                self.take_up(resumed.stream, &[], resumed.received);
+            }
+            End::Tried(way, Err(error)) => {
+                tracing::debug!("the control channel is not taken up at {way}: {error}");
+                redialing.failed(&way, &error.to_string(), Instant::now());
             }
         }
     }
 
-    /// Begins the try that is due.
+    /// Begins what is due.
     fn dial(&mut self, now: Instant) {
+        let Some(away) = self.redial.as_mut().and_then(|redial| redial.away.as_mut()) else { return };
+        match away.redialing.as_mut().and_then(|redialing| redialing.due(now)) {
+            Some(Due::Ways) => self.find_ways(),
+            Some(Due::Try(due)) => self.begin_try(due),
+            None => {}
+        }
+    }
+
+    /// On a helper thread: the state of interfaces is in files.
+    fn find_ways(&mut self) {
+        let Some(redial) = &self.redial else { return };
+        let (Some(offer), Some(away)) = (&redial.offer, &redial.away) else { return };
+        let (targets, own, former) = (offer.targets(), redial.parts.own.clone(), away.former);
+        let handle = self.handle.clone();
+        self.begin(
+            async move { End::Ways(handle.blocking(move || find_ways(&own, &targets, former)).await) },
+        );
+    }
+
+    fn begin_try(&mut self, due: Try) {
         let Some(redial) = &mut self.redial else { return };
-        let (Some(offer), Some(away)) = (&redial.offer, &mut redial.away) else { return };
-        let Some(due) = away.redialing.as_mut().and_then(|redialing| redialing.due(now)) else { return };
+        let (Some(offer), Some(away)) = (&redial.offer, &redial.away) else { return };
         redial.generation += 1;
         let (name, token, generation) = (offer.name, offer.token, redial.generation);
         let (key, keepalive, received) = (redial.parts.key.clone(), redial.parts.keepalive, away.received);
+        let waiter = Waiter::on_loop(&self.handle);
+        self.begin(async move {
+            let (Try { way, deadline }, secret) = (due, (key.as_ref(), &token));
+            let times = (deadline, keepalive);
+            let ended = resume(&way, (name, generation), secret, received, times, &waiter).await;
+            End::Tried(way, ended)
+        });
+    }
+
+    fn begin(&mut self, work: impl Future<Output = End> + 'static) {
+        let Some(away) = self.redial.as_mut().and_then(|redial| redial.away.as_mut()) else { return };
         let end: Arc<Mutex<Option<_>>> = Arc::default();
-        let (result, wakeup, waiter) =
-            (Arc::clone(&end), Arc::clone(&self.wakeup), Waiter::on_loop(&self.handle));
+        let (result, wakeup) = (Arc::clone(&end), Arc::clone(&self.wakeup));
         let task = self.handle.spawn(async move {
-            let (address, times) = (due.address, (due.deadline, keepalive));
-            let secret = (key.as_ref(), &token);
-            let ended = resume(address, (name, generation), secret, received, times, &waiter).await;
+            let ended = work.await;
             *lock(&result) = Some(ended);
             wakeup.wake();
         });
-        away.under_way = Some(UnderWay { address: due.address, end, _task: task });
+        away.under_way = Some(UnderWay { end, _task: task });
     }
 
     /// Goes on over `stream`. The peer has received `count` frames.

@@ -6,7 +6,7 @@ use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
 use crate::connection::Connection;
-use crate::control::NotifyRoute;
+use crate::control::{NotifyRoute, Source};
 use crate::events::{EventLoopHandle, Task, Waiter, Wakeup, with_upgraded};
 use crate::sync::{Mutex, lock};
 
@@ -32,6 +32,9 @@ pub(super) struct Relinking {
     /// The socket is to be made anew, whatever it says itself.
     anew: bool,
 }
+
+/// The other end of the channel, and from where it was dialled if not from where the kernel would.
+type PeerEnd = (SocketAddr, Option<Source>);
 
 /// A try. Its task ends with it.
 #[derive(Debug)]
@@ -60,7 +63,7 @@ impl Relinking {
     pub(super) fn tend(
         &mut self,
         connection: &Weak<Connection>,
-        (hosts, peer): (Vec<IpAddr>, SocketAddr),
+        (hosts, peer): (Vec<IpAddr>, PeerEnd),
         wakeup: &Arc<Wakeup>,
         handle: &EventLoopHandle,
     ) {
@@ -106,7 +109,7 @@ impl Relinking {
     fn begin(
         &mut self,
         connection: &Weak<Connection>,
-        (hosts, peer): (Vec<IpAddr>, SocketAddr),
+        (hosts, peer): (Vec<IpAddr>, PeerEnd),
         wakeup: &Arc<Wakeup>,
         handle: &EventLoopHandle,
     ) {
@@ -115,7 +118,7 @@ impl Relinking {
         let (route, connection, helpers) = (Arc::clone(&self.route), Weak::clone(connection), handle.clone());
         let task = handle.spawn(async move {
             // One behind the other: what the receiver has said of an older socket is not true any more after the next one.
-            let ended = match route.connect(&hosts, peer, TRY, &waiter).await {
+            let ended = match route.connect(&hosts, (peer.0, peer.1.as_ref()), TRY, &waiter).await {
                 Ok((stream, count)) => {
                     // Messages are sent again, for which a thread may have to wait.
                     let relink = move || {

@@ -1,10 +1,14 @@
 use std::net::SocketAddr;
 
-use super::super::{Resumed, resume};
+use super::super::{Resumed, Way, resume};
 use super::*;
 use crate::control::wire::SocketKind;
 use crate::control::{Advertised, connect};
 use crate::events::run_blocking;
+
+fn directly(target: SocketAddr) -> Way {
+    Way { source: None, target }
+}
 
 fn soon() -> Instant {
     Instant::now() + Duration::from_secs(5)
@@ -47,7 +51,14 @@ impl Bench {
         std::thread::scope(|scope| {
             let dialling = scope.spawn(move || {
                 let waiter = Waiter::blocking(None);
-                run_blocking(resume(target, (name, generation), (psk, token), 17, (soon(), None), &waiter))
+                run_blocking(resume(
+                    &directly(target),
+                    (name, generation),
+                    (psk, token),
+                    17,
+                    (soon(), None),
+                    &waiter,
+                ))
             });
             while !dialling.is_finished() {
                 if let Some(offered) = self.entry.take() {
@@ -82,7 +93,8 @@ fn the_leader_is_recognised_and_others_are_not() {
         drop(entry);
         let waiter = Waiter::blocking(None);
         let target = SocketAddr::from(([127, 0, 0, 1], listener.port));
-        let late = run_blocking(resume(target, (name, 3), (psk, &token), 0, (soon(), None), &waiter));
+        let late =
+            run_blocking(resume(&directly(target), (name, 3), (psk, &token), 0, (soon(), None), &waiter));
         assert!(refused(late), "the connection has ended");
     }
 }
@@ -93,7 +105,7 @@ fn something_else_that_answers_is_not_believed() {
     let target = listener.local();
     let dialling = std::thread::spawn(move || {
         let waiter = Waiter::blocking(None);
-        run_blocking(resume(target, (1, 1), (None, &[1; 32]), 0, (soon(), None), &waiter))
+        run_blocking(resume(&directly(target), (1, 1), (None, &[1; 32]), 0, (soon(), None), &waiter))
     });
     let stream = listener.accept_by(Some(soon())).unwrap();
     stream.write_all_by(&[9; 16 + 32 + 8], soon()).unwrap();
