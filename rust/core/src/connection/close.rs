@@ -69,7 +69,9 @@ impl Connection {
         self.ended.call_once_force(|_| {
             self.log_end(how, reason);
             self.stop(how);
-            if self.peer.ours && how == Ending::ClosedHere {
+            // A peer that is not told waits for a channel that can be made anew.
+            let says_so = how == Ending::ClosedHere || how == Ending::Lost && self.channel.is_resumable();
+            if self.peer.ours && says_so {
                 // Optional: the peer also sees the socket close. Not earlier: the peer closes its end at once, and
                 // the recovery must not see that first and fail the transfers that are to be cancelled.
                 let patience = deadline.min(Instant::now() + Duration::from_millis(100));

@@ -39,6 +39,11 @@ impl Task {
         self.0.as_ref().is_none_or(|shared| *shared.ended.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
+    /// Lets the future run to its end, or to that of the loop.
+    pub(crate) fn detach(mut self) {
+        self.0 = None;
+    }
+
     /// Stops the future without waiting for it: it is dropped soon after. For owners that are dropped under locks.
     pub(crate) fn stop_soon(mut self) {
         if let Some(shared) = self.0.take() {

@@ -56,6 +56,11 @@ fn peer_process() {
             }
             "resumed" => connection.channel_record().resumed().to_string(),
             "usable" => connection.is_usable().to_string(),
+            "away" => connection.channel_record().is_away().to_string(),
+            "close" => {
+                connection.close();
+                "done".to_owned()
+            }
             "rails" => up(connection).len().to_string(),
             "notify" => {
                 send(connection);
@@ -260,6 +265,38 @@ fn the_limit_ends_the_connection_and_says_why() {
     };
     eventually("it is in the log", || ended("dialled "));
     assert!(ended(&format!("{PEER}:")), "the address and why it failed");
+}
+
+/// What closes the connection while the channel is away says so as soon as the other end is reached again, long before the limit.
+#[test]
+fn an_end_that_closes_meanwhile_says_so() {
+    let _alone = alone();
+    let settings = [REDIAL, ("FLAGCX_P2P_CONTROL_REDIAL_ADDRESSES", PEER), (PATH_OF_NICS, "cross-memory")];
+    for peer_closes in [true, false] {
+        let mut pair = Processes::new(11, &settings);
+        pair.network.refuse(true);
+        pair.network.cut();
+        let (here, peer) = (&pair.here, &mut pair.peer);
+        eventually("it is away at both ends", || {
+            here.channel_record().is_away() && peer.ask("away") == ["true"]
+        });
+        let begin = Instant::now();
+        match peer_closes {
+            true => assert_eq!(peer.ask("close"), ["done"]),
+            false => here.close(),
+        }
+        assert!(begin.elapsed() < Duration::from_secs(2), "it closes without waiting: {:?}", begin.elapsed());
+        assert!(if peer_closes { here.is_usable() } else { peer.ask("usable") == ["true"] });
+        pair.network.refuse(false);
+        let begin = Instant::now();
+        eventually("the other end has ended", || !here.is_usable() && peer.ask("usable") == ["false"]);
+        assert!(begin.elapsed() < Duration::from_secs(5), "{:?}", begin.elapsed());
+        let text = "the peer has closed the connection";
+        let is_logged = || event_log().recent().iter().any(|event| event.text.contains(text));
+        if peer_closes {
+            eventually("it is in the log", is_logged);
+        }
+    }
 }
 
 /// On the same host the process is seen to end, whatever is dialled.

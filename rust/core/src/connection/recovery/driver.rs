@@ -16,6 +16,7 @@ mod redial;
 mod regions;
 mod relinking;
 mod sending;
+mod telling_end;
 mod trials;
 mod waiting;
 mod watch;

@@ -16,6 +16,8 @@ use crate::events::Waiter;
 /// Bytes of a request: preamble, name, generation, random number.
 pub(super) const REQUEST_SIZE: usize = PREAMBLE_SIZE + 16 + NONCE_SIZE;
 const COUNT_SIZE: usize = 8;
+/// In the place of the number of received frames: the connection has ended at that end.
+pub const ENDED: u64 = u64::MAX;
 
 /// Why a socket does not become a channel.
 #[derive(Debug, thiserror::Error)]
@@ -26,6 +28,9 @@ pub enum ResumeError {
     /// The other end does not know the connection, or its key or token is another one: it closes the socket without a reason.
     #[error("it does not know the connection any more, or its pre-shared key differs")]
     Refused,
+    /// The peer has proven that it is the one, and says that the connection has ended there.
+    #[error("it has ended the connection")]
+    Ended,
     /// The other end has not proven that it is the peer.
     #[error("what answers there is not the peer: {0}")]
     NotThePeer(AuthError),
@@ -62,7 +67,8 @@ pub struct Resumed {
     pub received: u64,
 }
 
-/// Asks the follower over `way` to take up the connection `name`. `received`: how many frames this end has.
+/// Asks the follower over `way` to take up the connection `name`. `received`: how many frames this end has, or [`ENDED`] to say that;
+/// a follower that knows it then answers [`ResumeError::Ended`] too.
 pub async fn resume(
     way: &Way,
     (name, generation): (u64, u64),
@@ -89,8 +95,12 @@ pub async fn resume(
     initiator.verify(&proof).map_err(ResumeError::NotThePeer)?;
     let mut count = [0; COUNT_SIZE];
     stream.read_exact(&mut count, deadline, waiter).await?;
+    let received = u64::from_le_bytes(count);
+    if received == ENDED {
+        return Err(ResumeError::Ended);
+    }
     keep(&mut stream, keepalive);
-    Ok(Resumed { stream, received: u64::from_le_bytes(count) })
+    Ok(Resumed { stream, received })
 }
 
 /// A request that has arrived at a [`ResumeListener`](super::ResumeListener).
@@ -151,6 +161,16 @@ impl ResumeRequest {
         stream.read_exact(&mut count, deadline, waiter).await?;
         Ok((u64::from_le_bytes(count), ours))
     }
+}
+
+/// Answers a leader that is told that the connection has ended here, or has told so itself.
+pub(super) async fn answer_ended(
+    stream: &Stream,
+    proof: &Proof,
+    deadline: Instant,
+    waiter: &Waiter,
+) -> io::Result<()> {
+    stream.write_all(&[&proof[..], &ENDED.to_le_bytes()].concat(), deadline, waiter).await
 }
 
 /// Prepares a socket for the life of the connection.

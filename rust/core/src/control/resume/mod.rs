@@ -16,8 +16,12 @@
 //! if and only if it was not received. Frames that have arrived in part count as not received.
 //!
 //! A request is valid for one generation, which counts up, so what a former request has left in the network takes nothing over.
+//! An end that has ended the connection meanwhile says so in the place of that number: the leader dials for that, the follower keeps a
+//! record of the connection for as long as a leader dials.
+//!
 //! The proofs are those of `auth`, of a key made of the token, and of the pre-shared key where there is one.
 
+mod entries;
 mod exchange;
 mod offer;
 mod own_addresses;
@@ -26,7 +30,7 @@ mod resume_listener;
 mod sent_log;
 mod ways;
 
-pub use exchange::{ResumeError, Resumed, resume};
+pub use exchange::{ENDED, ResumeError, Resumed, resume};
 pub use offer::{MAX_RESUME_ADDRESSES, ResumeOffer};
 pub use own_addresses::OwnAddresses;
 pub use redialing::{Due, Redialing, Try, pause};

@@ -1,12 +1,13 @@
 //! Where followers are dialled again: one listener of an engine, and an entry for each of its connections.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::VecDeque;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
-use super::exchange::{ResumeError, ResumeRequest, Secret, keep};
+use super::entries::{Entries, Known};
+use super::exchange::{ENDED, ResumeError, ResumeRequest, Secret, answer_ended, keep};
 use super::offer::TOKEN_SIZE;
 use super::{MAX_RESUME_ADDRESSES, OwnAddresses, ResumeOffer};
 use crate::admission::{self, SILENCE_LIMIT};
@@ -32,12 +33,11 @@ pub struct ResumeListener {
     bind: IpAddr,
     /// That of a forwarder in front of this host.
     advertised: Option<IpAddr>,
-    entries: Arc<Entries>,
+    entries: Arc<Mutex<Entries>>,
+    /// For how long a leader may dial.
+    limit: Duration,
     task: Option<(Task, Arc<EventLoop>)>,
 }
-
-/// By name.
-type Entries = Mutex<HashMap<u64, Weak<ResumeEntry>>>;
 
 /// One connection of which the channel can be made anew.
 #[derive(Debug)]
@@ -48,7 +48,8 @@ pub struct ResumeEntry {
     taken: Mutex<Taken>,
     /// Wakes the task of the connection.
     wakeup: Arc<Wakeup>,
-    entries: Weak<Entries>,
+    entries: Weak<Mutex<Entries>>,
+    limit: Duration,
 }
 
 #[derive(Debug, Default)]
@@ -58,15 +59,20 @@ struct Taken {
     offered: Option<Offered>,
 }
 
-/// A socket of which the leader has proven that it is its. It is a channel once `proof` and the number of received frames are sent.
+/// What the leader has dialled for, and has proven that it is the one.
 #[derive(Debug)]
-pub struct Offered {
-    /// The socket.
-    pub stream: Stream,
-    /// How many frames the leader has received.
-    pub received: u64,
-    /// The first bytes for the leader.
-    pub proof: Proof,
+pub enum Offered {
+    /// A socket that is a channel once `proof` and the number of received frames are sent.
+    Channel {
+        /// The socket.
+        stream: Stream,
+        /// How many frames the leader has received.
+        received: u64,
+        /// The first bytes for the leader.
+        proof: Proof,
+    },
+    /// The connection has ended there.
+    Ended,
 }
 
 impl ResumeListener {
@@ -78,22 +84,22 @@ impl ResumeListener {
         let listener = Listener::bind(bind, config.port_range, &abort)?;
         let listener = listener.with_allow_list(AllowList::new(&config.allow));
         let port = listener.local().port();
-        let (entries, events) = (Arc::<Entries>::default(), EventLoop::acquire()?);
+        let (entries, events) = (Arc::<Mutex<Entries>>::default(), EventLoop::acquire()?);
         let (known, keepalive) = (Arc::clone(&entries), config.keepalive);
         let task = events.spawn(move |handle| serve(listener, known, keepalive, handle.clone()));
         let (addresses, own) = (config.control_redial_addresses.clone(), OwnAddresses::from_config(config));
         let advertised = local.advertised.map(|advertised| advertised.ip);
-        Ok(Arc::new(Self { port, addresses, own, bind, advertised, entries, task: Some((task, events)) }))
+        let (limit, task) = (config.control_redial.unwrap_or_default(), Some((task, events)));
+        Ok(Arc::new(Self { port, addresses, own, bind, advertised, entries, limit, task }))
     }
 
     /// Adds a connection of which both ends have proven `psk`, if there is one.
     pub(crate) fn add(&self, psk: Option<&AuthKey>, wakeup: &Arc<Wakeup>) -> io::Result<Arc<ResumeEntry>> {
         let token = random()?;
         let mut entries = lock(&self.entries);
-        entries.retain(|_, entry| entry.strong_count() > 0);
         let name = loop {
             let name = u64::from_le_bytes(random()?);
-            if !entries.contains_key(&name) {
+            if entries.get(name).is_none() {
                 break name;
             }
         };
@@ -104,8 +110,9 @@ impl ResumeListener {
             taken: Mutex::default(),
             wakeup: Arc::clone(wakeup),
             entries: Arc::downgrade(&self.entries),
+            limit: self.limit,
         });
-        entries.insert(name, Arc::downgrade(&entry));
+        entries.add(name, Arc::downgrade(&entry));
         Ok(entry)
     }
 
@@ -146,7 +153,7 @@ impl Drop for ResumeListener {
 }
 
 impl ResumeEntry {
-    /// The socket that the leader has dialled, if it has dialled one since the last call.
+    /// What the leader has dialled for, if it has since the last call.
     pub fn take(&self) -> Option<Offered> {
         lock(&self.taken).offered.take()
     }
@@ -175,7 +182,7 @@ impl ResumeEntry {
 impl Drop for ResumeEntry {
     fn drop(&mut self) {
         if let Some(entries) = self.entries.upgrade() {
-            lock(&entries).remove(&self.name);
+            lock(&entries).end(self.name, self.secret.clone(), (Instant::now(), self.limit));
         }
     }
 }
@@ -183,7 +190,7 @@ impl Drop for ResumeEntry {
 /// The task of a [`ResumeListener`]. Requests are tasks of their own: a silent client delays none.
 async fn serve(
     listener: Listener,
-    entries: Arc<Entries>,
+    entries: Arc<Mutex<Entries>>,
     keepalive: Option<Duration>,
     handle: EventLoopHandle,
 ) {
@@ -221,7 +228,12 @@ async fn serve(
     }
 }
 
-async fn answer(stream: Stream, entries: Arc<Entries>, keepalive: Option<Duration>, handle: EventLoopHandle) {
+async fn answer(
+    stream: Stream,
+    entries: Arc<Mutex<Entries>>,
+    keepalive: Option<Duration>,
+    handle: EventLoopHandle,
+) {
     let peer = stream.peer();
     if let Err(error) = take_up(stream, &entries, keepalive, &handle).await {
         report!(info, ClientRefused, peer = peer, "{peer} takes up no connection: {error}");
@@ -230,17 +242,30 @@ async fn answer(stream: Stream, entries: Arc<Entries>, keepalive: Option<Duratio
 
 async fn take_up(
     mut stream: Stream,
-    entries: &Entries,
+    entries: &Mutex<Entries>,
     keepalive: Option<Duration>,
     handle: &EventLoopHandle,
 ) -> Result<(), ResumeError> {
     let (waiter, deadline) = (Waiter::on_loop(handle), Instant::now() + SILENCE_LIMIT);
     let request = ResumeRequest::receive(&stream, deadline, &waiter).await?;
-    let entry = lock(entries).get(&request.name).and_then(Weak::upgrade);
-    let entry = entry.filter(|entry| entry.is_newer(request.generation)).ok_or(ResumeError::Refused)?;
+    let known = lock(entries).get(request.name).ok_or(ResumeError::Refused)?;
+    let entry = match known {
+        Known::Live(entry) => entry,
+        Known::Ended(secret) => {
+            let (_, proof) = request.verify(&stream, &secret, deadline, &waiter).await?;
+            return Ok(answer_ended(&stream, &proof, deadline, &waiter).await?);
+        }
+    };
+    if !entry.is_newer(request.generation) {
+        return Err(ResumeError::Refused);
+    }
     let (received, proof) = request.verify(&stream, &entry.secret, deadline, &waiter).await?;
+    if received == ENDED {
+        entry.put(request.generation, Offered::Ended);
+        return Ok(answer_ended(&stream, &proof, deadline, &waiter).await?);
+    }
     keep(&mut stream, keepalive);
-    match entry.put(request.generation, Offered { stream, received, proof }) {
+    match entry.put(request.generation, Offered::Channel { stream, received, proof }) {
         true => Ok(()),
         false => Err(ResumeError::Refused),
     }

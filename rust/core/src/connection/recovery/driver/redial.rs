@@ -16,8 +16,8 @@ use super::relinking::Relinking;
 use crate::auth::AuthKey;
 use crate::connection::{Connection, Presence};
 use crate::control::resume::{
-    Due, FormerEnds, OwnAddresses, Redialing, ResumeEntry, ResumeError, ResumeListener, ResumeOffer, Resumed,
-    Try, Way, find_ways, resume,
+    Due, FormerEnds, Offered, OwnAddresses, Redialing, ResumeEntry, ResumeError, ResumeListener, ResumeOffer,
+    Resumed, Try, Way, find_ways, resume,
 };
 use crate::control::{ChannelFrame, NotifyRoute, Source, Stream};
 use crate::events::{Task, Waiter, with_upgraded};
@@ -86,6 +86,17 @@ struct UnderWay {
 enum End {
     Ways(Vec<Way>),
     Tried(Way, Result<Resumed, ResumeError>),
+}
+
+/// What it takes to dial beside the connection.
+#[derive(Debug)]
+pub(super) struct Dialling {
+    pub(super) offer: ResumeOffer,
+    pub(super) generation: u64,
+    pub(super) key: Option<AuthKey>,
+    pub(super) own: OwnAddresses,
+    pub(super) former: FormerEnds,
+    pub(super) redialing: Redialing,
 }
 
 impl Redial {
@@ -230,16 +241,19 @@ impl Driver {
             .and_then(|redial| redial.parts.entry.as_ref())
             .and_then(|(entry, _)| entry.take())
             // The leader has given that try up.
-            .filter(|offered| !offered.stream.is_closed());
-        if let Some(offered) = offered {
-            // The leader has noticed the failure first.
-            self.leave("the peer dials it again");
-            if self.machine.is_over() {
-                return;
+            .filter(|offered| !matches!(offered, Offered::Channel { stream, .. } if stream.is_closed()));
+        match offered {
+            Some(Offered::Ended) => return self.end_with_peer(),
+            Some(Offered::Channel { stream, received, proof }) => {
+                // The leader has noticed the failure first.
+                self.leave("the peer dials it again");
+                if self.machine.is_over() {
+                    return;
+                }
+                let greeting = [&proof[..], &self.received_frames().to_le_bytes()].concat();
+                self.take_up(stream, &greeting, received);
             }
-            let received = self.received_frames();
-            let greeting = [&offered.proof[..], &received.to_le_bytes()].concat();
-            self.take_up(offered.stream, &greeting, offered.received);
+            None => {}
         }
         self.end_try();
         let Some(redial) = &mut self.redial else { return };
@@ -278,11 +292,28 @@ impl Driver {
                 }
                 self.take_up(resumed.stream, &[], resumed.received);
             }
+            End::Tried(_, Err(ResumeError::Ended)) => self.end_with_peer(),
             End::Tried(way, Err(error)) => {
                 tracing::debug!("the control channel is not taken up at {way}: {error}");
                 redialing.failed(&way, &error.to_string(), Instant::now());
             }
         }
+    }
+
+    /// The peer has ended the connection while the channel was away.
+    fn end_with_peer(&mut self) {
+        if let Some(redial) = &mut self.redial {
+            redial.away = None;
+        }
+        self.machine.frame(ChannelFrame::Goodbye, Instant::now());
+    }
+
+    /// For telling the peer that the connection ends: on the side that dials, while the channel is away.
+    pub(super) fn take_dialling(&mut self) -> Option<Dialling> {
+        let Redial { parts, offer, generation, away, .. } = self.redial.take()?;
+        let (away, offer) = (away?, offer?);
+        let (former, redialing) = (away.former, away.redialing?);
+        Some(Dialling { offer, generation, key: parts.key, own: parts.own, former, redialing })
     }
 
     /// Begins what is due.

@@ -27,7 +27,8 @@ struct Bench {
 
 impl Bench {
     fn new(psk: Option<&AuthKey>) -> Self {
-        let config = Config::from_source(&|_| None);
+        let setting = |name: &str| (name == "FLAGCX_P2P_CONTROL_REDIAL").then(|| "60000".to_owned());
+        let config = Config::from_source(&setting);
         let local = IpAddr::V4(Ipv4Addr::LOCALHOST);
         let listener = ResumeListener::open(&config, &at_loopback(None)).unwrap();
         let entry = listener.add(psk, &Arc::default()).unwrap();
@@ -62,9 +63,10 @@ impl Bench {
             });
             while !dialling.is_finished() {
                 if let Some(offered) = self.entry.take() {
-                    assert_eq!(offered.received, 17);
-                    let greeting = [&offered.proof[..], &23_u64.to_le_bytes()].concat();
-                    offered.stream.write_all_by(&greeting, soon()).unwrap();
+                    let Offered::Channel { stream, received, proof } = offered else { panic!("{offered:?}") };
+                    assert_eq!(received, 17);
+                    let greeting = [&proof[..], &23_u64.to_le_bytes()].concat();
+                    stream.write_all_by(&greeting, soon()).unwrap();
                 }
                 std::thread::sleep(Duration::from_millis(1));
             }
@@ -89,14 +91,28 @@ fn the_leader_is_recognised_and_others_are_not() {
         assert!(refused(bench.dial(name, 2, Some(&other), &token)), "another key");
         assert!(refused(bench.dial(name, 2, if psk.is_some() { None } else { Some(&key) }, &token)));
         assert!(bench.dial(name, 2, psk, &token).is_ok(), "none of them has taken it");
-        let Bench { listener, entry, .. } = bench;
-        drop(entry);
-        let waiter = Waiter::blocking(None);
-        let target = SocketAddr::from(([127, 0, 0, 1], listener.port));
-        let late =
-            run_blocking(resume(&directly(target), (name, 3), (psk, &token), 0, (soon(), None), &waiter));
-        assert!(refused(late), "the connection has ended");
     }
+}
+
+/// By a follower of which the connection has ended, and by a leader that dials for that alone.
+#[test]
+fn the_end_of_the_connection_is_told_to_its_peer_alone() {
+    let key = AuthKey::new(b"key");
+    let Bench { listener, entry, offer: ResumeOffer { name, token, .. } } = Bench::new(Some(&key));
+    let way = directly(SocketAddr::from(([127, 0, 0, 1], listener.port)));
+    let dial = |generation: u64, token: &[u8; 32], received: u64| {
+        let waiter = Waiter::blocking(None);
+        let secret = (Some(&key), token);
+        run_blocking(resume(&way, (name, generation), secret, received, (soon(), None), &waiter)).unwrap_err()
+    };
+    assert!(matches!(dial(1, &[0; 32], ENDED), ResumeError::Refused) && entry.take().is_none());
+    assert!(matches!(dial(1, &token, ENDED), ResumeError::Ended));
+    assert!(matches!(entry.take(), Some(Offered::Ended)));
+    assert!(matches!(dial(1, &token, ENDED), ResumeError::Refused), "a generation that has been");
+    drop(entry);
+    assert!(matches!(dial(2, &token, 17), ResumeError::Ended));
+    assert!(matches!(dial(2, &token, ENDED), ResumeError::Ended), "also if both have ended it");
+    assert!(matches!(dial(3, &[0; 32], 17), ResumeError::Refused));
 }
 
 #[test]
