@@ -99,7 +99,7 @@ int ibv_query_device(struct ibv_context *context, struct ibv_device_attr *out) {
       .fw_ver = "0.0.nullverbs",
       .node_guid = guid_of(index_of(context)),
       .sys_image_guid = guid_of(index_of(context)),
-      .max_mr_size = settings.max_region,
+      .max_mr_size = largest_region(context),
       .page_size_cap = 0xfffff000,
       .vendor_id = (uint32_t)settings.vendor,
       .vendor_part_id = (uint32_t)settings.part,
@@ -136,7 +136,7 @@ int ibv_query_port(struct ibv_context *context, uint8_t port, struct _compat_ibv
   attributes->pkey_tbl_len = 1;
   attributes->lid = lid_of(index_of(context));
   attributes->max_vl_num = 1;
-  attributes->active_width = 2; // 4 lanes
+  attributes->active_width = has_device(settings.narrow_ports, context) ? 1 : 2; // one lane, or 4
   attributes->active_speed = 32;
   attributes->phys_state = 5;
   attributes->link_layer = settings.hide_link_layer           ? IBV_LINK_LAYER_UNSPECIFIED

@@ -63,7 +63,8 @@ static uint32_t take_slot(void) {
 struct ibv_mr *ibv_reg_mr_iova2(struct ibv_pd *domain, void *address, size_t length, uint64_t start,
                                 unsigned access) {
   unsigned writing = IBV_ACCESS_REMOTE_WRITE | IBV_ACCESS_REMOTE_ATOMIC;
-  if (!domain || length > settings.max_region || ((access & writing) && !(access & IBV_ACCESS_LOCAL_WRITE))) {
+  if (!domain || length > largest_region(domain->context) ||
+      ((access & writing) && !(access & IBV_ACCESS_LOCAL_WRITE))) {
     errno = EINVAL;
     return NULL;
   }
@@ -153,10 +154,20 @@ struct ibv_mr *ibv_reg_dmabuf_mr(struct ibv_pd *domain, uint64_t offset, size_t 
     return NULL;
   }
   struct dma_buf *buffer = &dma_bufs[verbs->handle];
-  *buffer = (struct dma_buf){pages, bytes, settings.late_writes ? malloc(length) : NULL};
-  if (buffer->late)
-    memcpy(buffer->late, pages + within, length);
+  *buffer = (struct dma_buf){pages, bytes, settings.late_writes ? calloc(2, length) : NULL};
   return verbs;
+}
+
+// What was written to a region is in its memory from now on. Behind the bytes there is a mark for each that is not yet.
+static void arrive(const struct region *region) {
+  char *start = (char *)(uintptr_t)(region->start + region->offset), *late = dma_bufs[region - regions].late;
+  char *marks = late + region->length, *end = marks + region->length;
+  for (char *from = marks, *to; (from = memchr(from, 1, (size_t)(end - from))); from = to) {
+    to = memchr(from, 0, (size_t)(end - from));
+    to = to ? to : end;
+    memcpy(start + (from - marks), late + (from - marks), (size_t)(to - from));
+    memset(from, 0, (size_t)(to - from));
+  }
 }
 
 // As memory of a GPU that does not wait for what a NIC has on the way to it, where a read by the NIC does.
@@ -164,12 +175,26 @@ char *late_memory(struct region *region, char *memory, int reading) {
   char *late = dma_bufs[region - regions].late;
   if (!late)
     return memory;
-  char *start = (char *)(uintptr_t)(region->start + region->offset);
+  if (reading) {
+    lock(&regions_lock);
+    arrive(region);
+    unlock(&regions_lock);
+    return memory;
+  }
+  return late + (memory - (char *)(uintptr_t)(region->start + region->offset));
+}
+
+void mark_late(const struct region *region, const char *late, size_t length) {
+  struct dma_buf *buffer = &dma_bufs[region - regions];
+  memset(buffer->late + region->length + (late - buffer->late), 1, length);
+}
+
+void late_writes_arrive(const struct ibv_pd *domain) {
   lock(&regions_lock);
-  if (reading)
-    memcpy(start, late, region->length);
+  for (const struct region *region = regions; region < regions + MAX_REGIONS; region++)
+    if (region->used && region->domain == domain && dma_bufs[region - regions].late)
+      arrive(region);
   unlock(&regions_lock);
-  return reading ? memory : late + (memory - start);
 }
 
 int ibv_dereg_mr(struct ibv_mr *verbs) {
@@ -177,12 +202,12 @@ int ibv_dereg_mr(struct ibv_mr *verbs) {
   take_time(settings.dereg_ns);
   atomic_store(&region->key, 0);
   while (atomic_load(&region->users)) sched_yield(); // copies under way finish first
+  lock(&regions_lock);
   struct dma_buf *buffer = &dma_bufs[verbs->handle];
   if (buffer->pages)
     munmap(buffer->pages, buffer->bytes);
   free(buffer->late);
   *buffer = (struct dma_buf){0};
-  lock(&regions_lock);
   region->used = 0;
   unlock(&regions_lock);
   atomic_fetch_sub(&locked, verbs->length);

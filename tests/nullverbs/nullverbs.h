@@ -39,6 +39,7 @@ struct settings {
   uint64_t trace;          // print state changes and errors
   uint64_t max_message;    // bytes of one request
   uint64_t max_region;     // bytes of one region
+  uint64_t region_step;    // added to it for each further device
   uint64_t max_depth;      // requests of a queue pair
   uint64_t gids;           // length of the GID table: [0] link-local, [1] IPv4-mapped, rest empty; 1: [0] IPv4-mapped
   uint64_t port_state;     // enum ibv_port_state
@@ -81,6 +82,7 @@ struct settings {
   uint64_t fail_every;      // see failing_devices
   uint64_t unreachable;     // bit 8 * i + j: requests from device i to device j fail as retries exceeded
   uint64_t down_ports;      // likewise: its port is down; nullverbs_raise sets and clears it
+  uint64_t narrow_ports;    // a bit for each device: its port has one lane of four
 };
 extern struct settings settings;
 
@@ -182,8 +184,7 @@ extern struct region regions[MAX_REGIONS];
 struct dma_buf {
   char *pages; // mapped for the region
   size_t bytes;
-  char *
-      late; // what was written to the region, of which its memory has what was there before the last READ; NULL if none is
+  char *late; // what was written to the region, and is in its memory after the next READ; NULL if it is there at once
 };
 extern struct dma_buf dma_bufs[MAX_REGIONS];
 
@@ -252,6 +253,12 @@ static inline enum ibv_mtu mtu_of(const struct ibv_context *context) {
   return has_device(settings.small_mtus, context) ? IBV_MTU_1024 : IBV_MTU_4096;
 }
 
+// Bytes of the largest region of a device.
+static inline uint64_t largest_region(const struct ibv_context *context) {
+  uint64_t further = settings.region_step * (uint64_t)((const struct context *)context)->index;
+  return settings.max_region > UINT64_MAX - further ? UINT64_MAX : settings.max_region + further;
+}
+
 // Whether the setting `unreachable` has a pair of devices.
 static inline int is_cut_off(const struct ibv_context *from, const struct ibv_context *to) {
   long own = ((const struct context *)from)->index, other = ((const struct context *)to)->index;
@@ -284,8 +291,11 @@ void fold_live_counters(void);
 void fail_queue_pair(struct slot *slot, const char *why);
 // queue_pair.c: moves every queue pair of a context to ERROR, with an event of that type.
 void fail_queue_pairs_of(struct ibv_context *context, enum ibv_event_type type);
-// memory.c: where a request finds the memory of such a region.
+// memory.c: where a request finds the memory of such a region; says that a WRITE has put bytes there.
 char *late_memory(struct region *region, char *memory, int reading);
+void mark_late(const struct region *region, const char *late, size_t length);
+// memory.c: what was written to regions of a domain is in their memory, without a READ.
+void late_writes_arrive(const struct ibv_pd *domain);
 // post.c
 int post_send(struct ibv_qp *qp, struct ibv_send_wr *list, struct ibv_send_wr **refused);
 int post_send_oldest_errors(struct ibv_qp *qp, struct ibv_send_wr *list, struct ibv_send_wr **refused);

@@ -112,9 +112,10 @@ static inline int execute(struct queue_pair *pair, const struct ibv_send_wr *wr,
     raise_event(peer->context, IBV_EVENT_QP_ACCESS_ERR, peer->number);
     return IBV_WC_REM_ACCESS_ERR;
   }
-  if (settings.late_writes)
-    remote = late_memory(target, remote, reading);
-  int status = settings.copy ? copy(wr, remote, single, domain) : IBV_WC_SUCCESS;
+  char *place = settings.late_writes ? late_memory(target, remote, reading) : remote;
+  int status = settings.copy ? copy(wr, place, single, domain) : IBV_WC_SUCCESS;
+  if (place != remote)
+    mark_late(target, place, length);
   unpin(single);
   unpin(target);
   return status;

@@ -10,9 +10,20 @@ struct slot slots[MAX_QUEUE_PAIRS];
 static struct lock slots_lock;
 static uint32_t next_slot = 1;
 
+// What a queue pair has written does not arrive behind what other devices write after its end.
+static void bring_late_writes(const struct slot *slot) {
+  const struct slot *peer = settings.late_writes ? slot_of(atomic_load(&slot->peer)) : NULL;
+  if (peer) {
+    late_writes_arrive(atomic_load(&peer->domain));
+    late_writes_arrive(atomic_load(&slot->domain));
+  }
+}
+
 void fail_queue_pair(struct slot *slot, const char *why) {
-  if (atomic_exchange(&slot->state, IBV_QPS_ERR) != IBV_QPS_ERR)
+  if (atomic_exchange(&slot->state, IBV_QPS_ERR) != IBV_QPS_ERR) {
     TRACE("qp 0x%x -> ERROR: %s\n", slot->number, why);
+    bring_late_writes(slot);
+  }
 }
 
 void fail_queue_pairs_of(struct ibv_context *context, enum ibv_event_type type) {
@@ -219,6 +230,8 @@ int ibv_modify_qp(struct ibv_qp *verbs, struct ibv_qp_attr *in, int mask) {
     verbs->state = in->qp_state;
     if (to == IBV_QPS_ERR && (settings.silent_device || settings.troubles))
       flush_open(pair);
+    if (to == IBV_QPS_ERR)
+      bring_late_writes(slot);
   }
   if (to == IBV_QPS_RESET && from != IBV_QPS_RESET) {
     drop_completions((struct completion_queue *)verbs->send_cq, pair);

@@ -48,6 +48,7 @@ static const struct {
     {"trace", offsetof(struct settings, trace)},
     {"maxmsg", offsetof(struct settings, max_message)},
     {"max_region", offsetof(struct settings, max_region)},
+    {"region_step", offsetof(struct settings, region_step)},
     {"max_depth", offsetof(struct settings, max_depth)},
     {"gids", offsetof(struct settings, gids)},
     {"port_state", offsetof(struct settings, port_state)},
@@ -92,6 +93,7 @@ static const struct {
     {"fail_every", offsetof(struct settings, fail_every)},
     {"unreachable", offsetof(struct settings, unreachable)},
     {"down_ports", offsetof(struct settings, down_ports)},
+    {"narrow_ports", offsetof(struct settings, narrow_ports)},
 };
 static const size_t table_length = sizeof table / sizeof *table;
 
