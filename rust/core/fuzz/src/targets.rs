@@ -133,13 +133,17 @@ fn look_up(regions: &RemoteRegions, ranges: impl Iterator<Item = (u32, u64, u64)
         {
             let _ = (table.find(address, length), table.boundary_in(address, length));
             for opcode in [Opcode::Write, Opcode::Read] {
-                if let Some(first) = table.first_key_of(rkey, address, length)
-                    && let Some(found) = table.key_for(first, address, length, opcode)
+                if let Some((first, part)) = table.first_key_at(rkey, address, length)
+                    && let Some((found, part)) = table.key_at(first, address, part, opcode)
                 {
                     assert!(
-                        found.holds(found.rkey, address, length)
+                        part <= length
+                            && found.holds(found.rkey, address, part)
                             && !(found.read_only && opcode == Opcode::Write)
                     );
+                }
+                if let Some(found) = table.key_across(&table, rkey, address, length, opcode) {
+                    assert!(table.segments(found, address, length).is_some());
                 }
             }
             let is_across = matches!(table.check(rkey, address, length), RemoteCheck::InSegments { .. });

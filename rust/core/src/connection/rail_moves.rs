@@ -174,27 +174,32 @@ impl KeysOf {
         let Some(landing) = self.landing_for(&source, list) else { return false };
         let Some((regions, holds)) = self.regions_of(list, &landing) else { return false };
         let local = |entry: Sge| {
-            let key_in = |region: &Region| {
-                region.segment_holding(entry.address, entry.length.into()).map(|segment| segment.lkey)
-            };
             // The region by which the entry was made: others may hold the same addresses, with other rights, or as they were mapped before.
-            let is_of = |region: &Region| key_in(region) == Some(entry.lkey);
-            let key = regions.iter().find(|(old, _)| is_of(old)).and_then(|(_, new)| key_in(new));
-            match (key, &landing) {
-                (Some(lkey), _) => Some(Sge { lkey, ..entry }),
+            let is_of = |region: &Region| {
+                let segment = region.segment_holding(entry.address, entry.length.into());
+                segment.is_some_and(|segment| segment.lkey == entry.lkey)
+            };
+            match (regions.iter().find(|(old, _)| is_of(old)), &landing) {
+                (Some((_, new)), _) => {
+                    let segment = new.segment_at(entry.address)?;
+                    let length = u64::from(entry.length).min(segment.end() - entry.address) as u32;
+                    Some(Sge { length, lkey: segment.lkey, ..entry })
+                }
                 (None, Some((old, new))) if entry.address == old.0.address => Some(new.0),
                 (None, _) => None,
             }
         };
         let remote = |address, rkey, length| {
             // What the peer has not announced, or has taken back, has no other key.
-            let first =
-                if before == 0 { Some(rkey) } else { source.remote.first_key_of(rkey, address, length) }?;
+            let (first, length) = match before {
+                0 => (rkey, length),
+                _ => source.remote.first_key_at(rkey, address, length)?,
+            };
             let RemoteCheck::Inside(known) = self.first.check(first, address, length) else { return None };
             if self.rail == 0 {
-                return Some(known.rkey);
+                return Some((known, length));
             }
-            Some(self.remote.key_for(first, address, length, opcode)?.rkey)
+            self.remote.key_at(first, address, length, opcode)
         };
         list.rekey(from, local, remote, holds).is_ok()
     }

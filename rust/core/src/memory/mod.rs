@@ -11,6 +11,7 @@ mod history;
 mod host_inspection;
 mod inspect;
 mod key_on_rail;
+mod keys_of_rail;
 mod last_region;
 #[cfg(all(test, not(flagcx_p2p_loom)))]
 pub(crate) mod limited_device;

@@ -5,7 +5,6 @@ use std::sync::Arc;
 
 use super::range_index::holds;
 use super::remote_level::{Entry, Level};
-use crate::fabric::Opcode;
 
 /// One region of a peer, or one segment of it. The default is none.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -70,40 +69,10 @@ impl RemoteTable {
     pub fn find(&self, address: u64, length: u64) -> Option<&RemoteRegion> {
         let in_segments = || {
             let holds =
-                |entry: &Entry| entry.id != 0 && self.segments_of(entry.first, address, length).is_some();
+                |entry: &Entry| entry.id != 0 && self.entries_of(entry.first, address, length).is_some();
             self.has_segments().then(|| self.find_where(address, 1, holds)).flatten()
         };
         self.find_where(address, length, |_| true).or_else(in_segments).map(|entry| &entry.region)
-    }
-
-    /// Of the table of a further rail: the region, or segment, by which an operation may reach a range that descriptors name by
-    /// `first_rkey`, its key on the first rail. `None` without one, also for a range that is in several segments: then it is for another rail,
-    /// or to be cut where [`RemoteTable::boundary_in`] says.
-    ///
-    /// The key is good for what the caller has checked against the table of the first rail, by the key there: that the peer has registered
-    /// other memory at the address since, this table may not know yet.
-    pub fn key_for(
-        &self,
-        first_rkey: u32,
-        address: u64,
-        length: u64,
-        opcode: Opcode,
-    ) -> Option<RemoteRegion> {
-        let allows = |entry: &Entry| !(opcode == Opcode::Write && entry.region.read_only);
-        let counts =
-            |entry: &Entry| entry.first_rkey == Some(first_rkey) && allows(entry) && !self.is_gone(entry);
-        let newest_first = self.levels.iter().rev();
-        newest_first
-            .filter_map(|level| level.newest(address, length, counts))
-            .map(|entry| entry.region)
-            .next()
-    }
-
-    /// Of the table of a further rail: the key on the first rail of a range that has this key here.
-    pub fn first_key_of(&self, rkey: u32, address: u64, length: u64) -> Option<u32> {
-        let entries = self.levels.iter().flat_map(|level| level.of_key(rkey));
-        let mut holding = entries.filter(|entry| entry.holds(address, length) && !self.is_gone(entry));
-        holding.find_map(|entry| entry.first_rkey)
     }
 
     /// Checks a range against the regions of its key, in 64 bits.
@@ -132,11 +101,17 @@ impl RemoteTable {
     /// The segments of a range that is inside the region which `rkey` is the key of a segment of, in the order of their addresses;
     /// one of an empty range. `None` if that region does not hold it.
     pub fn segments(&self, rkey: u32, address: u64, length: u64) -> Option<Vec<RemoteRegion>> {
+        let entries = self.entries_across(rkey, address, length)?;
+        Some(entries.into_iter().map(|entry| entry.region).collect())
+    }
+
+    /// The entries of [`RemoteTable::segments`].
+    pub(super) fn entries_across(&self, rkey: u32, address: u64, length: u64) -> Option<Vec<&Entry>> {
         // Each region once, however many segments have the key: peers choose keys.
         let entries = self.levels.iter().flat_map(|level| level.of_key(rkey));
         let entries = entries.filter(|entry| entry.id != 0 && !self.is_gone(entry));
         let firsts: BTreeSet<_> = entries.map(|entry| entry.first).collect();
-        firsts.into_iter().find_map(|first| self.segments_of(first, address, length))
+        firsts.into_iter().find_map(|first| self.entries_of(first, address, length))
     }
 
     /// Where the region, or segment, with the first byte of a range ends, and another one begins: the reason why none holds the
@@ -158,25 +133,24 @@ impl RemoteTable {
     }
 
     /// The segments of a range, of the region with this first one. `None` if that does not hold it.
-    fn segments_of(&self, first: u64, address: u64, length: u64) -> Option<Vec<RemoteRegion>> {
+    fn entries_of(&self, first: u64, address: u64, length: u64) -> Option<Vec<&Entry>> {
         let (mut at, end, mut segments) = (address, address.checked_add(length)?, Vec::new());
         if at == end {
-            return self.segment(first, at, 0).map(|segment| vec![*segment]);
+            return self.segment(first, at, 0).map(|segment| vec![segment]);
         }
         while at < end {
             let segment = self.segment(first, at, 1)?;
             // Behind `at`, for the segment has that byte.
-            at = segment.base.checked_add(segment.size)?;
-            segments.push(*segment);
+            at = segment.end()?;
+            segments.push(segment);
         }
         Some(segments)
     }
 
     /// The segment with these bytes, of the region with this first one.
-    fn segment(&self, first: u64, address: u64, length: u64) -> Option<&RemoteRegion> {
-        let found = self.levels.iter().filter_map(|level| level.segment(first, address));
-        let mut found = found.filter(|entry| !self.is_gone(entry) && entry.holds(address, length));
-        found.next().map(|entry| &entry.region)
+    fn segment(&self, first: u64, address: u64, length: u64) -> Option<&Entry> {
+        let mut found = self.levels.iter().filter_map(|level| level.segment(first, address));
+        found.find(|entry| !self.is_gone(entry) && entry.holds(address, length))
     }
 
     fn find_where(&self, address: u64, length: u64, counts: impl Fn(&Entry) -> bool) -> Option<&Entry> {
@@ -219,7 +193,7 @@ impl RemoteTable {
         self.len() == 0
     }
 
-    fn is_gone(&self, entry: &Entry) -> bool {
+    pub(super) fn is_gone(&self, entry: &Entry) -> bool {
         entry.gone || !self.gone.is_empty() && self.gone.binary_search(&entry.id).is_ok()
     }
 }

@@ -16,6 +16,8 @@ mod failed;
 mod free_list;
 mod iovs;
 mod on_rail;
+#[cfg(all(test, not(flagcx_p2p_loom)))]
+mod on_rail_tests;
 mod outcomes;
 mod plan;
 mod record;

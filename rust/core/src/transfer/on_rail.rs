@@ -10,15 +10,15 @@ use crate::memory::{KeyOnRail, RemoteCheck, RemoteTable};
 /// Iovs with the keys of a further rail in the place of those of the first.
 ///
 /// A descriptor names memory by its key on the first rail, by which it is checked. On another rail the memory at that address has
-/// another key, which is that of the region there that holds the range. One without such a key is passed on as it is, and
-/// [`OnRail::fits`] is false from then on: what was made of the iovs is to be thrown away.
+/// another key, which is that of the region there that holds the range, or of a segment of it. One without such a key is passed on as it
+/// is, and [`OnRail::fits`] is false from then on: what was made of the iovs is to be thrown away.
 #[derive(Debug)]
 pub struct OnRail<'a, S: ?Sized> {
     source: &'a S,
     first: &'a RemoteTable,
     rail: &'a RemoteTable,
     opcode: Opcode,
-    /// The memory of the last iov: neighbours mostly share it.
+    /// The memory of the last iov that is in one segment: neighbours mostly share it.
     last: Cell<KeyOnRail>,
     fits: Cell<bool>,
 }
@@ -48,16 +48,21 @@ impl<'a, S: IovSource + ?Sized> OnRail<'a, S> {
 
     #[inline(never)]
     fn find(&self, rkey: u32, address: u64, length: u64) -> Option<u32> {
-        let RemoteCheck::Inside(first) = self.first.check(rkey, address, length) else { return None };
-        if first.read_only && self.opcode == Opcode::Write {
-            return None;
+        let opcode = self.opcode;
+        if let RemoteCheck::Inside(first) = self.first.check(rkey, address, length) {
+            if first.read_only && opcode == Opcode::Write {
+                return None;
+            }
+            if let Some(rail) = self.rail.key_for(rkey, address, length, opcode) {
+                self.last.set(KeyOnRail::new(&first, &rail));
+                return Some(rail.rkey);
+            }
         }
-        let rail = self.rail.key_for(rkey, address, length, self.opcode)?;
-        self.last.set(KeyOnRail::new(&first, &rail));
-        Some(rail.rkey)
+        // Of one that is in several segments each has a key of its own, which is found when the iov is cut.
+        self.rail.key_across(self.first, rkey, address, length, opcode)
     }
 
-    /// The memory of the last iov.
+    /// The memory of the last iov that is in one segment.
     pub fn last(&self) -> KeyOnRail {
         self.last.get()
     }

@@ -52,10 +52,10 @@ fn a_key_is_that_of_the_memory_that_the_first_rail_names() {
     assert_eq!((of(8), of(9)), (Some(1), None));
     regions.apply(&changes(3, Change::Add, &[known_as(3, Some(9))])).unwrap();
     assert_eq!((of(8), of(9)), (Some(1), Some(3)));
-    let first_of = |rkey, length| regions.table().first_key_of(rkey, 0x1000, length);
+    let first_of = |rkey, length| regions.table().first_key_at(rkey, 0x1000, length);
     assert_eq!(
         (first_of(1, 16), first_of(3, 16), first_of(3, 0x1001), first_of(2, 16)),
-        (Some(8), Some(9), None, None)
+        (Some((8, 16)), Some((9, 16)), Some((9, 0x1000)), None)
     );
     regions.apply(&changes(4, Change::Remove, &[known_as(1, Some(8))])).unwrap();
     assert_eq!((of(8), of(9), first_of(1, 16)), (None, Some(3), None));
@@ -101,6 +101,79 @@ fn a_range_over_two_segments_has_no_key() {
     let [first, second] = [(0x1800, 0x800), (0x2000, 0x800)]
         .map(|(address, length)| key(&regions, address, length, Opcode::Read));
     assert_eq!((first, second), (Some(1), Some(2)));
+    let part = |address, length| {
+        let (region, part) = regions.table().key_at(FIRST, address, length, Opcode::Read)?;
+        Some((region.rkey, part))
+    };
+    assert_eq!(part(0x1800, 0x1000), Some((1, 0x800)), "as far as the first of them");
+    assert_eq!((part(0x2000, 0x1000), part(0x2fff, 2)), (Some((2, 0x1000)), Some((2, 1))));
+    assert_eq!((part(0xfff, 2), part(u64::MAX, 2)), (None, None));
+}
+
+/// What the first rail knows in segments, with ids from 1 on, each behind the one before, with these keys.
+fn in_segments(segments: &[(u64, u64, u32)]) -> RemoteRegions {
+    let regions = RemoteRegions::of_rail();
+    regions.apply(&changes(segments.len() as u64, Change::Add, &in_a_row(segments, 1, None))).unwrap();
+    regions
+}
+
+fn in_a_row(segments: &[(u64, u64, u32)], id: u64, first_rkey: Option<u32>) -> Vec<AnnouncedRegion> {
+    let entry = |(at, (base, size, rkey)): (u64, &(u64, u64, u32))| AnnouncedRegion {
+        id: id + at,
+        base: *base,
+        size: *size,
+        flags: if at > 0 { AnnouncedRegion::CONTINUES } else { 0 },
+        rkey: Some(*rkey),
+        first_rkey,
+    };
+    (0..).zip(segments).map(entry).collect()
+}
+
+#[test]
+fn a_range_over_segments_has_a_key_where_all_of_it_is_the_same_memory() {
+    let first = in_segments(&[(0x1000, 0x1000, 71), (0x2000, 0x2000, 72), (0x4000, 0x1000, 73)]);
+    let of_rail =
+        [(0x1000, 0x1000, 1, 71), (0x2000, 0x1000, 1, 72), (0x3000, 0x1000, 2, 72), (0x4000, 0x1000, 2, 73)];
+    let entries = |edit: &dyn Fn(usize, &mut AnnouncedRegion)| {
+        let rail = RemoteRegions::of_rail();
+        let mut entries: Vec<_> = of_rail
+            .iter()
+            .flat_map(|(base, size, rkey, first)| in_a_row(&[(*base, *size, *rkey)], 1, Some(*first)))
+            .collect();
+        for (at, entry) in entries.iter_mut().enumerate() {
+            entry.id = 1 + at as u64;
+            entry.flags = if at > 0 { AnnouncedRegion::CONTINUES } else { 0 };
+            edit(at, entry);
+        }
+        rail.apply(&changes(4, Change::Add, &entries)).unwrap();
+        rail
+    };
+    let across = |rail: &RemoteRegions, key, address, length, opcode| {
+        rail.table().key_across(&first.table(), key, address, length, opcode)
+    };
+    let rail = entries(&|_, _| {});
+    // By whichever key of the first rail's, and in one segment there.
+    for key in [71, 72, 73] {
+        assert_eq!(across(&rail, key, 0x1000, 0x4000, Opcode::Write), Some(1), "{key}");
+        assert_eq!(across(&rail, key, 0x3001, 0x1fff, Opcode::Write), Some(2), "{key}");
+        assert_eq!(across(&rail, key, 0x2fff, 2, Opcode::Read), Some(1), "{key}");
+    }
+    let segments = rail.table().segments(1, 0x1800, 0x3000).unwrap();
+    assert_eq!(segments.iter().map(|segment| segment.rkey).collect::<Vec<_>>(), [1, 1, 2, 2]);
+    let others =
+        [(71, 0xfff, 0x1001), (71, 0x1000, 0x4001), (70, 0x1000, 0x2000), (71, u64::MAX, 2), (71, 0x4fff, 2)];
+    for (key, address, length) in others {
+        assert_eq!(across(&rail, key, address, length, Opcode::Read), None, "{key} {address:#x}+{length:#x}");
+    }
+    // A part that the first rail knows by another key by now, that is not told yet, or that is only to be read.
+    let stale = entries(&|at, entry| entry.first_rkey = if at == 2 { Some(79) } else { entry.first_rkey });
+    assert_eq!(across(&stale, 71, 0x1800, 0x2000, Opcode::Read), None);
+    assert_eq!(across(&stale, 71, 0x1800, 0x1800, Opcode::Read), Some(1), "what is before it");
+    let missing = entries(&|at, entry| entry.rkey = if at == 2 { None } else { entry.rkey });
+    assert_eq!(across(&missing, 71, 0x1000, 0x4000, Opcode::Read), None);
+    let read_only = entries(&|_, entry| entry.flags |= AnnouncedRegion::READ_ONLY);
+    let of = |opcode| across(&read_only, 71, 0x1000, 0x4000, opcode);
+    assert_eq!((of(Opcode::Write), of(Opcode::Read)), (None, Some(1)));
 }
 
 proptest! {
