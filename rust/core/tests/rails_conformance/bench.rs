@@ -21,6 +21,8 @@ pub(crate) struct Bench {
     pub(crate) here: Arc<Connection>,
     pub(crate) client: Arc<Engine>,
     pub(crate) server: Arc<Engine>,
+    /// WRITEs are flushed by a READ, so memory that is for WRITEs may be read.
+    pub(crate) is_flushed: bool,
     _there: Arc<Connection>,
     turn: Cell<usize>,
     case: RefCell<String>,
@@ -32,11 +34,27 @@ const WAYS: usize = 4;
 impl Bench {
     /// With `count` rails.
     pub(crate) fn new(client: Arc<Engine>, server: Arc<Engine>, count: usize) -> Self {
-        let (here, there) = support::connect(&client, &server);
+        let ends = support::connect(&client, &server);
+        Self::over(client, server, ends, count)
+    }
+
+    /// As between processes: in one process the copy engine of a GPU would move its memory.
+    #[cfg(feature = "verbs")]
+    pub(crate) fn as_of_two_processes(client: Arc<Engine>, server: Arc<Engine>, count: usize) -> Self {
+        let ends = connect_as_of_two_processes(&client, &server);
+        Self::over(client, server, ends, count)
+    }
+
+    fn over(
+        client: Arc<Engine>,
+        server: Arc<Engine>,
+        (here, there): (Arc<Connection>, Arc<Connection>),
+        count: usize,
+    ) -> Self {
         let (near, far) = (client.allocate(ENOUGH).unwrap(), server.allocate(ENOUGH).unwrap());
         make_rails(&here, &near, far.address(), count);
         let case = RefCell::new(String::new());
-        Self { here, client, server, _there: there, turn: Cell::new(0), case }
+        Self { here, client, server, is_flushed: false, _there: there, turn: Cell::new(0), case }
     }
 
     pub(crate) fn set_case(&self, case: String) {
@@ -128,4 +146,16 @@ impl Bench {
             self.here.rails().iter().any(|rail| rail.healthy_lanes == rail.lanes)
         });
     }
+}
+
+/// The ends of a connection that is not said to be in one process.
+#[cfg(feature = "verbs")]
+pub(crate) fn connect_as_of_two_processes(
+    client: &Arc<Engine>,
+    server: &Arc<Engine>,
+) -> (Arc<Connection>, Arc<Connection>) {
+    let of_thread = Arc::clone(server);
+    let accepting = std::thread::spawn(move || of_thread.accept().unwrap().connection);
+    let here = client.connect(&server.address().to_string(), server.rpc_port().unwrap(), 0, false).unwrap();
+    (here, accepting.join().unwrap())
 }

@@ -1,6 +1,6 @@
 //! What a connection must do, whatever its rails are and do: the cases of the provider's conformance suite that make sense between two
 //! engines, over two and eight software devices and over eight devices of the stand-in libibverbs, of which one is silent, one slow and one
-//! fails; with every kind of memory, both opcodes, and every way to start a transfer and to learn of its end.
+//! fails; with every kind of memory, that of played GPUs too, both opcodes, and every way to start a transfer and to learn of its end.
 #![allow(unsafe_code, reason = "registers memory by address")]
 #![allow(
     clippy::unwrap_used,
@@ -13,6 +13,12 @@
 
 mod bench;
 mod cases;
+#[cfg(feature = "verbs")]
+#[allow(dead_code, unreachable_pub, missing_debug_implementations, missing_docs, reason = "shared helpers")]
+#[path = "../gpu_suite/cuda.rs"]
+mod cuda;
+#[cfg(feature = "verbs")]
+mod gpu_memory;
 #[allow(dead_code, unreachable_pub, missing_debug_implementations, missing_docs, reason = "shared helpers")]
 #[path = "../conformance/memory.rs"]
 mod mapped;
@@ -33,7 +39,7 @@ use cases::CASES;
 use flagcx_p2p::internals::fabric::PathKind;
 use flagcx_p2p::internals::observe::RailInfo;
 use nics::{Nics, carried};
-use window::Kind;
+use window::Kinds;
 
 /// Bounds on times are for a machine that does nothing else: one test at a time.
 fn alone() -> MutexGuard<'static, ()> {
@@ -41,26 +47,33 @@ fn alone() -> MutexGuard<'static, ()> {
     ALONE.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Every case with every kind of memory.
+/// Every case with every kind of host memory.
 fn run(what: &str, bench: &Bench) {
-    let begin = Instant::now();
-    for kind in Kind::ALL {
+    let carried = run_with(what, bench, &Kinds::OF_HOSTS);
+    assert!(carried.iter().filter(|bytes| **bytes > 0).count() > 1, "rails were not used: {carried:?}");
+}
+
+/// Every case with these kinds of memory; answers what each rail has carried of that.
+fn run_with(what: &str, bench: &Bench, kinds: &[Kinds]) -> Vec<u64> {
+    let (begin, before) = (Instant::now(), carried(&bench.here));
+    for kinds in kinds {
         for (name, case) in CASES {
             let started = Instant::now();
-            bench.set_case(format!("{what}, {kind:?}: {name}"));
-            case(bench, kind);
+            bench.set_case(format!("{what}, {kinds:?}: {name}"));
+            case(bench, *kinds);
             bench.expect_recovery();
             let taken = started.elapsed();
             if taken.as_millis() > 500 {
                 let pauses = |rail: &RailInfo| (rail.status, rail.pauses, rail.last_pause);
                 let pauses: Vec<_> = bench.here.rails().iter().map(pauses).collect();
-                println!("{what}, {kind:?}: {name} took {taken:?}: {pauses:?}");
+                println!("{what}, {kinds:?}: {name} took {taken:?}: {pauses:?}");
             }
         }
     }
-    let carried = carried(&bench.here);
+    let carried: Vec<_> =
+        carried(&bench.here).iter().zip(&before).map(|(now, before)| now - before).collect();
     println!("{what}: {:?}, bytes of the rails: {carried:?}", begin.elapsed());
-    assert!(carried.iter().filter(|bytes| **bytes > 0).count() > 1, "rails were not used: {carried:?}");
+    carried
 }
 
 fn over_software(count: u32, path: Option<PathKind>) {
@@ -100,20 +113,21 @@ mod verbs {
     use flagcx_p2p::internals::fabric::{DeviceList, FabricChoice, FabricOptions};
 
     use super::*;
+    use crate::gpu_memory::Installed;
     use crate::nullverbs::Standin;
 
-    fn engine(standin: &Standin) -> Arc<Engine> {
+    fn engine(standin: &Standin, settings: &[(&str, &str)]) -> Arc<Engine> {
         let choice = FabricChoice::Verbs;
         let options = FabricOptions { choice, verbs: standin.options(), ..FabricOptions::default() };
         let devices = Some(Arc::new(DeviceList::open(&options).unwrap()));
         let verbs = [("FLAGCX_P2P_FABRIC", "verbs"), ("FLAGCX_P2P_BIND", "127.0.0.1")];
-        let settings = [&verbs, bench::SETTINGS].concat();
+        let settings = [settings, &verbs, bench::SETTINGS].concat();
         Engine::open(support::config(&settings), EngineOptions { gpu_index: 0, devices }).unwrap()
     }
 
     fn standin(settings: &[(&str, u64)]) -> (Standin, Bench) {
         let standin = Standin::playing("eight_devices", &[settings, &[("troubles", 1)]].concat());
-        let bench = Bench::new(engine(&standin), engine(&standin), 8);
+        let bench = Bench::new(engine(&standin, &[]), engine(&standin, &[]), 8);
         (standin, bench)
     }
 
@@ -136,5 +150,50 @@ mod verbs {
         for setting in ["silent_devices", "slow_devices", "failing_devices"] {
             standin.set(setting, 0);
         }
+    }
+
+    /// Memory of a GPU at one end or both, over so many devices. Those that are `near` are the fastest; the next one is the spare. The
+    /// faults come once the rails are made.
+    fn over_gpus(what: &str, devices: u64, near: u64, needs_flush: bool, faults: &[(&str, u64)]) {
+        let _alone = alone();
+        let _runtime = Installed::new();
+        let settings = [
+            ("devs", devices),
+            ("narrow_ports", !0 << near),
+            ("late_writes", needs_flush.into()),
+            ("troubles", 1),
+        ];
+        let standin = Standin::playing("eight_devices", &settings);
+        let flush = [("FLAGCX_GDR_WRITE_REQUIRES_FLUSH", if needs_flush { "1" } else { "0" })];
+        let [client, server] = [(); 2].map(|()| engine(&standin, &flush));
+        let mut bench = Bench::as_of_two_processes(client, server, devices as usize);
+        bench.is_flushed = needs_flush;
+        faults.iter().for_each(|(setting, value)| standin.set(setting, *value));
+        let carried = run_with(what, &bench, &Kinds::OF_GPUS);
+        for (rail, bytes) in bench.here.rails().iter().zip(carried) {
+            let device: u64 = rail.nic.trim_start_matches("nv").split(':').next().unwrap().parse().unwrap();
+            let is_whole = faults.is_empty() && device < near;
+            assert!(!is_whole || bytes > 0, "{what}: {device} is near, and carries nothing");
+            assert!(device <= near || bytes == 0, "{what}: {device} is neither near nor the spare");
+        }
+        for (setting, _) in faults {
+            standin.set(setting, 0);
+        }
+    }
+
+    #[test]
+    fn memory_of_gpus_over_two_devices() {
+        over_gpus("GPUs, two devices", 2, 1, false, &[]);
+    }
+
+    #[test]
+    fn memory_of_gpus_that_is_flushed_over_eight_devices() {
+        over_gpus("GPUs with flush, eight devices", 8, 3, true, &[]);
+    }
+
+    #[test]
+    fn memory_of_gpus_over_devices_of_which_one_near_is_silent_and_one_fails() {
+        let faults = [("silent_devices", 1 << 1), ("failing_devices", 1 << 2), ("fail_every", 3)];
+        over_gpus("GPUs with flush, eight devices, 1 silent, 2 failing", 8, 3, true, &faults);
     }
 }

@@ -6,6 +6,8 @@ use flagcx_p2p::internals::engine::{Engine, RegisterOptions, RegisteredBuffer};
 use flagcx_p2p::internals::fabric::{Access, Backing};
 use flagcx_p2p::internals::memory::{MemoryKind, RegionId};
 
+#[cfg(feature = "verbs")]
+use crate::gpu_memory::GpuMemory;
 use crate::mapped::{self, Memory};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -18,10 +20,37 @@ pub(crate) enum Kind {
     File,
     /// The same, and the engine is told of the file.
     NamedFile,
+    /// Memory of the first played GPU.
+    #[cfg(feature = "verbs")]
+    Gpu,
 }
 
-impl Kind {
-    pub(crate) const ALL: [Self; 4] = [Self::Allocated, Self::Heap, Self::File, Self::NamedFile];
+/// The kind of memory at each end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Kinds {
+    pub(crate) here: Kind,
+    pub(crate) there: Kind,
+}
+
+impl Kinds {
+    /// Host memory, of one kind at both ends.
+    pub(crate) const OF_HOSTS: [Self; 4] = [
+        Self::of_both(Kind::Allocated),
+        Self::of_both(Kind::Heap),
+        Self::of_both(Kind::File),
+        Self::of_both(Kind::NamedFile),
+    ];
+    /// Memory of a GPU at both ends, or at one.
+    #[cfg(feature = "verbs")]
+    pub(crate) const OF_GPUS: [Self; 3] = [
+        Self::of_both(Kind::Gpu),
+        Self { here: Kind::Gpu, there: Kind::Heap },
+        Self { here: Kind::Allocated, there: Kind::Gpu },
+    ];
+
+    const fn of_both(kind: Kind) -> Self {
+        Self { here: kind, there: kind }
+    }
 }
 
 /// Registered until it is dropped.
@@ -34,6 +63,8 @@ pub(crate) struct Window {
 enum Backed {
     Allocated(RegisteredBuffer),
     Own(Memory),
+    #[cfg(feature = "verbs")]
+    Gpu(GpuMemory),
 }
 
 impl Window {
@@ -56,6 +87,20 @@ impl Window {
                 let region = buffer.region();
                 return Self { memory: Backed::Allocated(buffer), engine: Arc::clone(engine), region };
             }
+            #[cfg(feature = "verbs")]
+            Kind::Gpu => {
+                let memory = GpuMemory::new(bytes);
+                let options = RegisterOptions {
+                    kind: MemoryKind::Gpu,
+                    access,
+                    announced,
+                    ..RegisterOptions::default()
+                };
+                // SAFETY: as below.
+                let region =
+                    unsafe { engine.register(memory.address(), bytes.len() as u64, options) }.unwrap();
+                return Self { memory: Backed::Gpu(memory), engine: Arc::clone(engine), region };
+            }
             Kind::Allocated | Kind::Heap => mapped::Kind::Heap(Backing::Anonymous),
             Kind::File | Kind::NamedFile => mapped::Kind::Foreign,
         };
@@ -74,6 +119,8 @@ impl Window {
         match &self.memory {
             Backed::Allocated(buffer) => buffer.address(),
             Backed::Own(memory) => memory.bytes().as_ptr().expose_provenance() as u64,
+            #[cfg(feature = "verbs")]
+            Backed::Gpu(memory) => memory.address(),
         }
     }
 
@@ -85,6 +132,8 @@ impl Window {
                 bytes
             }
             Backed::Own(memory) => std::hint::black_box(memory.bytes()).to_vec(),
+            #[cfg(feature = "verbs")]
+            Backed::Gpu(memory) => memory.bytes(),
         }
     }
 
