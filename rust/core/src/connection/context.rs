@@ -12,7 +12,7 @@ use super::nic_slots::NicSlots;
 use crate::config::Config;
 use crate::events::Polling;
 use crate::fabric::{Device, FabricError};
-use crate::memory::{GpuFlush, Registry};
+use crate::memory::{GpuFlush, Region, Registry};
 use crate::pool::{PoolError, Worker, WorkerPool};
 use crate::rails::{PlanLimits, RailLimits, RailMap};
 use crate::sync::Mutex;
@@ -213,6 +213,14 @@ impl Context {
     /// The NIC with this number, if it is open. The first one is.
     pub fn nic_if_open(&self, number: usize) -> Option<&Arc<NicContext>> {
         self.nics.if_open(number)
+    }
+
+    /// Whether a NIC is to have a region, so that rails over it carry its transfers: one that is open has it already.
+    pub(super) fn nic_takes(&self, number: usize, region: &Region) -> bool {
+        match self.nics.if_open(number) {
+            Some(nic) => nic.registry.snapshot().by_id(region.id).is_some(),
+            None => region.has_recipe() && self.nics.takes(number)(region),
+        }
     }
 
     /// The NICs that are open: the first one, then the others by number.

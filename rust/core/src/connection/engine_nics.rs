@@ -248,7 +248,7 @@ impl EngineNics {
     }
 
     /// Which regions a NIC registers: host memory, and that of GPUs for which it is near, or the spare one.
-    fn takes(&self, number: usize) -> impl Fn(&Region) -> bool + Send + Sync + 'static {
+    pub(super) fn takes(&self, number: usize) -> impl Fn(&Region) -> bool + Send + Sync + 'static {
         let unusable: Vec<_> = (0..self.places.len()).filter(|other| !self.is_usable(*other)).collect();
         let unusable: Vec<_> = unusable.into_iter().filter(|other| *other != number).collect();
         let is_known = self.topology.nics.len() == self.places.len();

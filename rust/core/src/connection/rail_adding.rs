@@ -1,5 +1,7 @@
 //! Which rails a connection gets: the pairs of NICs of both ends, and what has the next one made.
 
+use std::sync::Arc;
+
 use super::Connection;
 use super::nic_record::{self, bytes_per_second};
 use super::rail::{LANES_PER_RAIL, Rails};
@@ -8,9 +10,11 @@ use super::rail_loads::RailLoads;
 use super::rail_record::nic_name;
 use crate::control::RailRefusal;
 use crate::control::wire::{NicList, NicRecord};
+use crate::memory::Region;
 use crate::pool::clock;
 use crate::rails::{NicEnd, NicPair, Pairing, PlanLimits, RailMap, RailSet, Shape, layer_warning};
 use crate::sync::{AtomicBool, Mutex, Ordering, lock};
+use crate::transfer::Iov;
 
 /// Which rails a connection may have, and the demand for them.
 #[derive(Debug)]
@@ -142,23 +146,29 @@ impl Connection {
         self.rails.adding.set_has_pairs(has_pairs);
     }
 
-    /// A transfer of so many bytes begins: whether the rails that there are suffice. Where there can be no others, its bytes are not summed.
+    /// A transfer begins, of which this is an iov, and which has so many bytes: whether the rails that there are suffice. Where there can be no others,
+    /// neither is asked for.
     #[inline]
-    pub(super) fn consider_rails(&self, bytes: impl FnOnce() -> u64) {
+    pub(super) fn consider_rails(&self, iov: impl FnOnce() -> Option<Iov>, bytes: impl FnOnce() -> u64) {
         if self.rails.adding.has_pairs() {
-            self.want_rail(bytes, || self.rails_that_carry());
+            self.want_rail(iov, bytes, || self.rails_that_carry());
         }
     }
 
-    /// The same; these rails carry something.
-    pub(super) fn consider_rails_beside(&self, carry: RailSet, bytes: impl FnOnce() -> u64) {
+    /// The same for what is under way already; these rails carry something.
+    pub(super) fn consider_rails_beside(&self, carry: RailSet) {
         if self.rails.adding.has_pairs() {
-            self.want_rail(bytes, || carry);
+            self.want_rail(|| None, || 0, || carry);
         }
     }
 
     #[cold]
-    fn want_rail(&self, bytes: impl FnOnce() -> u64, carry: impl FnOnce() -> RailSet) {
+    fn want_rail(
+        &self,
+        iov: impl FnOnce() -> Option<Iov>,
+        bytes: impl FnOnce() -> u64,
+        carry: impl FnOnce() -> RailSet,
+    ) {
         let (adding, now) = (&self.rails.adding, clock::now_ns());
         if !adding.demand.is_due(now) {
             return;
@@ -172,6 +182,7 @@ impl Connection {
         let mut loads = self.rails.loads.snapshot(&flow, &credits);
         // A rail of which all lanes are being rebuilt carries nothing now.
         loads.iter_mut().enumerate().for_each(|(rail, load)| load.up &= carry.has(rail));
+        let region = self.region_to_move(iov(), carry);
         let mut pairs = lock(&adding.pairs);
         let count = pairs.pairing.pairs().len();
         if made.0.count_ones() as usize >= count {
@@ -183,7 +194,12 @@ impl Connection {
             if let Some(load) = loads.get_mut(rail) {
                 *load = RailLoads::of_unmade(flow, pairs.speed(pair));
             }
-            if pairs.pairing.may_begin(rail, now) {
+            // One that is being made counts, though its NIC may not have all regions yet.
+            let is_of_use = || {
+                let takes = |region: &Arc<Region>| self.context.nic_takes(pair.own, region);
+                adding.demand.is_making(rail) || region.as_ref().is_none_or(takes)
+            };
+            if pairs.pairing.may_begin(rail, now) && is_of_use() {
                 eligible = eligible.with(rail);
             }
         }
@@ -192,6 +208,21 @@ impl Connection {
         if let Some(rail) = adding.demand.wanted(&shape, under_way, made, &loads, now) {
             self.request_rail(rail, &mut pairs, now);
         }
+    }
+
+    /// The region here that a further rail is to carry: that of the transfer which asks; for what is under way that of the last one which did.
+    /// `None` if any rail is better than none.
+    fn region_to_move(&self, iov: Option<Iov>, carry: RailSet) -> Option<Arc<Region>> {
+        let (demand, regions) = (&self.rails.adding.demand, self.context.registry.snapshot());
+        let Some(iov) = iov else {
+            return regions.by_id(demand.region()).filter(|_| carry.0 != 0).map(Arc::clone);
+        };
+        let region = match iov.region {
+            Some(id) => regions.by_id(id),
+            None => regions.by_address(iov.local, iov.length),
+        };
+        demand.note_region(region.map(|region| region.id));
+        region.map(Arc::clone)
     }
 
     /// Leader: has the rail made, of a pair that is tried before, if one is left; follower: asks the leader for it.

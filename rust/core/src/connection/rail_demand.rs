@@ -2,6 +2,7 @@
 
 use std::sync::atomic::{AtomicU8, AtomicU32};
 
+use crate::memory::RegionId;
 use crate::rails::{MAX_RAILS, MILLISECOND, MadeRails, PlanLimits, RailLoad, RailSet, Shape, wanted_rail};
 use crate::sync::{AtomicU64, Ordering};
 
@@ -16,6 +17,9 @@ pub(super) struct RailDemand {
     /// The rails that were wanted and of which no end is known. Bits are set by submitters, behind `not_before`, and cleared by the task
     /// and by submitters that find them too old: hints, Relaxed.
     making: AtomicU8,
+    /// The id of the region here of the transfer that asked last; 0 if that is in none. Written by submitters and read by the task, which asks for
+    /// what is under way: a hint, Relaxed.
+    region: AtomicU64,
     places: [Place; MAX_RAILS],
 }
 
@@ -45,6 +49,7 @@ impl RailDemand {
             limits,
             ask_at: AtomicU64::new(0),
             making: AtomicU8::new(0),
+            region: AtomicU64::new(0),
             places: std::array::from_fn(|_| Place::default()),
         }
     }
@@ -53,6 +58,16 @@ impl RailDemand {
     #[inline]
     pub(super) fn is_due(&self, now: u64) -> bool {
         now >= self.ask_at.load(Ordering::Relaxed)
+    }
+
+    /// A transfer asks, of memory in this region here.
+    pub(super) fn note_region(&self, region: Option<RegionId>) {
+        self.region.store(region.map_or(0, |region| region.0), Ordering::Relaxed);
+    }
+
+    /// That of the transfer that asked last.
+    pub(super) fn region(&self) -> RegionId {
+        RegionId(self.region.load(Ordering::Relaxed))
     }
 
     /// The rail to make next for this transfer, if one should be made; see [`wanted_rail`]. It counts as being made from now on, until

@@ -60,7 +60,7 @@ impl Connection {
         let (under_way, _) = self.rails_flow();
         let enough = self.context.settings.plan_limits.rail_from.saturating_mul(working);
         if working == 0 || under_way.iter().fold(0, |sum: u64, bytes| sum.saturating_add(*bytes)) > enough {
-            self.consider_rails_beside(carry, || 0);
+            self.consider_rails_beside(carry);
         }
     }
 

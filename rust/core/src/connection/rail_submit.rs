@@ -55,7 +55,7 @@ impl Connection {
             // Of empty iovs no part is made; that of the first rail may be empty.
             return RailPlan::default();
         }
-        self.consider_rails(|| bytes);
+        self.consider_rails(|| iovs.iov(0), || bytes);
         if eligible.0 & !1 == 0 {
             return RailPlan::default();
         }

@@ -34,7 +34,7 @@ impl Connection {
         when_full: WhenFull,
         since: Option<Instant>,
     ) -> Result<u64, SubmitError> {
-        self.consider_rails(|| iovs.lengths().fold(0, u64::saturating_add));
+        self.consider_rails(|| iovs.iov(0), || iovs.lengths().fold(0, u64::saturating_add));
         let begun = transfer_begins();
         let mut lists: [Option<PartOnRail>; MAX_PARTS] = Default::default();
         for (lane, slot) in lists.iter_mut().enumerate().take(plan.parts()) {

@@ -196,7 +196,7 @@ impl Region {
     }
 
     /// Whether further NICs can register it.
-    pub(super) fn has_recipe(&self) -> bool {
+    pub(crate) fn has_recipe(&self) -> bool {
         self.recipe.is_some()
     }
 

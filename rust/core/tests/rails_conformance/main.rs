@@ -110,11 +110,14 @@ mod verbs {
     use std::time::Duration;
 
     use flagcx_p2p::internals::engine::{Engine, EngineOptions};
-    use flagcx_p2p::internals::fabric::{DeviceList, FabricChoice, FabricOptions};
+    use flagcx_p2p::internals::fabric::{DeviceList, FabricChoice, FabricOptions, Opcode};
+    use flagcx_p2p::internals::transfer::{Iov, Outcome};
 
     use super::*;
     use crate::gpu_memory::Installed;
+    use crate::nics::{ENOUGH, up};
     use crate::nullverbs::Standin;
+    use crate::window::{Kind, Window};
 
     fn engine(standin: &Standin, settings: &[(&str, &str)]) -> Arc<Engine> {
         let choice = FabricChoice::Verbs;
@@ -195,5 +198,45 @@ mod verbs {
     fn memory_of_gpus_over_devices_of_which_one_near_is_silent_and_one_fails() {
         let faults = [("silent_devices", 1 << 1), ("failing_devices", 1 << 2), ("fail_every", 3)];
         over_gpus("GPUs with flush, eight devices, 1 silent, 2 failing", 8, 3, true, &faults);
+    }
+
+    /// Near the GPU are two devices, and one is the spare: rails over the others would carry none of its memory.
+    #[test]
+    fn memory_of_gpus_makes_rails_over_the_devices_that_have_it() {
+        let _alone = alone();
+        let _runtime = Installed::new();
+        let standin = Standin::playing("eight_devices", &[("narrow_ports", !0 << 2)]);
+        let [client, server] = [(); 2].map(|()| engine(&standin, &[]));
+        let (here, _there) = bench::connect_as_of_two_processes(&client, &server);
+        let bytes = support::blocks(1, ENOUGH);
+        let near = Window::new(&client, Kind::Gpu, &bytes);
+        let far = Window::new(&server, Kind::Gpu, &vec![0; ENOUGH]);
+        let mut remote = None;
+        support::eventually("the peer's region is known", || {
+            remote = here.describe_remote(far.address(), ENOUGH as u32);
+            remote.is_some()
+        });
+        let iov = Iov {
+            local: near.address(),
+            length: ENOUGH as u64,
+            region: Some(near.region),
+            remote: remote.unwrap(),
+        };
+        let write = || {
+            let id = here.submit(Opcode::Write, &[iov][..]).unwrap();
+            assert_eq!(support::outcome(&here, id), Outcome::Done);
+        };
+        support::eventually("each of them is a rail", || {
+            write();
+            up(&here).len() == 3
+        });
+        (0..40).for_each(|_| write());
+        let made: Vec<_> = here.rails().into_iter().map(|rail| rail.nic).collect();
+        assert_eq!(made.len(), 3, "{made:?}");
+        assert!(
+            ["nv0", "nv1", "nv2"].iter().all(|near| made.iter().any(|nic| nic.starts_with(near))),
+            "{made:?}"
+        );
+        assert!(far.bytes() == bytes);
     }
 }
