@@ -14,8 +14,9 @@ use flagcx_p2p::internals::transfer::{Iov, Outcome, TransferId};
 
 use crate::alone;
 use crate::chaos::network::{Network, PEER};
-use crate::nics::{ENOUGH, Nics, make_rails, up};
+use crate::nics::{ENOUGH, Nics, PATIENT, make_rails, up};
 use crate::other_process::OtherProcess;
+use crate::support::own_time::OwnTime;
 use crate::support::{self, blocks, content, eventually, outcome};
 
 const ROLE: &str = "FLAGCX_P2P_TEST_REDIAL_PEER";
@@ -176,7 +177,7 @@ fn an_address_that_is_lost_is_replaced_by_another_one() {
     let _alone = alone();
     // Lanes go by the kernel's copies between processes: they have another way than the channel.
     for path in ["cross-memory", "tcp"] {
-        let mut pair = Processes::new(7, &[REDIAL, DIRECT, (PATH_OF_NICS, path)]);
+        let mut pair = Processes::new(7, &[REDIAL, DIRECT, PATIENT, (PATH_OF_NICS, path)]);
         make_rails(&pair.here, &pair.near, pair.address, NICS as usize);
         pair.here.send_notification_bytes(b"number", &0_u64.to_le_bytes()).unwrap();
         eventually("a notification arrives", || pair.peer.ask_numbers("received")[0] == 1);
@@ -248,15 +249,17 @@ fn the_limit_ends_the_connection_and_says_why() {
         (PATH_OF_NICS, "cross-memory"),
     ];
     let mut pair = Processes::new(9, &settings);
-    let begin = Instant::now();
+    const LIMIT: Duration = Duration::from_millis(700);
+    let (begin, time) = (Instant::now(), OwnTime::start());
     pair.network.refuse(true);
     pair.network.cut();
     std::thread::sleep(Duration::from_millis(300));
     let is_usable = pair.here.is_usable() && pair.peer.ask("usable") == ["true"];
-    assert!(is_usable, "not before its time: {:#?}", event_log().recent());
+    // A busy machine may have taken all of its time.
+    assert!(is_usable || begin.elapsed() >= LIMIT, "not before its time: {:#?}", event_log().recent());
     eventually("both ends have ended", || !pair.here.is_usable() && pair.peer.ask("usable") == ["false"]);
-    assert!(begin.elapsed() >= Duration::from_millis(700), "{:?}", begin.elapsed());
-    assert!(begin.elapsed() < Duration::from_secs(3), "{:?}", begin.elapsed());
+    assert!(begin.elapsed() >= LIMIT, "{:?}", begin.elapsed());
+    assert!(!time.exceeds(Duration::from_secs(3)), "{:?}", time.elapsed());
     let ended = |text: &str| {
         event_log().recent().iter().any(|event| {
             matches!(event.kind, EventKind::ConnectionLost | EventKind::ConnectionEnded)
@@ -304,9 +307,9 @@ fn an_end_that_closes_meanwhile_says_so() {
 fn a_peer_that_dies_is_not_waited_for() {
     let _alone = alone();
     let mut pair = Processes::new(10, &[REDIAL, DIRECT, (PATH_OF_NICS, "cross-memory")]);
-    let begin = Instant::now();
+    let time = OwnTime::start();
     pair.peer.child.kill().unwrap();
     pair.peer.child.wait().unwrap();
     eventually("it has ended", || !pair.here.is_usable());
-    assert!(begin.elapsed() < Duration::from_secs(2), "{:?}", begin.elapsed());
+    assert!(!time.exceeds(Duration::from_secs(2)), "{:?}", time.elapsed());
 }

@@ -20,6 +20,7 @@ use flagcx_p2p::internals::observe::{RailInfo, RailStatus};
 use flagcx_p2p::internals::transfer::{Iov, Outcome};
 
 use crate::support;
+use crate::support::own_time::OwnTime;
 
 /// The NICs of one end.
 pub struct Nics {
@@ -88,6 +89,10 @@ impl Nics {
 /// What is to be under way for eight rails to be made.
 pub const ENOUGH: usize = 32 << 20;
 
+/// A rail that is asked may take as long to answer as threads of a busy machine take to run. For tests in which no rail is silent, or none is to be
+/// found silent: there a rail is left for what the test does, and for nothing else.
+pub const PATIENT: (&str, &str) = ("FLAGCX_P2P_RAIL_ANSWER_MS", "200");
+
 /// The rails that are up.
 pub fn up(connection: &Connection) -> Vec<RailInfo> {
     connection.rails().into_iter().filter(|rail| rail.status == RailStatus::Up).collect()
@@ -98,15 +103,19 @@ pub fn make_rails(connection: &Connection, near: &RegisteredBuffer, address: u64
     let remote = connection.describe_remote(address, ENOUGH as u32).unwrap();
     let local = near.address();
     let iov = Iov { local, length: ENOUGH as u64, region: Some(near.region()), remote };
-    let begin = Instant::now();
-    while up(connection).len() < count {
+    let (begin, time) = (Instant::now(), OwnTime::start());
+    let found = loop {
+        let found = up(connection).len();
+        if found >= count {
+            break found;
+        }
         let id = connection.submit(Opcode::Write, &[iov][..]).unwrap();
         assert_eq!(support::outcome(connection, id), Outcome::Done);
         let rails = connection.rails();
-        assert!(begin.elapsed() < LONGEST, "{count} rails are not up after {LONGEST:?}: {rails:#?}");
-    }
+        assert!(!time.exceeds(LONGEST), "{count} rails are not up after {LONGEST:?}: {rails:#?}");
+    };
     println!("{count} rails up after {:?}", begin.elapsed());
-    assert_eq!(up(connection).len(), count, "{:#?}", connection.rails());
+    assert_eq!(found, count, "{:#?}", connection.rails());
 }
 
 /// To make seven rails takes milliseconds where nothing goes wrong.

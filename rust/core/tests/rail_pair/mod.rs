@@ -9,13 +9,13 @@
 )]
 
 use std::ops::Deref;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use flagcx_p2p::internals::engine::RegisteredBuffer;
 use flagcx_p2p::internals::fabric::{Opcode, PathKind};
 use flagcx_p2p::internals::transfer::{Iov, Outcome, TransferId};
 
-use crate::nics::{ENOUGH, Nics, make_rails, up};
+use crate::nics::{ENOUGH, Nics, PATIENT, carried, make_rails, moved, up};
 use crate::support::{Pair, blocks, content, eventually, outcome};
 
 /// Bytes of each buffer, but for those of [`RailPair::of_length`].
@@ -26,6 +26,18 @@ pub const GUARD: u8 = 0xa5;
 
 /// Settings of both ends; those of a test come first, and win.
 pub const SETTINGS: &[(&str, &str)] = &[("FLAGCX_P2P_XFER_TIMEOUT_MS", "10000")];
+
+/// So many transfers one after the other do not all avoid a rail that works.
+const MOST_TURNS: u64 = 100;
+
+/// A transfer of which a part waits.
+pub struct Held {
+    pub id: TransferId,
+    pub bytes: Vec<u8>,
+    /// Parts that were moved, and what each rail had carried, when it began.
+    pub moved: u64,
+    pub carried: Vec<u64>,
+}
 
 pub struct RailPair {
     pub near: Nics,
@@ -68,6 +80,13 @@ impl RailPair {
     /// The same, once all of the `count` rails are up.
     pub fn with_rails(near: u32, far: u32, count: usize) -> Self {
         let pair = Self::new(near, far);
+        pair.make_rails(count);
+        pair
+    }
+
+    /// The same; no rail is found silent by either end.
+    pub fn patient(near: u32, far: u32, count: usize) -> Self {
+        let pair = Self::with([near, far], None, [&[PATIENT]; 2]);
         pair.make_rails(count);
         pair
     }
@@ -118,18 +137,35 @@ impl RailPair {
         self.submit(opcode, &[self.iov(0, 0, self.source.len() as u64)])
     }
 
+    /// Begins a transfer of all bytes of which `rail` has a part, and has that part wait: `hold` keeps a NIC of the rail silent, or lets it go on.
+    /// Which rails a transfer takes depends on rates that were measured, so one that has met the others only is followed by another one.
+    pub fn hold(&self, opcode: Opcode, rail: usize, seed: u64, hold: impl Fn(bool)) -> Held {
+        for turn in 0..MOST_TURNS {
+            let (moved, carried) = (moved(&self.here), carried(&self.here));
+            let before = self.here.rails()[rail].moved_parts;
+            let bytes = self.fill(opcode, seed + turn);
+            hold(true);
+            let id = self.submit_all(opcode);
+            let found = &self.here.rails()[rail];
+            // On a busy machine its silence may have been found already.
+            if found.in_flight_bytes > 0 || found.moved_parts > before {
+                return Held { id, bytes, moved, carried };
+            }
+            self.check_done(opcode, id, &bytes, Duration::ZERO);
+            hold(false);
+        }
+        panic!("no part came to rail {rail}: {:#?}", self.here.rails())
+    }
+
     fn move_all(&self, opcode: Opcode) {
         assert_eq!(outcome(&self.here, self.submit_all(opcode)), Outcome::Done);
     }
 
-    /// All of the buffer arrives, every byte of it; how long that took.
-    pub fn check_all(&self, opcode: Opcode, seed: u64) -> Duration {
+    /// All of the buffer arrives, every byte of it.
+    pub fn check_all(&self, opcode: Opcode, seed: u64) {
         let bytes = self.fill(opcode, seed);
-        let begin = Instant::now();
         self.move_all(opcode);
-        let taken = begin.elapsed();
         assert!(content(self.ends(opcode).1) == bytes, "{opcode:?} {seed}: other bytes");
-        taken
     }
 
     /// Waits for `id`, which must be done and whole. Then the target is other memory: nothing may change it for `quiet`.

@@ -2,7 +2,7 @@
 
 use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use flagcx_p2p::internals::connection::Connection;
 use flagcx_p2p::internals::engine::{Engine, RegisteredBuffer};
@@ -14,6 +14,7 @@ use crate::alone;
 use crate::nics::{ENOUGH, Nics, make_rails};
 use crate::proxy::Proxy;
 use crate::rail_pair::GUARD;
+use crate::support::own_time::OwnTime;
 use crate::support::{blocks, content, eventually, outcome};
 
 const OPCODES: [Opcode; 2] = [Opcode::Write, Opcode::Read];
@@ -21,7 +22,7 @@ const OPCODES: [Opcode; 2] = [Opcode::Write, Opcode::Read];
 /// How late flushed WRITEs arrive at a queue pair that is not in ERROR.
 const LATE: Duration = Duration::from_millis(20);
 
-/// The drain of each lane, and what a busy machine adds.
+/// The drain of each lane, and a second.
 const ENDED: Duration = Duration::from_secs(4);
 
 struct Bench {
@@ -98,10 +99,10 @@ impl Bench {
         let iov = [self.iov(&here)];
         let id = here.submit(opcode, &iov[..]).unwrap();
         std::thread::sleep(Duration::from_millis(seed % 8));
-        let begin = Instant::now();
+        let time = OwnTime::start();
         self.proxy.cut();
         let ended = outcome(&here, id);
-        let taken = begin.elapsed();
+        let taken = time.elapsed();
         match &ended {
             Outcome::Done => assert!(content(to) == bytes, "{opcode:?}: done, and other bytes are there"),
             Outcome::Failed(failure) => assert!(!failure.to_string().contains('\n'), "{failure}"),

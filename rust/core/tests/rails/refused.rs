@@ -1,6 +1,6 @@
 //! Requests that are refused: they fail, and cost neither end a rail.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use flagcx_p2p::internals::connection::Connection;
 use flagcx_p2p::internals::fabric::Opcode;
@@ -10,7 +10,8 @@ use crate::alone;
 use crate::memory::{MIB, Memory};
 use crate::nics::{nic_number, up};
 use crate::rail_pair::RailPair;
-use crate::support::{eventually, outcome};
+use crate::support::own_time::OwnTime;
+use crate::support::{content, eventually, outcome};
 
 const RAILS: usize = 4;
 
@@ -45,12 +46,17 @@ impl Bench {
 
     /// Good transfers are done at once, over the first rail and over all of them.
     fn expect_good(&mut self, seed: u64) {
-        let begin = Instant::now();
+        let time = OwnTime::start();
         let id = self.pair.submit(Opcode::Write, &[self.iov]);
         assert_eq!(outcome(&self.pair.here, id), Outcome::Done);
-        self.longest = self.longest.max(begin.elapsed());
+        self.longest = self.longest.max(time.elapsed());
         assert!(self.target.bytes() == self.source.bytes());
-        self.longest = self.longest.max(self.pair.check_all(Opcode::Write, seed));
+        let bytes = self.pair.fill(Opcode::Write, seed);
+        let time = OwnTime::start();
+        let id = self.pair.submit_all(Opcode::Write);
+        assert_eq!(outcome(&self.pair.here, id), Outcome::Done);
+        self.longest = self.longest.max(time.elapsed());
+        assert!(content(&self.pair.target) == bytes, "{seed}: other bytes");
     }
 
     /// No rail was paused, at either end, and all lanes come back.

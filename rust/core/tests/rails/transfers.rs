@@ -4,7 +4,7 @@ use flagcx_p2p::internals::fabric::{Opcode, PathKind};
 use flagcx_p2p::internals::transfer::{Iov, Outcome};
 
 use crate::alone;
-use crate::nics::{carried, up};
+use crate::nics::{PATIENT, carried, up};
 use crate::rail_pair::{LENGTH, RailPair};
 use crate::support::{content, outcome};
 
@@ -50,7 +50,7 @@ fn every_shape(pair: &RailPair) {
 fn every_byte_of_every_shape_arrives_over_two_rails_and_over_eight() {
     let _alone = alone();
     for (nics, path) in [(2, None), (8, None), (2, Some(PathKind::Tcp))] {
-        let pair = RailPair::of_length(8 << 20, [nics, nics], path, [&[], &[]]);
+        let pair = RailPair::of_length(8 << 20, [nics, nics], path, [&[PATIENT], &[PATIENT]]);
         pair.make_rails(nics as usize);
         every_shape(&pair);
         assert_eq!(up(&pair.here).len(), nics as usize, "{:#?}", pair.here.rails());

@@ -9,6 +9,7 @@
 )]
 
 pub mod children;
+pub mod own_time;
 pub mod vanishing;
 
 use std::sync::{Arc, Mutex, PoisonError};
