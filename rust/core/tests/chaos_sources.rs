@@ -1,4 +1,4 @@
-//! Fifteen sources of faults: no false success, no hang, no damaged bytes, no leak.
+//! Sixteen sources of faults: no false success, no hang, no damaged bytes, no leak.
 //!
 //! Each test prints its row of the table of `docs/reliability.md`. `FLAGCX_P2P_SEED` chooses another run,
 //! `FLAGCX_P2P_TEST_SHARE=1` injects all faults and not a tenth of them.
@@ -81,6 +81,11 @@ fn networks_are_disturbed() {
 #[test]
 fn rails_die() {
     chaos::run(&sources::RAILS);
+}
+
+#[test]
+fn control_channels_die() {
+    chaos::run(&sources::CHANNELS);
 }
 
 /// The harness must detect a fabric that reports a false success with every third completion.

@@ -1,4 +1,4 @@
-//! The chaos harness: fifteen sources of faults, each seeded and repeatable, and what must hold under all of them.
+//! The chaos harness: sixteen sources of faults, each seeded and repeatable, and what must hold under all of them.
 //!
 //! A source makes [`rig::Rig`]s, runs [`round`]s of transfers through every API family while it injects faults, and
 //! notes everything in a [`tally::Tally`]. What counts: transfers reported as done with wrong bytes, calls that do
@@ -15,6 +15,7 @@
 
 pub mod arena;
 pub mod buffer;
+pub mod echo;
 pub mod interrupts;
 pub mod last_seen;
 pub mod network;

@@ -13,6 +13,7 @@ use rustix::process::{Pid, Signal, kill_process};
 use other_process::OtherProcess;
 
 use super::buffer::{Buffer, Memory};
+use super::echo::Echo;
 use super::rig::{LENGTH, Settings};
 use super::seccomp;
 use super::storm::Storm;
@@ -26,6 +27,9 @@ pub const STORM_US: &str = "FLAGCX_P2P_TEST_STORM_US";
 pub const INTERRUPTED: &str = "FLAGCX_P2P_TEST_INTERRUPTED";
 /// Among those settings: an errno, and the system calls that answer it in the peer.
 pub const DENY: &str = "FLAGCX_P2P_TEST_DENY";
+
+/// Among those settings: the peer sends back the notifications that it gets.
+pub const ECHO: &str = "FLAGCX_P2P_TEST_ECHO";
 
 pub struct Peer {
     /// The end of its input is the peer's sign to go.
@@ -82,7 +86,10 @@ pub fn play() {
     let is_forced = settings.contains(&("FLAGCX_P2P_PATH", "shared"));
     let memory = if is_forced { Memory::Allocated } else { Memory::of_run() };
     let buffer = Buffer::of(memory, &engine, LENGTH);
-    engine.start_rpc_server().unwrap();
+    match settings.iter().any(|(name, _)| *name == ECHO) {
+        true => Echo::keep(&engine),
+        false => engine.start_rpc_server().unwrap(),
+    }
     #[allow(clippy::print_stdout, reason = "the parent process reads it")]
     {
         println!("\nanswer: {} {}", engine.rpc_port().unwrap(), buffer.address());

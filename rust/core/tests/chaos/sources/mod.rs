@@ -1,5 +1,6 @@
-//! The fifteen sources.
+//! The sixteen sources.
 
+mod channels;
 mod forks;
 mod lifetimes;
 mod memory;
@@ -86,6 +87,13 @@ pub const RAILS: Source = Source {
     ..of_families("rails die", rails::die)
 };
 
+pub const CHANNELS: Source = Source {
+    not_over_verbs: Some(
+        "stands between the sockets of two ends, and needs software NICs that fail one by one",
+    ),
+    ..of_families("control channel dies", channels::die)
+};
+
 pub const ALL: &[Source] = &[
     FAILING_REQUESTS,
     REFUSED_POSTS,
@@ -102,6 +110,7 @@ pub const ALL: &[Source] = &[
     FORKS,
     NETWORKS,
     RAILS,
+    CHANNELS,
 ];
 
 /// What a process keeps after its first transfer it keeps for good: that is no leak.
