@@ -104,7 +104,8 @@ impl Connection {
         let (first, table) = (self.remote.table(), remote.table());
         let source = OnRail::new(iovs, &first, &table, opcode);
         build(&source, Share::all(iovs), scope, opcode, list, Some(recent)).ok()?;
-        source.fits().then(|| recent.key_on_rail = source.last())
+        recent.key_on_rail = source.last_key().filter(|_| source.fits())?;
+        Some(())
     }
 
     /// The rail that was planned for short transfers of a buffer, and the lane there which the thread prefers: `None` if there is no such

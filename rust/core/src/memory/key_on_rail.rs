@@ -29,6 +29,15 @@ impl KeyOnRail {
         (first == self.first && holds(self.base, self.size, address, length) && self.is_known)
             .then_some(self.rail)
     }
+
+    /// What of a region on the further rail has its key by this, under the key that it has on the first one; empty if it is another one.
+    pub fn named(&self, rail: &RemoteRegion) -> RemoteRegion {
+        let end = |base: u64, size: u64| base.saturating_add(size);
+        let base = self.base.max(rail.base);
+        let both = end(self.base, self.size).min(end(rail.base, rail.size)).saturating_sub(base);
+        let size = if self.is_known && self.rail == rail.rkey { both } else { 0 };
+        RemoteRegion { base, size, rkey: self.first, ..*rail }
+    }
 }
 
 #[cfg(all(test, not(flagcx_p2p_loom)))]
@@ -55,5 +64,19 @@ mod tests {
         assert_eq!([5, 20].map(|address| apart.of(1, address, 1)), [None, None]);
         let last = KeyOnRail::new(&region(u64::MAX - 9, 10, 1), &region(u64::MAX - 9, 10, 2));
         assert_eq!(last.of(1, u64::MAX - 9, 8), Some(2));
+    }
+
+    #[test]
+    fn what_is_named_by_it_is_of_that_region_on_the_rail() {
+        let key = KeyOnRail::new(&region(1000, 100, 1), &region(1050, 100, 2));
+        assert_eq!(key.named(&region(1050, 100, 2)), region(1050, 50, 1));
+        assert_eq!(
+            key.named(&region(1060, 10, 2)),
+            region(1060, 10, 1),
+            "a region there that is known since"
+        );
+        let others = [key.named(&region(1050, 100, 3)), key.named(&region(1200, 10, 2))];
+        let unknown = KeyOnRail::default().named(&region(0, 10, 0));
+        assert!(others.iter().chain([&unknown]).all(|named| named.size == 0));
     }
 }

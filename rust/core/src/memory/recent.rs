@@ -36,9 +36,13 @@ impl LocalRange {
     /// Whether `address..address + length` is in it, and `region` names it or none.
     #[inline(always)]
     pub fn holds(&self, region: Option<RegionId>, address: u64, length: u64) -> bool {
-        region.is_none_or(|id| id.0 == self.id)
-            && self.id != 0
-            && holds(self.address, self.length, address, length)
+        self.id != 0 && self.holds_too(region, address, length)
+    }
+
+    /// As [`LocalRange::holds`], of one that holds another range.
+    #[inline(always)]
+    pub fn holds_too(&self, region: Option<RegionId>, address: u64, length: u64) -> bool {
+        region.is_none_or(|id| id.0 == self.id) && holds(self.address, self.length, address, length)
     }
 }
 

@@ -134,9 +134,9 @@ fn cut_range<S: IovSource + ?Sized>(
         let placed = if chunk.length == 0 { Placed::Joined } else { push(cutter, &chunk)? };
         // Behind one that was gathered comes another such, most often.
         if at < end && placed == Placed::Apart {
-            let like = resolver.like();
-            at += cutter.push_joined(&like, source.iovs(at..end));
-            at += cutter.push_apart(&like, source.iovs(at..end), at as u32);
+            let like = resolver.like(source.last_key());
+            at += cutter.push_joined(&like, source.named(at..end));
+            at += cutter.push_apart(&like, source.named(at..end), at as u32);
         }
     }
     Ok(())

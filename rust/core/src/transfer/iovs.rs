@@ -3,6 +3,7 @@
 use std::ops::Range;
 
 use super::Iov;
+use crate::memory::KeyOnRail;
 
 /// The iovs of a transfer, wherever they are: a slice, or the four vectors of a C++ caller.
 pub trait IovSource {
@@ -16,6 +17,16 @@ pub trait IovSource {
     #[inline]
     fn iov(&self, index: usize) -> Option<Iov> {
         self.iovs(index..index.checked_add(1)?).next()
+    }
+    /// As [`IovSource::iovs`], with the keys of the first rail, as the caller has named them.
+    #[inline]
+    fn named(&self, range: Range<usize>) -> impl Iterator<Item = Iov> {
+        self.iovs(range)
+    }
+    /// Where iovs go over a further rail: the memory that the last one of [`IovSource::iovs`] is in, and its keys.
+    #[inline]
+    fn last_key(&self) -> Option<KeyOnRail> {
+        None
     }
     /// Whether there are none.
     #[inline]

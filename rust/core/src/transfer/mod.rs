@@ -17,6 +17,8 @@ mod free_list;
 mod iovs;
 mod on_rail;
 #[cfg(all(test, not(flagcx_p2p_loom)))]
+mod on_rail_segments_tests;
+#[cfg(all(test, not(flagcx_p2p_loom)))]
 mod on_rail_tests;
 mod outcomes;
 mod plan;

@@ -61,11 +61,6 @@ impl<'a, S: IovSource + ?Sized> OnRail<'a, S> {
         // Of one that is in several segments each has a key of its own, which is found when the iov is cut.
         self.rail.key_across(self.first, rkey, address, length, opcode)
     }
-
-    /// The memory of the last iov that is in one segment.
-    pub fn last(&self) -> KeyOnRail {
-        self.last.get()
-    }
 }
 
 impl<S: IovSource + ?Sized> IovSource for OnRail<'_, S> {
@@ -80,5 +75,13 @@ impl<S: IovSource + ?Sized> IovSource for OnRail<'_, S> {
     #[inline]
     fn lengths(&self) -> impl Iterator<Item = u64> {
         self.source.lengths()
+    }
+    #[inline]
+    fn named(&self, range: Range<usize>) -> impl Iterator<Item = Iov> {
+        self.source.named(range)
+    }
+    #[inline]
+    fn last_key(&self) -> Option<KeyOnRail> {
+        Some(self.last.get())
     }
 }

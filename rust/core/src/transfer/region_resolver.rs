@@ -8,8 +8,8 @@ use super::slice_policy::SlicePolicy;
 use super::{Iov, SubmitError};
 use crate::fabric::Opcode;
 use crate::memory::{
-    Hold, Lease, LocalRange, MemoryKind, NO_KEY, Recent, Region, RegionId, RegionSnapshot, Registry,
-    RemoteCheck, RemoteRegion, RemoteRegions, RemoteTable, holds,
+    Hold, KeyOnRail, Lease, LocalRange, MemoryKind, NO_KEY, Recent, Region, RegionId, RegionSnapshot,
+    Registry, RemoteCheck, RemoteRegion, RemoteRegions, RemoteTable, holds,
 };
 use crate::sync::SwapGuard;
 
@@ -106,10 +106,12 @@ impl<'a> RegionResolver<'a> {
         Ok(chunk(iov, index as u32, &self.local))
     }
 
-    /// The run of iovs that are valid in the regions of the last one.
+    /// The run of iovs that are valid in the regions of the last one, which has passed [`RegionResolver::check`]; they are named by the keys
+    /// of the first rail. `key` is of the last one on a further rail.
     #[inline(always)]
-    pub(super) fn like(&self) -> Like {
-        Like { local: self.local, remote: self.remote }
+    pub(super) fn like(&self, key: Option<KeyOnRail>) -> Like {
+        let remote = key.map_or(self.remote, |key| key.named(&self.remote));
+        Like { local: self.local, remote, rkey: self.remote.rkey }
     }
 
     #[inline]
@@ -284,7 +286,10 @@ fn hold(holds: &mut Vec<Hold>, lease: Option<&Hold>, region: &Arc<Region>) -> bo
 /// See [`RegionResolver::like`].
 pub(super) struct Like {
     local: LocalRange,
+    /// By the key that names it.
     remote: RemoteRegion,
+    /// The key that requests have.
+    rkey: u32,
 }
 
 impl Run<Iov> for Like {
@@ -295,8 +300,9 @@ impl Run<Iov> for Like {
 
     #[inline(always)]
     fn chunk(&self, iov: &Iov, index: u32) -> Option<CheckedIov> {
-        let valid = self.local.holds(iov.region, iov.local, iov.length) && holds_remote(&self.remote, iov);
-        valid.then(|| chunk(iov, index, &self.local))
+        let valid =
+            self.local.holds_too(iov.region, iov.local, iov.length) && holds_remote(&self.remote, iov);
+        valid.then(|| CheckedIov { rkey: self.rkey, ..chunk(iov, index, &self.local) })
     }
 }
 
