@@ -110,7 +110,9 @@ pub fn make_rails(connection: &Connection, near: &RegisteredBuffer, address: u64
             break found;
         }
         let id = connection.submit(Opcode::Write, &[iov][..]).unwrap();
-        assert_eq!(support::outcome(connection, id), Outcome::Done);
+        // One with a short limit may not end within it on a busy machine.
+        let ended = support::outcome(connection, id);
+        assert!(matches!(ended, Outcome::Done | Outcome::TimedOut), "{ended:?}");
         let rails = connection.rails();
         assert!(!time.exceeds(LONGEST), "{count} rails are not up after {LONGEST:?}: {rails:#?}");
     };
