@@ -81,6 +81,9 @@ struct settings {
   uint64_t failing_devices; // likewise: every fail_every-th request of a queue pair fails as retries exceeded
   uint64_t fail_every;      // see failing_devices
   uint64_t unreachable;     // bit 8 * i + j: requests from device i to device j fail as retries exceeded
+  uint64_t stuck_devices;   // likewise: what is outstanding when a queue pair goes to ERROR is not flushed
+  uint64_t stiff_devices;   // likewise: its queue pairs are not moved to ERROR, with stiff_errno
+  uint64_t stiff_errno;     // see stiff_devices
   uint64_t down_ports;      // likewise: its port is down; nullverbs_raise sets and clears it
   uint64_t narrow_ports;    // a bit for each device: its port has one lane of four
 };

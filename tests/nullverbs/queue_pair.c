@@ -215,6 +215,8 @@ int ibv_modify_qp(struct ibv_qp *verbs, struct ibv_qp_attr *in, int mask) {
     TRACE("qp 0x%x: %d -> %d refused (mask 0x%x)\n", verbs->qp_num, from, to, mask);
     return EINVAL;
   }
+  if (to == IBV_QPS_ERR && from != to && settings.troubles && has_device(settings.stiff_devices, verbs->context))
+    return (int)settings.stiff_errno;
   if (!settings.atomics && (mask & IBV_QP_ACCESS_FLAGS) && (in->qp_access_flags & IBV_ACCESS_REMOTE_ATOMIC))
     return EOPNOTSUPP;
   take_fields(&pair->attributes, in, mask);
@@ -228,7 +230,8 @@ int ibv_modify_qp(struct ibv_qp *verbs, struct ibv_qp_attr *in, int mask) {
                     (uint64_t)((struct context *)verbs->context)->index + 1 == settings.silent_device;
     atomic_store(&slot->state, is_silent ? SILENT : to);
     verbs->state = in->qp_state;
-    if (to == IBV_QPS_ERR && (settings.silent_device || settings.troubles))
+    if (to == IBV_QPS_ERR && (settings.silent_device || settings.troubles) &&
+        !has_device(settings.stuck_devices, verbs->context))
       flush_open(pair);
     if (to == IBV_QPS_ERR)
       bring_late_writes(slot);

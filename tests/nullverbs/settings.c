@@ -28,6 +28,7 @@ struct settings settings = {
     .vendor = 0x02c9, // what mlx5 fills in for a ConnectX-7
     .part = 4129,
     .dma_buf = 1,
+    .stiff_errno = EIO,
 };
 struct counters counters;
 
@@ -92,6 +93,9 @@ static const struct {
     {"failing_devices", offsetof(struct settings, failing_devices)},
     {"fail_every", offsetof(struct settings, fail_every)},
     {"unreachable", offsetof(struct settings, unreachable)},
+    {"stuck_devices", offsetof(struct settings, stuck_devices)},
+    {"stiff_devices", offsetof(struct settings, stiff_devices)},
+    {"stiff_errno", offsetof(struct settings, stiff_errno)},
     {"down_ports", offsetof(struct settings, down_ports)},
     {"narrow_ports", offsetof(struct settings, narrow_ports)},
 };

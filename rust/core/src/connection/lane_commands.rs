@@ -3,9 +3,9 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use super::lanes::capabilities_of;
+use super::lanes::{LaneHandle, capabilities_of};
 use super::rail::LANES_PER_RAIL;
-use super::{Connection, LaneBuilder};
+use super::{Connection, DeviceHealth, LaneBuilder};
 use crate::control::wire::LaneRecord;
 use crate::events::Wakeup;
 use crate::fabric::{Device, FabricError, PathOptions, QueuePair, QueuePairCaps};
@@ -27,13 +27,44 @@ impl Connection {
         if lane.status.health() == LaneHealth::Closed {
             return true;
         }
-        let is_closed = self.try_close_lane(lane, EndState::Failed, reason, deadline);
+        let is_closed = match self.has_rails() {
+            true => self.try_leave_for_good(index, lane, reason, deadline),
+            false => self.try_close_lane(lane, EndState::Failed, reason, deadline),
+        };
         if is_closed {
             let (peer, ms) = (&self.peer.control, lane.status.broken_for().as_millis());
             report!(warn, LaneGivenUp, peer = peer, "lane {index} is given up after {ms} ms: {reason}");
             self.note_recovered(index);
         }
         is_closed
+    }
+
+    /// One step of giving a lane up where there are other rails: what was never posted goes there, and so does what is still on its way to the
+    /// lane. False while it is being drained.
+    fn try_leave_for_good(&self, index: usize, lane: &LaneHandle, reason: &str, deadline: Instant) -> bool {
+        let (taken, closing) = lane.worker.with_state(|state| state.give_up_lane(lane.key, reason));
+        let is_closed = closing.is_closed();
+        // Its queue pair is destroyed without the worker's lock.
+        drop(closing);
+        self.place_elsewhere(index, lane, taken);
+        if is_closed {
+            return true;
+        }
+        let _ = lane.worker.drive_as_caller();
+        let is_late = matches!(lane.device_health(), DeviceHealth::Lost(_)) || Instant::now() >= deadline;
+        if is_late && !lane.worker.destroy_undrained(lane.key) {
+            return self.try_close_lane(lane, EndState::Failed, reason, deadline);
+        }
+        false
+    }
+
+    /// Destroys the queue pair of a lane in ERROR that does not drain. Its parts go on elsewhere, or with the rebuild.
+    pub(super) fn destroy_undrained(&self, lane: usize) {
+        let Some(handle) = self.lane(lane) else { return };
+        let ms = handle.status.broken_for().as_millis();
+        if handle.worker.destroy_undrained(handle.key) {
+            tracing::debug!(peer = %self.peer.control, lane, "a queue pair was not drained in {ms} ms and was destroyed");
+        }
     }
 
     /// Puts a connected queue pair in the place of a drained one, or of none: that is no rebuild.

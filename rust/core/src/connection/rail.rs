@@ -203,13 +203,13 @@ impl Connection {
         of_others.into_iter().any(|(_, lane)| lane.status.health() == LaneHealth::Healthy)
     }
 
-    /// The lanes that have failed and have parts, while another rail works.
+    /// The lanes that have failed and have parts, while another rail works; also those that were given up, to which a part was on its way.
     pub(super) fn lanes_with_waiting(&self) -> Vec<usize> {
         if !self.has_rails() {
             return Vec::new();
         }
         let waits = |(index, lane): &(usize, &LaneHandle)| {
-            matches!(lane.status.health(), LaneHealth::Broken | LaneHealth::Drained)
+            lane.status.health() != LaneHealth::Healthy
                 && !lane.status.counts.is_idle()
                 && self.rails_healthy_but(index / LANES_PER_RAIL)
         };

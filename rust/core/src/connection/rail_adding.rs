@@ -83,6 +83,18 @@ impl Adding {
         self.has_pairs.load(Ordering::Relaxed)
     }
 
+    /// Whether one of the rails that are not made can be: it is being made, or was not refused a moment ago.
+    pub(super) fn could_make(&self, made: RailSet, now: u64) -> bool {
+        let count = lock(&self.pairs).pairing.pairs().len();
+        (0..count).any(|rail| !made.has(rail) && !self.demand.is_refused(rail, now))
+    }
+
+    /// What was refused may be tried again at once.
+    pub(super) fn forget_refusals(&self) {
+        lock(&self.pairs).pairing.forget_refusals();
+        self.demand.forget_refusals();
+    }
+
     /// All pairs have a rail, or some have none.
     fn set_has_pairs(&self, has_pairs: bool) {
         self.has_pairs.store(has_pairs, Ordering::Relaxed);

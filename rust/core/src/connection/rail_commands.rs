@@ -115,7 +115,7 @@ impl Connection {
 
     /// Whether the queue pairs of a device take the requests that this connection makes.
     pub(super) fn suits(&self, device: &dyn Device) -> Result<(), String> {
-        let (attributes, own) = (device.attributes(), self.context.pool.device());
+        let attributes = device.attributes();
         let name = &attributes.name;
         if !self.policy.fits(attributes.max_sge, u32::MAX) {
             return Err(format!(
@@ -123,20 +123,17 @@ impl Connection {
                 attributes.max_sge
             ));
         }
-        let (port, first) = match (device.port(), own.port()) {
-            (Ok(port), Ok(first)) => (port, first),
-            (Err(error), _) | (_, Err(error)) => return Err(format!("a port cannot be asked: {error}")),
-        };
-        if port.link_layer != first.link_layer {
-            return Err(format!(
-                "{name} has link layer {}, the first rail's NIC {}",
-                port.link_layer, first.link_layer
-            ));
+        let port = device.port().map_err(|error| format!("a port cannot be asked: {error}"))?;
+        // As they were when the engine was opened: the device of the first rail may be lost.
+        let first = self.context.nics().get(self.context.own_nic()).map(|nic| nic.link_layer);
+        if let Some(first) = first.filter(|first| *first != port.link_layer) {
+            return Err(format!("{name} has link layer {}, the first rail's NIC {first}", port.link_layer));
         }
-        if port.max_message < first.max_message {
+        let longest = self.context.slice_sizes.max_message();
+        if port.max_message < longest {
             return Err(format!(
-                "{name} carries messages of {} bytes, the first rail's NIC of {}",
-                port.max_message, first.max_message
+                "{name} carries messages of {} bytes, the first rail's NIC of {longest}",
+                port.max_message
             ));
         }
         Ok(())

@@ -118,6 +118,20 @@ impl RailDemand {
         RailSet(self.making.load(Ordering::Relaxed)).has(rail)
     }
 
+    /// Whether a rail was refused, and is not to be wanted yet.
+    pub(super) fn is_refused(&self, rail: usize, now: u64) -> bool {
+        self.held_back(now).1.has(rail)
+    }
+
+    /// Rails that were refused may be wanted again at once.
+    pub(super) fn forget_refusals(&self) {
+        let idle = self.places.iter().enumerate().filter(|(rail, _)| !self.is_making(*rail));
+        for (_, place) in idle {
+            place.refusals.store(0, Ordering::Relaxed);
+            place.not_before.store(0, Ordering::Relaxed);
+        }
+    }
+
     fn note_making(&self, rail: usize, now: u64) {
         let Some(place) = self.places.get(rail) else { return };
         place.not_before.store(now.saturating_add(MAKING_LIMIT), Ordering::Relaxed);
@@ -212,6 +226,19 @@ mod tests {
         }
         assert_eq!(tries, 6, "after 1, 2, 4, 8, 16 seconds");
         assert!(demand.begin(2, 61 * SECOND) && !demand.begin(2, 62 * SECOND), "it is being made");
+    }
+
+    #[test]
+    fn refusals_are_forgotten_when_a_rail_is_needed_to_go_on() {
+        let demand = RailDemand::new(PlanLimits::default());
+        assert!(demand.begin(1, SECOND) && demand.begin(2, SECOND));
+        (0..5).for_each(|_| demand.refused(1, SECOND));
+        assert!(demand.is_refused(1, 2 * SECOND) && !demand.is_refused(2, 2 * SECOND));
+        demand.forget_refusals();
+        assert!(!demand.is_refused(1, 2 * SECOND) && demand.begin(1, 2 * SECOND));
+        assert!(demand.is_making(2), "what is being made goes on");
+        demand.refused(1, 2 * SECOND);
+        assert!(!demand.is_refused(1, 3 * SECOND), "the first pause is short again");
     }
 
     #[test]

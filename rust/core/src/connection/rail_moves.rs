@@ -10,7 +10,7 @@ use super::submit_parts::PartOnRail;
 use super::{CANCELS, CLOSED, CLOSED_HERE, Connection};
 use crate::fabric::{Opcode, Sge};
 use crate::memory::{Hold, Region, RegionId, RegionSnapshot, RemoteCheck, RemoteTable};
-use crate::pool::{EndState, RequestList, TakenPart};
+use crate::pool::{EndState, LaneHealth, RequestList, TakenPart};
 use crate::rails::MAX_RAILS;
 use crate::sync::{Ordering, SwapGuard};
 
@@ -31,7 +31,8 @@ impl Connection {
         self.place_elsewhere(lane, handle, taken)
     }
 
-    fn place_elsewhere(&self, lane: usize, from: &LaneHandle, taken: Vec<TakenPart>) -> bool {
+    /// Puts parts that were taken off a lane on other rails; those that none takes back on the lane, or, if that is closed, they fail.
+    pub(super) fn place_elsewhere(&self, lane: usize, from: &LaneHandle, taken: Vec<TakenPart>) -> bool {
         if taken.is_empty() {
             return false;
         }
@@ -49,7 +50,10 @@ impl Connection {
                 }
             }
         }
-        lost.extend(from.worker.put_back(from.key, stay, from.worker_index));
+        match from.status.health() {
+            LaneHealth::Closed => lost.append(&mut stay),
+            _ => lost.extend(from.worker.put_back(from.key, stay, from.worker_index)),
+        }
         let (state, reason) = self.end_of_unplaced("its lane has failed, and no other rail can carry it");
         for part in lost {
             from.worker.with_state(|worker| worker.end_taken(from.key, part, state, reason));

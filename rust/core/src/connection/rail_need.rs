@@ -6,7 +6,7 @@
 use std::time::Duration;
 
 use super::{Connection, LaneHandle, UNSEEN};
-use crate::pool::LaneHealth;
+use crate::pool::{LaneHealth, clock};
 use crate::rails::{RailCounts, RailSet};
 use crate::sync::Ordering;
 
@@ -20,6 +20,8 @@ pub(super) enum Trouble {
     Waits,
     /// It carries nothing: it has no lane in working order, its port is down, or parts wait on a lane that is not rebuilt.
     Lost,
+    /// The same, and its device is lost: the connection ends if no other rail is made.
+    Ends,
 }
 
 /// A lane is rebuilt in a few milliseconds if both ends can.
@@ -29,6 +31,16 @@ impl Connection {
     /// Whether it has one rail, and there are pairs of NICs for others.
     pub(super) fn may_need_rail(&self) -> bool {
         self.rails.adding.has_pairs() && !self.has_rails()
+    }
+
+    /// Whether there are NICs for a rail that is not made, and that was not refused a moment ago.
+    pub(super) fn could_make_rail(&self) -> bool {
+        self.rails.adding.could_make(self.rails.in_use(), clock::now_ns())
+    }
+
+    /// Pairs of NICs that were refused may be tried again at once.
+    pub(super) fn forget_refusals(&self) {
+        self.rails.adding.forget_refusals();
     }
 
     /// What the only rail lacks.

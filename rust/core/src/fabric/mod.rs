@@ -246,6 +246,11 @@ pub trait WorkQueue: Send + Debug {
         true
     }
 
+    /// Destroys the queue pair, and says if that did not succeed: then its device may still be at work on it. Blocks for commands of the device.
+    fn destroy(self: Box<Self>) -> Result<(), FabricError> {
+        Ok(())
+    }
+
     /// Copies by the thread that starts a transfer, once connected; `None` where a device moves the bytes. Dropping the queue
     /// waits for those under way, and allows no others.
     fn direct(&self) -> Option<Arc<dyn DirectCopy>> {

@@ -59,6 +59,10 @@ pub(super) struct Lane {
     /// It is to be in ERROR, and its device has not done that: the peer's requests may still arrive, so it is not drained, whatever is
     /// outstanding.
     pub(super) resists: bool,
+    /// Its queue pair was taken out because it does not drain, and is being destroyed.
+    pub(super) is_destroying: bool,
+    /// It is to be closed once that is done: how its parts end.
+    pub(super) doomed: Option<(EndState, String)>,
 }
 
 impl Lane {
@@ -90,7 +94,17 @@ impl Lane {
             orphaned: None,
             broken_since: None,
             resists: false,
+            is_destroying: false,
+            doomed: None,
         }
+    }
+
+    /// It is drained and out of use for good. What comes to it waits as on any drained lane, to be taken off it.
+    pub(super) fn give_up(&mut self, reason: &str) {
+        self.health = LaneHealth::Drained;
+        self.resists = false;
+        self.status.end_requests();
+        self.status.set(LaneHealth::Closed, reason);
     }
 
     /// Counts by the paths that the queue pair has now.
@@ -283,7 +297,8 @@ fn move_to_error(lane: &mut Lane, reason: &str, cause: BreakCause, in_error: boo
     }
 }
 
-/// Whether a device that refuses a command with this error is gone: then nothing arrives over it.
+/// Whether a device that refuses a command with this error is gone: then nothing arrives over it. EIO may as well be a command that has failed on
+/// a device which works: then the queue pair is asked again, and destroyed.
 fn is_gone(error: &FabricError) -> bool {
-    matches!(error, FabricError::Call { errno: libc::EIO | libc::ENODEV | libc::ENXIO, .. })
+    matches!(error, FabricError::Call { errno: libc::ENODEV | libc::ENXIO, .. })
 }

@@ -138,6 +138,11 @@ impl Pairing {
         true
     }
 
+    /// What did not reach each other may be tried again at once.
+    pub fn forget_refusals(&mut self) {
+        self.refused.clear();
+    }
+
     /// The rail is made of that pair, which this end may have expected elsewhere: what was expected there takes its place.
     pub fn made(&mut self, rail: usize, pair: NicPair) {
         let Some(before) = self.pair(rail) else { return };

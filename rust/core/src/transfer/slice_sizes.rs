@@ -24,6 +24,11 @@ impl SliceSizes {
         Self { max_message, asked: Mutex::new((slice_size, fragment_limit)), sizes }
     }
 
+    /// The longest message of the port.
+    pub fn max_message(&self) -> u32 {
+        self.max_message
+    }
+
     /// Changes slice size and fragment limit, each unless 0, and answers what they are then.
     pub fn change(&self, slice_size: u32, fragment_limit: u32) -> (u32, u32) {
         let mut asked = self.lock();

@@ -11,6 +11,7 @@
 mod channel;
 mod faults;
 mod gone;
+mod lost;
 mod memory;
 mod need;
 #[path = "../nics/mod.rs"]

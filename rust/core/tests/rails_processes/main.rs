@@ -222,6 +222,45 @@ fn a_transfer_between_processes_outlives_a_rail() {
     }
 }
 
+/// Each connection has one rail when its device is lost, here or in the other process, with work and without.
+#[test]
+fn a_connection_between_processes_outlives_its_only_device() {
+    let _alone = alone();
+    let cases = [true, false].into_iter().flat_map(|here| OPCODES.map(|opcode| (here, opcode)));
+    for (path, (here, opcode)) in
+        PATHS.into_iter().flat_map(|path| cases.clone().map(move |case| (path, case)))
+    {
+        for is_busy in [true, false] {
+            let what = format!("{path:?}, here: {here}, {opcode:?}, busy: {is_busy}");
+            let mut processes = Processes::new(2, path);
+            eventually("the NICs are known", || !processes.here.rails()[0].peer_nic.is_empty());
+            let rail = processes.here.rails()[0].clone();
+            let (own, peers) = (nic_number(&rail.nic), nic_number(&rail.peer_nic));
+            processes.fill(opcode, 1);
+            if is_busy {
+                processes.nics.switches(own).set_silent(true);
+            }
+            let begin = Instant::now();
+            let id = is_busy.then(|| processes.submit(opcode));
+            match here {
+                true => processes.nics.lose(own),
+                false => processes.peer.order(&format!("lose {peers}")),
+            }
+            let id = id.unwrap_or_else(|| {
+                eventually("there is another rail", || {
+                    up(&processes.here).len() == 1 && processes.here.rails().len() == 2
+                });
+                processes.submit(opcode)
+            });
+            assert_eq!(outcome(&processes.here, id), Outcome::Done, "{what}: {:#?}", processes.here.rails());
+            println!("{what}: done after {:?}", begin.elapsed());
+            processes.compare(1, &what);
+            assert!(begin.elapsed() < MOVED, "{what}: it took {:?}", begin.elapsed());
+            processes.move_all(opcode, 3);
+        }
+    }
+}
+
 /// The control channel tells of its end, and no rail goes on without it.
 #[test]
 fn the_end_of_the_peer_ends_all_rails_at_once() {

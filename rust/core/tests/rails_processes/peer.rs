@@ -96,6 +96,7 @@ pub(crate) fn play() {
             }
             "broken" => done(|| nics.devices[number(1) as usize].break_queue_pairs()),
             "port" => done(|| nics.set_port(number(1) as usize, words[2] == "up")),
+            "lose" => done(|| nics.lose(number(1) as usize)),
             "heal" => done(|| nics.heal()),
             other => panic!("unknown command {other}"),
         };

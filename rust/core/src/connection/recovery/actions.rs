@@ -22,6 +22,12 @@ pub(in crate::connection) enum Action {
         /// Why.
         reason: &'static str,
     },
+    /// Destroy the lane's queue pair, which is in ERROR and does not drain: parts wait to leave the lane. Once that is done it is reported as
+    /// drained. The driver does not wait for it.
+    Destroy {
+        /// Index of the lane.
+        lane: usize,
+    },
     /// Create a queue pair in INIT.
     Create {
         /// Index of the lane that it is for.

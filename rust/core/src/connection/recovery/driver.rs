@@ -6,6 +6,7 @@
 mod command;
 mod flap_damping;
 mod lane_failures;
+mod lost;
 mod need;
 mod observation;
 mod ordered_reports;
@@ -224,6 +225,7 @@ impl Driver {
             let Some(now) = self.observe() else { return Next::End };
             seen = now;
         }
+        self.note_spare(&seen);
         for seen in seen {
             if self.watch_observation(&seen) {
                 self.report_observation(seen);
@@ -246,6 +248,7 @@ impl Driver {
         self.watch_rails().await;
         self.watch_need();
         self.move_waiting().await;
+        self.note_empty_lanes().await;
         let more = self.send_regions() || more;
         match (self.machine.is_over(), more) {
             (true, _) => Next::End,
@@ -348,6 +351,7 @@ impl Driver {
             Action::Break { lane, reason } => {
                 self.command(move |connection| connection.break_lane(lane, reason)).await;
             }
+            Action::Destroy { lane } => self.destroy_undrained(lane),
             Action::Close { lane, reason } => self.answering(self.close_lane(lane, reason.to_string())).await,
             Action::Install { lane, attempt } => {
                 self.rails.failures.replaced(lane);

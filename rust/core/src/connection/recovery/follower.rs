@@ -53,9 +53,10 @@ impl LaneMachine {
                 self.make(ask, give_up_at, context);
             }
             State::Closed => self.send_refused(context),
+            // The leader need not wait for an answer: it moves its own parts, and learns when the lane is closed.
+            State::Parting { .. } => self.put_off(attempt, context),
             State::Waiting { .. }
             | State::Resting { .. }
-            | State::Parting { .. }
             | State::Creating { .. }
             | State::Asked { .. }
             | State::Connecting { .. } => {}

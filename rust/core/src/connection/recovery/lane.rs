@@ -6,7 +6,8 @@ use super::actions::Actions;
 use super::limit::Limit;
 use super::rail::RailView;
 use super::{
-    Action, DRIVER_LIMIT, FOLLOW_LIMIT, LostReason, PORT_LIMIT, RebuildFailure, RebuildPolicy, STEP_LIMIT,
+    Action, DRAIN_LIMIT, DRIVER_LIMIT, FOLLOW_LIMIT, LostReason, PATIENCE, PORT_LIMIT, RebuildFailure,
+    RebuildPolicy, STEP_LIMIT,
 };
 use crate::connection::DeviceHealth;
 use crate::control::ChannelFrame;
@@ -39,6 +40,8 @@ pub(super) struct LaneMachine {
     pub(super) puts_off: bool,
     /// Leader: when the peer has said so first, since the lane was healthy.
     pub(super) put_off_since: Option<Instant>,
+    /// In ERROR and not drained: when its queue pair is destroyed, if parts wait to leave it.
+    pub(super) destroy_at: Option<Instant>,
     /// Leader: the last pause between attempts of a lane that rests.
     pub(super) pause: Duration,
 }
@@ -81,7 +84,8 @@ pub(super) enum State {
     },
     /// Follower: the new queue pair is connected and Rebuilt is sent; the leader's Ready is awaited.
     Answered { attempt: u32, until: Instant, give_up_at: Instant },
-    /// Drained, of a device that is lost: closed once its parts could be moved to another rail.
+    /// Drained, and not to be rebuilt, as its device is lost or the peer has closed its end: closed once its parts have moved to another rail, or
+    /// could not.
     Parting { until: Instant },
     /// Closed for good.
     Closed,
@@ -121,6 +125,7 @@ impl LaneMachine {
             untold: false,
             puts_off: false,
             put_off_since: None,
+            destroy_at: None,
             pause: Duration::ZERO,
         }
     }
@@ -151,6 +156,7 @@ impl LaneMachine {
         if self.state == State::Healthy {
             reason.clone_into(&mut self.cause);
             self.state = State::Broken { until: Limit::after(STEP_LIMIT, context.now), ask: None };
+            self.destroy_at = Some(context.now + DRAIN_LIMIT);
             self.ask_for_quiet(context);
         }
     }
@@ -165,10 +171,7 @@ impl LaneMachine {
         self.move_parts(context);
         if !self.policy.heals {
             self.close(LostReason::NotHealed(self.cause.clone()), context);
-        } else if self.peer_closed {
-            context.actions.push(Action::Close { lane: self.index, reason: LostReason::Refused });
-            self.end(LostReason::Refused, context);
-        } else if matches!(context.rail.device, DeviceHealth::Lost(_)) {
+        } else if self.peer_closed || context.rail.device_is_lost() {
             self.part(context);
         } else if self.policy.leads {
             self.try_again(0, context);
@@ -197,13 +200,11 @@ impl LaneMachine {
             State::Healthy if context.rail.others_healthy => {
                 self.set_error("the peer has closed its end of the lane", None, context);
             }
-            _ => {
-                if self.is_drained() {
-                    self.move_parts(context);
-                }
-                context.actions.push(Action::Close { lane: self.index, reason: LostReason::Refused });
-                self.end(LostReason::Refused, context);
+            _ if self.is_drained() => {
+                self.move_parts(context);
+                self.part(context);
             }
+            _ => self.close_parted(context),
         }
     }
 
@@ -277,7 +278,7 @@ impl LaneMachine {
 
     /// Handles the deadline of the current state, if it has passed.
     pub(super) fn timeout(&mut self, context: &mut EventContext<'_>) {
-        if self.deadline(&context.rail).is_none_or(|deadline| context.now < deadline)
+        if self.state_deadline(&context.rail).is_none_or(|deadline| context.now < deadline)
             || self.defer_once(context)
         {
             return;
@@ -287,7 +288,7 @@ impl LaneMachine {
             State::Broken { .. } => self.close(LostReason::NotDrained { cause: self.cause.clone() }, context),
             State::Waiting { .. } => self.close(LostReason::PortDown, context),
             State::Resting { .. } => self.try_once_more(context),
-            State::Parting { .. } => self.close_with_device(context),
+            State::Parting { .. } => self.close_parted(context),
             State::Creating { .. } => self.close_without_queue_pair(too_slow("created"), context),
             State::Asked { tried, .. } => self.fail(RebuildFailure::Unanswered, tried, context),
             State::Connecting { tried, .. } => {
@@ -320,6 +321,11 @@ impl LaneMachine {
 
     /// When to call [`LaneMachine::timeout`].
     pub(super) fn deadline(&self, rail: &RailView) -> Option<Instant> {
+        let destroy_at = self.destroy_at.filter(|_| self.waits_for_drain(rail));
+        destroy_at.into_iter().chain(self.state_deadline(rail)).min()
+    }
+
+    fn state_deadline(&self, rail: &RailView) -> Option<Instant> {
         match self.state {
             State::Healthy | State::Closed => None,
             State::Waiting { .. } => match rail.device {
@@ -350,6 +356,7 @@ impl LaneMachine {
     ) {
         reason.clone_into(&mut self.cause);
         self.state = State::Broken { until: Limit::after(STEP_LIMIT, context.now), ask };
+        self.destroy_at = Some(context.now + DRAIN_LIMIT);
         context.actions.push(Action::Break { lane: self.index, reason });
         self.ask_for_quiet(context);
     }
@@ -392,10 +399,16 @@ impl LaneMachine {
     }
 
     pub(super) fn close_without_queue_pair(&mut self, error: String, context: &mut EventContext<'_>) {
-        if context.rail.others_healthy {
+        // A device that is lost refuses queue pairs before it says so.
+        let may_come = context.rail.others_come && self.pause < PATIENCE;
+        if context.rail.others_healthy || may_come {
             self.discard(context.actions);
             self.failure = Some(RebuildFailure::NotCreated(error));
-            return if self.policy.leads { self.rest(context) } else { self.wait_on(None, context) };
+            self.rest(context);
+            if !self.policy.leads {
+                self.wait_on(None, context);
+            }
+            return;
         }
         self.close(LostReason::NoQueuePair { error, cause: self.cause.clone() }, context);
     }

@@ -10,7 +10,11 @@
 use std::time::Instant;
 
 use super::lane::{EventContext, LaneMachine, State};
-use super::{ALONE_LIMIT, Action, FOLLOW_LIMIT, LANES_PER_RAIL, LostReason, Machine, STEP_LIMIT};
+use super::rail::RailView;
+use super::{
+    ALONE_LIMIT, Action, DEVICE_LIMIT, FOLLOW_LIMIT, LANES_PER_RAIL, LOST_DRAIN_LIMIT, LostReason, Machine,
+    STEP_LIMIT,
+};
 use crate::connection::DeviceHealth;
 use crate::control::ChannelFrame;
 use crate::fabric::Opcode;
@@ -46,6 +50,20 @@ impl Machine {
 }
 
 impl LaneMachine {
+    /// Whether parts wait for the drain, to leave the lane.
+    pub(super) fn waits_for_drain(&self, rail: &RailView) -> bool {
+        self.made && matches!(self.state, State::Broken { .. }) && rail.can_be_left()
+    }
+
+    /// Destroys the queue pair if it does not drain, which is as good. If that takes too long as well, the lane is closed. Called whenever
+    /// something has changed.
+    pub(super) fn destroy_undrained(&mut self, context: &mut EventContext<'_>) {
+        if self.waits_for_drain(&context.rail) && self.destroy_at.is_some_and(|at| context.now >= at) {
+            self.destroy_at = None;
+            context.actions.push(Action::Destroy { lane: self.index });
+        }
+    }
+
     /// The rail is left.
     fn leave(&mut self, reason: &'static str, context: &mut EventContext<'_>) {
         match self.state {
@@ -78,6 +96,9 @@ impl LaneMachine {
         {
             *until = (*until).min(context.now + ALONE_LIMIT);
         }
+        if let State::Parting { until } = &mut self.state {
+            *until = context.now + STEP_LIMIT;
+        }
         if self.is_drained() {
             self.move_parts(context);
         }
@@ -91,6 +112,7 @@ impl LaneMachine {
             State::Creating { tried, .. } | State::Connecting { tried, .. } => *tried = 1,
             State::Asked { tried, until } => (*tried, *until) = (1, context.now + STEP_LIMIT),
             State::PeerInformed { until, .. } => *until = latest,
+            State::Parting { until } => *until = context.now + DEVICE_LIMIT,
             State::Making { give_up_at, .. } => *give_up_at = latest,
             State::Answered { until, give_up_at, .. } => {
                 (*until, *give_up_at) = (context.now + STEP_LIMIT, latest);
@@ -100,7 +122,7 @@ impl LaneMachine {
         self.tell_leader(context);
     }
 
-    /// Sends Quiesce, once for each failure, if there is a rail that parts can go to. Called whenever something has changed.
+    /// Sends Quiesce, once for each failure, if there is a rail that parts can go to, or will be. Called whenever something has changed.
     pub(super) fn ask_for_quiet(&mut self, context: &mut EventContext<'_>) {
         let may_ask = match self.state {
             State::Broken { .. }
@@ -109,7 +131,7 @@ impl LaneMachine {
             | State::Creating { .. }
             | State::PeerInformed { .. }
             | State::Making { .. }
-            | State::Parting { .. } => self.made && context.rail.others_healthy,
+            | State::Parting { .. } => self.made && context.rail.can_be_left(),
             State::Healthy
             | State::Asked { .. }
             | State::Connecting { .. }
@@ -138,9 +160,6 @@ impl LaneMachine {
             return;
         }
         self.move_parts(context);
-        if matches!(self.state, State::Parting { .. }) {
-            self.close_with_device(context);
-        }
     }
 
     /// The peer takes its parts from the lane.
@@ -186,29 +205,49 @@ impl LaneMachine {
     pub(super) fn device_lost(&mut self, reason: &'static str, context: &mut EventContext<'_>) {
         match self.state {
             State::Closed | State::Parting { .. } => {}
-            State::Healthy if context.rail.others_healthy => self.set_error(reason, None, context),
-            State::Broken { .. } if context.rail.others_healthy => {}
+            State::Healthy if context.rail.others_come => {
+                self.set_error(reason, None, context);
+                self.hurry(context);
+            }
+            State::Broken { .. } if context.rail.others_come => self.hurry(context),
             _ if self.is_drained() => self.part(context),
-            _ => self.close_with_device(context),
+            _ => self.close_parted(context),
         }
     }
 
-    /// Drained, and not to be rebuilt: closed once its parts have been moved.
+    /// The device is lost: what it has not flushed at once it never will.
+    fn hurry(&mut self, context: &EventContext<'_>) {
+        self.destroy_at = self.destroy_at.map(|at| at.min(context.now + LOST_DRAIN_LIMIT));
+    }
+
+    /// Drained, and not to be rebuilt: closed once its parts have been moved, which takes the peer's answer, another rail, and there the keys
+    /// of their memory.
     pub(super) fn part(&mut self, context: &mut EventContext<'_>) {
-        if self.made && context.rail.others_healthy && !self.quiesce.may_move(Opcode::Write) {
-            self.discard(context.actions);
-            self.state = State::Parting { until: context.now + STEP_LIMIT };
-            return;
+        if !self.made || !context.rail.others_come {
+            return self.close_parted(context);
         }
-        self.close_with_device(context);
+        self.discard(context.actions);
+        let limit = if context.rail.others_healthy { STEP_LIMIT } else { DEVICE_LIMIT };
+        self.state = State::Parting { until: context.now + limit };
+        self.ask_for_quiet(context);
     }
 
-    pub(super) fn close_with_device(&mut self, context: &mut EventContext<'_>) {
-        let reason = match context.rail.device {
-            DeviceHealth::Lost(reason) => reason,
-            DeviceHealth::Up | DeviceHealth::PortDown(_) => "the device was lost",
-        };
-        self.close(LostReason::Device(reason), context);
+    /// Nothing is left on it.
+    pub(super) fn emptied(&mut self, context: &mut EventContext<'_>) {
+        if matches!(self.state, State::Parting { .. }) && context.rail.others_healthy && self.may_move_all() {
+            self.close_parted(context);
+        }
+    }
+
+    /// Closes it for good: its device is lost, or the peer's end is closed.
+    pub(super) fn close_parted(&mut self, context: &mut EventContext<'_>) {
+        match context.rail.device {
+            DeviceHealth::Lost(reason) => self.close(LostReason::Device(reason), context),
+            DeviceHealth::Up | DeviceHealth::PortDown(_) => {
+                context.actions.push(Action::Close { lane: self.index, reason: LostReason::Refused });
+                self.end(LostReason::Refused, context);
+            }
+        }
     }
 }
 

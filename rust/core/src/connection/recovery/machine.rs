@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use super::actions::Actions;
 use super::adding::{Adding, NewRail};
-use super::lane::{EventContext, LaneMachine};
+use super::lane::{EventContext, LaneMachine, State};
 use super::rail::Rail;
 use super::{Action, LANES_PER_RAIL, LostReason};
 use crate::connection::DeviceHealth;
@@ -24,6 +24,8 @@ pub(in crate::connection) struct Machine {
     pub(super) policy: RebuildPolicy,
     pub(super) rails: [Rail; MAX_RAILS],
     pub(super) actions: Actions,
+    /// A rail can be made that there is not.
+    has_spare: bool,
     /// The connection is lost; further events are ignored.
     over: bool,
 }
@@ -48,7 +50,7 @@ impl Machine {
             *first = Rail::new(Adding::Added(handshake));
             first.lanes = (0..lanes).map(|index| LaneMachine::new(index, policy)).collect();
         }
-        Self { policy, rails, actions: Actions::default(), over: false }
+        Self { policy, rails, actions: Actions::default(), has_spare: false, over: false }
     }
 
     /// The lane's queue pair is in ERROR and not drained. Ignored for a lane that is not healthy.
@@ -158,13 +160,35 @@ impl Machine {
         let DeviceHealth::Lost(reason) = health else {
             return self.with_rail(rail, now, LaneMachine::device_changed);
         };
-        let others_are_open =
-            self.rails.iter().enumerate().any(|(other, rails)| other != rail && rails.is_open());
-        if others_are_open {
+        self.settle(now);
+        if self.has_spare || self.rails.iter().any(Rail::may_work) {
             self.with_rail(rail, now, |lane, context| lane.device_lost(reason, context));
         } else {
             self.lose(LostReason::Device(reason));
         }
+    }
+
+    /// Whether a rail can be made that there is not, as far as is known. Once none can, a connection without a device is lost by the next
+    /// [`Machine::device`].
+    pub(in crate::connection) fn set_spare(&mut self, has_spare: bool) {
+        self.has_spare = has_spare;
+    }
+
+    /// Whether a rail must be made for the connection to go on: none works, and a device is lost.
+    pub(in crate::connection) fn lacks_rail(&self) -> bool {
+        let is_lost = |rail: &Rail| rail.view.device_is_lost() && rail.is_open();
+        !self.over && self.rails.iter().any(is_lost) && !self.rails.iter().any(Rail::has_healthy_lane)
+    }
+
+    /// The lanes that are closed once nothing is left on them.
+    pub(in crate::connection) fn parting_lanes(&self) -> impl Iterator<Item = usize> {
+        let lanes = self.rails.iter().flat_map(|rail| &rail.lanes);
+        lanes.filter(|lane| matches!(lane.state, State::Parting { .. })).map(|lane| lane.index)
+    }
+
+    /// Nothing is left on a lane that is drained.
+    pub(in crate::connection) fn lane_empty(&mut self, lane: usize, now: Instant) {
+        self.with_lane(lane, now, LaneMachine::emptied);
     }
 
     /// The end of [`Action::Create`] or [`Action::CreateConnected`].
@@ -288,6 +312,7 @@ impl Machine {
         let mut context = EventContext { now, rail: *view, actions: &mut self.actions, closed: None };
         change(lane, &mut context);
         lane.ask_for_quiet(&mut context);
+        lane.destroy_undrained(&mut context);
         if let Some(reason) = context.closed {
             self.lose_without_lanes(reason);
         }
@@ -297,10 +322,17 @@ impl Machine {
     pub(super) fn settle(&mut self, now: Instant) {
         let healthy = self.rails.iter().map(Rail::has_healthy_lane).enumerate();
         let healthy = healthy.fold(0_u32, |set, (rail, is_healthy)| set | u32::from(is_healthy) << rail);
+        let may_work = self.rails.iter().map(Rail::may_work).enumerate();
+        let may_work = may_work.fold(0_u32, |set, (rail, may_work)| set | u32::from(may_work) << rail);
         for index in 0..MAX_RAILS {
             let others_healthy = healthy & !(1 << index) != 0;
             let Some(rail) = self.rails.get_mut(index) else { return };
+            let others_come = self.has_spare || may_work & !(1 << index) != 0;
+            let has_changed = std::mem::replace(&mut rail.view.others_come, others_come) != others_come;
             if rail.view.others_healthy == others_healthy {
+                if has_changed {
+                    self.change_rail(index, now, |_, _| {});
+                }
                 continue;
             }
             rail.view.others_healthy = others_healthy;

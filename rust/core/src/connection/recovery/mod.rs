@@ -36,6 +36,7 @@
 //!
 //! * parts of a lane that fails move there, once nothing of them can still arrive (`leaving`): READs when the queue pair here is drained,
 //!   WRITEs when the peer has said that its own is too;
+//! * a queue pair that does not drain is destroyed soon, which is as good;
 //! * no lane is closed for what time can heal: the leader rests between attempts, the follower waits on;
 //! * a rail may be left: its lanes are not rebuilt until it is used again.
 //!
@@ -75,6 +76,13 @@ pub(super) const MAX_ATTEMPTS: u32 = 3;
 /// that waits to be sent.
 pub(super) const STEP_LIMIT: Duration = Duration::from_secs(3);
 
+/// How long a queue pair in ERROR may take to drain while its parts could leave it. NICs take microseconds, and to destroy it in vain costs no more
+/// than a rebuild does. Shorter than a worker waits before it closes the lane.
+pub(super) const DRAIN_LIMIT: Duration = Duration::from_millis(100);
+
+/// The same on a device that is lost.
+pub(super) const LOST_DRAIN_LIMIT: Duration = Duration::from_millis(10);
+
 /// How long the answer to a rebuild is waited for that was requested when no other rail worked, once one does: the parts of the lane can
 /// go there, but their end is asked for only before a request. A peer that is well has answered by then.
 pub(super) const ALONE_LIMIT: Duration = Duration::from_millis(20);
@@ -89,6 +97,12 @@ pub(super) const FOLLOW_LIMIT: Duration = Duration::from_secs(12);
 /// How long lanes wait for a port that is down before they are closed: together with the rebuild after it, shorter
 /// than a follower waits.
 pub(super) const PORT_LIMIT: Duration = Duration::from_secs(8);
+
+/// How long a connection without another rail that works waits for one once a device is lost: shorter than a follower waits.
+pub(super) const DEVICE_LIMIT: Duration = Duration::from_secs(8);
+
+/// Where no other rail works and one may come, a lane of which a queue pair cannot be created is tried until its pauses are so long.
+pub(super) const PATIENCE: Duration = Duration::from_secs(1);
 
 /// Pauses between the attempts of a lane that rests, while another rail works: the first one, and the last one, to which they double.
 pub(super) const FIRST_PAUSE: Duration = Duration::from_millis(100);

@@ -27,6 +27,8 @@ pub(super) struct RailView {
     pub(super) device: DeviceHealth,
     /// Another rail has a healthy lane: parts can go there, and nothing is closed that time can heal.
     pub(super) others_healthy: bool,
+    /// Another rail has one, or may get one: it can be rebuilt, is being made, or can be made.
+    pub(super) others_come: bool,
     /// Since when no other rail has one, if any ever had.
     pub(super) alone_since: Option<Instant>,
     /// The rail is left: see [`RailView::is_held`].
@@ -35,8 +37,13 @@ pub(super) struct RailView {
 
 impl Rail {
     pub(super) fn new(adding: Adding) -> Self {
-        let view =
-            RailView { device: DeviceHealth::Up, others_healthy: false, alone_since: None, left: false };
+        let view = RailView {
+            device: DeviceHealth::Up,
+            others_healthy: false,
+            others_come: false,
+            alone_since: None,
+            left: false,
+        };
         Self { lanes: Vec::new(), adding, trial: Trial::None, trials: 0, view }
     }
 
@@ -48,11 +55,27 @@ impl Rail {
     pub(super) fn is_open(&self) -> bool {
         !self.lanes.iter().all(LaneMachine::is_closed)
     }
+
+    /// Whether it has a healthy lane, or may get one.
+    pub(super) fn may_work(&self) -> bool {
+        let is_being_made =
+            matches!(self.adding, Adding::Trying(_) | Adding::Opening(_) | Adding::Asked { .. });
+        !self.view.device_is_lost() && (self.is_open() || is_being_made)
+    }
 }
 
 impl RailView {
     pub(super) fn port_is_down(&self) -> bool {
         matches!(self.device, DeviceHealth::PortDown(_))
+    }
+
+    pub(super) fn device_is_lost(&self) -> bool {
+        matches!(self.device, DeviceHealth::Lost(_))
+    }
+
+    /// Whether parts can leave the rail: to another one that works, or, of a device that is lost, to one that may.
+    pub(super) fn can_be_left(&self) -> bool {
+        self.others_healthy || self.device_is_lost() && self.others_come
     }
 
     /// Whether rebuilds of the rail are held. If no other rail works, each is tried.

@@ -3,10 +3,12 @@
 mod connection;
 mod lanes;
 mod leaving;
+mod lost;
 mod properties;
 mod rail_properties;
 mod rails;
 mod trials;
+mod undrained;
 
 use std::time::{Duration, Instant};
 

@@ -29,6 +29,8 @@ use crate::fabric::{
 pub(super) struct RawQueuePair {
     raw: NonNull<ibv_qp>,
     queue: Arc<RawCompletionQueue>,
+    /// That was tried: it is not to be used any more.
+    is_destroyed: bool,
 }
 
 // SAFETY: verbs calls on a queue pair may come from any thread.
@@ -42,7 +44,7 @@ impl RawQueuePair {
         // SAFETY: domain and completion queue are alive.
         let raw = unsafe { (context.library.ibv_create_qp)(context.domain.as_ptr(), &raw mut attributes) };
         let raw = NonNull::new(raw).ok_or_else(last_errno)?;
-        Ok(Self { raw, queue: Arc::clone(queue) })
+        Ok(Self { raw, queue: Arc::clone(queue), is_destroyed: false })
     }
 
     fn number(&self) -> u32 {
@@ -74,15 +76,26 @@ impl RawQueuePair {
     }
 }
 
+impl RawQueuePair {
+    /// Destroys it, once.
+    fn destroy(&mut self) -> Result<(), FabricError> {
+        if std::mem::replace(&mut self.is_destroyed, true) {
+            return Ok(());
+        }
+        let context = &self.queue.context;
+        // SAFETY: made by this library, destroyed once, and not used after that. Blocks until the library's events on it are
+        // acknowledged, which `VerbsContext::next_event` does before it returns.
+        let code = unsafe { (context.library.ibv_destroy_qp)(self.raw.as_ptr()) };
+        context.check("ibv_destroy_qp", code).inspect_err(|error| {
+            tracing::warn!("cannot destroy a queue pair, which leaks: {error}");
+        })
+    }
+}
+
 impl Drop for RawQueuePair {
     fn drop(&mut self) {
-        let context = &self.queue.context;
-        // SAFETY: made by this library, destroyed once. Blocks until the library's events on it are acknowledged,
-        // which `VerbsContext::next_event` does before it returns.
-        let code = unsafe { (context.library.ibv_destroy_qp)(self.raw.as_ptr()) };
-        if let Err(error) = context.check("ibv_destroy_qp", code) {
-            tracing::warn!("cannot destroy a queue pair, which leaks: {error}");
-        }
+        // The error is in the log.
+        let _ = self.destroy();
     }
 }
 
@@ -310,6 +323,16 @@ impl QueuePair for VerbsQueuePair {
 }
 
 impl WorkQueue for VerbsQueuePair {
+    fn destroy(mut self: Box<Self>) -> Result<(), FabricError> {
+        // Before it is destroyed: its number may be another one's then.
+        self.context().remove_queue_pair(self.number());
+        match self.raw.destroy() {
+            // The kernel has destroyed what a device had that was removed.
+            Err(FabricError::Call { errno: libc::EIO | libc::ENODEV | libc::ENXIO, .. }) => Ok(()),
+            destroyed => destroyed,
+        }
+    }
+
     fn caps(&self) -> QueuePairCaps {
         self.caps
     }
@@ -365,8 +388,10 @@ impl WorkQueue for VerbsQueuePair {
 
 impl Drop for VerbsQueuePair {
     fn drop(&mut self) {
-        // Before it is destroyed: its number may be another one's then.
-        self.context().remove_queue_pair(self.number());
+        if !self.raw.is_destroyed {
+            // Before it is destroyed: its number may be another one's then.
+            self.context().remove_queue_pair(self.number());
+        }
     }
 }
 

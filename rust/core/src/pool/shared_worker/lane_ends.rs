@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::Worker;
 use crate::pool::lane_key::LaneKey;
 use crate::pool::part_owner::EndState;
-use crate::pool::worker::{DetachedLane, WorkerState};
+use crate::pool::worker::{DetachedLane, Undrained, WorkerState};
 
 impl Worker {
     /// Closes a lane, see [`WorkerState::close_lane`], and destroys its queue pair without the worker's lock. False while it is
@@ -24,8 +24,24 @@ impl Worker {
             state.take_detached()
         });
         self.destroy(detached);
+        // Also of one of which another thread destroys the queue pair alone.
         while self.with_state(|state| state.is_detached(lane)) {
             std::thread::sleep(Duration::from_micros(100));
+        }
+    }
+
+    /// Destroys the queue pair of a lane in ERROR that does not drain; the lane is drained then. Blocks for commands of the device, unless another
+    /// thread is at it. False, and nothing is done, where that does not help.
+    pub fn destroy_undrained(&self, lane: LaneKey) -> bool {
+        match self.with_state(|state| state.take_undrained(lane)) {
+            Undrained::Stays => false,
+            Undrained::UnderWay => true,
+            Undrained::Destroy(mut queue_pair) => {
+                let _ = queue_pair.set_error();
+                let destroyed = queue_pair.destroy();
+                self.with_state(|state| state.end_undrained(lane, destroyed));
+                true
+            }
         }
     }
 

@@ -11,7 +11,7 @@ use crate::pool::slow_clock::SlowClock;
 use crate::sync::Ordering;
 
 /// How often a part may be interrupted by failing lanes before it fails.
-const MAX_INTERRUPTIONS: u8 = 3;
+pub(super) const MAX_INTERRUPTIONS: u8 = 3;
 /// Where a failing path and a bad request have the same name, a part is tried once more on its rail, and once on another one: each failure
 /// of a bad request interrupts all that is behind it.
 const MOST_LOCAL_MOVES: u8 = 1;
@@ -130,7 +130,7 @@ impl WorkerState {
             return;
         };
         self.is_resisted |= lane.resists;
-        if lane.outstanding > 0 || lane.resists || lane.health() != LaneHealth::Broken {
+        if lane.outstanding > 0 || lane.resists || lane.is_destroying || lane.health() != LaneHealth::Broken {
             return;
         }
         lane.groups.clear();

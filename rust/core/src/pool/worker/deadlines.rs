@@ -148,6 +148,9 @@ impl WorkerState {
                 lane.broken_since = None;
                 continue;
             }
+            if lane.is_destroying {
+                continue;
+            }
             if !lane.can_stop {
                 self.settle_lane(index);
                 continue;

@@ -42,7 +42,8 @@ impl DetachedLane {
         let Self { lane, state, reason } = self;
         let Lane { key, mut queue_pair, status, counts, recent, parts, outstanding, .. } = *lane;
         let _ = queue_pair.set_error();
-        drop(queue_pair);
+        // What cannot be destroyed is said in the log.
+        let _ = queue_pair.destroy();
         DestroyedLane { key, status, counts, recent, first_part: parts.first(), outstanding, state, reason }
     }
 }
@@ -54,13 +55,18 @@ impl WorkerState {
         if self.lanes.get(key).is_some_and(|lane| !lane.can_stop && lane.outstanding > 0) {
             return self.orphan_lane(key, state, reason);
         }
+        if let Some(lane) = self.lanes.get(key).filter(|lane| lane.is_destroying) {
+            // Its queue pair is not here: another thread destroys it.
+            lane.doomed.get_or_insert_with(|| (state, reason.to_owned()));
+            return;
+        }
         let Some(lane) = self.lanes.detach(key) else { return };
         self.detached.push(DetachedLane { lane, state, reason: reason.to_owned() });
     }
 
     /// Whether the lane was detached and has not ended yet.
-    pub(in crate::pool) fn is_detached(&self, key: LaneKey) -> bool {
-        self.lanes.is_detached(key)
+    pub(in crate::pool) fn is_detached(&mut self, key: LaneKey) -> bool {
+        self.lanes.is_detached(key) || self.lanes.get(key).is_some_and(|lane| lane.doomed.is_some())
     }
 
     /// The lanes that are to be destroyed.

@@ -74,7 +74,7 @@ fn a_lane_knows_whether_it_has_failed_or_this_end_has_stopped_it() {
 /// As long as the queue pair is not in ERROR, requests of the peer may arrive over it. A device that is gone lets nothing through.
 #[test]
 fn a_queue_pair_that_is_not_moved_to_error_is_not_drained() {
-    for (errno, is_drained) in [(libc::EAGAIN, false), (libc::EIO, true)] {
+    for (errno, is_drained) in [(libc::EAGAIN, false), (libc::EIO, false), (libc::ENODEV, true)] {
         let mut side = Side::new(0);
         side.nic.state().resists = Some(errno);
         side.break_lane();
@@ -98,7 +98,7 @@ fn a_queue_pair_that_is_not_moved_to_error_is_not_drained() {
 /// One that has refused a post, or is broken for another reason than a completion in error, may be in order as its device sees it.
 #[test]
 fn a_queue_pair_that_has_failed_and_is_not_moved_to_error_is_not_drained() {
-    for (errno, is_drained) in [(libc::EAGAIN, false), (libc::EIO, true)] {
+    for (errno, is_drained) in [(libc::EAGAIN, false), (libc::EIO, false), (libc::ENXIO, true)] {
         let mut side = Side::new(0);
         side.nic.state().resists = Some(errno);
         side.nic.state().refuse(side.pair, Some((0, libc::EINVAL)));

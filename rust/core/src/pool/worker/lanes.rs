@@ -7,7 +7,7 @@ use crate::fabric::{Paths, WorkQueue};
 use crate::memory::RegionId;
 use crate::pool::PoolError;
 use crate::pool::absent_queue_pair::AbsentQueuePair;
-use crate::pool::lane::{LaneSetup, break_lane, make_ready, note_refusal, stop_lane};
+use crate::pool::lane::{Lane, LaneSetup, break_lane, make_ready, note_refusal, stop_lane};
 use crate::pool::lane_key::LaneKey;
 use crate::pool::lane_status::LaneHealth;
 
@@ -80,7 +80,8 @@ impl WorkerState {
 
     /// Whether the lane has no outstanding requests (or does not exist).
     pub fn is_drained(&mut self, key: LaneKey) -> bool {
-        !self.lanes.is_detached(key) && self.lanes.get(key).is_none_or(|lane| lane.outstanding == 0)
+        let is_drained = |lane: &mut Lane| lane.outstanding == 0 && !lane.is_destroying;
+        !self.lanes.is_detached(key) && self.lanes.get(key).is_none_or(is_drained)
     }
 
     /// Puts a fresh, connected queue pair in the place of a drained one, and answers that; interrupted parts go on.
@@ -113,7 +114,7 @@ impl WorkerState {
 
     /// Closes a lane for good: ERROR, and every part on it that has nothing outstanding ends with `reason`.
     pub fn close_lane(&mut self, key: LaneKey, state: EndState, reason: &str) -> LaneClose {
-        if self.lanes.is_detached(key) {
+        if self.is_detached(key) {
             return LaneClose::Draining;
         }
         let Some(lane) = self.lanes.get(key) else { return LaneClose::Closed(None) };
@@ -121,7 +122,7 @@ impl WorkerState {
         stop_lane(lane, reason);
         self.fail_waiting(key.index(), state, reason);
         let Some(lane) = self.lanes.get(key) else { return LaneClose::Closed(None) };
-        if lane.outstanding > 0 {
+        if lane.outstanding > 0 || lane.is_destroying {
             return LaneClose::Draining;
         }
         lane.set_health(LaneHealth::Closed, reason);

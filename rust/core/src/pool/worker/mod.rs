@@ -26,11 +26,13 @@ mod refusal_tests;
 mod slow_tests;
 #[cfg(all(test, not(flagcx_p2p_loom)))]
 mod tests;
+mod undrained;
 mod unfinished;
 
 pub(super) use detached::DetachedLane;
 pub use lanes::LaneClose;
 pub use probe::ProbeError;
+pub(super) use undrained::Undrained;
 pub use unfinished::UnfinishedPart;
 
 use std::collections::VecDeque;

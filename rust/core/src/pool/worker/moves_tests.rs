@@ -3,6 +3,8 @@
 
 #[path = "failed_lane_tests.rs"]
 mod failed_lanes;
+#[path = "undrained_tests.rs"]
+mod undrained;
 
 use std::ops::Range;
 use std::sync::Arc;

@@ -75,7 +75,7 @@ impl NeedWatch {
             return Need::Nothing;
         }
         let counts = count();
-        let has_work = counts.bytes_in_flight > 0;
+        let has_work = counts.bytes_in_flight > 0 || trouble == Trouble::Ends;
         let is_active = has_work || counts.bytes_done != self.done;
         self.done = counts.bytes_done;
         let was_armed = matches!(self.state, State::Armed { .. }) && is_armed;
@@ -230,6 +230,17 @@ mod tests {
         assert_eq!(world.asked.get(asked), Some(&(10_100 * MS)));
         world.run_until(10_102 * MS);
         assert_eq!(world.asked.get(asked + 1), Some(&(10_101 * MS)), "and again, soon");
+    }
+
+    #[test]
+    fn a_connection_that_ends_without_another_rail_asks_for_it_without_work() {
+        let mut world = World::new();
+        world.run_until(5_000 * MS);
+        assert!(world.is_armed && world.asked.is_empty());
+        world.trouble = Trouble::Ends;
+        world.turn();
+        world.run_until(5_003 * MS);
+        assert_eq!(world.asked, [5_000 * MS, 5_001 * MS, 5_003 * MS], "until it has one");
     }
 
     #[test]

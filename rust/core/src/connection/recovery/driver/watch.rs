@@ -8,6 +8,7 @@ use super::waiting::WaitingLanes;
 use super::{Connection, Driver, Need, Observation};
 use crate::connection::DeviceHealth;
 use crate::connection::rail::LANES_PER_RAIL;
+use crate::connection::rail_need::Trouble;
 use crate::events::with_upgraded;
 use crate::pool::{LaneHealth, ProbeError, clock};
 use crate::rails::{MAX_RAILS, MILLISECOND, PauseReason, RailAction, RailSet, RailState};
@@ -25,6 +26,8 @@ pub(super) struct WatchedRails {
     /// When rates and latencies are told next.
     tell_at: u64,
     waiting: WaitingLanes,
+    /// The rails of which the device is lost, a bit each.
+    pub(super) lost: u64,
     /// When this turn began, in the pool's clock.
     pub(super) turn_began: u64,
 }
@@ -149,13 +152,15 @@ impl Driver {
 
     /// Looks whether a connection with one rail needs another one, if that is due.
     pub(super) fn watch_need(&mut self) {
-        let (handle, need) = (self.handle.clone(), &mut self.need);
+        let (handle, need, lacks_rail) = (self.handle.clone(), &mut self.need, self.machine.lacks_rail());
         with_upgraded(&handle, &self.connection, |connection| {
-            if !connection.may_need_rail() {
+            let may_be_made = connection.may_need_rail() || lacks_rail && connection.could_make_rail();
+            if !may_be_made {
                 connection.set_unseen(false);
                 return need.end();
             }
-            let (is_armed, trouble) = (connection.is_unseen(), connection.trouble());
+            let trouble = if lacks_rail { Trouble::Ends } else { connection.trouble() };
+            let is_armed = connection.is_unseen();
             match need.turn(clock::now_ns(), is_armed, trouble, || connection.count_first_rail()) {
                 Need::Nothing => {}
                 Need::Ask => connection.need_rail(connection.rails_that_carry()),

@@ -52,6 +52,14 @@ impl World {
                 let queue_pair = self.ends[end].lanes[lane].queue_pair;
                 self.break_queue_pair(queue_pair);
             }
+            Action::Destroy { lane } => {
+                let queue_pair = self.ends[end].lanes[lane].queue_pair;
+                // A command may take as long as a drain, and end never.
+                if !self.random.percent(self.conditions.never_drains) {
+                    let delay = self.random.between(20, self.conditions.drain);
+                    self.after(delay, Event::Drains { queue_pair });
+                }
+            }
             Action::Create { lane, attempt } => self.begin(end, lane, attempt, None),
             Action::CreateConnected { lane, attempt, peer } => {
                 self.begin(end, lane, attempt, Some(peer.address.qpn));

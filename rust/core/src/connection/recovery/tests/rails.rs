@@ -227,7 +227,9 @@ fn a_lost_device_takes_its_rail_only() {
     let end = Action::Close { lane: 0, reason: LostReason::Device("it was removed") };
     let refused = Action::Send(ChannelFrame::Refused { lane: 0, attempt: 0 });
     let moved = Action::MoveParts { lane: 0, both_ends: true };
-    assert_eq!(fixture.receive(ChannelFrame::Quiesced { lane: 0, number: 1 }), [moved, end, refused]);
+    assert_eq!(fixture.receive(ChannelFrame::Quiesced { lane: 0, number: 1 }), [moved]);
+    fixture.machine.lane_empty(0, fixture.now);
+    assert_eq!(fixture.actions(), [end, refused]);
     assert!(!fixture.machine.is_over());
     fixture.machine.device(1, lost, fixture.now);
     assert_eq!(fixture.actions(), [Action::Lose(LostReason::Device("it was removed"))]);
