@@ -55,6 +55,7 @@ mod rail_short;
 mod rail_submit;
 mod rail_watch;
 mod recovery;
+mod refusal_lines;
 mod regions;
 mod retire;
 mod route;

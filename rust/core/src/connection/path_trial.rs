@@ -14,6 +14,8 @@ use crate::fabric::{
     Completion, CompletionQueue, CompletionStatus, Device, FabricError, PathOptions, QpAddress, QueuePair,
     QueuePairCaps,
 };
+use crate::pool::clock;
+use crate::sync::lock;
 
 /// One request is posted. Some devices refuse shorter queues.
 const DEPTH: u32 = 16;
@@ -139,8 +141,12 @@ impl Connection {
         LaneBuilder::path_options(&*trial.device, self.capabilities, deadline)
     }
 
-    /// An event: a rail is not made.
+    /// An event: a rail is not made. Of many only some are: a peer can ask without end.
     pub(super) fn note_refused(&self, rail: usize, own: u16, reason: &str) {
+        if !lock(&self.rails.refusal_lines).take(clock::now_ns()) {
+            tracing::debug!(peer = %self.peer.control, rail, own, "a rail is not made: {reason}");
+            return;
+        }
         let nic = self.context.nics().get(usize::from(own));
         let nic = nic.map_or_else(String::new, |nic| nic_name(&nic.name, nic.port));
         RailRecord::refused(rail as u8, self.peer.control, &nic, reason);

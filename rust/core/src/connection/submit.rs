@@ -246,7 +246,7 @@ impl Connection {
                 Err(refused) => refused,
             };
             if started.elapsed() >= limit {
-                self.context.pool.spare_lists().release(submission.list);
+                lane.worker.spare_lists().release(submission.list);
                 return Err(if limit.is_zero() {
                     SubmitError::WouldBlock
                 } else {

@@ -223,6 +223,11 @@ impl Worker {
         }
     }
 
+    /// Where lists come from and go back to: those of its pool.
+    pub fn spare_lists(&self) -> &SpareLists {
+        &self.spare_lists
+    }
+
     /// What queue pairs of this worker's lanes are created on.
     pub fn queue_handle(&self) -> &QueueHandle {
         &self.queue_handle
