@@ -162,7 +162,7 @@ pub struct Config {
     pub handshake_timeout: Duration,
     /// `FLAGCX_P2P_CONTROL_REDIAL`; `None`: never.
     pub control_redial: Option<Duration>,
-    /// `FLAGCX_P2P_CONTROL_REDIAL_ADDRESSES`, empty for all of the host.
+    /// `FLAGCX_P2P_CONTROL_REDIAL_ADDRESSES`, empty for those of the host.
     pub control_redial_addresses: Vec<IpAddr>,
     /// `FLAGCX_P2P_KEEPALIVE_MS`; `None` for off.
     pub keepalive: Option<Duration>,

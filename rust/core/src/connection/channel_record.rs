@@ -1,6 +1,6 @@
 //! What operators are told of the control channel of a connection.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, Instant};
 
 use super::Connection;
@@ -79,6 +79,13 @@ impl Connection {
     /// The leader has been told where to dial it.
     pub(super) fn channel_is_resumable(&self) {
         self.channel_record.set_resumable();
+    }
+
+    /// The peer's sockets come from there now.
+    pub(super) fn peer_is_at(&self, address: IpAddr) {
+        if let Some(host) = &mut *lock(&self.connected_host) {
+            host.move_to(address);
+        }
     }
 
     /// It is there again, after `time` and so many tries of this end.

@@ -118,17 +118,24 @@ impl Connection {
         );
     }
 
-    /// The connection ends: what was sent arrives, if the peer reads it by `deadline`.
+    /// The connection ends: what was sent arrives, if the peer reads it by `deadline`, or later while this process has an engine.
     pub(super) fn end_notifications(&self, deadline: Instant) {
-        let kept = self.notify.as_ref().map_or(0, |sender| sender.end(deadline));
-        if kept > 0 {
-            let peer = &self.peer.control;
-            report!(
-                warn,
-                NotificationDropped,
-                peer = peer,
-                "{kept} notifications do not arrive: the connection has ended while their socket was being made anew"
-            );
+        match self.notify.as_ref().map_or(Ok(None), |sender| sender.end(deadline)) {
+            Ok(None) => {}
+            Ok(Some(lingering)) => {
+                if let Some((_, events)) = self.recovery.get() {
+                    events.spawn(move |handle| lingering.close(handle.clone())).detach();
+                }
+            }
+            Err(kept) => {
+                let peer = &self.peer.control;
+                report!(
+                    warn,
+                    NotificationDropped,
+                    peer = peer,
+                    "{kept} notifications do not arrive: the connection has ended while their socket was being made anew"
+                );
+            }
         }
     }
 

@@ -12,17 +12,21 @@ use super::sender::{TimedLock, is_deadline};
 use crate::control::Stream;
 use crate::control::resume::SentLog;
 use crate::control::wire::notification::COUNT_SIZE;
-use crate::events::{Interest, Wakeup, is_ready};
+use crate::events::{EventLoopHandle, Interest, Wakeup, is_ready};
 use crate::sync::{Mutex, lock};
 
 /// Messages, and bytes, that are kept for a peer that has not delivered them.
-const ROOM: (usize, usize) = (1024, 4 << 20);
+pub(super) const ROOM: (usize, usize) = (1024, 4 << 20);
 /// How often room is looked for.
 const LOOK: Duration = Duration::from_millis(2);
 /// Reads of what a peer has said, at one time: one that sends without end must not keep the thread, which may be the event loop.
 const READS: usize = 4;
 /// How long the messages may take that are sent again.
 const AGAIN: Duration = Duration::from_secs(5);
+
+/// How long a socket stays open behind its connection for a peer that has not read everything, and how often it is looked at.
+const LINGER: Duration = Duration::from_secs(10);
+const LINGER_LOOK: Duration = Duration::from_millis(20);
 
 const LOST_COUNT: &str = "the peer has lost count of them";
 
@@ -157,26 +161,25 @@ impl Kept {
         state.log.len()
     }
 
-    /// No more are sent. Waits until the peer has read what it was sent, at most until `deadline`, because the kernel throws unread bytes
-    /// away when the peer writes to a socket that is closed. Returns how many messages do not arrive, for want of a socket.
-    pub(super) fn end(&self, deadline: Instant) -> usize {
+    /// No more are sent. Waits until the peer has read what it was sent, which it says by closing its end, at most until `deadline`.
+    /// Then the socket has to stay open. Fails with the number of messages that do not arrive, for want of a socket.
+    pub(super) fn end(&self, deadline: Instant) -> Result<Option<Lingering>, usize> {
         let (stream, kept) = {
             let mut state = lock(&self.state);
             state.read();
             state.over.get_or_insert("the connection has ended");
             (state.stream.take(), state.log.len())
         };
-        let Some(stream) = stream else { return kept };
+        let Some(stream) = stream else { return if kept == 0 { Ok(None) } else { Err(kept) } };
         stream.shutdown_write();
-        let mut bytes = [0; 64 * COUNT_SIZE];
-        loop {
-            match stream.try_read(&mut bytes) {
-                Ok(Some(0)) | Err(_) => return 0,
-                _ if Instant::now() >= deadline => return 0,
-                Ok(Some(_)) => {}
-                Ok(None) => std::thread::sleep(LOOK),
+        let lingering = Lingering(stream);
+        while !lingering.is_read() {
+            if Instant::now() >= deadline {
+                return Ok(Some(lingering));
             }
+            std::thread::sleep(LOOK);
         }
+        Ok(None)
     }
 
     /// Takes the socket out of use: it may be of the path that has failed.
@@ -221,6 +224,34 @@ impl Kept {
             self.wake();
         }
         self.turn.end();
+    }
+}
+
+/// A socket of which this end has sent its last message, and the peer has not read all. Were it closed, then the kernel would throw away
+/// what it has not sent yet as soon as the peer answers.
+#[derive(Debug)]
+pub(crate) struct Lingering(Arc<Stream>);
+
+impl Lingering {
+    /// Whether the peer has read everything, or is gone. Drops what it has answered.
+    fn is_read(&self) -> bool {
+        let mut bytes = [0; 64 * COUNT_SIZE];
+        for _ in 0..READS {
+            match self.0.try_read(&mut bytes) {
+                Ok(Some(0)) | Err(_) => return true,
+                Ok(None) => return false,
+                Ok(Some(_)) => {}
+            }
+        }
+        false
+    }
+
+    /// Keeps it open until then, for at most `LINGER`.
+    pub(crate) async fn close(self, handle: EventLoopHandle) {
+        let until = Instant::now() + LINGER;
+        while !self.is_read() && Instant::now() < until {
+            handle.sleep(LINGER_LOOK).await;
+        }
     }
 }
 

@@ -5,7 +5,7 @@ use std::os::fd::AsFd;
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use super::kept::Kept;
+use super::kept::{Kept, Lingering};
 use super::queue::Queue;
 use super::{LargeMessage, Message, Notification, NotifyError};
 use crate::control::Stream;
@@ -97,11 +97,11 @@ impl Sender {
     }
 
     /// The connection ends. Over a socket that can be made anew, waits until the peer has read what it was sent, at most until
-    /// `deadline`. Returns how many messages do not arrive.
-    pub(crate) fn end(&self, deadline: Instant) -> usize {
+    /// `deadline`; then that is to be closed later. Fails with the number of messages that do not arrive.
+    pub(crate) fn end(&self, deadline: Instant) -> Result<Option<Lingering>, usize> {
         match &self.transport {
             Transport::Kept(kept) => kept.end(deadline),
-            _ => 0,
+            _ => Ok(None),
         }
     }
 

@@ -40,7 +40,7 @@ variables! {
         .unit("ms")
         .read_by("connection, control, notify")
         .changes(
-            "For how long the control channel of a connection is dialled again, over all addresses of the peer's host, after it has failed. \
+            "For how long the control channel of a connection is dialled again, from all addresses of this host to all of the peer's, after it has failed. \
              Meanwhile transfers go on over the lanes that work. Both ends need it; each waits as long as its own value says. Engines \
              with it listen for channels, and for notifications, on all addresses of the host, of one family, unless `FLAGCX_P2P_BIND` is set. 0: a connection ends with its channel.",
         )

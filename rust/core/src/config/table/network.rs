@@ -15,9 +15,9 @@ variables! {
         .changes("The address that is announced to peers instead of this host's own. The port replaces the control port alone; a forwarder publishes the others of `FLAGCX_P2P_PORT_RANGE` one to one. A name is looked up when an engine opens, within `FLAGCX_P2P_CONNECT_TIMEOUT_MS`; if it has no address the engine does not open.")
         .when("Behind NAT, or in a container with published ports: [addresses](addresses.md).")
         .example("203.0.113.7:20000");
-    CONTROL_REDIAL_ADDRESSES = Variable::text("FLAGCX_P2P_CONTROL_REDIAL_ADDRESSES", "all of the host", "`IP address,...`")
+    CONTROL_REDIAL_ADDRESSES = Variable::text("FLAGCX_P2P_CONTROL_REDIAL_ADDRESSES", "those of the host", "`IP address,...`")
         .read_by("control")
-        .changes("The addresses at which this host can be dialled when a control channel has failed: see `FLAGCX_P2P_CONTROL_REDIAL`. At most 32.")
+        .changes("The addresses at which this host can be dialled, and from which it dials, when a control channel has failed: see `FLAGCX_P2P_CONTROL_REDIAL`. At most 32. Unset: that of `FLAGCX_P2P_BIND`, or those of the interfaces that `FLAGCX_SOCKET_IFNAME` and `FLAGCX_SOCKET_FAMILY` leave, but for bridges without a default route and link-local addresses.")
         .when("The host has addresses that peers cannot reach, or is reached by others.")
         .example("192.0.2.7,198.51.100.7");
     PORT_RANGE = Variable::text("FLAGCX_P2P_PORT_RANGE", "ports chosen by the kernel", "`low-high`")

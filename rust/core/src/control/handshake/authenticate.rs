@@ -30,7 +30,7 @@ use super::error::{HandshakeError, Reason, Step};
 use super::opening::receive_opening;
 use super::psk::prove;
 use super::{Limits, LocalSide, Role, locality};
-use crate::auth::{AuthError, AuthKey, Nonces, Session, random};
+use crate::auth::{AuthError, AuthKey, Nonce, Nonces, Session, random};
 use crate::control::wire::{Features, HANDLE_SIZE, Handle, Tag};
 use crate::fork::PerProcess;
 use crate::process::ProcessIdentity;
@@ -44,11 +44,13 @@ pub(super) struct Entry {
     pub(super) features: Option<Features>,
     /// The session, when both sides have proven the key.
     pub(super) session: Option<Session>,
+    /// The random number of this end.
+    pub(super) own_nonce: Nonce,
 }
 
 impl Entry {
-    fn new(handle: Handle, session: Option<Session>) -> Self {
-        Self { address: handle.address, features: handle.features, session }
+    fn new(handle: Handle, session: Option<Session>, own_nonce: Nonce) -> Self {
+        Self { address: handle.address, features: handle.features, session, own_nonce }
     }
 }
 
@@ -66,7 +68,7 @@ pub(super) async fn authenticate<L>(
         Ok((Handle { address, features: Some(features) }, listener))
     };
     match &limits.auth {
-        None => exchange(dialogue, local, limits, make).await,
+        None => exchange(dialogue, (local, limits), features.nonce, make).await,
         Some(key) => exchange_with_psk(dialogue, (local, limits), features, make, key).await,
     }
 }
@@ -87,8 +89,8 @@ fn own_features(local: &LocalSide<'_>, limits: &Limits) -> io::Result<Features> 
 /// Without a key: exchanges handles.
 async fn exchange<L>(
     dialogue: &Dialogue<'_>,
-    local: &LocalSide<'_>,
-    limits: &Limits,
+    (local, limits): (&LocalSide<'_>, &Limits),
+    own_nonce: Nonce,
     make: impl AsyncFnOnce() -> Result<(Handle, L), HandshakeError>,
 ) -> Result<(Entry, L), HandshakeError> {
     let (theirs, listener) = match dialogue.role {
@@ -107,7 +109,7 @@ async fn exchange<L>(
     if theirs.features.is_some_and(|features| features.has(Features::AUTH)) {
         return Err(dialogue.fail(Step::Authentication, AuthError::KeyRequired));
     }
-    Ok((Entry::new(theirs, None), listener))
+    Ok((Entry::new(theirs, None, own_nonce), listener))
 }
 
 /// With a key: exchanges random numbers, then proofs, then handles.
@@ -138,7 +140,7 @@ async fn exchange_with_psk<L>(
             let nonces = nonces(dialogue.role, ours, features);
             let (handle, session, listener) = prove(dialogue, make, key, nonces).await?;
             dialogue.stream.release_permit();
-            Ok((Entry::new(handle, Some(session)), listener))
+            Ok((Entry::new(handle, Some(session), ours.nonce), listener))
         }
         Some(_) => Err(dialogue.fail(Step::Authentication, AuthError::KeyMissing)),
         None if limits.allow_original => {
@@ -146,7 +148,7 @@ async fn exchange_with_psk<L>(
             if dialogue.role == Role::Responder {
                 send_handle(dialogue, &handle).await?;
             }
-            Ok((Entry::new(theirs, None), listener))
+            Ok((Entry::new(theirs, None, ours.nonce), listener))
         }
         None => Err(dialogue.fail(
             Step::Authentication,

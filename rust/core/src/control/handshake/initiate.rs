@@ -43,7 +43,9 @@ async fn initiate_with(
     let channel = connect_from(None, entry.address, deadline, limits.abort.as_ref(), waiter).await.map_err(
         |error| dialogue.fail(Step::LaneSocket, Reason::unreached(entry.address, PEER_TOLD, error)),
     )?;
-    let connected_host = limits.connected_hosts.add(channel.peer().ip());
+    let links = notify_link::link_names(&local.features, &entry);
+    let connected_host =
+        limits.connected_hosts.add(channel.peer().ip()).with_link(links.map(|[_, theirs]| theirs));
     let lane_dialogue = Dialogue { stream: &channel, ..dialogue };
     let session = entry.session.as_ref();
     lane_dialogue.write(Step::LaneSocket, &lane_listener::hello(session)).await?;
@@ -54,8 +56,7 @@ async fn initiate_with(
     let meta = tables::exchange_metas(&dialogue, local, entry.features.as_ref(), looks_local).await?;
     let key = limits.auth.as_ref().filter(|_| session.is_some());
     let owner = notify_link::owner(entry.features.as_ref());
-    let link = notify_link::link_name(&local.features, entry.features.as_ref())
-        .map_err(|error| dialogue.fail(Step::Meta, error))?;
+    let link = links.map(|[ours, _]| ours);
     let notify = match meta.notify_port {
         0 => None,
         _ if meta.same_process => None,

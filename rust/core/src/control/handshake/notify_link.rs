@@ -5,6 +5,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, Instant};
 
 use super::Limits;
+use super::authenticate::Entry;
 use crate::auth::{AuthError, AuthKey, Initiator, Nonces, PROOF_SIZE, Purpose, random};
 use crate::control::Stream;
 use crate::control::socket::{Source, connect_from, connect_over};
@@ -19,10 +20,11 @@ pub(super) fn owner(theirs: Option<&Features>) -> Option<ProcessIdentity> {
     theirs.filter(|theirs| theirs.has(Features::LIVENESS)).map(|_| ProcessIdentity::own())
 }
 
-/// The random name of the link of the socket, where both ends make it anew.
-pub(super) fn link_name(ours: &Features, theirs: Option<&Features>) -> io::Result<Option<[u8; LINK_SIZE]>> {
-    let both = ours.has_redial() && theirs.is_some_and(Features::has_redial);
-    both.then(random).transpose()
+/// The names of the links of both sockets, ours and the peer's, where both ends make them anew: the random numbers of the handshake, so
+/// each end knows of which connection a link is.
+pub(super) fn link_names(ours: &Features, entry: &Entry) -> Option<[[u8; LINK_SIZE]; 2]> {
+    let theirs = entry.features.filter(|theirs| ours.has_redial() && theirs.has_redial())?;
+    Some([entry.own_nonce, theirs.nonce])
 }
 
 /// How a notification socket is made anew.

@@ -63,7 +63,9 @@ pub(crate) async fn respond_with(
         Some(_) => channel.release_permit(),
         None => channel.begin_permit(1),
     }
-    let connected_host = limits.connected_hosts.add(channel.peer().ip());
+    let links = notify_link::link_names(&local.features, &entry);
+    let connected_host =
+        limits.connected_hosts.add(channel.peer().ip()).with_link(links.map(|[_, theirs]| theirs));
     let lane_dialogue = Dialogue { stream: &channel, ..dialogue };
     let (capabilities, count) = lanes::set_up(&lane_dialogue, lanes, Some(offer)).await?;
 
@@ -74,8 +76,7 @@ pub(crate) async fn respond_with(
     let meta = tables::exchange_metas(&dialogue, local, entry.features.as_ref(), looks_local).await?;
     let key = limits.auth.as_ref().filter(|_| session.is_some());
     let owner = notify_link::owner(entry.features.as_ref());
-    let link = notify_link::link_name(&local.features, entry.features.as_ref())
-        .map_err(|error| dialogue.fail(Step::Meta, error))?;
+    let link = links.map(|[ours, _]| ours);
     let notify = match meta.notify_port {
         0 => None,
         _ if meta.same_process => None,

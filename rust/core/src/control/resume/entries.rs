@@ -27,9 +27,14 @@ pub(super) enum Known {
 }
 
 impl Entries {
+    /// The caller drops what this returns when it does not hold the lock any more: the last reference of a connection takes that.
     pub(super) fn get(&self, name: u64) -> Option<Known> {
         let live = || self.live.get(&name).and_then(Weak::upgrade).map(Known::Live);
         live().or_else(|| self.ended.get(&name).cloned().map(Known::Ended))
+    }
+
+    pub(super) fn contains(&self, name: u64) -> bool {
+        self.live.contains_key(&name) || self.ended.contains_key(&name)
     }
 
     pub(super) fn add(&mut self, name: u64, entry: Weak<ResumeEntry>) {

@@ -99,7 +99,7 @@ impl ResumeListener {
         let mut entries = lock(&self.entries);
         let name = loop {
             let name = u64::from_le_bytes(random()?);
-            if entries.get(name).is_none() {
+            if !entries.contains(name) {
                 break name;
             }
         };

@@ -79,7 +79,7 @@ fn ways(own: &[Interface], chosen: &[(SocketAddr, Option<IpAddr>)], former: Form
             }
             let shift = (place + own.len() - number % own.len()) % own.len();
             let order = (is_former + same(address, Some(former.own)), !is_near(address), 1 + shift, number);
-            let source = Some(Source { address, interface: one.name.clone() });
+            let source = Some(Source { address, interface: Some(one.name.clone()) });
             found.push((order, Way { source, target: *target }));
         }
     }

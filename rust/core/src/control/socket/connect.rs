@@ -44,11 +44,13 @@ pub(in crate::control) async fn connect_over(
     deadline: Instant,
     waiter: &Waiter,
 ) -> io::Result<Stream> {
-    let Some(Source { address, interface }) = source else {
-        return connect_from(None, target, deadline, None, waiter).await;
-    };
-    let from = (SocketAddr::new(*address, 0), interface.as_str());
-    connected(tcp::connect_through(from, target, deadline, waiter).await?, None)
+    let from = source.map(|source| SocketAddr::new(source.address, 0));
+    match (from, source.and_then(|source| source.interface.as_deref())) {
+        (Some(from), Some(interface)) => {
+            connected(tcp::connect_through((from, interface), target, deadline, waiter).await?, None)
+        }
+        (from, _) => connect_from(from, target, deadline, None, waiter).await,
+    }
 }
 
 /// [`connect_from`] for tests, which block.

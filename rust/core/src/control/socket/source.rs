@@ -3,17 +3,21 @@
 use std::fmt;
 use std::net::IpAddr;
 
-/// The address, and the interface that packets are to leave through: an address alone does not decide that.
+/// The address, and the interface that packets are to leave through, if that is not left to the routes: an address alone does not decide
+/// it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Source {
     /// The address.
     pub address: IpAddr,
-    /// The name of its interface.
-    pub interface: String,
+    /// The name of the interface.
+    pub interface: Option<String>,
 }
 
 impl fmt::Display for Source {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} ({})", self.address, self.interface)
+        match &self.interface {
+            Some(interface) => write!(f, "{} ({interface})", self.address),
+            None => self.address.fmt(f),
+        }
     }
 }

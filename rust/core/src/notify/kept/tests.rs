@@ -1,7 +1,9 @@
+use std::io::ErrorKind;
 use std::net::{IpAddr, Ipv4Addr};
 
 use super::*;
 use crate::control::{Abort, Listener, connect};
+use crate::events::EventLoop;
 
 fn soon() -> Instant {
     Instant::now() + Duration::from_secs(5)
@@ -33,25 +35,52 @@ fn a_peer_that_answers_without_end_has_its_share_of_a_look() {
     }
 }
 
+/// Sends so many that they are not all in the buffers of the peer.
+fn send_many(kept: &Kept) {
+    for number in 0..1000_u64 {
+        kept.write(&[&number.to_le_bytes(), &[7; 504]], soon()).unwrap();
+    }
+}
+
+/// Reads them slowly, and answers meanwhile.
+fn read_many(peer: &Stream) {
+    let mut message = [0; 512];
+    for number in 0..1000_u64 {
+        if number % 10 == 0 {
+            std::thread::sleep(Duration::from_micros(200));
+            peer.write_all_by(&number.to_le_bytes(), soon()).unwrap();
+        }
+        peer.read_exact_by(&mut message, soon()).unwrap();
+        assert_eq!(message[..8], number.to_le_bytes());
+    }
+}
+
+/// A peer that begins to read only after the end has been waited for.
+#[test]
+fn what_is_read_later_arrives_too() {
+    let (kept, peer) = pair();
+    send_many(&kept);
+    let lingering = kept.end(Instant::now()).unwrap().unwrap();
+    drop(kept);
+    let events = EventLoop::acquire().unwrap();
+    let task = events.spawn(move |handle| lingering.close(handle.clone()));
+    read_many(&peer);
+    assert_eq!(peer.read_exact_by(&mut [0], soon()).unwrap_err().kind(), ErrorKind::UnexpectedEof);
+    drop(peer);
+    let deadline = soon();
+    while !task.is_ended() {
+        assert!(Instant::now() < deadline, "the socket is closed once all is read");
+        std::thread::yield_now();
+    }
+}
+
 /// What was sent reaches a peer that reads it late and answers meanwhile, although this end has ended.
 #[test]
 fn what_was_sent_before_the_end_arrives() {
     let (kept, peer) = pair();
-    for number in 0..1000_u64 {
-        kept.write(&[&number.to_le_bytes(), &[7; 504]], soon()).unwrap();
-    }
-    let reading = std::thread::spawn(move || {
-        let mut message = [0; 512];
-        for number in 0..1000_u64 {
-            if number % 10 == 0 {
-                std::thread::sleep(Duration::from_micros(200));
-                peer.write_all_by(&number.to_le_bytes(), soon()).unwrap();
-            }
-            peer.read_exact_by(&mut message, soon()).unwrap();
-            assert_eq!(message[..8], number.to_le_bytes());
-        }
-    });
-    assert_eq!(kept.end(soon()), 0);
+    send_many(&kept);
+    let reading = std::thread::spawn(move || read_many(&peer));
+    assert!(kept.end(soon()).unwrap().is_none());
     drop(kept);
     reading.join().unwrap();
 }
@@ -67,5 +96,5 @@ fn without_a_socket_the_number_of_lost_messages_is_known() {
     assert_eq!(kept.give_up("it was given up"), 3);
     assert!(!kept.needs_socket() && !kept.keeps_some() && kept.is_ready());
     assert_eq!(kept.write(&[b"message"], soon()).unwrap_err(), "it was given up");
-    assert_eq!(kept.end(soon()), 3);
+    assert_eq!(kept.end(soon()).unwrap_err(), 3);
 }

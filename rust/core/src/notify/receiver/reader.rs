@@ -15,12 +15,15 @@ use crate::control::wire::notification::LINK_SIZE;
 use crate::events::{EventLoopHandle, SocketGroup, Wakeup, first};
 use crate::observe::report;
 
+mod ahead;
 mod links;
 mod peer;
 mod room;
+mod unread;
 
 use links::Links;
 use peer::{Disposition, Peer};
+use unread::Unread;
 
 /// Bytes read from one peer per turn.
 const CHUNK: usize = 64 * 1024;
@@ -43,6 +46,8 @@ pub(super) struct Reader {
     /// By the number under which the kernel reports their sockets; never reused.
     peers: HashMap<u64, Peer>,
     next_peer: u64,
+    /// Bytes that are read ahead, of all peers.
+    ahead: usize,
     /// Links of senders, of which the sockets are made anew.
     links: Links,
     chunk: Vec<u8>,
@@ -66,6 +71,7 @@ impl Reader {
             paused: None,
             peers: HashMap::new(),
             next_peer: FIRST_PEER,
+            ahead: 0,
             links: Links::default(),
             chunk: vec![0; CHUNK],
         })
@@ -165,8 +171,10 @@ impl Reader {
                 let peer = Peer {
                     stream,
                     decoder,
-                    bytes: Vec::new(),
+                    bytes: Unread::default(),
                     held_back: None,
+                    watched: true,
+                    ahead: 0,
                     ended: false,
                     proven: false,
                     owned: false,
@@ -191,10 +199,16 @@ impl Reader {
         let mut read = 0;
         match peer.stream.try_read(&mut self.chunk) {
             Ok(None) => return 0,
-            Ok(Some(0)) => peer.ended = true,
+            Ok(Some(0)) => {
+                peer.ended = true;
+                // A sender that ends waits for that: all that it has sent is read.
+                if peer.link.is_some() {
+                    peer.stream.shutdown_write();
+                }
+            }
             Ok(Some(count)) => {
                 read = count;
-                peer.bytes.extend_from_slice(self.chunk.get(..count).unwrap_or_default());
+                peer.bytes.push(self.chunk.get(..count).unwrap_or_default());
                 peer.last_received = Instant::now();
             }
             Err(error) => {
@@ -209,7 +223,6 @@ impl Reader {
     /// Delivers the messages read, and keeps, admits or removes the peer.
     fn process_input(&mut self, number: u64) {
         let Some(peer) = self.peers.get_mut(&number) else { return };
-        let was_waiting = peer.held_back.is_some();
         let mut disposition = peer.process_input(&self.options, &self.queue, &self.room);
         if let Disposition::Admitted(proof) = disposition {
             disposition = self.admit(number, proof);
@@ -219,14 +232,16 @@ impl Reader {
         }
         let Some(peer) = self.peers.get_mut(&number) else { return };
         peer.tell();
-        let registered = match (was_waiting, disposition) {
-            (_, Disposition::Goes | Disposition::Admitted(_) | Disposition::Linked { .. }) => {
-                self.remove(number);
-                return;
-            }
-            (false, Disposition::Waits) => self.sockets.remove(&peer.stream),
-            (true, Disposition::Stays) => self.sockets.add(&peer.stream, number),
-            (true, Disposition::Waits) | (false, Disposition::Stays) => Ok(()),
+        if !matches!(disposition, Disposition::Stays | Disposition::Waits) {
+            self.remove(number);
+            return;
+        }
+        let watches = self.watches(number);
+        let Some(peer) = self.peers.get_mut(&number) else { return };
+        let registered = match (std::mem::replace(&mut peer.watched, watches), watches) {
+            (true, false) => self.sockets.remove(&peer.stream),
+            (false, true) => self.sockets.add(&peer.stream, number),
+            _ => Ok(()),
         };
         if let Err(error) = registered {
             let peer = peer.stream.peer();
@@ -238,8 +253,10 @@ impl Reader {
     fn remove(&mut self, number: u64) -> Option<Peer> {
         let peer = self.peers.remove(&number)?;
         if let Some(link) = peer.link {
-            self.links.left(number, link);
+            let Self { links, options, .. } = self;
+            options.connected_hosts.with_links(|is_of_connection| links.left(number, link, is_of_connection));
         }
+        self.ahead = self.ahead.saturating_sub(peer.ahead);
         // Fails for a peer that waits for room in the queue and is not watched.
         let _ = self.sockets.remove(&peer.stream);
         Some(peer)

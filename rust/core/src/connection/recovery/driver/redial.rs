@@ -55,7 +55,7 @@ pub(super) struct Redial {
     damping: FlapDamping,
     reports: Arc<OrderedReports>,
     relinking: Option<Relinking>,
-    /// Where the channel's socket begins, if it was dialled here and not where the kernel would have it.
+    /// From where the channel's socket was dialled here, if not from where the kernel would.
     source: Option<Source>,
 }
 
@@ -170,7 +170,12 @@ impl Driver {
         let addresses = redial.addresses();
         let Some(relinking) = &mut redial.relinking else { return };
         let hosts = [&[self.peer_address.ip()][..], &addresses].concat();
-        let peer = (self.peer_address, redial.source.clone());
+        // As the channel: the peer expects this end's sockets from there.
+        let source = redial.source.clone().or_else(|| {
+            let address = self.socket.stream()?.local().ip();
+            Some(Source { address, interface: None })
+        });
+        let peer = (self.peer_address, source);
         relinking.tend(&self.connection, (hosts, peer), &self.wakeup, &self.handle);
     }
 
@@ -205,7 +210,7 @@ impl Driver {
             self.machine.frame(ChannelFrame::Goodbye, self.now());
             return true;
         }
-        let own = self.socket.stream().map_or(self.peer_address.ip(), |stream| stream.local().ip());
+        let own = self.socket.stream().map_or_else(|| self.peer_address.ip(), |stream| stream.local().ip());
         let former = FormerEnds { own, peer: self.peer_address.ip() };
         let Some(redial) = &mut self.redial else { return false };
         let (now, received) = (Instant::now(), self.socket.suspend());
@@ -397,7 +402,11 @@ impl Driver {
             relinking.begin_anew();
         }
         let tries = away.redialing.as_ref().map_or(0, Redialing::tries);
-        with_upgraded(&self.handle, &self.connection, |connection| connection.channel_record.note_resumed());
+        // Before the peer is told: it makes its notification socket anew from that address.
+        with_upgraded(&self.handle, &self.connection, move |connection| {
+            connection.peer_is_at(address.ip());
+            connection.channel_record.note_resumed();
+        });
         self.note(move |connection| connection.report_channel_resumed(address, time, tries));
     }
 

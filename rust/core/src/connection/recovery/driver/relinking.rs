@@ -33,7 +33,7 @@ pub(super) struct Relinking {
     anew: bool,
 }
 
-/// The other end of the channel, and from where it was dialled if not from where the kernel would.
+/// The other end of the channel, and where this one is.
 type PeerEnd = (SocketAddr, Option<Source>);
 
 /// A try. Its task ends with it.

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::CHUNK;
+use super::unread::Unread;
 use crate::auth::Proof;
 use crate::control::Stream;
 use crate::control::wire::notification::{COUNT_SIZE, LINK_SIZE};
@@ -20,9 +20,13 @@ pub(super) struct Peer {
     pub(super) stream: Stream,
     pub(super) decoder: Decoder,
     /// Bytes of an incomplete message, or of one that waits for room in the queue.
-    pub(super) bytes: Vec<u8>,
-    /// A message that the full queue refused. Meanwhile the socket is not watched.
+    pub(super) bytes: Unread,
+    /// A message that the full queue refused. Meanwhile the socket is not watched, but for what is read ahead: see `ahead`.
     pub(super) held_back: Option<Notification>,
+    /// The socket is watched.
+    pub(super) watched: bool,
+    /// So many of `bytes` are counted as read ahead.
+    pub(super) ahead: usize,
     /// The peer has closed its end.
     pub(super) ended: bool,
     /// It has proven the key.
@@ -91,7 +95,7 @@ impl Peer {
         }
         let mut used = 0;
         let disposition = loop {
-            let rest = self.bytes.get(used..).unwrap_or_default();
+            let rest = self.bytes.rest().get(used..).unwrap_or_default();
             let arrival = match self.decoder.next(rest, &options.policy) {
                 Ok(None) if self.ended => break Disposition::Goes,
                 Ok(None) => break Disposition::Stays,
@@ -138,11 +142,7 @@ impl Peer {
             }
             self.note_delivered();
         };
-        self.bytes.drain(..used);
-        if self.bytes.is_empty() {
-            // The buffer of a large message must not stay allocated for the rest of the connection.
-            self.bytes.shrink_to(CHUNK);
-        }
+        self.bytes.take(used);
         disposition
     }
 
