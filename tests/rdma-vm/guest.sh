@@ -64,7 +64,7 @@ boot() {
   timeout -k 5 "$limit" "${machine[@]}" -accel tcg,thread=multi,tb-size=512 \
     -smp "$processors" -m "$memory" -display none -nodefaults -no-reboot -no-user-config \
     -kernel "$kernel" -initrd "$initrd" \
-    -append "console=$console panic=-1 oops=panic nokaslr mitigations=off audit=0 random.trust_cpu=on tsc=reliable" \
+    -append "console=$console panic=-1 oops=panic nokaslr mitigations=off audit=0 random.trust_cpu=on tsc=reliable no_timer_check" \
     -chardev "file,id=console,path=$control/console" -serial chardev:console \
     -device virtio-serial-pci -chardev "file,id=output,path=$control/output,append=on" \
     -device virtserialport,chardev=output,name=output \
