@@ -1,6 +1,6 @@
 #!/bin/bash
 # Two guests, one on either end of two links: a file goes to node 1 and another comes back, while the links lose packets. Then transfers
-# go over both links, without that loss, and one link goes down and comes back. run.sh --suite runs it in both.
+# go over both links, without that loss, and one link goes down at either end and comes back, also the one of the control channel. run.sh --suite runs it in both.
 #
 #   suite_two_nodes.sh RUST_PROGRAMS      as suite.sh
 set -eu
@@ -22,7 +22,7 @@ over_two_links() {
     ip link set "${interface##*/}" mtu 4200
   done
   # shellcheck disable=SC2016 # for the inner shell
-  step rails_rxe 120 bash -c 'rust_suite "$1" between_hosts' bash "$(path_of rails_rxe)"
+  step rails_rxe 150 bash -c 'rust_suite "$1" between_hosts' bash "$(path_of rails_rxe)"
   [ ${#failed[@]} = 0 ]
 }
 

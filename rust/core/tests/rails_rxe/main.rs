@@ -33,7 +33,6 @@ use support::{Pair, blocks, content, eventually};
 const LENGTH: usize = 8 << 20;
 /// Several transfers, so that the fault meets some in the middle.
 const TRANSFERS: usize = 4;
-const OPCODES: [Opcode; 2] = [Opcode::Write, Opcode::Read];
 const GUARD: u8 = 0xa5;
 /// The virtual machine is emulated.
 const MOVED: Duration = Duration::from_secs(20);
@@ -72,11 +71,12 @@ fn transfers_outlive_a_link_of_two() {
 
 /// An engine that has the two devices of one end.
 fn engine(end: &str) -> Arc<Engine> {
-    engine_of(&format!("=rx{end}1,rx{end}2"), "127.0.0.1")
+    engine_of(&format!("=rx{end}1,rx{end}2"), &[("FLAGCX_P2P_BIND", "127.0.0.1")])
 }
 
-fn engine_of(devices: &str, address: &str) -> Arc<Engine> {
-    let settings = [
+/// `settings` come first, and win.
+fn engine_of(devices: &str, settings: &[(&str, &str)]) -> Arc<Engine> {
+    let common = [
         ("FLAGCX_P2P_FABRIC", "verbs"),
         ("FLAGCX_IB_HCA", devices),
         // Soft-RoCE takes the default, 7, for ever.
@@ -85,11 +85,10 @@ fn engine_of(devices: &str, address: &str) -> Arc<Engine> {
         ("FLAGCX_P2P_SLICE_SIZE", "65536"),
         // Two virtual machines may be busy for seconds.
         ("FLAGCX_P2P_KEEPALIVE_MS", "60000"),
-        ("FLAGCX_P2P_BIND", address),
         ("FLAGCX_P2P_XFER_TIMEOUT_MS", "60000"),
         ("FLAGCX_P2P_QPS_PER_CONN", "2"),
     ];
-    let config = support::config(&settings);
+    let config = support::config(&[settings, &common].concat());
     let devices = Some(Arc::new(DeviceList::open(&config.fabric_options().unwrap()).unwrap()));
     Engine::open(config, EngineOptions { gpu_index: 0, devices }).unwrap()
 }
@@ -153,7 +152,7 @@ impl Bench {
         let bytes = self.fill(opcode, 7);
         let (pair, links) = (&self.pair, &mut self.links);
         let iov = || pair.iov(0, 0, LENGTH as u64);
-        let seen = in_the_middle(&pair.here, &iov, opcode, &before, || links.set(fault, &link, true));
+        let seen = in_the_middle(&pair.here, &iov, opcode, &before, false, || links.set(fault, &link, true));
         assert!(content(self.ends(opcode).1) == bytes, "{what}: done, and other bytes are there");
         let parts = self.rail(rail).moved_parts - before.moved_parts;
         assert!(seen.done < MOVED, "{what}: it took {:?}: {:#?}", seen.done, self.pair.here.rails());

@@ -18,19 +18,24 @@ pub(crate) struct Seen {
     pub(crate) detected: Option<Duration>,
     /// Parts of the first lane have been posted on the other rail.
     pub(crate) moved: Option<Duration>,
+    /// The control channel is made anew.
+    pub(crate) anew: Option<Duration>,
     /// All transfers have ended.
     pub(crate) done: Duration,
 }
 
 /// Calls `fail` while transfers of `iov` are under way on a rail, and waits until all are done. Soft-RoCE sends within the call that
-/// posts, so another thread starts them, one after the other until the fault is detected.
+/// posts, so another thread starts them, one after the other until the fault is detected, and the control channel made anew if it
+/// `loses_channel`.
 pub(crate) fn in_the_middle(
     here: &Connection,
     iov: &(dyn Fn() -> Iov + Sync),
     opcode: Opcode,
     before: &RailInfo,
+    loses_channel: bool,
     fail: impl FnOnce(),
 ) -> Seen {
+    let resumed = here.channel_record().resumed();
     let now = || here.rails()[usize::from(before.rail)].clone();
     let enough = AtomicBool::new(false);
     std::thread::scope(|scope| {
@@ -50,7 +55,11 @@ pub(crate) fn in_the_middle(
             if seen.moved.is_none() && rail.moved_parts > before.moved_parts {
                 seen.moved = Some(begin.elapsed());
             }
-            let is_seen = seen.detected.is_some() && seen.moved.is_some();
+            if seen.anew.is_none() && here.channel_record().resumed() > resumed {
+                seen.anew = Some(begin.elapsed());
+            }
+            let is_anew = seen.anew.is_some() || !loses_channel;
+            let is_seen = seen.detected.is_some() && seen.moved.is_some() && is_anew;
             if is_seen || begin.elapsed() > MOVED {
                 enough.store(true, Ordering::Relaxed);
             }
