@@ -371,7 +371,7 @@ fn a_connection_outlives_its_only_device() {
         let part = |at: u64| pair.here.submit(opcode, &[pair.iov(at * EACH, at * EACH, EACH)][..]).unwrap();
         let ids: Vec<_> = (0..COUNT).map(part).collect();
         assert_eq!(pair.here.rails().len(), 1);
-        let begin = Instant::now();
+        let begin = OwnTime::start();
         bench.standin.raise_on(Event::DeviceFatal, device as i32);
         for id in ids {
             let rails = || pair.here.rails();
@@ -412,7 +412,7 @@ fn a_queue_pair_that_does_not_drain_is_destroyed_and_its_parts_move() {
                 bench.standin.set("silent_devices", 1 << device);
                 seed += 1;
                 let started = bench.start(opcode, seed);
-                let begin = Instant::now();
+                let begin = OwnTime::start();
                 bench.standin.raise_on(Event::PortDown, device as i32);
                 bench.finish(opcode, &started, &what);
                 let taken = begin.elapsed();

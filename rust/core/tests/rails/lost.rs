@@ -1,6 +1,6 @@
 //! A connection with one rail of which the device is lost: it goes on over other NICs, if there are some.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use flagcx_p2p::internals::fabric::Opcode;
 use flagcx_p2p::internals::observe::RailStatus;
@@ -9,6 +9,7 @@ use flagcx_p2p::internals::transfer::Outcome;
 use crate::alone;
 use crate::nics::{Nics, moved, nic_number};
 use crate::rail_pair::RailPair;
+use crate::support::own_time::OwnTime;
 use crate::support::{content, eventually, outcome};
 
 /// A rail is made in milliseconds; a busy machine adds to that. A transfer may take 10 s.
@@ -46,7 +47,7 @@ fn what_is_under_way_goes_on_over_the_next_nic() {
         let part = |at: u64| pair.submit(opcode, &[pair.iov(at * EACH, at * EACH, EACH)]);
         let ids: Vec<_> = (0..COUNT).map(part).collect();
         assert_eq!(pair.here.rails().len(), 1);
-        let begin = Instant::now();
+        let begin = OwnTime::start();
         nics_of(&pair, end).lose(nic);
         for id in ids {
             assert_eq!(outcome(&pair.here, id), Outcome::Done, "{end}, {opcode:?}: {:#?}", pair.here.rails());
@@ -77,7 +78,7 @@ fn an_idle_connection_gets_a_rail_over_the_next_nic() {
     for end in ["near", "far"] {
         let pair = pair(2, 2);
         let nic = nic_number(&pair.here.rails()[0].nic);
-        let begin = Instant::now();
+        let begin = OwnTime::start();
         nics_of(&pair, end).lose(nic);
         eventually("there is another rail", || pair.here.rails().len() == 2 && pair.there.rails().len() == 2);
         println!("{end}: another rail {:?} after the device was lost", begin.elapsed());
@@ -126,7 +127,7 @@ fn without_other_nics_the_connection_ends_at_once() {
     for (near, far, end) in [(2, 1, "near"), (1, 2, "far"), (1, 1, "near")] {
         let pair = RailPair::new(near, far);
         let nic = nic_number(&pair.here.rails()[0].nic);
-        let begin = Instant::now();
+        let begin = OwnTime::start();
         nics_of(&pair, end).lose(nic);
         eventually("both ends end", || !pair.here.is_usable() && !pair.there.is_usable());
         println!("{near} and {far} NICs: ended after {:?}", begin.elapsed());
@@ -149,7 +150,7 @@ fn if_no_rail_can_be_made_the_connection_ends() {
         }
         pair.near.switches(nic).set_silent(true);
         let id = pair.submit(Opcode::Write, &[pair.iov(0, 0, EACH)]);
-        let begin = Instant::now();
+        let begin = OwnTime::start();
         nics_of(&pair, end).lose(nic);
         let ended = outcome(&pair.here, id);
         assert!(matches!(ended, Outcome::Failed(_)), "{what}, {end}: {ended:?}");

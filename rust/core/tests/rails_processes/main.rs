@@ -23,7 +23,7 @@ use flagcx_p2p::internals::engine::{Engine, RegisteredBuffer};
 use flagcx_p2p::internals::fabric::{Opcode, PathKind};
 use flagcx_p2p::internals::observe::RailStatus;
 use flagcx_p2p::internals::transfer::{Iov, Outcome, TransferId};
-use nics::{ENOUGH, Nics, carried, make_rails, moved, nic_number};
+use nics::{ENOUGH, Nics, carried, make_rails, moved, nic_number, up};
 use peer::{LENGTH, PeerProcess, SETTINGS};
 use support::own_time::OwnTime;
 use support::{blocks, eventually, outcome};
@@ -240,7 +240,7 @@ fn a_connection_between_processes_outlives_its_only_device() {
             if is_busy {
                 processes.nics.switches(own).set_silent(true);
             }
-            let begin = Instant::now();
+            let begin = OwnTime::start();
             let id = is_busy.then(|| processes.submit(opcode));
             match here {
                 true => processes.nics.lose(own),
@@ -253,9 +253,10 @@ fn a_connection_between_processes_outlives_its_only_device() {
                 processes.submit(opcode)
             });
             assert_eq!(outcome(&processes.here, id), Outcome::Done, "{what}: {:#?}", processes.here.rails());
-            println!("{what}: done after {:?}", begin.elapsed());
+            let taken = begin.elapsed();
+            println!("{what}: done after {taken:?}");
             processes.compare(1, &what);
-            assert!(begin.elapsed() < MOVED, "{what}: it took {:?}", begin.elapsed());
+            assert!(taken < MOVED, "{what}: it took {taken:?}");
             processes.move_all(opcode, 3);
         }
     }
