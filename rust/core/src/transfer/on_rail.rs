@@ -48,6 +48,10 @@ impl<'a, S: IovSource + ?Sized> OnRail<'a, S> {
 
     #[inline(never)]
     fn find(&self, rkey: u32, address: u64, length: u64) -> Option<u32> {
+        if !self.fits.get() {
+            // What is made of the others is thrown away.
+            return None;
+        }
         let opcode = self.opcode;
         if let RemoteCheck::Inside(first) = self.first.check(rkey, address, length) {
             if first.read_only && opcode == Opcode::Write {

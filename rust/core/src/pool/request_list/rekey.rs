@@ -29,19 +29,17 @@ impl RequestList {
         let requests = self.requests.get(from..self.len).unwrap_or_default();
         let entry_count = requests.first().map_or(self.entry_count, |request| request.first_sge as usize);
         let mut made = Rekeyed::behind(entry_count, requests.len());
-        let writes = requests.len().saturating_sub(self.gpu_flushes as usize);
+        let flushes = self.gpu_flushes as usize;
+        let flushed = if flushes > 0 { requests.len().saturating_sub(flushes) } else { 0 };
         for (at, request) in requests.iter().enumerate() {
             let first = request.first_sge as usize;
             let own = self.entries.get(first..first + usize::from(request.sge_count)).unwrap_or_default();
-            let added = made.add(request, own, at < writes, &mut local, &mut remote);
+            let added = made.add(request, own, at < flushed, &mut local, &mut remote);
             added.ok_or(NotOnRail { iov: request.origin })?;
         }
-        let further_flushes = match self.gpu_flushes {
-            0 => 0,
-            present => made.flush_all(present as usize),
-        };
+        let further_flushes = made.flush_all(flushes);
         // Emptying the list knows of READs behind WRITEs by the hold on their landing.
-        let is_unheld = self.gpu_flushes > 0 && holds.is_empty();
+        let is_unheld = flushes > 0 && holds.is_empty();
         if is_unheld || from + made.requests.len() > Self::LONGEST {
             return Err(NotOnRail { iov: self.iov(self.len.saturating_sub(1)) });
         }
@@ -79,7 +77,7 @@ impl Rekeyed {
         &mut self,
         request: &WorkRequest,
         own: &[Sge],
-        is_write: bool,
+        is_flushed: bool,
         local: &mut impl FnMut(Sge) -> Option<Sge>,
         remote: &mut impl FnMut(u64, u32, u64) -> Option<(RemoteRegion, u64)>,
     ) -> Option<()> {
@@ -94,7 +92,7 @@ impl Rekeyed {
                     let (region, bytes) = remote(address, request.rkey, left)?;
                     (rkey, of_key, room) = (region.rkey, bytes.min(left), 0);
                     let is_new = || self.to_flush.iter().all(|(_, flushed, _)| *flushed != rkey);
-                    if is_write && region.gpu_flush && is_new() {
+                    if is_flushed && region.gpu_flush && is_new() {
                         self.to_flush.push((address, rkey, request.origin));
                     }
                 }
