@@ -407,7 +407,7 @@ fn a_queue_pair_that_does_not_drain_is_destroyed_and_its_parts_move() {
             // A transfer may get no part on that rail: then it is another one's turn.
             while moved(&bench.pair.here) == before {
                 assert!(seed < 200, "{what}: nothing has moved: {:#?}", bench.pair.here.rails());
-                bench.expect_return(rail, 8);
+                bench.expect_return(rail);
                 bench.standin.set(trouble, 1 << device);
                 bench.standin.set("silent_devices", 1 << device);
                 seed += 1;
@@ -431,7 +431,7 @@ fn a_queue_pair_that_does_not_drain_is_destroyed_and_its_parts_move() {
             std::thread::sleep(Duration::from_millis(20));
             let quiet = content(bench.ends(opcode).1) == vec![GUARD; ENOUGH];
             assert!(quiet, "{what}: written after the end of the transfer");
-            bench.expect_return(rail, 8);
+            bench.expect_return(rail);
         }
     }
 }
