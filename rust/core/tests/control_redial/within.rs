@@ -100,7 +100,8 @@ fn notifications_arrive_once_and_in_order() {
         scope.spawn(move || send(there));
         let at_server = scope.spawn(move || received(server, deadline));
         let at_client = scope.spawn(move || received(client, deadline));
-        for turn in 0..40 {
+        // On a busy machine more of them meet a channel that is away already.
+        for turn in (0..).take_while(|turn| *turn < 40 || resumed(here) <= 5 && Instant::now() < deadline) {
             std::thread::sleep(Duration::from_millis(7));
             match turn % 4 {
                 0 => pair.here.break_channel(),
