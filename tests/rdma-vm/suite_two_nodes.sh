@@ -1,6 +1,7 @@
 #!/bin/bash
 # Two guests, one on either end of two links: a file goes to node 1 and another comes back, while the links lose packets. Then transfers
-# go over both links, without that loss, and one link goes down at either end and comes back, also the one of the control channel. run.sh --suite runs it in both.
+# go over both links, without that loss, and one link goes down at either end and comes back, also the one of the control channel.
+# run.sh --suite runs it in both.
 #
 #   suite_two_nodes.sh RUST_PROGRAMS      as suite.sh
 set -eu
