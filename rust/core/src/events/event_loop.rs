@@ -5,6 +5,7 @@ use std::io;
 use std::pin::pin;
 use std::rc::Rc;
 use std::sync::{Arc, Mutex, PoisonError, Weak, mpsc};
+use std::task::{Context, Waker};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -14,7 +15,8 @@ use futures_lite::{StreamExt, future};
 
 use super::handle::into_io;
 use super::helpers::Helpers;
-use super::{EventLoopHandle, Task, Wakeup};
+use super::loop_waker::LoopWaker;
+use super::{EventLoopHandle, Task, Wakeup, thread_time};
 use crate::fork::PerProcess;
 
 /// The event loop of the process. Ends, with every task that is still on it, when the last reference is dropped.
@@ -139,10 +141,18 @@ fn run(
         }
     };
     let mut all = pin!(tasks.run(future::or(stop.wait(), begin)));
-    // A system error, which may be temporary; the tasks are unaffected.
-    while let Err(error) = waiting.block_on(all.as_mut(), &mut (), |()| ()) {
-        tracing::error!("the event loop cannot wait: {error}");
-        std::thread::sleep(REFUSED_PAUSE);
+    let waker = Arc::new(LoopWaker::new(waiting.get_signal()));
+    let task_waker = Waker::from(Arc::clone(&waker));
+    let mut context = Context::from_waker(&task_waker);
+    while !(waker.take() && all.as_mut().poll(&mut context).is_ready()) {
+        thread_time::time_since_last();
+        // A task that has woken itself, or another one, lets descriptors and timers be looked at.
+        let limit = waker.is_ready().then_some(Duration::ZERO);
+        // A system error, which may be temporary; the tasks are unaffected.
+        if let Err(error) = waiting.dispatch(limit, &mut ()) {
+            tracing::error!("the event loop cannot wait: {error}");
+            std::thread::sleep(REFUSED_PAUSE);
+        }
     }
     // Remaining tasks are dropped with `tasks`, before the descriptors and timers that they use.
 }

@@ -19,12 +19,14 @@ mod group;
 mod handle;
 mod helpers;
 mod interrupted;
+mod loop_waker;
 mod notifier;
 mod off_loop;
 mod polling;
 mod readiness;
 mod task;
 pub(crate) mod tcp;
+pub(crate) mod thread_time;
 mod waiter;
 mod wakeup;
 

@@ -300,3 +300,34 @@ fn a_long_read_or_write_lets_others_have_their_turn() {
     let (while_written, while_read) = reports.recv_timeout(LONG).unwrap();
     assert!(while_written >= 6 && while_read >= 6, "{while_written}, {while_read}");
 }
+
+/// A loop's thread may wake a task of another loop, which waits.
+#[test]
+fn the_tasks_of_two_loops_wake_each_other() {
+    let loops = [EventLoop::start_alone(), EventLoop::start_alone()];
+    let wakeups = [0, 1].map(|_| Arc::new(Wakeup::default()));
+    let (sender, receiver) = mpsc::channel();
+    let tasks: Vec<_> = [0, 1]
+        .into_iter()
+        .map(|number| {
+            let (own, other) = (Arc::clone(&wakeups[number]), Arc::clone(&wakeups[1 - number]));
+            let sender = sender.clone();
+            loops[number].spawn(move |handle| {
+                let handle = handle.clone();
+                async move {
+                    for _ in 0..1000 {
+                        own.wait().await;
+                        // By a task that a timer wakes, as well.
+                        handle.give_way().await;
+                        other.wake();
+                    }
+                    sender.send(number).unwrap();
+                }
+            })
+        })
+        .collect();
+    wakeups[0].wake();
+    let ended = [0, 1].map(|_| receiver.recv_timeout(LONG).unwrap());
+    assert_eq!(ended[0] + ended[1], 1);
+    drop(tasks);
+}

@@ -43,7 +43,6 @@ use crate::control::wire::LaneRecord;
 use crate::control::{Channel, ChannelFrame, RailRefusal, Received, Stream};
 use crate::events::{EventLoopHandle, Wakeup, Watched, first, with_upgraded};
 use crate::fork::OwnSocket;
-use crate::pool::clock;
 use crate::sync::{Mutex, lock};
 
 /// Frames of the peer that are read per turn: a peer that sends without end must not keep the task from its lanes,
@@ -212,7 +211,6 @@ impl Driver {
 
     /// Reports events to the machine, and carries out its actions after each.
     async fn turn(&mut self) -> Next {
-        self.rails.turn_began = clock::now_ns();
         let Some(mut seen) = self.observe() else { return Next::End };
         // Before any recovery of lanes that failed because of it.
         self.check_peer(&seen);

@@ -9,7 +9,7 @@ use super::{Connection, Driver, Need, Observation};
 use crate::connection::DeviceHealth;
 use crate::connection::rail::LANES_PER_RAIL;
 use crate::connection::rail_need::Trouble;
-use crate::events::with_upgraded;
+use crate::events::{thread_time, with_upgraded};
 use crate::pool::{LaneHealth, ProbeError, clock};
 use crate::rails::{MAX_RAILS, MILLISECOND, PauseReason, RailAction, RailSet, RailState};
 
@@ -28,8 +28,6 @@ pub(super) struct WatchedRails {
     waiting: WaitingLanes,
     /// The rails of which the device is lost, a bit each.
     pub(super) lost: u64,
-    /// When this turn began, in the pool's clock.
-    pub(super) turn_began: u64,
 }
 
 /// How often operators are told rates and latencies.
@@ -120,15 +118,15 @@ impl Driver {
             self.note_lanes(connection);
             let now = clock::now_ns();
             let is_due = self.watch.is_due(now);
+            let mut taken = 0;
             if is_due {
+                taken = thread_time::time_since_last();
                 let nics = connection.rail_nics().count();
                 for nic in connection.rail_nics() {
                     nic.flow.look(now, nics, || nic.counts());
                 }
-            }
-            // Looks at NICs are paced by themselves.
-            let begin = clock::now_ns();
-            if is_due {
+                // They are paced by themselves.
+                thread_time::time_since_last();
                 let counts = connection.rail_counts();
                 self.watch.look(now, &counts);
                 // What waits does not ask by itself.
@@ -141,8 +139,7 @@ impl Driver {
             }
             self.tell(connection);
             if is_due {
-                let before = now.saturating_sub(self.rails.turn_began);
-                connection.look_took(before + clock::now_ns().saturating_sub(begin));
+                connection.look_took(taken + thread_time::time_since_last());
             }
         });
         if looked.is_some() {
