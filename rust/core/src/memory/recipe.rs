@@ -15,7 +15,7 @@ use crate::gpu::{self, CurrentGpu};
 pub(super) struct Recipe {
     /// But for its descriptors, which were borrowed.
     range: MemoryRange,
-    way: Way,
+    given: Given,
     /// The GPU that was current, for a runtime of which answers depend on that.
     current: Option<i32>,
     /// That of the caller, which may close it.
@@ -26,9 +26,9 @@ pub(super) struct Recipe {
     exported: SharedExport,
 }
 
-/// Which way the memory goes to the device.
+/// As what the memory is given to a device.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Way {
+pub(super) enum Given {
     /// By its address, or by the caller's dma-buf.
     Plain,
     /// As what may be GPU memory; true if it is.
@@ -47,14 +47,14 @@ impl Recipe {
     ///
     /// # Errors
     /// No descriptor is left for what the caller may close.
-    pub(super) fn of(range: &MemoryRange, way: Way, keeps_file: bool) -> std::io::Result<Self> {
+    pub(super) fn of(range: &MemoryRange, given: Given, keeps_file: bool) -> std::io::Result<Self> {
         let dma_buf = range.dma_buf.map(|named| duplicate(named.fd).map(|own| Kept { named, own }));
         let file = range.file.filter(|_| keeps_file);
         let file = file.map(|named| duplicate(named.fd).map(|own| Kept { named, own }));
-        let runtime = matches!(way, Way::Gpu(_)).then(gpu::runtime);
+        let runtime = matches!(given, Given::Gpu(_)).then(gpu::runtime);
         Ok(Self {
             range: MemoryRange { dma_buf: None, file: None, cpu_address: None, ..*range },
-            way,
+            given,
             current: runtime
                 .filter(|runtime| runtime.depends_on_current())
                 .and_then(|runtime| runtime.current_gpu().ok()),
@@ -78,9 +78,9 @@ impl Recipe {
             file: file.map(|kept| SharedFile { fd: kept.own.as_raw_fd(), ..kept.named }).or(of_allocation),
             ..self.range
         };
-        let segments = match self.way {
-            Way::Plain => pieces::register(device, &range)?,
-            Way::Gpu(on_gpu) => {
+        let segments = match self.given {
+            Given::Plain => pieces::register(device, &range)?,
+            Given::Gpu(on_gpu) => {
                 let runtime = gpu::runtime();
                 let _entered = CurrentGpu::of_address(&*runtime, range.address, self.current.unwrap_or(-1));
                 register_for_nic(device, &range, on_gpu, Some(&self.exported))?

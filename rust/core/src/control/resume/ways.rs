@@ -159,7 +159,7 @@ mod tests {
                 .collect();
             let former = FormerEnds { own: ip("10.0.0.0"), peer: ip("10.0.0.100") };
             let found = ways(&interfaces(&networks), &chosen, former);
-            let own_of = |way: &Way| way.source.as_ref().map_or(IpAddr::from([10, 0, 0, kernels]), |source| source.address);
+            let own_of = |way: &Way| way.source.as_ref().map_or_else(|| IpAddr::from([10, 0, 0, kernels]), |source| source.address);
             let mut pairs: Vec<_> = found.iter().map(|way| (own_of(way), way.target)).collect();
             let classes: Vec<_> = pairs
                 .iter()

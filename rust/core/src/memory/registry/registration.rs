@@ -12,7 +12,7 @@ use crate::memory::gpu_memory::{check_range, probe, synchronise_copies};
 use crate::memory::host_inspection::HostInspection;
 use crate::memory::nic_registration::register_for_nic;
 use crate::memory::process_regions;
-use crate::memory::recipe::{Recipe, Way};
+use crate::memory::recipe::{Given, Recipe};
 use crate::memory::region::{MemoryKind, Region, RegionId};
 use crate::memory::segment::{Segment, Segments};
 use crate::memory::unreachable::UnreachableMemory;
@@ -113,17 +113,17 @@ impl Registration {
         let read_by_gpu_flush = gpu_flush || flushed_unknown && access.remote_write;
         let access = Access { remote_read: access.remote_read || read_by_gpu_flush, ..access };
         let of_device = MemoryRange { access, ..range };
-        let way = match (kind, declared) {
+        let given = match (kind, declared) {
             // No CPU may touch it: only the GPU runtime moves it.
             (MemoryKind::Gpu, _) if !registers_gpu_memory => None,
-            (_, MemoryKind::Host) => Some(Way::Plain),
-            _ if !registers_gpu_memory || dma_buf.is_some() => Some(Way::Plain),
-            _ => Some(Way::Gpu(kind == MemoryKind::Gpu)),
+            (_, MemoryKind::Host) => Some(Given::Plain),
+            _ if !registers_gpu_memory || dma_buf.is_some() => Some(Given::Plain),
+            _ => Some(Given::Gpu(kind == MemoryKind::Gpu)),
         };
-        let registered = match way {
+        let registered = match given {
             None => Ok(Segments::of_one(Segment::new(address, length, Arc::new(UnreachableMemory)))),
-            Some(Way::Plain) => pieces::register(device, &of_device),
-            Some(Way::Gpu(on_gpu)) => register_for_nic(device, &of_device, on_gpu, None),
+            Some(Given::Plain) => pieces::register(device, &of_device),
+            Some(Given::Gpu(on_gpu)) => register_for_nic(device, &of_device, on_gpu, None),
         };
         let segments = registered.map_err(|error| look.explain(error))?;
         if by_nic_on_gpu {
@@ -134,9 +134,9 @@ impl Registration {
             && look.backing == Backing::Anonymous
             && (declared == MemoryKind::Host || of_host && look.is_readable(address, length));
         let region = Region::new(next_id(), &range, kind, readable, announced, segments);
-        let way = way.filter(|_| self.has_further_nics);
+        let given = given.filter(|_| self.has_further_nics);
         let keeps_file = allocation.is_none() && device.attributes().capabilities.shared_files;
-        let recipe = way.and_then(|way| recipe(&of_device, way, keeps_file));
+        let recipe = given.and_then(|given| recipe(&of_device, given, keeps_file));
         let region = region.within(allocation).flushed(gpu_flush).with_recipe(recipe);
         process_regions::add(&region);
         Ok(Arc::new(region))
@@ -144,8 +144,8 @@ impl Registration {
 }
 
 /// For further NICs; `None`, with a line in the log, if it cannot be kept.
-fn recipe(of_device: &MemoryRange, way: Way, keeps_file: bool) -> Option<Recipe> {
-    let kept = Recipe::of(of_device, way, keeps_file).inspect_err(|error| {
+fn recipe(of_device: &MemoryRange, given: Given, keeps_file: bool) -> Option<Recipe> {
+    let kept = Recipe::of(of_device, given, keeps_file).inspect_err(|error| {
         tracing::warn!(
             "memory {:#x}+{} stays on one NIC, because its descriptor cannot be kept open for others: {error}; see `ulimit -n`",
             of_device.address,
