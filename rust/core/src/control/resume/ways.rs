@@ -7,8 +7,10 @@ use super::own_addresses::{OwnAddresses, is_like};
 use crate::control::Interface;
 use crate::control::socket::Source;
 
-/// Ways of one round at most.
+/// Ways of one round at most, unless the kernel's own are more.
 const MOST: usize = 64;
+/// How many are tried before the lost one, at most.
+const BEFORE_LOST: usize = 2;
 
 /// Where to dial, and where from.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -61,6 +63,9 @@ fn chosen_source(target: SocketAddr) -> Option<IpAddr> {
 /// * those that the kernel would take, others;
 /// * those of the first addresses of both hosts, of the second ones, and so on; then each of the peer's with the next one of this host. So a NIC that
 ///   is dead at either end costs one try, and not one with each NIC of the other.
+///
+/// But that is a guess: the networks of other NICs may carry nothing to the peer, and a channel that was reset only may be made anew as it was. So every
+/// second one is a way of the kernel's, and the lost one is among the first. Only others are left out if there are too many.
 fn ways(own: &[Interface], chosen: &[(SocketAddr, Option<IpAddr>)], former: FormerEnds) -> Vec<Way> {
     let mut found = Vec::new();
     let same = |one: IpAddr, other: Option<IpAddr>| u8::from(other.is_some_and(|other| one == other));
@@ -84,8 +89,29 @@ fn ways(own: &[Interface], chosen: &[(SocketAddr, Option<IpAddr>)], former: Form
         }
     }
     found.sort_by_key(|(order, _)| *order);
-    found.truncate(MOST);
+    let lost = found.iter().position(|((former_ends, ..), _)| *former_ends == 2).map(|at| found.remove(at));
+    let (kernels, bound): (Vec<_>, Vec<_>) = found.into_iter().partition(|(_, way)| way.source.is_none());
+    let room = MOST.saturating_sub(kernels.len() + usize::from(lost.is_some()));
+    let is_first = kernels.first().map(|(order, _)| order) < bound.first().map(|(order, _)| order);
+    let bound = bound.into_iter().take(room);
+    let mut found = if is_first { in_turn(kernels, bound) } else { in_turn(bound, kernels) };
+    if let Some(lost) = lost {
+        found.insert(found.len().min(BEFORE_LOST), lost);
+    }
     found.into_iter().map(|(_, way)| way).collect()
+}
+
+/// One of each in turn, while both have some.
+fn in_turn<T>(one: impl IntoIterator<Item = T>, other: impl IntoIterator<Item = T>) -> Vec<T> {
+    let (mut one, mut other) = (one.into_iter(), other.into_iter());
+    let mut all = Vec::new();
+    loop {
+        let pair = [one.next(), other.next()];
+        if pair.iter().all(Option::is_none) {
+            return all;
+        }
+        all.extend(pair.into_iter().flatten());
+    }
 }
 
 #[cfg(test)]
@@ -120,8 +146,8 @@ mod tests {
         let expected = [
             "10.0.1.2:7",
             "10.0.0.2:7 from 10.0.1.1 (eth1)",
-            "10.0.1.2:7 from 10.0.0.1 (eth0)",
             "10.0.0.2:7",
+            "10.0.1.2:7 from 10.0.0.1 (eth0)",
         ];
         assert_eq!(found, expected);
     }
@@ -133,9 +159,13 @@ mod tests {
         let chosen = [("10.0.0.11", near), ("10.0.0.12", near), ("10.0.0.13", near)];
         let networks = ["10.0.0.1/24", "10.0.0.2/24", "10.0.0.3/24"];
         let found = order(&networks, &chosen, ("10.0.0.1", "10.0.0.11"));
-        let first = ["10.0.0.12:7 from 10.0.0.2 (eth1)", "10.0.0.13:7 from 10.0.0.3 (eth2)"];
-        assert_eq!(found[..2], first);
-        assert_eq!(found.last().unwrap(), "10.0.0.11:7");
+        let first = [
+            "10.0.0.12:7 from 10.0.0.2 (eth1)",
+            "10.0.0.12:7",
+            "10.0.0.11:7",
+            "10.0.0.13:7 from 10.0.0.3 (eth2)",
+        ];
+        assert_eq!(found[..4], first);
         let one = order(&networks, &[("203.0.113.7", near)], ("10.0.0.1", "203.0.113.7"));
         let expected = ["203.0.113.7:7 from 10.0.0.2 (eth1)", "203.0.113.7:7 from 10.0.0.3 (eth2)"];
         assert_eq!((&one[..2], one[2].as_str()), (&expected.map(str::to_owned)[..], "203.0.113.7:7"));
@@ -148,27 +178,61 @@ mod tests {
         assert_eq!(found, ["10.0.0.2:7"], "an address of the other family");
     }
 
+    /// Eight NICs with networks of their own, and one more, over which the channel was, and which alone leads to the peer's ninth.
+    #[test]
+    fn the_only_network_that_carries_it_is_tried_soon() {
+        let networks: Vec<_> = (0..9).map(|net| format!("10.0.{net}.1/24")).collect();
+        let networks: Vec<_> = networks.iter().map(String::as_str).collect();
+        let chosen: Vec<_> = (0..9).map(|net| (format!("10.0.{net}.2"), format!("10.0.{net}.1"))).collect();
+        let chosen: Vec<_> =
+            chosen.iter().map(|(target, own)| (target.as_str(), Some(own.as_str()))).collect();
+        let found = order(&networks, &chosen, ("10.0.8.1", "10.0.8.2"));
+        assert_eq!((found.len(), found[BEFORE_LOST].as_str()), (MOST, "10.0.8.2:7"));
+    }
+
     proptest! {
-        /// Each pair has one way, and what differs from the lost channel at both ends comes before what does not.
+        /// Each pair has one way. Of those of the kernel's, and of the others, what differs from the lost channel at both ends comes before what
+        /// does not; the lost one is among the first, and so is one of the kernel's to each of the peer's addresses.
         #[test]
-        fn every_pair_is_tried_once(own in 0..9_u8, targets in 1..9_u8, kernels in 0..9_u8) {
+        fn every_pair_is_tried_once(
+            (own, targets) in (0..9_u8, 1..40_u8),
+            nets in 1..9_u8,
+            (own_former, peer_former) in (0..9_u8, 0..40_u8),
+        ) {
+            // The kernel's routes lead over the first interfaces, as many as there are networks.
             let networks: Vec<_> = (0..own).map(|last| format!("10.0.0.{last}/24")).collect();
             let networks: Vec<_> = networks.iter().map(String::as_str).collect();
+            let kernels = |target: u8| IpAddr::from([10, 0, 0, target % nets]);
             let chosen: Vec<_> = (0..targets)
-                .map(|last| (SocketAddr::from(([10, 0, 0, 100 + last], 7)), Some(IpAddr::from([10, 0, 0, kernels]))))
+                .map(|last| (SocketAddr::from(([10, 0, 1, last], 7)), Some(kernels(last))))
                 .collect();
-            let former = FormerEnds { own: ip("10.0.0.0"), peer: ip("10.0.0.100") };
+            let former = FormerEnds { own: [10, 0, 0, own_former].into(), peer: [10, 0, 1, peer_former].into() };
             let found = ways(&interfaces(&networks), &chosen, former);
-            let own_of = |way: &Way| way.source.as_ref().map_or_else(|| IpAddr::from([10, 0, 0, kernels]), |source| source.address);
+            let own_of = |way: &Way| match (&way.source, way.target.ip()) {
+                (Some(source), _) => source.address,
+                (None, IpAddr::V4(target)) => kernels(target.octets()[3]),
+                (None, IpAddr::V6(_)) => unreachable!(),
+            };
             let mut pairs: Vec<_> = found.iter().map(|way| (own_of(way), way.target)).collect();
-            let classes: Vec<_> = pairs
-                .iter()
-                .map(|(own, target)| u8::from(*own == former.own) + u8::from(target.ip() == former.peer))
-                .collect();
-            prop_assert!(classes.is_sorted(), "{found:?}");
-            let kernels_is_own = kernels < own;
-            let every = usize::from(targets) * (usize::from(own) + usize::from(!kernels_is_own));
+            let class = |(own, target): &(IpAddr, SocketAddr)| {
+                u8::from(*own == former.own) + u8::from(target.ip() == former.peer)
+            };
+            for is_kernels in [false, true] {
+                let those = found.iter().zip(&pairs).filter(|(way, _)| way.source.is_none() == is_kernels);
+                let classes: Vec<_> = those.map(|(_, pair)| class(pair)).filter(|class| *class < 2).collect();
+                prop_assert!(classes.is_sorted(), "{found:?}");
+            }
+
+            let is_own = |target: u8| target % nets < own;
+            let every: usize = (0..targets).map(|target| usize::from(own) + usize::from(!is_own(target))).sum();
             prop_assert_eq!(pairs.len(), every.min(MOST));
+            let lost = pairs.iter().position(|pair| class(pair) == 2);
+            let had_lost = peer_former < targets && (own_former < own || kernels(peer_former) == former.own);
+            prop_assert_eq!(lost.is_some(), had_lost, "{:?}", found);
+            prop_assert!(lost.is_none_or(|at| at <= BEFORE_LOST), "{found:?}");
+            let of_kernel = |way: &&Way| way.source.is_none();
+            let soon = 2 * usize::from(targets) + 1;
+            prop_assert_eq!(found.iter().take(soon).filter(of_kernel).count(), usize::from(targets));
             pairs.sort();
             pairs.dedup();
             prop_assert_eq!(pairs.len(), found.len());
