@@ -1,11 +1,13 @@
 //! Notifications to the peer of a connection.
 
+use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use super::Connection;
 use super::lane_choice::thread_hint;
 use crate::control::Stream;
-use crate::notify::{Message, NotifyError, Sender};
+use crate::events::EventLoopHandle;
+use crate::notify::{LINGER, Message, NotifyError, Sender};
 use crate::observe::report;
 use crate::sync::Ordering;
 use crate::transfer::TransferId;
@@ -123,19 +125,21 @@ impl Connection {
         match self.notify.as_ref().map_or(Ok(None), |sender| sender.end(deadline)) {
             Ok(None) => {}
             Ok(Some(lingering)) => {
-                if let Some((_, events)) = self.recovery.get() {
-                    events.spawn(move |handle| lingering.close(handle.clone())).detach();
-                }
+                let Some((_, events)) = self.recovery.get() else { return };
+                let peer = self.peer.control;
+                let close = move |handle: &EventLoopHandle| {
+                    let handle = handle.clone();
+                    async move {
+                        let lost = lingering.close(LINGER, handle.clone()).await;
+                        if lost > 0 {
+                            // Events may wait for a file.
+                            handle.detach(move || report_unread(peer, lost));
+                        }
+                    }
+                };
+                events.spawn(close).detach();
             }
-            Err(kept) => {
-                let peer = &self.peer.control;
-                report!(
-                    warn,
-                    NotificationDropped,
-                    peer = peer,
-                    "{kept} notifications do not arrive: the connection has ended while their socket was being made anew"
-                );
-            }
+            Err(lost) => report_unread(self.peer.control, lost),
         }
     }
 
@@ -158,4 +162,15 @@ impl Connection {
         }
         self.notify.as_ref().filter(|_| !self.is_closed()).ok_or(NotifyError::NoChannel)
     }
+}
+
+/// The peer has not said that it has read the last notifications, and is not asked any more.
+fn report_unread(peer: SocketAddr, lost: usize) {
+    report!(
+        warn,
+        NotificationDropped,
+        peer = peer,
+        "{lost} notifications may not arrive: the connection has ended, and the peer had not read them when their socket failed, or was closed after {} s",
+        LINGER.as_secs()
+    );
 }

@@ -4,6 +4,7 @@
 //! while it receives. The sender keeps messages until then, and sends those that are not delivered again over the next socket. What
 //! the receiver has of a former socket is dropped when the next one names the link: so its number is final.
 
+use std::io;
 use std::os::fd::AsFd;
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
@@ -25,7 +26,7 @@ const READS: usize = 4;
 const AGAIN: Duration = Duration::from_secs(5);
 
 /// How long a socket stays open behind its connection for a peer that has not read everything, and how often it is looked at.
-const LINGER: Duration = Duration::from_secs(10);
+pub(crate) const LINGER: Duration = Duration::from_secs(10);
 const LINGER_LOOK: Duration = Duration::from_millis(20);
 
 const LOST_COUNT: &str = "the peer has lost count of them";
@@ -162,24 +163,26 @@ impl Kept {
     }
 
     /// No more are sent. Waits until the peer has read what it was sent, which it says by closing its end, at most until `deadline`.
-    /// Then the socket has to stay open. Fails with the number of messages that do not arrive, for want of a socket.
+    /// Then the socket has to stay open. Fails with the number of messages that may not arrive, for want of a socket.
     pub(super) fn end(&self, deadline: Instant) -> Result<Option<Lingering>, usize> {
-        let (stream, kept) = {
+        let mut lingering = {
             let mut state = lock(&self.state);
             state.read();
-            state.over.get_or_insert("the connection has ended");
-            (state.stream.take(), state.log.len())
+            let over = Some(*state.over.get_or_insert("the connection has ended"));
+            let ended = State { stream: None, log: SentLog::new(ROOM.0, ROOM.1), answer: Vec::new(), over };
+            Lingering(std::mem::replace(&mut *state, ended))
         };
-        let Some(stream) = stream else { return if kept == 0 { Ok(None) } else { Err(kept) } };
-        stream.shutdown_write();
-        let lingering = Lingering(stream);
-        while !lingering.is_read() {
-            if Instant::now() >= deadline {
-                return Ok(Some(lingering));
-            }
-            std::thread::sleep(LOOK);
+        if let Some(stream) = &lingering.0.stream {
+            stream.shutdown_write();
         }
-        Ok(None)
+        loop {
+            match lingering.lost() {
+                Some(0) => return Ok(None),
+                Some(lost) => return Err(lost),
+                None if Instant::now() >= deadline => return Ok(Some(lingering)),
+                None => std::thread::sleep(LOOK),
+            }
+        }
     }
 
     /// Takes the socket out of use: it may be of the path that has failed.
@@ -230,27 +233,32 @@ impl Kept {
 /// A socket of which this end has sent its last message, and the peer has not read all. Were it closed, then the kernel would throw away
 /// what it has not sent yet as soon as the peer answers.
 #[derive(Debug)]
-pub(crate) struct Lingering(Arc<Stream>);
+pub(crate) struct Lingering(State);
 
 impl Lingering {
-    /// Whether the peer has read everything, or is gone. Drops what it has answered.
-    fn is_read(&self) -> bool {
-        let mut bytes = [0; 64 * COUNT_SIZE];
-        for _ in 0..READS {
-            match self.0.try_read(&mut bytes) {
-                Ok(Some(0)) | Err(_) => return true,
-                Ok(None) => return false,
-                Ok(Some(_)) => {}
-            }
+    /// `None` while the peer may read more. Then how many messages may not have arrived: none if the peer has closed its end, which it does behind
+    /// the last one.
+    fn lost(&mut self) -> Option<usize> {
+        let state = &mut self.0;
+        if state.stream.is_none() {
+            return Some(state.log.len());
         }
-        false
+        match state.take_counts() {
+            Ok(true) => None,
+            Ok(false) => Some(0),
+            Err(_) => Some(state.log.len()),
+        }
     }
 
-    /// Keeps it open until then, for at most `LINGER`.
-    pub(crate) async fn close(self, handle: EventLoopHandle) {
-        let until = Instant::now() + LINGER;
-        while !self.is_read() && Instant::now() < until {
-            handle.sleep(LINGER_LOOK).await;
+    /// Keeps it open until then, for at most `limit`. Returns how many messages may not have arrived.
+    pub(crate) async fn close(mut self, limit: Duration, handle: EventLoopHandle) -> usize {
+        let until = Instant::now() + limit;
+        loop {
+            match self.lost() {
+                Some(lost) => return lost,
+                None if Instant::now() >= until => return self.0.log.len(),
+                None => handle.sleep(LINGER_LOOK).await,
+            }
         }
     }
 }
@@ -263,31 +271,39 @@ impl State {
         self.answer.clear();
     }
 
-    /// Reads how many messages have been delivered.
+    /// Reads how many messages have been delivered. A socket that has ended is taken out of use.
     fn read(&mut self) {
-        let mut bytes = [0; 64 * COUNT_SIZE];
-        for _ in 0..READS {
-            let Some(stream) = &self.stream else { return };
-            match stream.try_read(&mut bytes) {
-                Ok(None) => return,
-                Ok(Some(count @ 1..)) => self.answer.extend(bytes.iter().take(count)),
-                Ok(Some(0)) | Err(_) => return self.leave(),
-            }
-            self.take_answers();
+        if !matches!(self.take_counts(), Ok(true)) {
+            self.leave();
         }
     }
 
+    /// The same. Whether the socket is open; fails if it has failed, or what it says cannot be.
+    fn take_counts(&mut self) -> io::Result<bool> {
+        let mut bytes = [0; 64 * COUNT_SIZE];
+        for _ in 0..READS {
+            let Some(stream) = &self.stream else { return Ok(false) };
+            match stream.try_read(&mut bytes)? {
+                None => return Ok(true),
+                Some(0) => return Ok(false),
+                Some(count) => self.answer.extend(bytes.iter().take(count)),
+            }
+            self.take_answers()?;
+        }
+        Ok(true)
+    }
+
     /// Takes the last whole number of what was read.
-    fn take_answers(&mut self) {
+    fn take_answers(&mut self) -> io::Result<()> {
         let whole = self.answer.len() / COUNT_SIZE * COUNT_SIZE;
         let last = self.answer.get(..whole).and_then(|whole| whole.last_chunk::<COUNT_SIZE>());
-        let Some(last) = last.copied() else { return };
+        let Some(last) = last.copied() else { return Ok(()) };
         self.answer.drain(..whole);
-        if let Err(error) = self.log.acknowledge(u64::from_le_bytes(last)) {
+        self.log.acknowledge(u64::from_le_bytes(last)).map_err(|error| {
             tracing::warn!("notifications end: {error}");
             self.over = Some(LOST_COUNT);
-            self.leave();
-        }
+            io::Error::other(LOST_COUNT)
+        })
     }
 }
 

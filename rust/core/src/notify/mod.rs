@@ -17,6 +17,7 @@ use crate::control::wire::notification::NAME_SIZE;
 use crate::fork::Forked;
 
 pub use decoder::{DecodedEvent, Decoder, SenderPolicy};
+pub(crate) use kept::LINGER;
 pub use queue::{append, take_all};
 pub use receiver::{Receiver, ReceiverOptions};
 pub use sender::Sender;

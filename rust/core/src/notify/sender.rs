@@ -97,7 +97,7 @@ impl Sender {
     }
 
     /// The connection ends. Over a socket that can be made anew, waits until the peer has read what it was sent, at most until
-    /// `deadline`; then that is to be closed later. Fails with the number of messages that do not arrive.
+    /// `deadline`; then that is to be closed later. Fails with the number of messages that may not arrive.
     pub(crate) fn end(&self, deadline: Instant) -> Result<Option<Lingering>, usize> {
         match &self.transport {
             Transport::Kept(kept) => kept.end(deadline),

@@ -1,9 +1,10 @@
 use std::io::ErrorKind;
 use std::net::{IpAddr, Ipv4Addr};
+use std::sync::mpsc;
 
 use super::*;
 use crate::control::{Abort, Listener, connect};
-use crate::events::EventLoop;
+use crate::events::{EventLoop, Task};
 
 fn soon() -> Instant {
     Instant::now() + Duration::from_secs(5)
@@ -63,7 +64,7 @@ fn what_is_read_later_arrives_too() {
     let lingering = kept.end(Instant::now()).unwrap().unwrap();
     drop(kept);
     let events = EventLoop::acquire().unwrap();
-    let task = events.spawn(move |handle| lingering.close(handle.clone()));
+    let (task, lost) = close(&events, lingering, LINGER);
     read_many(&peer);
     assert_eq!(peer.read_exact_by(&mut [0], soon()).unwrap_err().kind(), ErrorKind::UnexpectedEof);
     drop(peer);
@@ -72,6 +73,55 @@ fn what_is_read_later_arrives_too() {
         assert!(Instant::now() < deadline, "the socket is closed once all is read");
         std::thread::yield_now();
     }
+    assert_eq!(lost.recv(), Ok(0));
+}
+
+/// Closes it later. What that returned is received.
+fn close(events: &EventLoop, lingering: Lingering, limit: Duration) -> (Task, mpsc::Receiver<usize>) {
+    let (sender, lost) = mpsc::channel();
+    let task = events.spawn(move |handle| {
+        let handle = handle.clone();
+        async move { sender.send(lingering.close(limit, handle).await).unwrap() }
+    });
+    (task, lost)
+}
+
+/// A sending end of which the peer has read and counted two messages of five; it ends, and is to be closed later.
+fn ended_with_unread() -> (Lingering, Stream) {
+    let (kept, peer) = pair();
+    (0..5).for_each(|_| kept.write(&[&[7; 512]], soon()).unwrap());
+    peer.read_exact_by(&mut [0; 1024], soon()).unwrap();
+    peer.write_all_by(&2_u64.to_le_bytes(), soon()).unwrap();
+    (kept.end(Instant::now()).unwrap().unwrap(), peer)
+}
+
+#[test]
+fn what_a_peer_leaves_unread_is_counted() {
+    let events = EventLoop::acquire().unwrap();
+    let (lingering, peer) = ended_with_unread();
+    let (_task, lost) = close(&events, lingering, LINGER);
+    drop(peer);
+    assert_eq!(lost.recv_timeout(LINGER / 2), Ok(3), "its end is a reset");
+}
+
+#[test]
+fn what_a_peer_that_is_silent_has_not_counted_is_counted() {
+    let events = EventLoop::acquire().unwrap();
+    let (lingering, _peer) = ended_with_unread();
+    let (_task, lost) = close(&events, lingering, Duration::from_millis(50));
+    assert_eq!(lost.recv_timeout(LINGER / 2), Ok(3), "it is not waited for longer");
+}
+
+#[test]
+fn a_peer_that_is_reset_while_its_end_is_waited_for_is_no_peer_that_has_read() {
+    let (kept, peer) = pair();
+    (0..5).for_each(|_| kept.write(&[&[7; 512]], soon()).unwrap());
+    let dropping = std::thread::spawn(move || {
+        peer.read_exact_by(&mut [0; 512], soon()).unwrap();
+        drop(peer);
+    });
+    assert_eq!(kept.end(soon()).unwrap_err(), 5);
+    dropping.join().unwrap();
 }
 
 /// What was sent reaches a peer that reads it late and answers meanwhile, although this end has ended.
