@@ -73,11 +73,16 @@ impl RemoteTable {
         let on_first = first.segments(first_rkey, address, length)?;
         let rkey = self.key_for(on_first.first()?.rkey, address, 1, opcode)?.rkey;
         let here = self.entries_across(rkey, address, length)?;
+        let range_end = address.checked_add(length)?;
+        // Each is cut where the first rail's are, if the peer makes no mistake: one that goes on into another segment would have its key there.
         let is_same = |entry: &Entry| {
             let start = entry.region.base.max(address);
             let of_start = on_first.partition_point(|segment| segment.base <= start).checked_sub(1);
             let of_start = of_start.and_then(|at| on_first.get(at));
-            of_start.is_some_and(|segment| entry.first_rkey == Some(segment.rkey))
+            let end = entry.end().map_or(range_end, |end| end.min(range_end));
+            of_start.is_some_and(|segment| {
+                entry.first_rkey == Some(segment.rkey) && end <= segment.base.saturating_add(segment.size)
+            })
         };
         let forbids = |region: &RemoteRegion| opcode == Opcode::Write && region.read_only;
         let is_allowed = !on_first.iter().chain(here.iter().map(|entry| &entry.region)).any(forbids);

@@ -174,6 +174,15 @@ fn a_range_over_segments_has_a_key_where_all_of_it_is_the_same_memory() {
     let read_only = entries(&|_, entry| entry.flags |= AnnouncedRegion::READ_ONLY);
     let of = |opcode| across(&read_only, 71, 0x1000, 0x4000, opcode);
     assert_eq!((of(Opcode::Write), of(Opcode::Read)), (None, Some(1)));
+    // A peer that has not cut one of them where the first rail's are: its second part has another key there.
+    let uncut = RemoteRegions::of_rail();
+    let mut two = in_a_row(&[(0x1000, 0x2800, 1), (0x3800, 0x1800, 2)], 1, Some(71));
+    two[1].first_rkey = Some(72);
+    uncut.apply(&changes(2, Change::Add, &two)).unwrap();
+    assert_eq!(across(&uncut, 71, 0x1000, 0x2000, Opcode::Read), None);
+    assert_eq!(across(&uncut, 71, 0x1000, 0x1000, Opcode::Read), Some(1), "what is in one there");
+    assert_eq!(across(&uncut, 72, 0x3800, 0x1000, Opcode::Read), None, "up to the next segment there");
+    assert_eq!(across(&uncut, 72, 0x3800, 0x800, Opcode::Read), Some(2), "before it");
 }
 
 proptest! {
