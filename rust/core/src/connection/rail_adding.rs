@@ -194,7 +194,8 @@ impl Connection {
         let mut loads = self.rails.loads.snapshot(&flow, &credits);
         // A rail of which all lanes are being rebuilt carries nothing now.
         loads.iter_mut().enumerate().for_each(|(rail, load)| load.up &= carry.has(rail));
-        let region = self.region_to_move(iov(), carry);
+        // Where nothing is carried, any rail is better than none.
+        let region = self.region_to_move(iov(), now).filter(|_| carry.0 != 0);
         let mut pairs = lock(&adding.pairs);
         let count = pairs.pairing.pairs().len();
         if made.0.count_ones() as usize >= count {
@@ -223,17 +224,16 @@ impl Connection {
     }
 
     /// The region here that a further rail is to carry: that of the transfer which asks; for what is under way that of the last one which did.
-    /// `None` if any rail is better than none.
-    fn region_to_move(&self, iov: Option<Iov>, carry: RailSet) -> Option<Arc<Region>> {
+    fn region_to_move(&self, iov: Option<Iov>, now: u64) -> Option<Arc<Region>> {
         let (demand, regions) = (&self.rails.adding.demand, self.context.registry.snapshot());
         let Some(iov) = iov else {
-            return regions.by_id(demand.region()).filter(|_| carry.0 != 0).map(Arc::clone);
+            return demand.region(now).and_then(|id| regions.by_id(id)).map(Arc::clone);
         };
         let region = match iov.region {
             Some(id) => regions.by_id(id),
             None => regions.by_address(iov.local, iov.length),
         };
-        demand.note_region(region.map(|region| region.id));
+        demand.note_region(region.map(|region| region.id), now);
         region.map(Arc::clone)
     }
 

@@ -20,6 +20,9 @@ pub(super) struct RailDemand {
     /// The id of the region here of the transfer that asked last; 0 if that is in none. Written by submitters and read by the task, which asks for
     /// what is under way: a hint, Relaxed.
     region: AtomicU64,
+    /// When it asked, in the pool's clock. Written behind that by the same, and read with it: Relaxed, for an older one is a hint that is forgotten
+    /// sooner.
+    region_at: AtomicU64,
     places: [Place; MAX_RAILS],
 }
 
@@ -36,6 +39,9 @@ struct Place {
 /// The demand does not change faster, and to ask costs a look at all loads.
 const ASK_EVERY: u64 = MILLISECOND;
 
+/// So long after a transfer has asked is what is under way taken to be of its region.
+const REGION_COUNTS: u64 = 1_000 * MILLISECOND;
+
 /// A pair of NICs that was refused is wanted again after a second, then after twice as long each time, up to a minute.
 const FIRST_PAUSE: u64 = 1_000 * MILLISECOND;
 const LONGEST_PAUSE: u64 = 60_000 * MILLISECOND;
@@ -50,6 +56,7 @@ impl RailDemand {
             ask_at: AtomicU64::new(0),
             making: AtomicU8::new(0),
             region: AtomicU64::new(0),
+            region_at: AtomicU64::new(0),
             places: std::array::from_fn(|_| Place::default()),
         }
     }
@@ -60,14 +67,16 @@ impl RailDemand {
         now >= self.ask_at.load(Ordering::Relaxed)
     }
 
-    /// A transfer asks, of memory in this region here.
-    pub(super) fn note_region(&self, region: Option<RegionId>) {
+    /// A transfer asks `now`, of memory in this region here.
+    pub(super) fn note_region(&self, region: Option<RegionId>, now: u64) {
         self.region.store(region.map_or(0, |region| region.0), Ordering::Relaxed);
+        self.region_at.store(now, Ordering::Relaxed);
     }
 
-    /// That of the transfer that asked last.
-    pub(super) fn region(&self) -> RegionId {
-        RegionId(self.region.load(Ordering::Relaxed))
+    /// That of the transfer that asked last, if it did a short time ago: what is under way now may be of others, which do not ask.
+    pub(super) fn region(&self, now: u64) -> Option<RegionId> {
+        let is_old = now.saturating_sub(self.region_at.load(Ordering::Relaxed)) >= REGION_COUNTS;
+        (!is_old).then(|| RegionId(self.region.load(Ordering::Relaxed)))
     }
 
     /// The rail to make next for this transfer, if one should be made; see [`wanted_rail`]. It counts as being made from now on, until
@@ -201,6 +210,16 @@ mod tests {
         assert!(!demand.is_due(ASK_EVERY - 1));
         assert_eq!(wanted(&demand, 64 << 20, 1, ASK_EVERY - 1), None);
         assert_eq!(wanted(&demand, 64 << 20, 1, ASK_EVERY), Some(1));
+    }
+
+    #[test]
+    fn the_region_of_a_transfer_that_asked_long_ago_does_not_count() {
+        let demand = RailDemand::new(PlanLimits::default());
+        demand.note_region(Some(RegionId(7)), SECOND);
+        assert_eq!(demand.region(2 * SECOND - 1), Some(RegionId(7)));
+        assert_eq!(demand.region(2 * SECOND), None);
+        demand.note_region(None, 2 * SECOND);
+        assert_ne!(demand.region(2 * SECOND), Some(RegionId(7)), "the last one is in no region");
     }
 
     #[test]
