@@ -109,6 +109,11 @@ impl Redialing {
         now >= self.since + self.limit
     }
 
+    /// It is given up at `end`, if not before.
+    pub fn end_by(&mut self, end: Instant) {
+        self.limit = self.limit.min(end.saturating_duration_since(self.since));
+    }
+
     /// How often it was dialled.
     pub fn tries(&self) -> u32 {
         self.tries
@@ -167,6 +172,19 @@ mod tests {
         let summary = redialing.summary();
         assert_eq!(summary, "dialled 4 times in 5000 ms: 192.0.2.3:7000: no route");
         assert!(redialing.is_over(now + Duration::from_secs(5)));
+    }
+
+    #[test]
+    fn it_may_be_ended_sooner_and_not_later() {
+        let now = Instant::now();
+        let mut redialing = redialing(&[1], Duration::from_secs(60), 0, now);
+        redialing.end_by(now + Duration::from_secs(70));
+        assert!(!redialing.is_over(now + Duration::from_secs(59)));
+        assert!(redialing.is_over(now + Duration::from_secs(60)));
+        redialing.end_by(now + Duration::from_millis(100));
+        let Some(Due::Try(due)) = redialing.due(now) else { panic!("a try is due") };
+        assert_eq!(due.deadline, now + Duration::from_millis(100), "a try as well");
+        assert!(redialing.is_over(due.deadline));
     }
 
     #[test]

@@ -1,21 +1,54 @@
 //! The end of a connection of which the channel is away: the leader dials once more, to tell the peer. The follower keeps a record, see
 //! [`resume`](crate::control::resume).
 
-use std::time::Instant;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
 
 use super::Driver;
 use super::redial::Dialling;
 use crate::control::resume::{Due, ENDED, ResumeError, Try, find_ways, resume};
 use crate::events::{EventLoopHandle, Waiter};
+use crate::fork::PerProcess;
+
+/// So many ends are told at a time in a process: peers may cut channels without end, and be connected to again.
+const MOST: usize = 256;
+/// So long is each dialled for at most. Later the peer learns of it by its own limit.
+const LONGEST: Duration = Duration::from_secs(60);
+
+/// Ends that are being told. Counted by the threads of event loops alone, and it guards nothing: Relaxed.
+static TOLD: PerProcess<AtomicUsize> = PerProcess::new(|| AtomicUsize::new(0));
+
+/// One of them.
+#[derive(Debug)]
+struct Place(&'static AtomicUsize);
+
+impl Place {
+    /// `None` if there are `MOST`.
+    fn take(taken: &'static AtomicUsize) -> Option<Self> {
+        let more = |count| (count < MOST).then_some(count + 1);
+        taken.fetch_update(Ordering::Relaxed, Ordering::Relaxed, more).ok().map(|_| Self(taken))
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
 
 impl Drop for Driver {
     /// The connection has ended here, or it is stopped because it ends. What is dialled for then is dialled beside its end, which does
-    /// not wait for that, and until the peer gives the connection up at the latest.
+    /// not wait for that: until the peer gives the connection up, but not for longer than `LONGEST`, and for `MOST` connections.
     fn drop(&mut self) {
-        if let Some(dialling) = self.take_dialling() {
-            let handle = self.handle.clone();
-            self.handle.spawn(async move { tell_end(dialling, &handle).await }).detach();
-        }
+        let Some(mut dialling) = self.take_dialling() else { return };
+        let Some(place) = Place::take(TOLD.get()) else { return };
+        dialling.redialing.end_by(Instant::now() + LONGEST);
+        let handle = self.handle.clone();
+        let telling = async move {
+            tell_end(dialling, &handle).await;
+            drop(place);
+        };
+        self.handle.spawn(telling).detach();
     }
 }
 
@@ -43,5 +76,22 @@ async fn tell_end(mut dialling: Dialling, handle: &EventLoopHandle) {
             None if dialling.redialing.is_over(now) => return,
             None => handle.sleep_until(Some(dialling.redialing.deadline())).await,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn places_are_bounded_and_come_back() {
+        static TAKEN: AtomicUsize = AtomicUsize::new(0);
+        let mut places: Vec<_> = (0..MOST).map_while(|_| Place::take(&TAKEN)).collect();
+        assert_eq!(places.len(), MOST);
+        assert!(Place::take(&TAKEN).is_none());
+        places.pop();
+        assert!(Place::take(&TAKEN).is_some_and(|_| Place::take(&TAKEN).is_none()));
+        drop(places);
+        assert_eq!(TAKEN.load(Ordering::Relaxed), 0);
     }
 }
