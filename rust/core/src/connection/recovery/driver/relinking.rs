@@ -1,7 +1,9 @@
 //! The notification socket of a connection, made anew: as part of the task of the connection.
 
+use std::cell::Cell;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
+use std::rc::Rc;
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
@@ -40,6 +42,8 @@ type PeerEnd = (SocketAddr, Option<Source>);
 #[derive(Debug)]
 struct UnderWay {
     end: Arc<Mutex<Option<io::Result<()>>>>,
+    /// It has a socket, and a helper thread goes on over that.
+    is_connected: Rc<Cell<bool>>,
     _task: Task,
 }
 
@@ -49,9 +53,11 @@ impl Relinking {
         Self { route, limit, since: None, under_way: None, pause, at: None, anew: false }
     }
 
-    /// The path of the socket may have failed.
+    /// The channel has been made anew, and the path of the socket may have failed. What is dialled is left: it may be the peer's former addresses, over
+    /// dead routes, for longer than the limit. That counts from now on, as the way is known only now.
     pub(super) fn begin_anew(&mut self) {
-        (self.anew, self.pause, self.at) = (true, FIRST_PAUSE, None);
+        (self.anew, self.pause, self.at, self.since) = (true, FIRST_PAUSE, None, None);
+        self.under_way = self.under_way.take().filter(|under_way| under_way.is_connected.get());
     }
 
     /// When to call [`Relinking::tend`] at the latest.
@@ -114,12 +120,15 @@ impl Relinking {
         handle: &EventLoopHandle,
     ) {
         let end: Arc<Mutex<Option<_>>> = Arc::default();
+        let is_connected = Rc::new(Cell::new(false));
+        let connected = Rc::clone(&is_connected);
         let (result, wakeup, waiter) = (Arc::clone(&end), Arc::clone(wakeup), Waiter::on_loop(handle));
         let (route, connection, helpers) = (Arc::clone(&self.route), Weak::clone(connection), handle.clone());
         let task = handle.spawn(async move {
             // One behind the other: what the receiver has said of an older socket is not true any more after the next one.
             let ended = match route.connect(&hosts, (peer.0, peer.1.as_ref()), TRY, &waiter).await {
                 Ok((stream, count)) => {
+                    connected.set(true);
                     // Messages are sent again, for which a thread may have to wait.
                     let relink = move || {
                         if let Some(connection) = connection.upgrade() {
@@ -134,6 +143,6 @@ impl Relinking {
             *lock(&result) = Some(ended);
             wakeup.wake();
         });
-        self.under_way = Some(UnderWay { end, _task: task });
+        self.under_way = Some(UnderWay { end, is_connected, _task: task });
     }
 }
