@@ -29,6 +29,7 @@ pub(super) fn link_names(ours: &Features, entry: &Entry) -> Option<[[u8; LINK_SI
 
 /// How a notification socket is made anew.
 #[derive(Clone, Debug)]
+#[cfg_attr(test, derive(Default))]
 pub struct NotifyRoute {
     link: [u8; LINK_SIZE],
     hosts: Vec<IpAddr>,

@@ -146,3 +146,38 @@ impl Relinking {
         self.under_way = Some(UnderWay { end, is_connected, _task: task });
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::net::Ipv4Addr;
+    use std::sync::mpsc;
+
+    use super::*;
+    use crate::events::EventLoop;
+
+    #[test]
+    fn a_new_channel_ends_what_is_dialled_and_not_what_is_connected() {
+        let events = EventLoop::acquire().unwrap();
+        let (sender, seen) = mpsc::channel();
+        let _task = events.spawn(move |handle| {
+            let handle = handle.clone();
+            async move {
+                let mut relinking = Relinking::new(NotifyRoute::default(), Duration::from_secs(5));
+                for is_connected in [false, true] {
+                    relinking.since = Some(Instant::now());
+                    let peer = (SocketAddr::from((Ipv4Addr::LOCALHOST, 7)), None);
+                    relinking.begin(&Weak::new(), (Vec::new(), peer), &Arc::default(), &handle);
+                    let begun = relinking
+                        .under_way
+                        .as_ref()
+                        .map(|under_way| under_way.is_connected.set(is_connected));
+                    relinking.begin_anew();
+                    let goes_on = relinking.under_way.is_some();
+                    sender.send((begun.is_some(), goes_on, relinking.since)).unwrap();
+                }
+            }
+        });
+        let seen: Vec<_> = seen.iter().collect();
+        assert_eq!(seen, [(true, false, None), (true, true, None)]);
+    }
+}
