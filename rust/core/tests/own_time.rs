@@ -1,0 +1,57 @@
+//! Bounds on times in tests: what a busy machine may add to them, and what not.
+#![allow(
+    clippy::unwrap_used,
+    clippy::print_stdout,
+    reason = "a panic is how a test fails, its output its report"
+)]
+
+mod support;
+
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use support::own_time::{OwnTime, Processors};
+
+const SECOND: Duration = Duration::from_secs(1);
+
+/// What others have taken of so many processors since each of the numbers was a second.
+fn taken(count: u32, others: Duration, idle: Duration, awaited: Duration) -> Duration {
+    let before = Processors { count, others: SECOND, idle: SECOND, awaited: SECOND };
+    let after = Processors { count, others: SECOND + others, idle: SECOND + idle, awaited: SECOND + awaited };
+    after.taken_since(&before)
+}
+
+#[test]
+fn beside_an_idle_processor_others_take_nothing() {
+    assert_eq!(taken(64, SECOND, 62 * SECOND, SECOND), Duration::ZERO);
+    assert_eq!(taken(2, SECOND, SECOND, SECOND), Duration::ZERO);
+}
+
+#[test]
+fn others_take_their_share_of_the_processors() {
+    assert_eq!(taken(2, SECOND, Duration::ZERO, 3 * SECOND), SECOND / 2);
+    assert_eq!(taken(1, SECOND * 3 / 4, Duration::ZERO, SECOND), SECOND * 3 / 4);
+}
+
+#[test]
+fn others_take_nothing_of_a_program_that_does_not_wait_for_a_processor() {
+    assert_eq!(taken(2, 2 * SECOND, Duration::ZERO, SECOND / 100), SECOND / 100);
+}
+
+/// One busy program more than there are processors, and a test that waits for what does not come: its bound is hardly longer.
+#[test]
+fn a_bound_on_what_never_comes_is_exceeded_beside_busy_programs() {
+    let count = std::thread::available_parallelism().unwrap().get() + 1;
+    // Programs of another family, as those of other tests: their shell ends at once.
+    let mut shell = Command::new("sh");
+    let script = "for i in $(seq $0); do timeout 3 sh -c 'while :; do :; done' >/dev/null 2>&1 & done";
+    assert!(shell.args(["-c", script, &count.to_string()]).status().unwrap().success());
+    let (begin, time) = (Instant::now(), OwnTime::start());
+    while !time.exceeds(SECOND) {
+        std::thread::sleep(Duration::from_millis(100));
+    }
+    // Not even that thread gets its turn on a machine that is busier still.
+    let (taken, stalled) = (begin.elapsed(), time.stalled());
+    println!("a second took {taken:?}, stalled for {stalled:?}");
+    assert!(taken < 3 * SECOND + stalled, "{taken:?}, stalled for {stalled:?}");
+}
