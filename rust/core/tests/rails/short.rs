@@ -7,7 +7,7 @@ use flagcx_p2p::internals::transfer::{Iov, Outcome};
 
 use crate::alone;
 use crate::memory::{MIB, Memory, iov, remote};
-use crate::nics::{carried, up};
+use crate::nics::{carried, make_rails_with, up};
 use crate::rail_pair::{LENGTH, RailPair};
 use crate::support::own_time::OwnTime;
 use crate::support::{content, eventually, outcome};
@@ -15,7 +15,9 @@ use crate::support::{content, eventually, outcome};
 /// Two rails, of which the second one alone is up.
 fn on_the_second_rail(settings: &[(&str, &str)]) -> RailPair {
     let pair = RailPair::with([2, 2], None, [settings, settings]);
-    pair.make_rails(2);
+    // A short time-out may not be enough for so much on a busy machine.
+    let ends = [Outcome::Done, Outcome::TimedOut];
+    make_rails_with(&pair.here, &pair.source, pair.target.address(), 2, &ends);
     pair.near.set_port(0, false);
     eventually("the second rail is alone", || matches!(&up(&pair.here)[..], [rail] if rail.rail == 1));
     pair
@@ -72,13 +74,16 @@ fn short_transfers_over_a_further_rail_reach_no_region_that_is_gone() {
         while outcome(&pair.here, write(local).unwrap()) != Outcome::Done {
             assert!(!time.exceeds(Duration::from_secs(5)), "round {round}");
         }
+        let mut done = 0;
         for _ in 0..8 {
             let time = OwnTime::start();
             let ended = outcome(&pair.here, write(local).unwrap());
-            // On a machine that is busy for so long any transfer times out.
-            let is_late = ended == Outcome::TimedOut && !time.exceeds(TIMEOUT);
+            // Any transfer times out where a machine holds it up for so long; one that waits for a key is held up by nothing.
+            let is_late = ended == Outcome::TimedOut && !time.exceeds(TIMEOUT / 2);
             assert!(ended == Outcome::Done || is_late, "round {round}: {ended:?}");
+            done += usize::from(ended == Outcome::Done);
         }
+        assert!(done > 0, "round {round}");
         assert!(target.bytes() == source.bytes(), "round {round}");
         if round % 2 == 0 {
             assert!(pair.client.deregister(local), "round {round}");
