@@ -98,7 +98,15 @@ fn expect_return(pair: &RailPair, rail: usize) -> Duration {
     time.elapsed()
 }
 
-fn every_fault(pair: &RailPair, rails: &[usize], ends: &[&str]) {
+/// No fault of a rail has left another one out for good.
+fn expect_all(pair: &RailPair, count: usize) {
+    eventually("all rails are up", || {
+        pair.check_all(Opcode::Write, 3);
+        up(&pair.here).len() == count
+    });
+}
+
+fn every_fault(pair: &RailPair, count: usize, rails: &[usize], ends: &[&str]) {
     let mut seed = 0;
     for (&rail, fault) in rails.iter().flat_map(|rail| FAULTS.map(|fault| (rail, fault))) {
         for (opcode, end) in OPCODES.into_iter().flat_map(|opcode| ends.iter().map(move |end| (opcode, *end)))
@@ -120,13 +128,14 @@ fn every_fault(pair: &RailPair, rails: &[usize], ends: &[&str]) {
             );
         }
     }
+    expect_all(pair, count);
 }
 
 #[test]
 fn a_transfer_outlives_one_of_eight_rails() {
     let _alone = alone();
     let pair = RailPair::with_rails(8, 8, 8);
-    every_fault(&pair, &[3], &["near", "far"]);
+    every_fault(&pair, 8, &[3], &["near", "far"]);
 }
 
 /// The first rail is one like the others, once there are others.
@@ -134,7 +143,7 @@ fn a_transfer_outlives_one_of_eight_rails() {
 fn a_transfer_outlives_either_of_two_rails() {
     let _alone = alone();
     let pair = RailPair::with_rails(2, 2, 2);
-    every_fault(&pair, &[0, 1], &["near"]);
+    every_fault(&pair, 2, &[0, 1], &["near"]);
 }
 
 #[test]
@@ -142,7 +151,7 @@ fn a_transfer_outlives_a_rail_of_which_bytes_go_by_sockets() {
     let _alone = alone();
     let pair = RailPair::with([2, 2], Some(PathKind::Tcp), [&[], &[]]);
     pair.make_rails(2);
-    every_fault(&pair, &[1], &["near", "far"]);
+    every_fault(&pair, 2, &[1], &["near", "far"]);
 }
 
 /// Faults of several rails one after the other, until one is left; then they are back.
@@ -173,6 +182,7 @@ fn a_transfer_outlives_seven_of_eight_rails() {
             expect_return(&pair, rail);
         }
     }
+    expect_all(&pair, 8);
 }
 
 /// The only other rail has lanes, to be asked on, and is silent: parts that came to it leave it once another one works again. Silence is not
@@ -232,4 +242,5 @@ fn a_slow_rail_does_not_hold_up_the_others() {
     assert!(shares[0] > shares[1], "{shares:?}");
     pair.near.heal();
     expect_return(&pair, 1);
+    expect_all(&pair, 2);
 }

@@ -125,6 +125,14 @@ fn time_of_return(pair: &RailPair, fault: Fault, nics: &Nics) -> Duration {
     time.elapsed()
 }
 
+/// No fault of the rail has left the other one out for good.
+fn expect_both(pair: &RailPair) {
+    eventually("both rails are up", || {
+        move_some(pair);
+        up(&pair.here).len() == 2
+    });
+}
+
 #[test]
 fn a_nic_that_comes_back_is_used_soon() {
     let _alone = alone();
@@ -143,6 +151,7 @@ fn a_nic_that_comes_back_is_used_soon() {
             assert!(felt || end == "far", "{fault:?}: {:#?}", pair.here.rails());
             let limit = if fault == Fault::Failing { LONGEST_PAUSE + SOON } else { SOON };
             assert!(taken < limit, "{fault:?} at the {end} end: up after {taken:?}");
+            expect_both(&pair);
         }
     }
 }
@@ -259,5 +268,6 @@ fn an_idle_connection_costs_nothing_and_a_dead_rail_little() {
         let felt = strike(&pair, fault, end);
         idle(&format!("idle, {fault:?} at the {end} end, felt: {felt}"), 60);
         time_of_return(&pair, fault, nics);
+        expect_both(&pair);
     }
 }

@@ -219,6 +219,10 @@ fn a_transfer_between_processes_outlives_a_rail() {
         for (seed, (fault, opcode)) in cases.enumerate() {
             fail_one(&mut processes, fault, opcode, 1000 * seed as u64);
         }
+        eventually("both rails are up", || {
+            processes.move_all(Opcode::Write, 2);
+            up(&processes.here).len() == 2
+        });
     }
 }
 
