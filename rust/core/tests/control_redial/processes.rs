@@ -4,6 +4,8 @@
 use std::io::BufRead as _;
 use std::process::Command;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use flagcx_p2p::internals::connection::Connection;
@@ -42,6 +44,7 @@ fn peer_process() {
         Some(std::thread::spawn(move || engine.accept().unwrap().connection))
     };
     let (mut connection, mut regions, mut numbers) = (None::<Arc<Connection>>, Vec::new(), Vec::new());
+    let mut sending = None;
     for line in std::io::stdin().lock().lines().map_while(Result::ok) {
         let words: Vec<_> = line.split_whitespace().collect();
         let connection = connection.get_or_insert_with(|| accepting.take().unwrap().join().unwrap());
@@ -71,14 +74,15 @@ fn peer_process() {
                 "done".to_owned()
             }
             "notify" => {
-                send(connection);
+                sending = Some(Sending::start(connection));
                 "done".to_owned()
             }
+            "stop" => sending.take().unwrap().stop().to_string(),
             "received" => {
                 receive(&engine, &mut numbers);
                 (numbers.len() as u64).to_string()
             }
-            "in_order" => (numbers == (0..COUNT).collect::<Vec<_>>()).to_string(),
+            "in_order" => (0..).zip(&numbers).all(|(expected, number)| expected == *number).to_string(),
             other => panic!("unknown command {other}"),
         };
         println!("\nanswer: {answer}");
@@ -86,12 +90,35 @@ fn peer_process() {
     engine.close();
 }
 
-fn send(connection: &Connection) {
-    for number in 0..COUNT {
-        connection.send_notification_bytes(b"number", &number.to_le_bytes()).unwrap();
-        if number % 8 == 0 {
-            std::thread::sleep(Duration::from_millis(1));
-        }
+/// Numbered notifications, until they are to stop.
+struct Sending {
+    /// Written by the test, read by the thread.
+    is_over: Arc<AtomicBool>,
+    thread: JoinHandle<u64>,
+}
+
+impl Sending {
+    fn start(connection: &Arc<Connection>) -> Self {
+        let (connection, is_over) = (Arc::clone(connection), Arc::new(AtomicBool::new(false)));
+        let stops = Arc::clone(&is_over);
+        let thread = std::thread::spawn(move || {
+            let mut number = 0_u64;
+            while number < COUNT || !stops.load(Ordering::Relaxed) {
+                connection.send_notification_bytes(b"number", &number.to_le_bytes()).unwrap();
+                number += 1;
+                if number.is_multiple_of(2) {
+                    std::thread::sleep(Duration::from_millis(1));
+                }
+            }
+            number
+        });
+        Self { is_over, thread }
+    }
+
+    /// How many were sent.
+    fn stop(self) -> u64 {
+        self.is_over.store(true, Ordering::Relaxed);
+        self.thread.join().unwrap()
     }
 }
 
@@ -218,38 +245,46 @@ fn nothing_is_lost_or_doubled_by_a_network_that_is_cut() {
     let _alone = alone();
     let addresses = ("FLAGCX_P2P_CONTROL_REDIAL_ADDRESSES", PEER);
     let mut pair = Processes::new(8, &[REDIAL, addresses]);
-    let mut numbers = Vec::new();
-    let here = Arc::clone(&pair.here);
-    std::thread::scope(|scope| {
-        scope.spawn(move || send(&here));
-        pair.peer.send("notify");
-        for seed in 0..12_u64 {
-            std::thread::sleep(Duration::from_millis(23));
-            match seed % 3 {
-                0 => pair.network.cut(),
-                _ => pair.network.cut_some(seed),
-            }
+    let sending = Sending::start(&pair.here);
+    assert_eq!(pair.peer.ask("notify"), ["done"]);
+    for seed in 0..12_u64 {
+        std::thread::sleep(Duration::from_millis(23));
+        match seed % 3 {
+            0 => pair.network.cut(),
+            _ => pair.network.cut_some(seed),
         }
-        assert_eq!(pair.peer.answer(), ["done"]);
-    });
+    }
     // On a busy machine the channel may not be back before the last of these.
     while pair.here.channel_record().resumed() < 2 {
         let count = pair.here.channel_record().resumed() + 1;
         pair.network.cut();
         pair.wait_for_resume(count);
     }
+    let [from_here, from_there] = [sending.stop(), pair.peer.ask_numbers("stop")[0]];
+    let mut numbers = Vec::new();
     eventually("all arrive here", || {
         receive(&pair.engine, &mut numbers);
-        numbers.len() as u64 >= COUNT
+        numbers.len() as u64 >= from_there
     });
-    assert!(numbers == (0..COUNT).collect::<Vec<_>>(), "{} of {COUNT}", numbers.len());
-    eventually("all arrive there", || pair.peer.ask_numbers("received")[0] >= COUNT);
-    assert_eq!(pair.peer.ask("in_order"), ["true"]);
+    assert!(numbers == (0..from_there).collect::<Vec<_>>(), "{} of {from_there}", numbers.len());
+    eventually("all arrive there", || pair.peer.ask_numbers("received")[0] >= from_here);
+    assert_eq!(
+        (pair.peer.ask_numbers("received"), pair.peer.ask("in_order")),
+        (vec![from_here], vec!["true".to_owned()])
+    );
     for (seed, opcode) in [Opcode::Write, Opcode::Read].into_iter().enumerate() {
         let region = pair.peer.ask_numbers("region")[0];
         pair.check(opcode, seed as u64, |_| {});
         eventually("a new region is known", || pair.here.describe_remote(region, 4096).is_some());
     }
+}
+
+/// What the log says of the end of this connection.
+fn texts_of_end(connection: &Connection) -> String {
+    let peer = Some(connection.info().peer);
+    let is_end = |kind| matches!(kind, EventKind::ConnectionLost | EventKind::ConnectionEnded);
+    let events = event_log().recent().into_iter().filter(|event| event.peer == peer && is_end(event.kind));
+    events.map(|event| event.text + "\n").collect()
 }
 
 #[test]
@@ -272,14 +307,9 @@ fn the_limit_ends_the_connection_and_says_why() {
     eventually("both ends have ended", || !pair.here.is_usable() && pair.peer.ask("usable") == ["false"]);
     assert!(begin.elapsed() >= LIMIT, "{:?}", begin.elapsed());
     assert!(!time.exceeds(Duration::from_secs(3)), "{:?}", time.elapsed());
-    let ended = |text: &str| {
-        event_log().recent().iter().any(|event| {
-            matches!(event.kind, EventKind::ConnectionLost | EventKind::ConnectionEnded)
-                && event.text.contains(text)
-        })
-    };
-    eventually("it is in the log", || ended("dialled "));
-    assert!(ended(&format!("{PEER}:")), "the address and why it failed");
+    eventually("it is in the log", || texts_of_end(&pair.here).contains("dialled "));
+    let texts = texts_of_end(&pair.here);
+    assert!(texts.contains(&format!("{PEER}:")), "the address and why it failed: {texts}");
 }
 
 /// What closes the connection while the channel is away says so as soon as the other end is reached again, long before the limit.
@@ -306,10 +336,11 @@ fn an_end_that_closes_meanwhile_says_so() {
         let begin = Instant::now();
         eventually("the other end has ended", || !here.is_usable() && peer.ask("usable") == ["false"]);
         assert!(begin.elapsed() < Duration::from_secs(5), "{:?}", begin.elapsed());
-        let text = "the peer has closed the connection";
-        let is_logged = || event_log().recent().iter().any(|event| event.text.contains(text));
         if peer_closes {
-            eventually("it is in the log", is_logged);
+            let text = "the peer has closed the connection";
+            eventually("it is in the log", || texts_of_end(here).contains(text));
+            let texts = texts_of_end(here);
+            assert!(!texts.contains("or died"), "it is not known: {texts}");
         }
     }
 }
