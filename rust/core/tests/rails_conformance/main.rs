@@ -173,12 +173,14 @@ mod verbs {
         bench.is_flushed = needs_flush;
         faults.iter().for_each(|(setting, value)| standin.set(setting, *value));
         let carried = run_with(what, &bench, &Kinds::OF_GPUS);
-        for (rail, bytes) in bench.here.rails().iter().zip(carried) {
+        for (rail, bytes) in bench.here.rails().iter().zip(&carried) {
             let device: u64 = rail.nic.trim_start_matches("nv").split(':').next().unwrap().parse().unwrap();
             let is_whole = faults.is_empty() && device < near;
-            assert!(!is_whole || bytes > 0, "{what}: {device} is near, and carries nothing");
-            assert!(device <= near || bytes == 0, "{what}: {device} is neither near nor the spare");
+            assert!(!is_whole || *bytes > 0, "{what}: {device} is near, and carries nothing");
+            assert!(device <= near || *bytes == 0, "{what}: {device} is neither near nor the spare");
         }
+        let used = carried.iter().filter(|bytes| **bytes > 0).count();
+        assert!(used > 1 || near == 1, "{what}: further rails were not used: {carried:?}");
         for (setting, _) in faults {
             standin.set(setting, 0);
         }
