@@ -4,7 +4,6 @@
 #![allow(unsafe_code, reason = "plays the C side")]
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a panic is how a test fails")]
 
-#[allow(dead_code, reason = "it is used by other tests as well")]
 mod captured_log;
 mod nullverbs;
 mod support;
