@@ -20,7 +20,7 @@ use flagcx_p2p::internals::engine::{Engine, EngineOptions, RegisteredBuffer};
 use flagcx_p2p::internals::fabric::{DeviceList, FabricChoice, FabricOptions, Opcode};
 use flagcx_p2p::internals::observe::RailStatus;
 use flagcx_p2p::internals::transfer::{Iov, Outcome, RemoteRange, TransferId};
-use nics::{ENOUGH, PATIENT, carried, make_rails, moved, up};
+use nics::{ENOUGH, PATIENT, carried, make_rails, moved, up, use_again};
 use nullverbs::{Event, Standin};
 use support::own_time::OwnTime;
 use support::{Pair, blocks, content, eventually, outcome};
@@ -97,6 +97,8 @@ impl Bench {
             }
             self.finish(opcode, &(id, bytes), "without the rail");
             self.standin.set("silent_devices", 0);
+            // A question may have found it silent: then it is left for a moment, and avoided for longer.
+            use_again(&self.pair.here, rail, || self.check_all(Opcode::Write, seed + turn));
         }
         panic!("no part came to rail {rail}: {:#?}", self.pair.here.rails())
     }

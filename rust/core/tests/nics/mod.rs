@@ -140,6 +140,15 @@ pub fn settle(connection: &Connection) {
     });
 }
 
+/// Moves bytes by `transfer` until `rail` is up and has carried some of them.
+pub fn use_again(connection: &Connection, rail: usize, mut transfer: impl FnMut()) {
+    let before = carried(connection)[rail];
+    support::eventually("the rail is used", || {
+        transfer();
+        connection.rails()[rail].status == RailStatus::Up && carried(connection)[rail] > before
+    });
+}
+
 /// What each rail has carried, of both directions, once nothing is under way.
 pub fn carried(connection: &Connection) -> Vec<u64> {
     settle(connection);

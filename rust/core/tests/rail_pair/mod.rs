@@ -15,7 +15,7 @@ use flagcx_p2p::internals::engine::RegisteredBuffer;
 use flagcx_p2p::internals::fabric::{Opcode, PathKind};
 use flagcx_p2p::internals::transfer::{Iov, Outcome, TransferId};
 
-use crate::nics::{ENOUGH, Nics, PATIENT, carried, make_rails, moved, up};
+use crate::nics::{ENOUGH, Nics, PATIENT, carried, make_rails, moved, up, use_again};
 use crate::support::{Pair, blocks, content, eventually, outcome};
 
 /// Bytes of each buffer, but for those of [`RailPair::of_length`].
@@ -153,6 +153,8 @@ impl RailPair {
             }
             self.check_done(opcode, id, &bytes, Duration::ZERO);
             hold(false);
+            // A question may have found it silent: then it is left for a moment, and avoided for longer.
+            use_again(&self.here, rail, || self.check_all(Opcode::Write, seed + turn));
         }
         panic!("no part came to rail {rail}: {:#?}", self.here.rails())
     }

@@ -23,7 +23,7 @@ use flagcx_p2p::internals::engine::{Engine, RegisteredBuffer};
 use flagcx_p2p::internals::fabric::{Opcode, PathKind};
 use flagcx_p2p::internals::observe::RailStatus;
 use flagcx_p2p::internals::transfer::{Iov, Outcome, TransferId};
-use nics::{ENOUGH, Nics, carried, make_rails, moved, nic_number, up};
+use nics::{ENOUGH, Nics, carried, make_rails, moved, nic_number, up, use_again};
 use peer::{LENGTH, PeerProcess, SETTINGS};
 use support::own_time::OwnTime;
 use support::{blocks, eventually, outcome};
@@ -169,6 +169,9 @@ impl Processes {
             }
             assert_eq!(outcome(&self.here, id), Outcome::Done);
             self.nics.heal();
+            // A question may have found it silent: then it is left for a moment, and avoided for longer.
+            let here = Arc::clone(&self.here);
+            use_again(&here, 1, || self.move_all(Opcode::Write, seed));
         }
         panic!("no part came to rail 1: {:#?}", self.here.rails())
     }
