@@ -115,6 +115,7 @@ impl Context {
             policy,
             device_events: device_events.clone(),
             flow: flow_of(&**pool.device()),
+            commands: Arc::default(),
             lanes: Mutex::default(),
         };
         let nics = nics(first);

@@ -243,6 +243,7 @@ impl EngineNics {
             policy,
             device_events: listen(device),
             flow: flow_of(&**device),
+            commands: Arc::default(),
             lanes: Mutex::default(),
         }))
     }

@@ -21,41 +21,49 @@ impl Connection {
         }
     }
 
-    /// One step of closing a lane for good, while the others go on; false while it is being drained.
-    pub(super) fn try_give_up(&self, index: usize, reason: &str, deadline: Instant) -> bool {
-        let Some(lane) = self.lane(index) else { return true };
+    /// One step of closing a lane for good, while the others go on.
+    pub(super) fn try_give_up(&self, index: usize, reason: &str, deadline: Instant) -> GiveUp {
+        let Some(lane) = self.lane(index) else { return GiveUp::Closed };
         if lane.status.health() == LaneHealth::Closed {
-            return true;
+            return GiveUp::Closed;
         }
-        let is_closed = match self.has_rails() {
+        let step = match self.has_rails() {
             true => self.try_leave_for_good(index, lane, reason, deadline),
-            false => self.try_close_lane(lane, EndState::Failed, reason, deadline),
+            false => GiveUp::when(self.try_close_lane(lane, EndState::Failed, reason, deadline)),
         };
-        if is_closed {
+        if step == GiveUp::Closed {
             let (peer, ms) = (&self.peer.control, lane.status.broken_for().as_millis());
             report!(warn, LaneGivenUp, peer = peer, "lane {index} is given up after {ms} ms: {reason}");
             self.note_recovered(index);
         }
-        is_closed
+        step
     }
 
     /// One step of giving a lane up where there are other rails: what was never posted goes there, and so does what is still on its way to the
-    /// lane. False while it is being drained.
-    fn try_leave_for_good(&self, index: usize, lane: &LaneHandle, reason: &str, deadline: Instant) -> bool {
+    /// lane.
+    fn try_leave_for_good(&self, index: usize, lane: &LaneHandle, reason: &str, deadline: Instant) -> GiveUp {
         let (taken, closing) = lane.worker.with_state(|state| state.give_up_lane(lane.key, reason));
         let is_closed = closing.is_closed();
         // Its queue pair is destroyed without the worker's lock.
         drop(closing);
         self.place_elsewhere(index, lane, taken);
         if is_closed {
-            return true;
+            return GiveUp::Closed;
         }
         let _ = lane.worker.drive_as_caller();
         let is_late = matches!(lane.device_health(), DeviceHealth::Lost(_)) || Instant::now() >= deadline;
-        if is_late && !lane.worker.destroy_undrained(lane.key) {
-            return self.try_close_lane(lane, EndState::Failed, reason, deadline);
+        if !is_late || lane.status.health() != LaneHealth::Broken {
+            return GiveUp::Draining;
         }
-        false
+        if lane.worker.with_state(|state| state.can_destroy_undrained(lane.key)) {
+            return GiveUp::Undrained;
+        }
+        GiveUp::when(self.try_close_lane(lane, EndState::Failed, reason, deadline))
+    }
+
+    /// Whether the device may still be at work on a lane that was closed: its queue pair is not destroyed yet, or could not be.
+    pub(super) fn may_be_at_work(&self, lane: usize) -> bool {
+        self.lane(lane).is_some_and(|lane| lane.status.health() != LaneHealth::Closed || lane.status.leaks())
     }
 
     /// Destroys the queue pair of a lane in ERROR that does not drain. Its parts go on elsewhere, or with the rebuild.
@@ -148,6 +156,22 @@ impl Connection {
     fn device_of_lane(&self, lane: usize) -> &Arc<dyn Device> {
         let further = self.rails.get(lane / LANES_PER_RAIL);
         further.map_or_else(|| self.context.pool.device(), |rail| rail.nic.pool.device())
+    }
+}
+
+/// What a step of giving a lane up has come to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum GiveUp {
+    Closed,
+    /// It is being drained.
+    Draining,
+    /// It does not drain in time: its queue pair is to be destroyed, which may take long.
+    Undrained,
+}
+
+impl GiveUp {
+    fn when(is_closed: bool) -> Self {
+        if is_closed { Self::Closed } else { Self::Draining }
     }
 }
 

@@ -19,6 +19,7 @@ mod begin_one;
 mod channel_record;
 mod close;
 mod context;
+mod device_commands;
 mod device_events;
 mod direct;
 mod end_notices;

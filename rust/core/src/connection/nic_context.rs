@@ -2,6 +2,7 @@
 
 use std::sync::{Arc, Weak};
 
+use super::device_commands::DeviceCommands;
 use super::device_events::{DeviceEvents, DeviceHealth};
 use super::nic_flow::NicFlow;
 use super::nic_record::bytes_per_second;
@@ -28,6 +29,8 @@ pub struct NicContext {
     pub(super) device_events: Option<Arc<DeviceEvents>>,
     /// What all connections of the engine have under way on it.
     pub(super) flow: Arc<NicFlow>,
+    /// What its device is to do beside, and may take long for.
+    pub(super) commands: Arc<DeviceCommands>,
     /// The lanes of all connections on it, of which `flow` is the sum.
     pub(super) lanes: Mutex<Vec<Weak<LaneStatus>>>,
 }

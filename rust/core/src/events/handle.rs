@@ -114,6 +114,11 @@ impl EventLoopHandle {
         answer_of(&self.openings, call).await
     }
 
+    /// As [`EventLoopHandle::detach`], for a call that may take seconds.
+    pub(crate) fn detach_long(&self, call: impl FnOnce() + Send + 'static) {
+        self.openings.run(call);
+    }
+
     /// Runs `call`, which may block, on a helper thread, also when this task is stopped.
     pub(crate) fn detach(&self, call: impl FnOnce() + Send + 'static) {
         self.helpers.run(call);

@@ -45,6 +45,8 @@ pub struct LaneStatus {
     broken_at: Mutex<Option<Instant>>,
     /// It has had a queue pair. Set by the worker under its lock (Relaxed) before `health` says that it is healthy.
     made: AtomicBool,
+    /// Its queue pair could not be destroyed. Set by the worker before `health` says that it is closed (Relaxed, published by that).
+    leaks: AtomicBool,
     /// A [`BreakCause`]. Stored by the worker under its lock before `health` says that it is broken (Relaxed, published by that), and good for
     /// as long as it is not healthy. A failure may turn out to be a refusal later.
     cause: AtomicU32,
@@ -81,6 +83,7 @@ impl LaneStatus {
         Self {
             health: AtomicU32::new(LaneHealth::Healthy as u32),
             made: AtomicBool::new(true),
+            leaks: AtomicBool::new(false),
             cause: AtomicU32::new(BreakCause::Failure as u32),
             posted: AtomicU64::new(0),
             retired: AtomicU32::new(0),
@@ -111,6 +114,15 @@ impl LaneStatus {
 
     pub(super) fn set_made(&self, made: bool) {
         self.made.store(made, Ordering::Relaxed);
+    }
+
+    /// Whether its device could not destroy its queue pair, and so may be at work on it. Of a lane that is closed.
+    pub fn leaks(&self) -> bool {
+        self.leaks.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn set_leaks(&self) {
+        self.leaks.store(true, Ordering::Relaxed);
     }
 
     /// Why it has left working order, as far as is known. Of a lane that is not healthy.

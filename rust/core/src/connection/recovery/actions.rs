@@ -237,6 +237,20 @@ impl Actions {
         }
     }
 
+    /// Takes back what would tell the peer that nothing of a lane arrives any more. Answers the question that is not answered then.
+    pub(super) fn take_end(&mut self, lane: u32) -> Option<u32> {
+        let mut question = None;
+        self.frames.retain(|frame| match *frame {
+            ChannelFrame::Refused { lane: other, .. } => other != lane,
+            ChannelFrame::Quiesced { lane: other, number } if other == lane => {
+                question = Some(number);
+                false
+            }
+            _ => true,
+        });
+        question
+    }
+
     /// Drops the frames.
     pub(super) fn drop_frames(&mut self) {
         self.frames.clear();

@@ -36,6 +36,7 @@ use self::watch::WatchedRails;
 use super::rebuilds::{AttemptId, Rebuilds, TrialId};
 use super::{Action, LostReason, Machine, RailRequests};
 use crate::connection::close::Ending;
+use crate::connection::lane_commands::GiveUp;
 use crate::connection::rail_watch::RailWatch;
 use crate::connection::regions::Exchange;
 use crate::connection::{Connection, DRAIN_LIMIT, Presence};
@@ -267,7 +268,8 @@ impl Driver {
             Observation::Device { rail, health } => self.machine.device(rail, health, now),
             Observation::Broken { lane, reason, .. } => self.machine.lane_broken(lane, &reason, now),
             Observation::Drained { lane, reason, .. } => self.machine.lane_drained(lane, &reason, now),
-            Observation::Closed { lane } => self.machine.lane_closed(lane, now),
+            Observation::Closed { lane, leaks: false } => self.machine.lane_closed(lane, now),
+            Observation::Closed { lane, leaks: true } => self.machine.lane_lingers(lane, now),
         }
     }
 
@@ -350,7 +352,11 @@ impl Driver {
                 self.command(move |connection| connection.break_lane(lane, reason)).await;
             }
             Action::Destroy { lane } => self.destroy_undrained(lane),
-            Action::Close { lane, reason } => self.answering(self.close_lane(lane, reason.to_string())).await,
+            Action::Close { lane, reason } => {
+                if self.answering(self.close_lane(lane, reason.to_string())).await {
+                    self.machine.lane_lingers(lane, self.now());
+                }
+            }
             Action::Install { lane, attempt } => {
                 self.rails.failures.replaced(lane);
                 let rebuilds = Arc::clone(&self.rebuilds);
@@ -397,18 +403,26 @@ impl Driver {
         }
     }
 
-    /// Closes a lane for good. A helper is held for each command, not for the drain that comes between them.
-    async fn close_lane(&self, lane: usize, reason: String) {
+    /// Closes a lane for good; true if its device may still be at work on it then. A helper is held for each command, not for the drain that
+    /// comes between them, and none for a queue pair that is destroyed undrained.
+    async fn close_lane(&self, lane: usize, reason: String) -> bool {
         let (deadline, reason) = (Instant::now() + DRAIN_LIMIT, Arc::new(reason));
         loop {
-            let (connection, reason) = (Weak::clone(&self.connection), Arc::clone(&reason));
+            let (connection, text) = (Weak::clone(&self.connection), Arc::clone(&reason));
             let close = move || {
-                connection.upgrade().is_none_or(|connection| connection.try_give_up(lane, &reason, deadline))
+                connection.upgrade().map(|connection| {
+                    (connection.try_give_up(lane, &text, deadline), connection.may_be_at_work(lane))
+                })
             };
-            if self.handle.blocking(close).await {
-                return;
+            match self.handle.blocking(close).await {
+                None => return false,
+                Some((GiveUp::Closed, may_be_at_work)) => return may_be_at_work,
+                Some((GiveUp::Draining, _)) => self.handle.sleep(DRAIN_LOOK).await,
+                Some((GiveUp::Undrained, _)) => {
+                    self.destroy_closed(lane, reason);
+                    return true;
+                }
             }
-            self.handle.sleep(DRAIN_LOOK).await;
         }
     }
 

@@ -32,6 +32,8 @@ pub(super) struct LaneMachine {
     pub(super) quiesce: Quiesce,
     /// The peer takes its parts from the lane, and is to be told of the drain here.
     pub(super) asked: Option<u32>,
+    /// Closed, and its queue pair is not known to be destroyed: what the peer has posted may still arrive, and it is not told otherwise.
+    pub(super) lingers: bool,
     /// The peer's end is closed for good.
     pub(super) peer_closed: bool,
     /// Follower: the leader was not told that the lane has failed, because the rail is held.
@@ -121,6 +123,7 @@ impl LaneMachine {
             made: true,
             quiesce: Quiesce::default(),
             asked: None,
+            lingers: false,
             peer_closed: false,
             untold: false,
             puts_off: false,
@@ -185,6 +188,22 @@ impl LaneMachine {
         if !self.is_closed() {
             self.end(LostReason::Destroyed, context);
             self.send_refused(context);
+        } else if std::mem::take(&mut self.lingers) {
+            self.answer_peer(context);
+            self.send_refused(context);
+        }
+    }
+
+    /// It is closed, and its queue pair is not destroyed yet, or could not be. A peer without rails does not post elsewhere what it has posted
+    /// here.
+    pub(super) fn lingers(&mut self, context: &mut EventContext<'_>) {
+        if !self.policy.rails {
+            return self.destroyed(context);
+        }
+        self.lingers = true;
+        self.asked = self.asked.or(context.actions.take_end(self.index as u32));
+        if !self.is_closed() {
+            self.end(LostReason::Destroyed, context);
         }
     }
 
@@ -415,7 +434,7 @@ impl LaneMachine {
 
     /// Sends Refused: this end of the lane is closed.
     pub(super) fn send_refused(&self, context: &mut EventContext<'_>) {
-        if self.policy.heals {
+        if self.policy.heals && !self.lingers {
             context
                 .actions
                 .push_frame(ChannelFrame::Refused { lane: self.index as u32, attempt: self.attempt });

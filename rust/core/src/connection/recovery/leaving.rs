@@ -173,6 +173,7 @@ impl LaneMachine {
                 self.set_error("the peer has left the lane", None, context);
             }
             State::Broken { .. } => self.asked = Some(number),
+            State::Closed if self.lingers => self.asked = Some(number),
             State::Answered { attempt, give_up_at, .. } => {
                 self.discard(context.actions);
                 self.state = State::PeerInformed { until: give_up_at, missed: Some(attempt) };
@@ -184,7 +185,7 @@ impl LaneMachine {
 
     /// Answers the peer's question, if it waits for that.
     pub(super) fn answer_peer(&mut self, context: &mut EventContext<'_>) {
-        if let Some(number) = self.asked.take() {
+        if let Some(number) = self.asked.take_if(|_| !self.lingers) {
             send_quiesced(self.index, number, context);
         }
     }

@@ -68,6 +68,12 @@ impl Machine {
         self.with_lane(lane, now, LaneMachine::destroyed);
     }
 
+    /// The lane is closed, and its device may still be at work on its queue pair, which is not destroyed yet or could not be. Until
+    /// [`Machine::lane_closed`] the peer is not told that nothing arrives there.
+    pub(in crate::connection) fn lane_lingers(&mut self, lane: usize, now: Instant) {
+        self.with_lane(lane, now, LaneMachine::lingers);
+    }
+
     /// A frame of the peer was received.
     pub(in crate::connection) fn frame(&mut self, frame: ChannelFrame, now: Instant) {
         match frame {

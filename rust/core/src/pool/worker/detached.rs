@@ -42,8 +42,9 @@ impl DetachedLane {
         let Self { lane, state, reason } = self;
         let Lane { key, mut queue_pair, status, counts, recent, parts, outstanding, .. } = *lane;
         let _ = queue_pair.set_error();
-        // What cannot be destroyed is said in the log.
-        let _ = queue_pair.destroy();
+        if queue_pair.destroy().is_err() {
+            status.set_leaks();
+        }
         DestroyedLane { key, status, counts, recent, first_part: parts.first(), outstanding, state, reason }
     }
 }

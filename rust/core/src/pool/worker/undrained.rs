@@ -10,7 +10,7 @@
 use super::{EndState, LaneClose, RequestFailure, WorkerState, fail};
 use crate::fabric::{CompletionStatus, FabricError, WorkQueue};
 use crate::pool::absent_queue_pair::AbsentQueuePair;
-use crate::pool::lane::stop_lane;
+use crate::pool::lane::{Lane, stop_lane};
 use crate::pool::lane_key::LaneKey;
 use crate::pool::lane_status::LaneHealth;
 use crate::pool::taken_part::TakenPart;
@@ -28,6 +28,14 @@ pub(in crate::pool) enum Undrained {
 }
 
 impl WorkerState {
+    /// Whether the queue pair of a lane is in ERROR, not drained, and is being destroyed or may be.
+    pub fn can_destroy_undrained(&mut self, key: LaneKey) -> bool {
+        let may = |lane: &mut Lane| {
+            lane.is_destroying || lane.health() == LaneHealth::Broken && lane.can_stop && lane.heals
+        };
+        self.lanes.get(key).is_some_and(may)
+    }
+
     /// Takes the queue pair of a lane out that is in ERROR and not drained.
     pub(in crate::pool) fn take_undrained(&mut self, key: LaneKey) -> Undrained {
         let Some(lane) = self.lanes.get(key) else { return Undrained::Stays };
@@ -67,6 +75,7 @@ impl WorkerState {
         }
         let reason = lane.status.reason();
         if let Err(error) = destroyed {
+            lane.status.set_leaks();
             lane.doomed.get_or_insert_with(|| (EndState::Failed, error.to_string()));
         }
         if let Some((state, reason)) = lane.doomed.take() {

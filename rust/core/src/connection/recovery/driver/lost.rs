@@ -1,10 +1,12 @@
 //! Rails that may take the place of one that fails for good, and lanes that are left for good, as part of the task of a connection.
 
-use std::sync::Weak;
+use std::sync::{Arc, Weak};
+use std::time::Instant;
 
 use super::{Connection, Driver, Observation};
 use crate::connection::DeviceHealth;
 use crate::connection::lane_commands::bit;
+use crate::connection::rail::LANES_PER_RAIL;
 use crate::events::with_upgraded;
 use crate::pool::LaneHealth;
 
@@ -50,13 +52,32 @@ impl Driver {
         }
     }
 
-    /// Has a helper destroy the queue pair of a lane that does not drain, and does not wait for it.
+    /// Has the queue pair of a lane destroyed that does not drain, and does not wait for it: its device may answer after seconds, if at all.
     pub(super) fn destroy_undrained(&self, lane: usize) {
-        let connection = Weak::clone(&self.connection);
-        self.handle.detach(move || {
-            if let Some(connection) = connection.upgrade() {
-                connection.destroy_undrained(lane);
-            }
+        self.command_device(lane, move |connection| connection.destroy_undrained(lane));
+    }
+
+    /// The same for a lane that is closed for good.
+    pub(super) fn destroy_closed(&self, lane: usize, reason: Arc<String>) {
+        self.command_device(lane, move |connection| {
+            connection.destroy_undrained(lane);
+            let _ = connection.try_give_up(lane, &reason, Instant::now());
         });
+    }
+
+    /// On a thread for long calls, behind what the device of the lane is to do already.
+    fn command_device(&self, lane: usize, call: impl FnOnce(&Connection) + Send + 'static) {
+        let connection = Weak::clone(&self.connection);
+        let command = move || {
+            if let Some(connection) = connection.upgrade() {
+                call(&connection);
+            }
+        };
+        let turn = with_upgraded(&self.handle, &self.connection, |connection| {
+            connection.nic_of(lane / LANES_PER_RAIL)?.commands.push(command)
+        });
+        if let Some(turn) = turn.flatten() {
+            self.handle.detach_long(move || turn.serve());
+        }
     }
 }

@@ -22,8 +22,10 @@ pub(super) enum Observation {
         reason: String,
         failed: bool,
     },
+    /// `leaks`: its queue pair could not be destroyed.
     Closed {
         lane: usize,
+        leaks: bool,
     },
 }
 
@@ -47,7 +49,9 @@ pub(super) fn observe(connection: &Connection, made: u64) -> Vec<Observation> {
                 handle.worker.kick();
             }
             LaneHealth::Drained => seen.push(Observation::Drained { lane, reason: reason(), failed }),
-            LaneHealth::Closed => seen.push(Observation::Closed { lane }),
+            LaneHealth::Closed => {
+                seen.push(Observation::Closed { lane, leaks: handle.status.leaks() });
+            },
         }
     }
     seen
