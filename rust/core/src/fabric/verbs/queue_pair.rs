@@ -77,7 +77,7 @@ impl RawQueuePair {
 }
 
 impl RawQueuePair {
-    /// Destroys it, once.
+    /// Destroys it, once. That of a device that was removed counts as destroyed.
     fn destroy(&mut self) -> Result<(), FabricError> {
         if std::mem::replace(&mut self.is_destroyed, true) {
             return Ok(());
@@ -86,9 +86,13 @@ impl RawQueuePair {
         // SAFETY: made by this library, destroyed once, and not used after that. Blocks until the library's events on it are
         // acknowledged, which `VerbsContext::next_event` does before it returns.
         let code = unsafe { (context.library.ibv_destroy_qp)(self.raw.as_ptr()) };
-        context.check("ibv_destroy_qp", code).inspect_err(|error| {
-            tracing::warn!("cannot destroy a queue pair, which leaks: {error}");
-        })
+        match context.check("ibv_destroy_qp", code) {
+            // The kernel has destroyed what a device had that was removed.
+            Err(FabricError::Call { errno: libc::EIO | libc::ENODEV | libc::ENXIO, .. }) => Ok(()),
+            destroyed => destroyed.inspect_err(|error| {
+                tracing::warn!("cannot destroy a queue pair, which leaks: {error}");
+            }),
+        }
     }
 }
 
@@ -326,11 +330,7 @@ impl WorkQueue for VerbsQueuePair {
     fn destroy(mut self: Box<Self>) -> Result<(), FabricError> {
         // Before it is destroyed: its number may be another one's then.
         self.context().remove_queue_pair(self.number());
-        match self.raw.destroy() {
-            // The kernel has destroyed what a device had that was removed.
-            Err(FabricError::Call { errno: libc::EIO | libc::ENODEV | libc::ENXIO, .. }) => Ok(()),
-            destroyed => destroyed,
-        }
+        self.raw.destroy()
     }
 
     fn caps(&self) -> QueuePairCaps {
