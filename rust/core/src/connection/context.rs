@@ -9,6 +9,7 @@ use super::look_pace::LookPace;
 use super::nic_context::{NicContext, flow_of, health, listen, require_port};
 use super::nic_record::NicRecord;
 use super::nic_slots::NicSlots;
+use super::refusal_lines::Refusals;
 use crate::config::Config;
 use crate::events::Polling;
 use crate::fabric::{Device, FabricError};
@@ -42,6 +43,8 @@ pub struct Context {
     pub(super) slots: NicSlots,
     /// How often connections look at their rails.
     pub(super) look_pace: Arc<LookPace>,
+    /// Which refusals of rails are still told.
+    pub(super) refusals: Refusals,
     /// The GPU on which transfers run that name no memory of this process on a GPU.
     pub(super) gpu_index: i32,
     /// The time that a transfer has.
@@ -128,6 +131,7 @@ impl Context {
             transfers: Table::new(settings.failed_hold, pool.workers().len()),
             slots,
             look_pace: Arc::default(),
+            refusals: Refusals::default(),
             nics,
             pool,
             policy,

@@ -143,7 +143,10 @@ impl Connection {
 
     /// An event: a rail is not made. Of many only some are: a peer can ask without end.
     pub(super) fn note_refused(&self, rail: usize, own: u16, reason: &str) {
-        if !lock(&self.rails.refusal_lines).take(clock::now_ns()) {
+        // The end that does not lead answers what its peer asks.
+        let lines = &self.context.refusals;
+        let lines = if self.leads { &lines.own } else { &lines.asked_by_peers };
+        if !lock(lines).take(clock::now_ns()) {
             tracing::debug!(peer = %self.peer.control, rail, own, "a rail is not made: {reason}");
             return;
         }

@@ -10,12 +10,11 @@ use super::nic_flow::NicFlow;
 use super::rail_adding::Adding;
 use super::rail_loads::RailLoads;
 use super::rail_record::RailRecord;
-use super::refusal_lines::RefusalLines;
 use super::{Connection, RAILS};
 use crate::memory::RemoteRegions;
 use crate::pool::{LaneHealth, ProbeError};
 use crate::rails::{MAX_RAILS, PlanLimits, RailCounts, RailSet};
-use crate::sync::{AtomicBool, Mutex, Ordering};
+use crate::sync::{AtomicBool, Ordering};
 
 /// Lanes of a rail, at most. The index of a lane is that of its rail times this, and its number there.
 pub(super) const LANES_PER_RAIL: usize = 8;
@@ -52,19 +51,12 @@ pub(super) struct Rails {
     pub(super) loads: Arc<RailLoads>,
     /// Which there are to be.
     pub(super) adding: Adding,
-    /// Those that are not made, as far as they are told.
-    pub(super) refusal_lines: Mutex<RefusalLines>,
 }
 
 impl Rails {
     pub(super) fn new(limits: PlanLimits) -> Self {
         let further = [const { OnceCell::new() }; MAX_RAILS - 1];
-        Self {
-            further,
-            loads: Arc::new(RailLoads::new()),
-            adding: Adding::new(limits),
-            refusal_lines: Mutex::default(),
-        }
+        Self { further, loads: Arc::new(RailLoads::new()), adding: Adding::new(limits) }
     }
 
     /// The place of a further rail, 1 to 7.

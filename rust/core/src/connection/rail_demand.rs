@@ -26,8 +26,8 @@ pub(super) struct RailDemand {
     places: [Place; MAX_RAILS],
 }
 
-/// Both are written by the submitter that wants the rail and by the task, never at the same time but for a rail that took too long;
-/// read by submitters: hints, Relaxed.
+/// Both are written by the submitter that wants the rail and by the task, which seldom meet: for a rail that took too long, and when refusals
+/// are forgotten. Then a rail may be asked for once more. Read by submitters: hints, Relaxed.
 #[derive(Debug, Default)]
 struct Place {
     /// Of a rail that is being made: until when its end is waited for. Of one that was refused: when it may be wanted again.
@@ -134,10 +134,16 @@ impl RailDemand {
 
     /// Rails that were refused may be wanted again at once.
     pub(super) fn forget_refusals(&self) {
-        let idle = self.places.iter().enumerate().filter(|(rail, _)| !self.is_making(*rail));
-        for (_, place) in idle {
+        for (rail, place) in self.places.iter().enumerate() {
+            let not_before = place.not_before.load(Ordering::Relaxed);
+            if self.is_making(rail) {
+                continue;
+            }
             place.refusals.store(0, Ordering::Relaxed);
-            place.not_before.store(0, Ordering::Relaxed);
+            // A submitter may want the rail meanwhile.
+            let forget =
+                |from| place.not_before.compare_exchange(from, 0, Ordering::Relaxed, Ordering::Relaxed);
+            let _ = forget(not_before);
         }
     }
 

@@ -1,6 +1,16 @@
-//! How many refusals of rails a connection tells of: a peer can ask for rails without end.
+//! How many refusals of rails an engine tells of: peers can ask for rails without end, and over many connections.
 
 use crate::rails::MILLISECOND;
+use crate::sync::Mutex;
+
+/// Those of all connections of an engine.
+#[derive(Debug, Default)]
+pub(super) struct Refusals {
+    /// Of rails that this end wants to make.
+    pub(super) own: Mutex<RefusalLines>,
+    /// Of those that peers do: these do not silence the others.
+    pub(super) asked_by_peers: Mutex<RefusalLines>,
+}
 
 /// The refusals that may still be told. Times are nanoseconds of any one clock.
 #[derive(Debug)]
