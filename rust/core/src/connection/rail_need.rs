@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use super::{Connection, LaneHandle, UNSEEN};
 use crate::pool::{LaneHealth, clock};
-use crate::rails::{RailCounts, RailSet};
+use crate::rails::{MAX_RAILS, RailCounts, RailSet};
 use crate::sync::Ordering;
 
 /// What the only rail of a connection lacks, the worst last.
@@ -41,6 +41,14 @@ impl Connection {
     /// Pairs of NICs that were refused may be tried again at once.
     pub(super) fn forget_refusals(&self) {
         self.rails.adding.forget_refusals();
+    }
+
+    /// Whether other rails may get keys of memory that a rail has: NICs here still register it, or the peer announces it.
+    pub(super) fn memory_comes(&self, rail: usize) -> bool {
+        let known = |rail| self.remote_of(rail).map_or(0, |remote| remote.known().0);
+        let up = self.rails_up();
+        let others = (0..MAX_RAILS).filter(|other| *other != rail && up.has(*other));
+        self.context.registry.is_registering_further() || others.map(known).max() < Some(known(rail))
     }
 
     /// What the only rail lacks.

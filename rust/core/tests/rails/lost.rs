@@ -142,7 +142,7 @@ fn without_other_nics_the_connection_ends_at_once() {
     }
 }
 
-/// All others are refused, or do not reach each other: it ends in bounded time, and says why.
+/// All others are refused: it ends at once. Or they do not reach each other, which takes some trials: it ends in bounded time. And says why.
 #[test]
 fn if_no_rail_can_be_made_the_connection_ends() {
     let _alone = alone();
@@ -163,6 +163,7 @@ fn if_no_rail_can_be_made_the_connection_ends() {
         assert!(matches!(ended, Outcome::Failed(_)), "{what}, {end}: {ended:?}");
         eventually("both ends end", || !pair.here.is_usable() && !pair.there.is_usable());
         println!("{what}, {end}: {ended:?} after {:?}", time.elapsed());
-        assert!(time.elapsed() < GIVEN_UP, "{what}, {end}: it took {:?}", time.elapsed());
+        let limit = if what == "paths" { GIVEN_UP } else { SOON };
+        assert!(time.elapsed() < limit, "{what}, {end}: it took {:?}", time.elapsed());
     }
 }

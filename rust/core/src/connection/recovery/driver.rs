@@ -26,7 +26,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
 use std::sync::{Arc, Weak};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use self::need::{Need, NeedWatch};
 use self::observation::{Observation, observe};
@@ -36,7 +36,6 @@ use self::watch::WatchedRails;
 use super::rebuilds::{AttemptId, Rebuilds, TrialId};
 use super::{Action, LostReason, Machine, RailRequests};
 use crate::connection::close::Ending;
-use crate::connection::lane_commands::GiveUp;
 use crate::connection::rail_watch::RailWatch;
 use crate::connection::regions::Exchange;
 use crate::connection::{Connection, DRAIN_LIMIT, Presence};
@@ -49,9 +48,6 @@ use crate::sync::{Mutex, lock};
 /// Frames of the peer that are read per turn: a peer that sends without end must not keep the task from its lanes,
 /// nor the loop from other connections.
 const FRAMES_PER_TURN: usize = 64;
-
-/// Interval at which a closing lane is checked while it is being drained.
-const DRAIN_LOOK: Duration = Duration::from_millis(1);
 
 /// Watches a connection and recovers its lanes, until it is lost or the task is stopped.
 pub(in crate::connection) struct Driver {
@@ -200,7 +196,8 @@ impl Driver {
         let pause = self.exchange.as_ref().filter(|_| !is_blocked).and_then(Exchange::deadline);
         let (look, redial) = (self.look_deadline(), self.redial_deadline());
         let deadlines = self.machine_deadline().into_iter().chain(self.send_by).chain(pause);
-        let deadline = deadlines.chain(look).chain(redial).chain(self.relink_deadline()).min();
+        let deadline = deadlines.chain(look).chain(redial).chain(self.relink_deadline());
+        let deadline = deadline.chain(self.undrained_deadline()).min();
         let timed = first(self.wakeup.wait(), self.handle.sleep_until(deadline));
         let Some(channel) = &mut self.channel else { return timed.await };
         let received = first(timed, channel.readable());
@@ -248,6 +245,7 @@ impl Driver {
         self.watch_need();
         self.move_waiting().await;
         self.note_empty_lanes().await;
+        self.note_undrained().await;
         let more = self.send_regions() || more;
         match (self.machine.is_over(), more) {
             (true, _) => Next::End,
@@ -403,29 +401,6 @@ impl Driver {
         }
     }
 
-    /// Closes a lane for good; true if its device may still be at work on it then. A helper is held for each command, not for the drain that
-    /// comes between them, and none for a queue pair that is destroyed undrained.
-    async fn close_lane(&self, lane: usize, reason: String) -> bool {
-        let (deadline, reason) = (Instant::now() + DRAIN_LIMIT, Arc::new(reason));
-        loop {
-            let (connection, text) = (Weak::clone(&self.connection), Arc::clone(&reason));
-            let close = move || {
-                connection.upgrade().map(|connection| {
-                    (connection.try_give_up(lane, &text, deadline), connection.may_be_at_work(lane))
-                })
-            };
-            match self.handle.blocking(close).await {
-                None => return false,
-                Some((GiveUp::Closed, may_be_at_work)) => return may_be_at_work,
-                Some((GiveUp::Draining, _)) => self.handle.sleep(DRAIN_LOOK).await,
-                Some((GiveUp::Undrained, _)) => {
-                    self.destroy_closed(lane, reason);
-                    return true;
-                }
-            }
-        }
-    }
-
     /// Ends the connection, also when the task is stopped meanwhile.
     fn lose(&self, reason: &LostReason) {
         let how = if *reason == LostReason::Goodbye { Ending::ClosedByPeer } else { Ending::Lost };
@@ -454,6 +429,7 @@ impl Driver {
 #[cfg(test)]
 mod tests {
     use std::sync::mpsc;
+    use std::time::Duration;
 
     use super::super::RebuildPolicy;
     use super::*;

@@ -44,6 +44,8 @@ pub(super) struct LaneMachine {
     pub(super) put_off_since: Option<Instant>,
     /// In ERROR and not drained: when its queue pair is destroyed, if parts wait to leave it.
     pub(super) destroy_at: Option<Instant>,
+    /// Of a lane that is left: until when it is kept at most for memory of which other rails may get keys.
+    pub(super) keep_until: Option<Instant>,
     /// Leader: the last pause between attempts of a lane that rests.
     pub(super) pause: Duration,
 }
@@ -129,6 +131,7 @@ impl LaneMachine {
             puts_off: false,
             put_off_since: None,
             destroy_at: None,
+            keep_until: None,
             pause: Duration::ZERO,
         }
     }
@@ -201,7 +204,8 @@ impl LaneMachine {
             return self.destroyed(context);
         }
         self.lingers = true;
-        self.asked = self.asked.or(context.actions.take_end(self.index as u32));
+        let question = context.actions.take_end(self.index as u32);
+        self.asked = self.asked.or(question);
         if !self.is_closed() {
             self.end(LostReason::Destroyed, context);
         }
@@ -213,8 +217,10 @@ impl LaneMachine {
             return;
         }
         // It has closed its end before it said so: nothing of the lane arrives there any more.
-        self.peer_closed = true;
+        let was_closed = std::mem::replace(&mut self.peer_closed, true);
         match self.state {
+            State::Parting { .. } if was_closed => {}
+            State::Parting { .. } => self.move_parts(context),
             State::Broken { .. } if context.rail.others_healthy => {}
             State::Healthy if context.rail.others_healthy => {
                 self.set_error("the peer has closed its end of the lane", None, context);
@@ -307,14 +313,14 @@ impl LaneMachine {
             State::Broken { .. } => self.close(LostReason::NotDrained { cause: self.cause.clone() }, context),
             State::Waiting { .. } => self.close(LostReason::PortDown, context),
             State::Resting { .. } => self.try_once_more(context),
-            State::Parting { .. } => self.close_parted(context),
-            State::Creating { .. } => self.close_without_queue_pair(too_slow("created"), context),
+            State::Parting { .. } => self.end_leaving(context),
+            State::Creating { .. } => self.give_up_queue_pair(too_slow("created"), context),
             State::Asked { tried, .. } => self.fail(RebuildFailure::Unanswered, tried, context),
             State::Connecting { tried, .. } => {
                 self.fail(RebuildFailure::NotConnected(too_slow("connected")), tried, context);
             }
             State::Making { next: None, .. } => {
-                self.close_without_queue_pair(too_slow("created and connected"), context);
+                self.give_up_queue_pair(too_slow("created and connected"), context);
             }
             State::Making { next: Some(ask), give_up_at, .. } => {
                 self.discard(context.actions);
@@ -415,6 +421,14 @@ impl LaneMachine {
         context.actions.push(Action::Close { lane: self.index, reason: reason.clone() });
         self.end(reason, context);
         self.send_refused(context);
+    }
+
+    /// The creation took too long: where no other rail works, it is not tried again.
+    fn give_up_queue_pair(&mut self, error: String, context: &mut EventContext<'_>) {
+        if !context.rail.others_healthy {
+            self.pause = self.pause.max(PATIENCE);
+        }
+        self.close_without_queue_pair(error, context);
     }
 
     pub(super) fn close_without_queue_pair(&mut self, error: String, context: &mut EventContext<'_>) {

@@ -12,8 +12,8 @@ use std::time::Instant;
 use super::lane::{EventContext, LaneMachine, State};
 use super::rail::RailView;
 use super::{
-    ALONE_LIMIT, Action, DEVICE_LIMIT, FOLLOW_LIMIT, LANES_PER_RAIL, LOST_DRAIN_LIMIT, LostReason, Machine,
-    STEP_LIMIT,
+    ALONE_LIMIT, Action, DEVICE_LIMIT, FOLLOW_LIMIT, LANES_PER_RAIL, LOST_DRAIN_LIMIT, LostReason,
+    MEMORY_LIMIT, Machine, STEP_LIMIT,
 };
 use crate::connection::DeviceHealth;
 use crate::control::ChannelFrame;
@@ -50,13 +50,19 @@ impl Machine {
 }
 
 impl LaneMachine {
-    /// Whether parts wait for the drain, to leave the lane.
+    /// Whether parts wait for the drain, to leave the lane, here or at the peer.
     pub(super) fn waits_for_drain(&self, rail: &RailView) -> bool {
-        self.made && matches!(self.state, State::Broken { .. }) && rail.can_be_left()
+        let is_waited_for = rail.can_be_left() || self.asked.is_some();
+        self.made && matches!(self.state, State::Broken { .. }) && is_waited_for
     }
 
-    /// Destroys the queue pair if it does not drain, which is as good. If that takes too long as well, the lane is closed. Called whenever
-    /// something has changed.
+    /// It has had its time to drain, although the time of the machine stands still.
+    pub(super) fn drain_is_late(&mut self, context: &mut EventContext<'_>) {
+        self.destroy_at = self.destroy_at.map(|at| at.min(context.now));
+    }
+
+    /// Destroys the queue pair if it does not drain, which is as good if its device can. If that takes too long as well, the lane is closed.
+    /// Called whenever something has changed.
     pub(super) fn destroy_undrained(&mut self, context: &mut EventContext<'_>) {
         if self.waits_for_drain(&context.rail) && self.destroy_at.is_some_and(|at| context.now >= at) {
             self.destroy_at = None;
@@ -230,12 +236,27 @@ impl LaneMachine {
         self.discard(context.actions);
         let limit = if context.rail.others_healthy { STEP_LIMIT } else { DEVICE_LIMIT };
         self.state = State::Parting { until: context.now + limit };
+        self.keep_until = Some(context.now + MEMORY_LIMIT);
         self.ask_for_quiet(context);
+    }
+
+    /// The time of a lane that is left is over: it is closed, unless what waits on it may find keys on another rail later.
+    pub(super) fn end_leaving(&mut self, context: &mut EventContext<'_>) {
+        if context.rail.others_healthy && self.waits_for_memory(context) {
+            self.state = State::Parting { until: context.now + STEP_LIMIT };
+        } else {
+            self.close_parted(context);
+        }
+    }
+
+    fn waits_for_memory(&self, context: &EventContext<'_>) -> bool {
+        context.rail.memory_comes && self.keep_until.is_some_and(|at| context.now < at)
     }
 
     /// Nothing is left on it.
     pub(super) fn emptied(&mut self, context: &mut EventContext<'_>) {
-        if matches!(self.state, State::Parting { .. }) && context.rail.others_healthy && self.may_move_all() {
+        let is_left = matches!(self.state, State::Parting { .. }) && context.rail.others_healthy;
+        if is_left && self.may_move_all() && !self.waits_for_memory(context) {
             self.close_parted(context);
         }
     }

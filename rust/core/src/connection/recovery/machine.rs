@@ -186,10 +186,29 @@ impl Machine {
         !self.over && self.rails.iter().any(is_lost) && !self.rails.iter().any(Rail::has_healthy_lane)
     }
 
+    /// The lanes that are to be drained before their parts can go on elsewhere.
+    pub(in crate::connection) fn undrained_lanes(&self) -> impl Iterator<Item = usize> {
+        let lanes = self.rails.iter().flat_map(|rail| rail.lanes.iter().map(move |lane| (lane, &rail.view)));
+        let waiting = lanes.filter(|(lane, view)| lane.destroy_at.is_some() && lane.waits_for_drain(view));
+        waiting.map(|(lane, _)| lane.index)
+    }
+
+    /// A lane has not drained in [`DRAIN_LIMIT`](super::DRAIN_LIMIT), for a driver of which the time stands still.
+    pub(in crate::connection) fn drain_is_late(&mut self, lane: usize, now: Instant) {
+        self.with_lane(lane, now, LaneMachine::drain_is_late);
+    }
+
     /// The lanes that are closed once nothing is left on them.
     pub(in crate::connection) fn parting_lanes(&self) -> impl Iterator<Item = usize> {
         let lanes = self.rails.iter().flat_map(|rail| &rail.lanes);
         lanes.filter(|lane| matches!(lane.state, State::Parting { .. })).map(|lane| lane.index)
+    }
+
+    /// Whether other rails may get keys of memory that this rail has.
+    pub(in crate::connection) fn set_memory_comes(&mut self, rail: usize, memory_comes: bool) {
+        if let Some(rail) = self.rails.get_mut(rail) {
+            rail.view.memory_comes = memory_comes;
+        }
     }
 
     /// Nothing is left on a lane that is drained.

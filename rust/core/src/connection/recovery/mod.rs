@@ -36,7 +36,7 @@
 //!
 //! * parts of a lane that fails move there, once nothing of them can still arrive (`leaving`): READs when the queue pair here is drained,
 //!   WRITEs when the peer has said that its own is too;
-//! * a queue pair that does not drain is destroyed soon, which is as good;
+//! * a queue pair that does not drain is destroyed soon, which is as good if its device can: the driver says if not (`Machine::lane_lingers`);
 //! * no lane is closed for what time can heal: the leader rests between attempts, the follower waits on;
 //! * a rail may be left: its lanes are not rebuilt until it is used again.
 //!
@@ -100,6 +100,10 @@ pub(super) const PORT_LIMIT: Duration = Duration::from_secs(8);
 
 /// How long a connection without another rail that works waits for one once a device is lost: shorter than a follower waits.
 pub(super) const DEVICE_LIMIT: Duration = Duration::from_secs(8);
+
+/// How long a lane of which the device is lost is kept while another rail works and may still get keys of memory that only this one has: to
+/// register tens of GiB takes seconds.
+pub(super) const MEMORY_LIMIT: Duration = Duration::from_secs(60);
 
 /// Where no other rail works and one may come, a lane of which a queue pair cannot be created is tried until its pauses are so long.
 pub(super) const PATIENCE: Duration = Duration::from_secs(1);

@@ -29,6 +29,8 @@ pub(super) struct RailView {
     pub(super) others_healthy: bool,
     /// Another rail has one, or may get one: it can be rebuilt, is being made, or can be made.
     pub(super) others_come: bool,
+    /// Other rails may get keys of memory that this one has.
+    pub(super) memory_comes: bool,
     /// Since when no other rail has one, if any ever had.
     pub(super) alone_since: Option<Instant>,
     /// The rail is left: see [`RailView::is_held`].
@@ -41,6 +43,7 @@ impl Rail {
             device: DeviceHealth::Up,
             others_healthy: false,
             others_come: false,
+            memory_comes: false,
             alone_since: None,
             left: false,
         };

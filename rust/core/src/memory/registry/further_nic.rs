@@ -36,6 +36,11 @@ impl Registry {
         Ok(())
     }
 
+    /// Whether further NICs still register what is registered here. Not what a device has refused, which may take it later.
+    pub(crate) fn is_registering_further(&self) -> bool {
+        self.regions.lock().further.iter().any(FurtherNic::is_at_work)
+    }
+
     /// Keeps what the device of this registry, which is that of a further NIC, has registered of `first`, a region of the first
     /// one.
     pub(in crate::memory) fn keep_as_first(&self, region: Arc<Region>, first: &Region) {
@@ -79,6 +84,8 @@ struct Queue {
     /// How long the device is left alone after it has refused one of them again, and until when.
     pause: Duration,
     again_at: Option<Instant>,
+    /// The thread has one.
+    is_at_work: bool,
     closed: bool,
 }
 
@@ -175,6 +182,11 @@ impl FurtherNic {
         drop(queue);
         self.0.changed.notify_one();
     }
+
+    fn is_at_work(&self) -> bool {
+        let queue = self.0.lock();
+        queue.is_at_work || queue.waiting.iter().any(|region| region.strong_count() > 0)
+    }
 }
 
 impl Drop for FurtherNic {
@@ -214,7 +226,9 @@ impl Shared {
                 return None;
             }
             let now = Instant::now();
-            queue = match queue.next(now) {
+            let next = queue.next(now);
+            queue.is_at_work = matches!(next, Ok(Next { is_again: false, .. }));
+            queue = match next {
                 Ok(next) => return Some(next),
                 Err(None) => self.changed.wait(queue).unwrap_or_else(PoisonError::into_inner),
                 Err(Some(at)) => {

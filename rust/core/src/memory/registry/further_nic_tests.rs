@@ -218,7 +218,7 @@ fn what_is_being_registered_for_a_region_that_was_taken_out_is_not_kept() {
     let removed = first.remove(id).unwrap().unwrap();
     drop(first.remove(second).unwrap().unwrap());
     assert!(removed.in_use() && removed.user().contains("registering"));
-    assert!(removed.on_further_nics().is_empty());
+    assert!(removed.on_further_nics().is_empty() && first.is_registering_further());
     gate.may_go.wait();
     until(|| !removed.in_use());
     assert!(device.live.lock().unwrap().is_empty() && of(&other, id).is_none());
@@ -227,6 +227,7 @@ fn what_is_being_registered_for_a_region_that_was_taken_out_is_not_kept() {
     gate.may_go.wait();
     until(|| of(&other, third).is_some());
     assert_eq!(*device.live.lock().unwrap(), [memory.start(2)].into());
+    until(|| !first.is_registering_further());
     assert_eq!(announced(&other), announced(&first));
 }
 
@@ -386,6 +387,7 @@ fn what_is_refused_for_a_passing_reason_is_registered_later() {
         // The others do not wait for it.
         until(|| of(&second, ids[2]).is_some());
         until(|| refusing.refused.load(Ordering::Relaxed) >= 2);
+        until(|| !first.is_registering_further());
         assert!(of(&second, ids[1]).is_none());
         refusing.errno.store(0, Ordering::Relaxed);
         until(|| of(&second, ids[1]).is_some());

@@ -41,7 +41,7 @@ impl WorkerState {
     /// Adds a lane without a queue pair, drained, for [`WorkerState::heal_lane`] to fill; `setup`'s status is best made by
     /// [`LaneStatus::absent`](crate::pool::LaneStatus::absent). Until then it takes parts as any drained lane does: that may wait, if `setup` says so.
     pub fn add_absent_lane(&mut self, setup: LaneSetup) -> Result<LaneKey, PoolError> {
-        let key = self.lanes.insert(Box::new(AbsentQueuePair), setup)?;
+        let key = self.lanes.insert(Box::new(AbsentQueuePair::new()), setup)?;
         if let Some(lane) = self.lanes.get(key) {
             lane.status.set_made(false);
             lane.set_health(LaneHealth::Drained, "not made yet");

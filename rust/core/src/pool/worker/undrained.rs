@@ -46,7 +46,8 @@ impl WorkerState {
             return Undrained::Stays;
         }
         lane.is_destroying = true;
-        Undrained::Destroy(std::mem::replace(&mut lane.queue_pair, Box::new(AbsentQueuePair)))
+        let absent = Box::new(AbsentQueuePair::in_place_of(&*lane.queue_pair));
+        Undrained::Destroy(std::mem::replace(&mut lane.queue_pair, absent))
     }
 
     /// The queue pair that was taken out is destroyed: what was outstanding is interrupted, and the lane is drained. If its device could not
@@ -59,14 +60,16 @@ impl WorkerState {
         let groups: Vec<_> = lane.groups.iter().copied().collect();
         lane.groups.clear();
         lane.status.end_requests();
-        let mut exhausted = Vec::new();
+        let (mut exhausted, mut over) = (Vec::new(), Vec::new());
         for group in groups {
             let Some(part) = self.parts.get(group.part) else {
                 lane.end_probe(false);
                 continue;
             };
-            part.outstanding = 0;
-            if part.rewind.is_none() {
+            let was_outstanding = std::mem::replace(&mut part.outstanding, 0) > 0;
+            if was_outstanding && part.owner.is_some_and(|owner| owner.end_state() != EndState::Done) {
+                over.push(group.part);
+            } else if part.rewind.is_none() {
                 part.rewind = Some(group.start as usize);
                 if part.interruptions >= MAX_INTERRUPTIONS + part.moves {
                     exhausted.push(group.part);
@@ -80,6 +83,9 @@ impl WorkerState {
         }
         if let Some((state, reason)) = lane.doomed.take() {
             return self.end_doomed(key, state, &reason);
+        }
+        for part_index in over {
+            self.end_part(part_index);
         }
         for part_index in exhausted {
             self.fail_exhausted(part_index, &reason);
@@ -102,7 +108,7 @@ impl WorkerState {
             return (taken, LaneClose::Draining);
         }
         lane.give_up(reason);
-        let queue_pair = std::mem::replace(&mut lane.queue_pair, Box::new(AbsentQueuePair));
+        let queue_pair = std::mem::replace(&mut lane.queue_pair, Box::new(AbsentQueuePair::new()));
         (taken, LaneClose::Closed(Some(queue_pair)))
     }
 

@@ -140,6 +140,7 @@ fn a_queue_pair_that_cannot_be_destroyed_moves_nothing() {
     let error = FabricError::call("ibv_destroy_qp", "fake", libc::EBUSY);
     side.state.end_undrained(side.lane, Err(error));
     assert_eq!((outcome(record), side.status.health()), (Some(EndState::Failed), LaneHealth::Closed));
+    assert!(side.status.leaks(), "the device may be at work on it");
 }
 
 /// What was never posted is for other lanes; what was posted ends, as nothing is known of the peer.

@@ -51,7 +51,7 @@ pub(super) fn observe(connection: &Connection, made: u64) -> Vec<Observation> {
             LaneHealth::Drained => seen.push(Observation::Drained { lane, reason: reason(), failed }),
             LaneHealth::Closed => {
                 seen.push(Observation::Closed { lane, leaks: handle.status.leaks() });
-            },
+            }
         }
     }
     seen

@@ -149,3 +149,56 @@ fn parts_wait_for_a_rail_that_is_being_rebuilt() {
     fixture.build_quietly(FIRST, 2);
     assert!(fixture.actions().contains(&moved(false)));
 }
+
+/// A peer that says again and again that its end is closed costs nothing, and postpones nothing.
+#[test]
+fn a_lane_that_the_peer_has_closed_is_not_kept_for_longer_by_its_words() {
+    let mut fixture = Fixture::waiting();
+    fixture.get_rail();
+    let refused = ChannelFrame::Refused { lane: 0, attempt: 0 };
+    assert_eq!(fixture.receive(refused), [moved(true)]);
+    fixture.now += SECOND;
+    assert_eq!(fixture.receive(refused), []);
+    assert!(matches!(fixture.expire(STEP_LIMIT)[..], [Action::Close { lane: 0, .. }, ..]));
+}
+
+/// Its device is not known to be lost, and a rail may come.
+#[test]
+fn a_device_that_does_not_answer_is_not_waited_for_again_and_again() {
+    let mut fixture = Fixture::new(RAILS_LEADER, 1);
+    fixture.machine.set_spare(true);
+    fixture.drain(0);
+    let mut waited = Duration::ZERO;
+    while !fixture.machine.is_over() {
+        let next = fixture.machine.deadline().unwrap();
+        (waited, fixture.now) = (next - fixture.start, next);
+        fixture.machine.timeout(next);
+        fixture.actions();
+    }
+    assert!(waited < DRIVER_LIMIT + SECOND, "{waited:?}");
+}
+
+/// The NIC of the other rail is still registering it, or the peer announces it.
+#[test]
+fn memory_that_only_the_lost_rail_has_is_waited_for() {
+    let mut fixture = Fixture::waiting();
+    fixture.get_rail();
+    fixture.machine.set_memory_comes(0, true);
+    for round in 1..=4 {
+        fixture.machine.lane_empty(0, fixture.now);
+        assert_eq!(fixture.actions(), [], "the next transfer may be of such memory");
+        assert_eq!(fixture.expire(STEP_LIMIT * round), []);
+    }
+    fixture.machine.set_memory_comes(0, false);
+    fixture.machine.lane_empty(0, fixture.now);
+    assert_eq!(fixture.actions(), [end(), refused(0)]);
+    // Not for ever.
+    let mut fixture = Fixture::waiting();
+    fixture.get_rail();
+    fixture.machine.set_memory_comes(0, true);
+    while !fixture.actions().contains(&end()) {
+        fixture.now += STEP_LIMIT;
+        fixture.machine.timeout(fixture.now);
+    }
+    assert_eq!(fixture.now - fixture.start, MEMORY_LIMIT);
+}

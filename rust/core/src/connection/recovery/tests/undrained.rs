@@ -50,3 +50,65 @@ fn a_lost_device_has_no_time_to_drain() {
     fixture.actions();
     assert_eq!(fixture.expire(LOST_DRAIN_LIMIT), [Action::Destroy { lane: FIRST }]);
 }
+
+/// Its own parts may stay: the peer waits for the drain.
+#[test]
+fn the_end_that_is_asked_destroys_although_it_has_no_other_rail() {
+    let mut fixture = Fixture::new(RAILS_LEADER, 1);
+    let asked = ChannelFrame::Quiesce { lane: 0, number: 1 };
+    assert!(matches!(fixture.receive(asked)[..], [Action::Break { lane: 0, .. }]));
+    fixture.machine.lane_broken(0, "left", fixture.now);
+    assert_eq!(fixture.expire(DRAIN_LIMIT), [Action::Destroy { lane: 0 }]);
+    let answer = Action::Send(ChannelFrame::Quiesced { lane: 0, number: 1 });
+    assert!(fixture.drain(0).contains(&answer));
+}
+
+/// As while the channel is away.
+#[test]
+fn a_queue_pair_is_destroyed_although_the_time_stands_still() {
+    let mut fixture = Fixture::two_rails(RAILS_LEADER);
+    assert_eq!(fixture.machine.undrained_lanes().count(), 0);
+    fixture.machine.lane_broken(FIRST, "retries exceeded", fixture.now);
+    fixture.actions();
+    assert!(fixture.machine.undrained_lanes().eq([FIRST]));
+    fixture.machine.drain_is_late(FIRST, fixture.now);
+    assert_eq!(fixture.actions(), [Action::Destroy { lane: FIRST }]);
+    assert_eq!(fixture.machine.undrained_lanes().count(), 0, "once");
+}
+
+/// What the peer has posted may still arrive.
+#[test]
+fn of_a_queue_pair_that_is_not_destroyed_nothing_is_said() {
+    let mut fixture = Fixture::two_rails(RAILS_LEADER);
+    fixture.receive(quiesce(4));
+    // The worker has closed it, in vain.
+    fixture.machine.lane_lingers(FIRST, fixture.now);
+    fixture.machine.lane_lingers(FIRST, fixture.now);
+    assert_eq!(fixture.actions(), []);
+    for frame in [quiesce(5), ChannelFrame::Refused { lane: FIRST as u32, attempt: 0 }] {
+        assert_eq!(fixture.receive(frame), []);
+    }
+    // It is destroyed after all.
+    fixture.machine.lane_closed(FIRST, fixture.now);
+    let gone = Action::Send(ChannelFrame::Refused { lane: FIRST as u32, attempt: 1 });
+    assert_eq!(fixture.actions(), [Action::Send(quiesced(5)), gone]);
+}
+
+/// It is closed by the machine, and its queue pair takes long.
+#[test]
+fn what_was_to_be_said_of_a_lane_is_said_once_it_is_destroyed() {
+    let mut fixture = Fixture::two_rails(RAILS_LEADER);
+    fixture.receive(quiesce(4));
+    fixture.now += STEP_LIMIT + SECOND;
+    while !fixture.machine.next_local_action().is_some_and(|action| matches!(action, Action::Close { .. })) {
+        fixture.machine.timeout(fixture.now);
+        fixture.now += SECOND;
+    }
+    fixture.machine.lane_lingers(FIRST, fixture.now);
+    assert_eq!(fixture.actions(), []);
+    fixture.machine.lane_closed(FIRST, fixture.now);
+    let gone = Action::Send(ChannelFrame::Refused { lane: FIRST as u32, attempt: 1 });
+    assert_eq!(fixture.actions(), [Action::Send(quiesced(4)), gone]);
+    fixture.machine.lane_closed(FIRST, fixture.now);
+    assert_eq!(fixture.actions(), [], "once");
+}
