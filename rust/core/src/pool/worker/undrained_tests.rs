@@ -143,6 +143,21 @@ fn a_queue_pair_that_cannot_be_destroyed_moves_nothing() {
     assert!(side.status.leaks(), "the device may be at work on it");
 }
 
+/// There is nothing to go on with.
+#[test]
+fn what_has_failed_meanwhile_ends_once_its_queue_pair_is_destroyed() {
+    let mut side = Side::new(0);
+    let record = side.begin(Opcode::Write, 0..2);
+    side.get_stuck();
+    let queue_pair = side.take_queue_pair();
+    side.nic.state().complete_posted(0, CompletionStatus::RemoteAccess);
+    side.step();
+    assert!(outcome(record).is_none(), "the device may be at work on the other request");
+    drop(queue_pair);
+    side.destroyed();
+    assert_eq!(outcome(record), Some(EndState::Failed));
+}
+
 /// What was never posted is for other lanes; what was posted ends, as nothing is known of the peer.
 #[test]
 fn a_lane_that_is_given_up_answers_what_was_never_posted() {
