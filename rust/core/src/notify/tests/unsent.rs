@@ -15,7 +15,7 @@ fn held_back(receiver: &Receiver) -> (Sender, TcpStream) {
 fn fill(mut socket: &TcpStream, message: &[u8]) -> (usize, usize) {
     let (mut whole, mut taken, mut refused) = (0, 0, 0);
     // A receiver that still reads, or the kernel on its behalf, makes room again at first.
-    while refused < 50 {
+    while refused < 250 {
         match socket.write(&message[taken..]) {
             Ok(count) => (taken, refused) = (taken + count, 0),
             Err(error) => {
