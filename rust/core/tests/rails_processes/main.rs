@@ -275,7 +275,7 @@ fn the_end_of_the_peer_ends_all_rails_at_once() {
     let _alone = alone();
     for path in PATHS {
         let processes = Processes::with_rails(8, path);
-        (0..8).for_each(|nic| processes.nics.switches(nic).set_delay(Duration::from_millis(20)));
+        (0..8).for_each(|nic| processes.nics.switches(nic).set_silent(true));
         let ids: Vec<_> = (0..4).map(|_| processes.submit(Opcode::Write)).collect();
         let Processes { nics: _nics, engine, here, near, mut peer } = processes;
         let time = OwnTime::start();
