@@ -27,7 +27,7 @@ pub(super) struct Turn {
 }
 
 impl DeviceCommands {
-    /// Adds one. Answers the turn if nobody has it: the caller hands it to a thread.
+    /// Adds one. Answers the turn if no thread has it: the caller hands it to one.
     pub(super) fn push(self: &Arc<Self>, command: impl FnOnce() + Send + 'static) -> Option<Turn> {
         let mut state = lock(&self.0);
         state.waiting.push_back(Box::new(command));
