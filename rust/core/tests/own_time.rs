@@ -8,7 +8,7 @@
 mod support;
 
 use std::process::Command;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use support::own_time::{OwnTime, Processors};
 
@@ -38,20 +38,18 @@ fn others_take_nothing_of_a_program_that_does_not_wait_for_a_processor() {
     assert_eq!(taken(2, 2 * SECOND, Duration::ZERO, SECOND / 100), SECOND / 100);
 }
 
-/// One busy program more than there are processors, and a test that waits for what does not come: its bound is hardly longer.
+/// One busy program more than there are processors, and a test that waits for what does not come: hardly any of its time is left out.
 #[test]
-fn a_bound_on_what_never_comes_is_exceeded_beside_busy_programs() {
+fn a_test_that_waits_notices_it_beside_busy_programs() {
     let count = std::thread::available_parallelism().unwrap().get() + 1;
     // Programs of another family, as those of other tests: their shell ends at once.
     let mut shell = Command::new("sh");
-    let script = "for i in $(seq $0); do timeout 3 sh -c 'while :; do :; done' >/dev/null 2>&1 & done";
+    let script = "for i in $(seq $0); do timeout 2 sh -c 'while :; do :; done' >/dev/null 2>&1 & done";
     assert!(shell.args(["-c", script, &count.to_string()]).status().unwrap().success());
-    let (begin, time) = (Instant::now(), OwnTime::start());
-    while !time.exceeds(SECOND) {
-        std::thread::sleep(Duration::from_millis(100));
-    }
-    // Not even that thread gets its turn on a machine that is busier still.
-    let (taken, stalled) = (begin.elapsed(), time.stalled());
-    println!("a second took {taken:?}, stalled for {stalled:?}");
-    assert!(taken < 3 * SECOND + stalled, "{taken:?}, stalled for {stalled:?}");
+    let time = OwnTime::start();
+    std::thread::sleep(2 * SECOND);
+    // The thread that ticks may not get its turn on a machine that is busier still.
+    let (own, stalled) = (time.elapsed(), time.stalled());
+    println!("two seconds are {own:?} of its own, stalled for {stalled:?}");
+    assert!(own + stalled > SECOND, "{own:?}, stalled for {stalled:?}");
 }
