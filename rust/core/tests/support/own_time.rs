@@ -1,10 +1,11 @@
 //! Time that a test has had the machine for itself.
 
-use std::ops::RangeInclusive;
-use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
+
+use procfs::process::{Process, Stat, all_processes};
+use procfs::{CpuTime, CurrentSI, KernelStats};
 
 /// How often a thread of it looks whether it runs.
 const TICK: Duration = Duration::from_millis(2);
@@ -92,23 +93,19 @@ pub struct Processors {
 
 impl Processors {
     fn now() -> Self {
-        let read = |path| std::fs::read_to_string(path).unwrap_or_default();
-        let may_use = allowed(&read("/proc/self/status"));
-        let (mut count, mut busy, mut idle) = (0, 0, 0);
-        for line in read("/proc/stat").lines() {
-            let mut fields = line.split_whitespace();
-            // The line of all of them has no number behind its name.
-            let number = fields.next().and_then(|name| name.strip_prefix("cpu")?.parse().ok());
-            if number.is_some_and(|number: u32| may_use.iter().any(|range| range.contains(&number))) {
-                let ticks: Vec<u64> = fields.filter_map(|field| field.parse().ok()).collect();
-                let sum = |at: &[usize]| at.iter().filter_map(|at| ticks.get(*at)).sum::<u64>();
-                // proc(5): user, nice, system, idle, iowait, irq, softirq, steal.
-                (count, busy, idle) = (count + 1, busy + sum(&[0, 1, 2, 5, 6, 7]), idle + sum(&[3, 4]));
-            }
+        let may_use =
+            Process::myself().and_then(|own| own.status()).ok().and_then(|own| own.cpus_allowed_list);
+        let may_use = may_use.unwrap_or_default();
+        let is_ours = |number: u32| may_use.iter().any(|(first, last)| (*first..=*last).contains(&number));
+        let all = KernelStats::current().map(|stats| stats.cpu_time).unwrap_or_default();
+        let ours: Vec<_> = (0..).zip(&all).filter(|(number, _)| is_ours(*number)).map(|(_, of)| of).collect();
+        let (own, awaited) = family();
+        Self {
+            count: ours.len() as u32,
+            others: ours.iter().map(|of| busy(of)).sum::<Duration>().saturating_sub(own),
+            idle: ours.iter().map(|of| of.idle_duration() + of.iowait_duration().unwrap_or_default()).sum(),
+            awaited,
         }
-        let time = |ticks: u64| Duration::from_millis(ticks * 10);
-        let (ticks, awaited) = family();
-        Self { count, others: time(busy.saturating_sub(ticks)), idle: time(idle), awaited }
     }
 
     /// By how much others can have held this program up since: their share of the processors while none was idle, and no longer than a
@@ -120,44 +117,34 @@ impl Processors {
     }
 }
 
-/// The ranges of `Cpus_allowed_list`, such as `0-3,7`.
-fn allowed(status: &str) -> Vec<RangeInclusive<u32>> {
-    let list = status.lines().find_map(|line| line.strip_prefix("Cpus_allowed_list:")).unwrap_or_default();
-    let ranges = list.trim().split(',').filter_map(|range| {
-        let (first, last) = range.split_once('-').unwrap_or((range, range));
-        Some(first.parse().ok()?..=last.parse().ok()?)
-    });
-    ranges.collect()
+/// For programs, the kernel, and the host of a virtual machine.
+fn busy(of: &CpuTime) -> Duration {
+    let rest = [of.irq_duration(), of.softirq_duration(), of.steal_duration()];
+    of.user_duration()
+        + of.nice_duration()
+        + of.system_duration()
+        + rest.into_iter().flatten().sum::<Duration>()
 }
 
-/// Ticks, a hundredth of a second each, of this process and of those that it has started; and for how long their threads have waited.
-fn family() -> (u64, Duration) {
-    let own = std::process::id();
-    let (mut ticks, mut awaited) = (0, Duration::ZERO);
-    for process in std::fs::read_dir("/proc").into_iter().flatten().flatten() {
-        let of_it = std::fs::read_to_string(process.path().join("stat")).ok().and_then(|stat| {
-            let pid: u32 = stat.split(' ').next()?.parse().ok()?;
-            let rest: Vec<u64> =
-                stat.rsplit(')').next()?.split(' ').map(|field| field.parse().unwrap_or(0)).collect();
-            // Behind the name, a space and the state: its parent, and from the 12th on its times and those of its children that have ended.
-            let is_of_us = pid == own || *rest.get(2)? == u64::from(own);
-            is_of_us.then(|| rest.get(12..16).map_or(0, |times| times.iter().sum::<u64>()))
-        });
-        if let Some(of_it) = of_it {
-            ticks += of_it;
-            awaited += awaited_by_threads(&process.path());
-        }
-    }
-    (ticks, awaited)
+/// Processor time of this process and of those that it has started, and for how long their threads have waited for a processor.
+fn family() -> (Duration, Duration) {
+    let own = std::process::id() as i32;
+    let of_us = all_processes().into_iter().flatten().filter_map(|process| {
+        let process = process.ok()?;
+        let stat = process.stat().ok()?;
+        (stat.pid == own || stat.ppid == own).then(|| (time_of(&stat), awaited_by_threads(&process)))
+    });
+    of_us.fold(Default::default(), |(time, awaited), (of, more)| (time + of, awaited + more))
 }
 
-fn awaited_by_threads(process: &Path) -> Duration {
-    let threads = std::fs::read_dir(process.join("task")).into_iter().flatten().flatten();
-    let each = threads.filter_map(|thread| {
-        let read = |name| std::fs::read_to_string(thread.path().join(name)).ok();
-        // Nanoseconds on a processor, and on the queue of one.
-        let nanos = read("schedstat")?.split(' ').nth(1)?.parse().ok()?;
-        (read("comm")?.trim() != TICKING).then(|| Duration::from_nanos(nanos))
-    });
-    each.sum()
+/// With that of children that have ended.
+fn time_of(stat: &Stat) -> Duration {
+    let ticks = stat.utime + stat.stime + (stat.cutime + stat.cstime).unsigned_abs();
+    Duration::from_millis(ticks * 1000 / procfs::ticks_per_second())
+}
+
+fn awaited_by_threads(process: &Process) -> Duration {
+    let threads = process.tasks().into_iter().flatten().flatten();
+    let others = threads.filter(|thread| thread.stat().is_ok_and(|stat| stat.comm != TICKING));
+    others.filter_map(|thread| Some(Duration::from_nanos(thread.schedstat().ok()?.run_delay))).sum()
 }
