@@ -128,4 +128,16 @@ impl Bench {
             up(&self.pair.here).len() == 8
         });
     }
+
+    /// Closes both engines. No queue pair, region or completion queue of any device stays.
+    pub(crate) fn close(self) {
+        let Self { standin, pair } = self;
+        pair.client.close();
+        pair.server.close();
+        drop(pair);
+        eventually("nothing is alive", || {
+            let live = standin.live();
+            (live.queue_pairs, live.regions, live.completion_queues) == (0, 0, 0)
+        });
+    }
 }

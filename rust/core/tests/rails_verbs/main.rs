@@ -183,14 +183,7 @@ fn a_device_that_reaches_none_makes_no_rail() {
     let names: Vec<_> = bench.pair.here.rails().iter().map(|rail| rail.nic.clone()).collect();
     assert!(names.len() == 7 && !names.iter().any(|name| name.starts_with("nv3")), "{names:?}");
     assert_eq!(up(&bench.pair.here).len(), 7, "no place is taken by another one");
-    let Bench { standin, pair } = bench;
-    pair.client.close();
-    pair.server.close();
-    drop(pair);
-    eventually("nothing is alive", || {
-        let live = standin.live();
-        (live.queue_pairs, live.regions, live.completion_queues) == (0, 0, 0)
-    });
+    bench.close();
 }
 
 /// No queue pair, region or completion queue of any device stays.
@@ -199,14 +192,7 @@ fn nothing_is_left_of_rails_when_their_engines_are_closed() {
     let _alone = alone();
     let bench = Bench::with_rails("eight_devices", &[], 8);
     bench.check_all(Opcode::Write, 1);
-    let Bench { standin, pair } = bench;
-    pair.client.close();
-    pair.server.close();
-    drop(pair);
-    eventually("nothing is alive", || {
-        let live = standin.live();
-        (live.queue_pairs, live.regions, live.completion_queues) == (0, 0, 0)
-    });
+    bench.close();
 }
 
 /// The end that refuses a request learns of it by an event of its device alone.
