@@ -67,8 +67,9 @@ fn lines(log: &Captured, before: usize, words: &[&str]) -> Vec<String> {
 /// What may be said of a NIC, a map or a limit that makes no rail. On a machine that is busy a rail may be paused.
 const COMPLAINTS: &[&str] = &["is not added", "one rail is used", "FLAGCX_P2P_RAIL_MAP"];
 
-fn of(names: [&str; 2]) -> Vec<(String, String)> {
-    vec![("nv0".to_owned(), "nv0".to_owned()), (names[0].to_owned(), names[1].to_owned())]
+/// The NICs of the first rail and of another one.
+fn first_and(here: &str, there: &str) -> Vec<(String, String)> {
+    [("nv0", "nv0"), (here, there)].map(|(here, there)| (here.to_owned(), there.to_owned())).to_vec()
 }
 
 #[test]
@@ -78,7 +79,7 @@ fn a_map_that_names_nothing_is_one_line_and_rails_are_made_without_it() {
     let standin = Standin::new(&[("devs", 2)]);
     let map = [("FLAGCX_P2P_RAIL_MAP", "mlx5_0:mlx5_0,mlx5_1:mlx5_3")];
     let pair = pair(&standin, ["", ""], [&map, &[]]);
-    assert_eq!(expect_rails(&pair, 2), of(["nv1", "nv1"]));
+    assert_eq!(expect_rails(&pair, 2), first_and("nv1", "nv1"));
     let lines = lines(log, before, COMPLAINTS);
     assert!(lines.len() == 1 && lines[0].contains("nv0:1, nv1:1 here"), "{lines:#?}");
 }
@@ -100,11 +101,12 @@ fn nics_of_other_link_layers_are_one_line_at_each_end_and_no_rail() {
 #[test]
 fn nics_of_different_mtus_form_a_rail() {
     let (_alone, log) = Captured::alone();
-    for names in [["=nv0,nv1", "=nv0,nv2"], ["=nv0,nv2", "=nv0,nv1"]] {
+    for (here, there) in [("nv1", "nv2"), ("nv2", "nv1")] {
         let before = log.lines().len();
         let standin = Standin::new(&[("devs", 3), ("small_mtus", 1 << 2)]);
-        let pair = pair(&standin, names, [&[], &[]]);
-        assert_eq!(expect_rails(&pair, 2), of(names.map(|names| &names[5..])));
+        let names = [here, there].map(|other| format!("=nv0,{other}"));
+        let pair = pair(&standin, [&names[0], &names[1]], [&[], &[]]);
+        assert_eq!(expect_rails(&pair, 2), first_and(here, there));
         assert_eq!(lines(log, before, COMPLAINTS), [""; 0]);
     }
 }
@@ -117,7 +119,7 @@ fn a_nic_that_grants_less_than_the_first_one_is_one_line_and_no_rail() {
         let before = log.lines().len();
         let standin = Standin::new(&[("devs", 3), (grant, 1), ("granting", 1 << 1)]);
         let pair = pair(&standin, ["", ""], [&[], &[]]);
-        assert_eq!(expect_rails(&pair, 2), of(["nv2", "nv2"]), "{grant}");
+        assert_eq!(expect_rails(&pair, 2), first_and("nv2", "nv2"), "{grant}");
         let mut lines = lines(log, before, COMPLAINTS);
         lines.dedup();
         assert!(
