@@ -65,7 +65,7 @@ impl Host {
         host
     }
 
-    /// Opens an engine that listens at `ip`, with a buffer of `length` bytes.
+    /// Opens an engine that listens at `ip`, which may be that of every address, with a buffer of `length` bytes.
     pub fn open(&mut self, ip: &str, length: usize, settings: &[(&str, &str)]) {
         let settings: Vec<_> = settings.iter().map(|(name, value)| format!("{name}={value}")).collect();
         let answer = self.process.ask_numbers(&format!("open {ip} {length} {}", settings.join(" ")));
@@ -189,8 +189,10 @@ pub fn play() {
             ("tc", _) => answer(&tc(&line[3..]).err().unwrap_or_else(|| "done".to_owned())),
             ("open", _) => {
                 let own: IpAddr = words[1].parse().unwrap();
-                let interface = interfaces().into_iter().find(|one| one.network.addr() == own);
-                wait_until_up(&interface.unwrap().name);
+                if !own.is_unspecified() {
+                    let interface = interfaces().into_iter().find(|one| one.network.addr() == own);
+                    wait_until_up(&interface.unwrap().name);
+                }
                 let settings: Vec<_> = words[3..].iter().filter_map(|one| one.split_once('=')).collect();
                 let new = Opened::new(words[1], number(2) as usize, &settings);
                 answer(&format!("{} {}", new.engine.rpc_port().unwrap(), new.buffer.address()));

@@ -1,11 +1,13 @@
-//! The control channel is made anew from another NIC of this host, where the kernel's route to the peer leads over one that is dead and
-//! still has its address and its carrier.
+//! The control channel is made anew from another NIC of this host: where the kernel's route to the peer leads over one that is dead and
+//! still has its address and its carrier, and at once where the port goes down of the NIC that it takes.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
-use flagcx_p2p::internals::fabric::Opcode;
+use flagcx_p2p::internals::fabric::software::open_software;
+use flagcx_p2p::internals::fabric::{Opcode, SoftwareOptions};
 
 use super::{Host, Hosts, MIB, THERE};
+use crate::chaos::nics::Nics;
 use crate::odd_host::{ip, play, wait_until_up};
 use crate::second_host::expect_notification;
 use crate::support::{blocks, eventually};
@@ -57,5 +59,87 @@ fn a_channel_of_a_dead_nic_is_made_anew_from_another_one() {
         expect_notification(&hosts.engine, 3, 100_000);
         hosts.move_bytes(Opcode::Write, 4, MIB);
         hosts.move_bytes(Opcode::Read, 5, MIB);
+    });
+}
+
+/// Pings are unanswered for 100 s before the channel is missed by them.
+const PATIENT: (&str, &str) = ("FLAGCX_P2P_KEEPALIVE_MS", "300000");
+
+/// Of two hosts with two links: the first one, which the channel takes, and the second one.
+const FIRST: [&str; 2] = ["198.51.100.1", "198.51.100.2"];
+const SECOND: [&str; 2] = ["203.0.113.1", "203.0.113.2"];
+
+/// Each link is a network of its own. The NIC of this host has a port that the test turns off.
+fn two_links(redial_ms: &str) -> (Hosts, Nics) {
+    let mut host = Host::behind_a_link("link set lo up");
+    host.add_link("eth1");
+    ip("link set lo up");
+    for (name, [near, far]) in [("eth0", FIRST), ("eth1", SECOND)] {
+        host.ip(&format!("addr add {far}/24 dev {name}; link set {name} up"));
+        ip(&format!("addr add {near}/24 dev {name}; link set {name} up"));
+        wait_until_up(name);
+    }
+    let settings = [("FLAGCX_P2P_CONTROL_REDIAL", redial_ms), PATIENT];
+    host.open("0.0.0.0", MIB, &settings);
+    host.ip = FIRST[1].to_owned();
+    let options = SoftwareOptions {
+        device_count: 1,
+        switches: true,
+        bind: Some(FIRST[0].parse().unwrap()),
+        ..SoftwareOptions::default()
+    };
+    let nics = Nics { devices: open_software(&options).unwrap() };
+    let engine = nics.engine(&[&[("FLAGCX_P2P_BIND", "0.0.0.0")], &settings[..]].concat());
+    let near = engine.allocate(MIB).unwrap();
+    let here = engine.connect(&host.ip, host.port, 0, false).unwrap();
+    eventually("it can be made anew", || here.channel_record().is_resumable());
+    (Hosts { engine, here, near, host }, nics)
+}
+
+/// The interface goes down, and the port of its NIC.
+fn link_down(nics: &Nics) {
+    ip("link set eth0 down");
+    nics.set_port(0, false);
+}
+
+fn link_up(nics: &Nics) {
+    ip("link set eth0 up");
+    wait_until_up("eth0");
+    nics.set_port(0, true);
+}
+
+#[test]
+fn a_channel_of_a_port_that_goes_down_is_made_anew_at_once() {
+    play("channel::a_channel_of_a_port_that_goes_down_is_made_anew_at_once", || {
+        let (mut hosts, nics) = two_links("20000");
+        hosts.move_bytes(Opcode::Write, 1, MIB);
+        let begin = Instant::now();
+        link_down(&nics);
+        eventually("the channel is made anew", || hosts.here.channel_record().resumed() == 1);
+        println!("the channel is made anew after {:?}", begin.elapsed());
+        assert_eq!((hosts.here.is_usable(), hosts.host.usable()), (true, 1));
+        hosts.here.send_notification_bytes(b"first host", &blocks(2, 5000)).unwrap();
+        hosts.host.expect_notification(2, 5000);
+        link_up(&nics);
+        hosts.move_bytes(Opcode::Read, 3, MIB);
+        assert_eq!(hosts.here.channel_record().lost(), 1);
+    });
+}
+
+/// The other network leads nowhere, and the link is down for longer than the variable says: TCP outlives that.
+#[test]
+fn a_channel_of_which_no_other_way_leads_to_the_peer_is_not_left() {
+    play("channel::a_channel_of_which_no_other_way_leads_to_the_peer_is_not_left", || {
+        let (mut hosts, nics) = two_links("300");
+        hosts.host.ip(&format!("addr del {}/24 dev eth1", SECOND[1]));
+        link_down(&nics);
+        // That is the fault.
+        std::thread::sleep(Duration::from_secs(1));
+        link_up(&nics);
+        hosts.here.send_notification_bytes(b"first host", &blocks(2, 5000)).unwrap();
+        hosts.host.expect_notification(2, 5000);
+        hosts.move_bytes(Opcode::Write, 3, MIB);
+        let record = hosts.here.channel_record();
+        assert_eq!((record.lost(), hosts.here.is_usable(), hosts.host.usable()), (0, true, 1));
     });
 }

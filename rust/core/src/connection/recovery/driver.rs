@@ -197,6 +197,7 @@ impl Driver {
         let (look, redial) = (self.look_deadline(), self.redial_deadline());
         let deadlines = self.machine_deadline().into_iter().chain(self.send_by).chain(pause);
         let deadline = deadlines.chain(look).chain(redial).chain(self.relink_deadline());
+        let deadline = deadline.chain(self.link_deadline());
         let deadline = deadline.chain(self.undrained_deadline()).min();
         let timed = first(self.wakeup.wait(), self.handle.sleep_until(deadline));
         let Some(channel) = &mut self.channel else { return timed.await };
@@ -221,6 +222,8 @@ impl Driver {
             let Some(now) = self.observe() else { return Next::End };
             seen = now;
         }
+        self.note_ports(&seen);
+        self.tend_link();
         self.note_spare(&seen);
         for seen in seen {
             if self.watch_observation(&seen) {

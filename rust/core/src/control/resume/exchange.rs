@@ -67,17 +67,23 @@ pub struct Resumed {
     pub received: u64,
 }
 
-/// Asks the follower over `way` to take up the connection `name`. `received`: how many frames this end has, or [`ENDED`] to say that;
-/// a follower that knows it then answers [`ResumeError::Ended`] too.
-pub async fn resume(
+/// A follower's listener that has answered a request, of which nothing is proven yet. It waits for that for seconds.
+#[derive(Debug)]
+pub struct Asked {
+    stream: Stream,
+    name: u64,
+    generation: u64,
+    nonces: Nonces,
+}
+
+/// Asks the follower over `way` for the connection `name`: whether the way leads to it.
+pub async fn ask(
     way: &Way,
     (name, generation): (u64, u64),
-    (psk, token): (Option<&AuthKey>, &[u8; TOKEN_SIZE]),
-    received: u64,
-    (deadline, keepalive): (Instant, Option<Duration>),
+    deadline: Instant,
     waiter: &Waiter,
-) -> Result<Resumed, ResumeError> {
-    let mut stream = connect_over(way.source.as_ref(), way.target, deadline, waiter).await?;
+) -> Result<Asked, ResumeError> {
+    let stream = connect_over(way.source.as_ref(), way.target, deadline, waiter).await?;
     let ours: Nonce = random()?;
     let mut request = SocketKind::Resume.encode().to_vec();
     request.extend(name.to_le_bytes());
@@ -86,21 +92,48 @@ pub async fn resume(
     stream.write_all(&request, deadline, waiter).await?;
     let mut theirs = [0; NONCE_SIZE];
     stream.read_exact(&mut theirs, deadline, waiter).await.map_err(closed)?;
-    let key = Secret::new(psk, token).of_request(name, generation);
-    let nonces = Nonces { initiator: ours, responder: theirs };
-    let (initiator, proof) = Initiator::prove(&key, Purpose::RESUME, nonces);
-    stream.write_all(&[&proof[..], &received.to_le_bytes()].concat(), deadline, waiter).await?;
-    let mut proof: Proof = [0; PROOF_SIZE];
-    stream.read_exact(&mut proof, deadline, waiter).await.map_err(closed)?;
-    initiator.verify(&proof).map_err(ResumeError::NotThePeer)?;
-    let mut count = [0; COUNT_SIZE];
-    stream.read_exact(&mut count, deadline, waiter).await?;
-    let received = u64::from_le_bytes(count);
-    if received == ENDED {
-        return Err(ResumeError::Ended);
+    Ok(Asked { stream, name, generation, nonces: Nonces { initiator: ours, responder: theirs } })
+}
+
+impl Asked {
+    /// Has the follower take up the connection. `received`: how many frames this end has, or [`ENDED`] to say that; a follower that
+    /// knows it then answers [`ResumeError::Ended`] too.
+    pub async fn resume(
+        self,
+        (psk, token): (Option<&AuthKey>, &[u8; TOKEN_SIZE]),
+        received: u64,
+        (deadline, keepalive): (Instant, Option<Duration>),
+        waiter: &Waiter,
+    ) -> Result<Resumed, ResumeError> {
+        let Self { mut stream, name, generation, nonces } = self;
+        let key = Secret::new(psk, token).of_request(name, generation);
+        let (initiator, proof) = Initiator::prove(&key, Purpose::RESUME, nonces);
+        stream.write_all(&[&proof[..], &received.to_le_bytes()].concat(), deadline, waiter).await?;
+        let mut proof: Proof = [0; PROOF_SIZE];
+        stream.read_exact(&mut proof, deadline, waiter).await.map_err(closed)?;
+        initiator.verify(&proof).map_err(ResumeError::NotThePeer)?;
+        let mut count = [0; COUNT_SIZE];
+        stream.read_exact(&mut count, deadline, waiter).await?;
+        let received = u64::from_le_bytes(count);
+        if received == ENDED {
+            return Err(ResumeError::Ended);
+        }
+        keep(&mut stream, keepalive);
+        Ok(Resumed { stream, received })
     }
-    keep(&mut stream, keepalive);
-    Ok(Resumed { stream, received })
+}
+
+/// [`ask`], and [`Asked::resume`].
+pub async fn resume(
+    way: &Way,
+    request: (u64, u64),
+    secret: (Option<&AuthKey>, &[u8; TOKEN_SIZE]),
+    received: u64,
+    (deadline, keepalive): (Instant, Option<Duration>),
+    waiter: &Waiter,
+) -> Result<Resumed, ResumeError> {
+    let asked = ask(way, request, deadline, waiter).await?;
+    asked.resume(secret, received, (deadline, keepalive), waiter).await
 }
 
 /// A request that has arrived at a [`ResumeListener`](super::ResumeListener).

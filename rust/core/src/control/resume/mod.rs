@@ -30,7 +30,7 @@ mod resume_listener;
 mod sent_log;
 mod ways;
 
-pub use exchange::{ENDED, ResumeError, Resumed, resume};
+pub use exchange::{Asked, ENDED, ResumeError, Resumed, ask, resume};
 pub use offer::{MAX_RESUME_ADDRESSES, ResumeOffer};
 pub use own_addresses::OwnAddresses;
 pub use redialing::{Due, Redialing, Try, pause};

@@ -36,6 +36,22 @@ impl OwnAddresses {
         found
     }
 
+    /// The interface of a channel's address, if it has no link and another one that may lead to the peer has: the channel can be made anew
+    /// before its peer is missed. Reads the state of this host's interfaces.
+    pub fn find_lost_link(&self, channel: IpAddr) -> Option<Interface> {
+        self.lost_link(&interfaces(), channel.to_canonical())
+    }
+
+    /// An address that no interface has says nothing: the channel may be of another network namespace.
+    fn lost_link(&self, interfaces: &[Interface], channel: IpAddr) -> Option<Interface> {
+        let is_up = |one: &Interface| one.link == LinkState::Up;
+        let (up, lost): (Vec<_>, Vec<_>) =
+            interfaces.iter().filter(|one| one.network.addr() == channel).partition(|one| is_up(one));
+        let has_other = || self.of(interfaces, channel).iter().any(is_up);
+        let lost = lost.first().filter(|_| up.is_empty() && has_other())?;
+        Some((*lost).clone())
+    }
+
     fn of(&self, interfaces: &[Interface], former: IpAddr) -> Vec<Interface> {
         let ranked = rank_interfaces(interfaces, &self.rules);
         let may_have = ranked.iter().filter(|one| matches!(one.choice, Ok(_) | Err(Exclusion::Link(_))));
@@ -91,11 +107,14 @@ mod tests {
         ]
     }
 
-    fn found(settings: &[(&str, &str)], former: &str) -> String {
-        let config = Config::from_source(&|name| {
+    fn own(settings: &[(&str, &str)]) -> OwnAddresses {
+        OwnAddresses::from_config(&Config::from_source(&|name| {
             settings.iter().find(|(key, _)| *key == name).map(|(_, value)| (*value).to_owned())
-        });
-        let found = OwnAddresses::from_config(&config).of(&host(), former.parse().unwrap());
+        }))
+    }
+
+    fn found(settings: &[(&str, &str)], former: &str) -> String {
+        let found = own(settings).of(&host(), former.parse().unwrap());
         found.iter().map(|one| one.name.as_str()).collect::<Vec<_>>().join(" ")
     }
 
@@ -122,5 +141,28 @@ mod tests {
         assert_eq!(found(&[("FLAGCX_P2P_BIND", "0.0.0.0")], "192.0.2.1"), found(&[], "192.0.2.1"));
         let told = ("FLAGCX_P2P_CONTROL_REDIAL_ADDRESSES", "172.17.0.1,2001:db8::1");
         assert_eq!(found(&[told, ("FLAGCX_P2P_BIND", "192.0.2.1")], "192.0.2.1"), "docker0");
+    }
+
+    #[test]
+    fn a_link_is_lost_where_another_one_may_take_its_place() {
+        let lost = |settings, interfaces: &[Interface], channel: &str| {
+            own(settings).lost_link(interfaces, channel.parse().unwrap()).map(|one| one.name)
+        };
+        let host = host();
+        assert_eq!(lost(&[], &host, "198.51.100.1").as_deref(), Some("eth1"));
+        assert_eq!(lost(&[], &host, "192.0.2.1"), None, "it has one");
+        assert_eq!(lost(&[], &host, "192.0.2.99"), None, "no interface has the address");
+        assert_eq!(
+            lost(&[("FLAGCX_SOCKET_IFNAME", "=eth1")], &host, "198.51.100.1"),
+            None,
+            "no other may be used"
+        );
+        assert_eq!(lost(&[("FLAGCX_P2P_BIND", "198.51.100.1")], &host, "198.51.100.1"), None);
+        let down = |one: &Interface| Interface { link: LinkState::Down, ..one.clone() };
+        let all: Vec<_> = host.iter().map(down).collect();
+        assert_eq!(lost(&[], &all, "198.51.100.1"), None, "no other has a link");
+        let mut twice = host.clone();
+        twice.push(Interface::new("eth9", "198.51.100.1/24".parse().unwrap()));
+        assert_eq!(lost(&[], &twice, "198.51.100.1"), None, "it may go over the other one");
     }
 }

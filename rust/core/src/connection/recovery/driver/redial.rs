@@ -3,11 +3,14 @@
 //! While it is away the machine's clock stands still: rebuilds and Quiesce wait, frames for the peer wait in the machine, and
 //! nothing is given up because the peer does not answer. What is there to see here goes on: lanes, devices, transfers, rails.
 
+mod link;
+
 use std::io::{self, ErrorKind};
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use self::link::LinkWatch;
 use super::super::LostReason;
 use super::Driver;
 use super::flap_damping::FlapDamping;
@@ -53,6 +56,8 @@ pub(super) struct Redial {
     total: Duration,
     /// Channels that were lost again soon after they were made.
     damping: FlapDamping,
+    /// Whether its link is there.
+    link: LinkWatch,
     reports: Arc<OrderedReports>,
     relinking: Option<Relinking>,
     /// From where the channel's socket was dialled here, if not from where the kernel would.
@@ -110,6 +115,7 @@ impl Redial {
             away: None,
             total: Duration::ZERO,
             damping: FlapDamping::default(),
+            link: LinkWatch::default(),
             reports: Arc::default(),
             relinking,
             source: None,
