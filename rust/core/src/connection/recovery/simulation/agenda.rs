@@ -77,6 +77,10 @@ pub(super) enum Event {
     DrainLimit {
         queue_pair: u32,
     },
+    /// The command to destroy it has ended.
+    Destroyed {
+        queue_pair: u32,
+    },
     Created {
         end: usize,
         lane: usize,

@@ -52,14 +52,7 @@ impl World {
                 let queue_pair = self.ends[end].lanes[lane].queue_pair;
                 self.break_queue_pair(queue_pair);
             }
-            Action::Destroy { lane } => {
-                let queue_pair = self.ends[end].lanes[lane].queue_pair;
-                // A command may take as long as a drain, and end never.
-                if !self.random.percent(self.conditions.never_drains) {
-                    let delay = self.random.between(20, self.conditions.drain);
-                    self.after(delay, Event::Drains { queue_pair });
-                }
-            }
+            Action::Destroy { lane } => self.destroy_undrained(end, lane),
             Action::Create { lane, attempt } => self.begin(end, lane, attempt, None),
             Action::CreateConnected { lane, attempt, peer } => {
                 self.begin(end, lane, attempt, Some(peer.address.qpn));
@@ -92,7 +85,7 @@ impl World {
                 }
                 self.discard(end, lane, attempt);
             }
-            Action::Close { lane, .. } => self.close_lane(end, lane),
+            Action::Close { lane, .. } => self.close_for_good(end, lane),
             Action::Lose(_) => self.end_connection(end),
             Action::MoveParts { lane, both_ends } => self.move_parts(end, lane, both_ends),
             Action::OpenRail { rail, lanes, .. } => {
@@ -107,7 +100,7 @@ impl World {
                 self.write_trial(end, rail, number, peer.address.qpn);
             }
             Action::EndTrial { rail, number } => self.end_trial(end, rail, number),
-            Action::RequestRefused { .. } => {}
+            Action::RequestRefused { .. } => self.rail_refused(end),
             Action::PathRefused { .. } | Action::RailRefused { .. } => self.rail_refused(end),
             Action::RailRequested { .. } => self.after(0, Event::AddRail { end }),
         }
@@ -242,6 +235,7 @@ impl World {
         if self.mutation == Mutation::HidesRefusals && matches!(frame, ChannelFrame::Refused { .. }) {
             return;
         }
+        self.check_told(end, &frame);
         self.transmit(end, frame);
     }
 
@@ -261,6 +255,8 @@ impl World {
         let pair = |queue_pair: u32| &self.queue_pairs[queue_pair as usize];
         match (ours.health, theirs.health) {
             (LaneHealth::Closed, LaneHealth::Closed) => true,
+            (LaneHealth::Closed, health) => self.leaks(0, lane) && self.may_stay(1, lane, health),
+            (health, LaneHealth::Closed) => self.leaks(1, lane) && self.may_stay(0, lane, health),
             (LaneHealth::Drained, LaneHealth::Drained) => (0..2).all(|end| self.may_rest(end, lane)),
             (LaneHealth::Healthy, LaneHealth::Healthy) => {
                 pair(ours.queue_pair).peer == Some(theirs.queue_pair)

@@ -3,6 +3,7 @@
 use super::agenda::Event;
 use super::world::World;
 use super::{Mutation, Violation, millis};
+use crate::connection::DeviceHealth;
 use crate::connection::rail::LANES_PER_RAIL;
 use crate::pool::LaneHealth;
 
@@ -37,6 +38,16 @@ pub(super) struct Lane {
     pub(super) health: LaneHealth,
     /// Parts that wait for it, or for its rebuild.
     pub(super) waiting: Vec<u32>,
+    /// A command to destroy its queue pair is under way.
+    pub(super) is_destroying: bool,
+    /// It ends with that.
+    pub(super) is_doomed: bool,
+}
+
+impl Lane {
+    pub(super) fn new(queue_pair: u32, health: LaneHealth) -> Self {
+        Self { queue_pair, health, waiting: Vec::new(), is_destroying: false, is_doomed: false }
+    }
 }
 
 /// A part of a transfer: one request.
@@ -95,12 +106,15 @@ impl World {
     pub(super) fn post(&mut self, index: u32) {
         let part = &mut self.parts[index as usize];
         let queue_pair = self.ends[part.end].lanes[part.lane].queue_pair;
-        let ended = part.state == PartState::Ended;
+        let (ended, posted) = (part.state == PartState::Ended, matches!(part.state, PartState::Posted(_)));
         part.state = PartState::Posted(queue_pair);
         part.posts += 1;
         let post = part.posts;
         if ended {
             self.violation(Violation::AfterItsEnd, "a part is posted after its end");
+        }
+        if posted {
+            self.violation(Violation::AfterItsEnd, "a part is posted twice");
         }
         if post > 1 {
             self.tally.replays += 1;
@@ -196,13 +210,24 @@ impl World {
             self.ends[end].lanes[index].health = LaneHealth::Drained;
             return self.after(0, Event::SaysDrained { queue_pair });
         }
-        pair.state = State::Error;
+        let resists = self.random.percent(self.conditions.resists);
+        if !resists {
+            pair.state = State::Error;
+        }
         let lane = &mut self.ends[end].lanes[index];
         if lane.queue_pair != queue_pair || lane.health != LaneHealth::Healthy {
             return;
         }
         lane.health = LaneHealth::Broken;
-        if self.random.percent(self.conditions.never_drains) {
+        if resists {
+            // Its device refuses the command: what the peer posts still arrives.
+            self.tally.faults += 1;
+            return self.after(DRAIN_LIMIT, Event::DrainLimit { queue_pair });
+        }
+        // A device that is lost may have flushed nothing.
+        let is_lost = matches!(self.ends[end].devices[index / LANES_PER_RAIL], DeviceHealth::Lost(_))
+            && self.conditions.destroy > 0;
+        if self.random.percent(self.conditions.never_drains) || is_lost && self.random.percent(50) {
             self.tally.faults += 1;
         } else {
             let drain = self.random.between(20, self.conditions.drain);
@@ -218,7 +243,9 @@ impl World {
     /// Everything of a queue pair is flushed: what was interrupted waits for the rebuild.
     pub(super) fn drains(&mut self, queue_pair: u32) {
         let pair = &mut self.queue_pairs[queue_pair as usize];
-        if pair.state != State::Error {
+        let lane = &self.ends[pair.end].lanes[pair.lane];
+        // Of one that is being destroyed nobody looks at completions.
+        if pair.state != State::Error || lane.queue_pair == queue_pair && lane.is_destroying {
             return;
         }
         pair.state = State::Drained;
@@ -250,9 +277,10 @@ impl World {
             // It looks for completions first, also after it was stopped.
             return self.drains(queue_pair);
         }
-        if state == State::Error && self.ends[end].lanes[lane].health != LaneHealth::Closed {
-            self.close_lane(end, lane);
-            self.report(end, |machine, now| machine.lane_closed(lane, now));
+        let place = &self.ends[end].lanes[lane];
+        let is_late = place.queue_pair == queue_pair && place.health == LaneHealth::Broken;
+        if matches!(state, State::Live | State::Error) && is_late && !place.is_destroying {
+            self.give_up_drain(end, lane);
         }
     }
 
@@ -261,9 +289,21 @@ impl World {
         if self.ends[end].lanes[lane].health == LaneHealth::Closed {
             return;
         }
-        self.ends[end].lanes[lane].health = LaneHealth::Closed;
         let queue_pair = self.ends[end].lanes[lane].queue_pair;
         self.destroy(queue_pair);
+        self.end_lane(end, lane);
+    }
+
+    /// Ends the parts that were never posted.
+    pub(super) fn end_waiting(&mut self, end: usize, lane: usize) {
+        for part in std::mem::take(&mut self.ends[end].lanes[lane].waiting) {
+            self.parts[part as usize].state = PartState::Ended;
+        }
+    }
+
+    /// Nothing goes on on a lane any more.
+    pub(super) fn end_lane(&mut self, end: usize, lane: usize) {
+        self.ends[end].lanes[lane].health = LaneHealth::Closed;
         for part in &mut self.parts {
             if part.end == end && part.lane == lane {
                 part.state = PartState::Ended;
@@ -318,7 +358,8 @@ impl World {
                 let is_out =
                     self.conditions.rails && self.ends[end].lanes[lane].health != LaneHealth::Healthy;
                 if !self.ends[end].is_over() && !is_out {
-                    self.submit(end, lane);
+                    let part = self.submit(end, lane);
+                    self.limit(part);
                 }
             }
         }

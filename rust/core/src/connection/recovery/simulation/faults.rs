@@ -43,6 +43,17 @@ pub(super) struct Conditions {
     pub(super) dials: bool,
     pub(super) drain: u64,
     pub(super) never_drains: u64,
+    /// Its device does not move a queue pair to ERROR.
+    pub(super) resists: u64,
+    /// A command that destroys a queue pair that is not drained; 0: at once.
+    pub(super) destroy: u64,
+    pub(super) destroy_fails: u64,
+    /// The second rail is made where a device is lost, if not before.
+    pub(super) spare: bool,
+    /// It is added at some time without need.
+    pub(super) adds_rails: bool,
+    /// The connection outlives the faults.
+    pub(super) outlives: bool,
     /// When the last fault happens, or its consequences end.
     pub(super) last_fault: u64,
 }
@@ -65,6 +76,12 @@ impl Conditions {
             dials: random.percent(50),
             drain: random.between(100, millis(300)),
             never_drains: 0,
+            resists: 0,
+            destroy: 0,
+            destroy_fails: 0,
+            spare: false,
+            adds_rails: true,
+            outlives: false,
             last_fault: 0,
         }
     }
@@ -93,6 +110,10 @@ pub(super) enum Fault {
         end: usize,
     },
     DeviceLost {
+        end: usize,
+    },
+    /// That of the first rail.
+    FirstDeviceLost {
         end: usize,
     },
     HostDies {
@@ -130,7 +151,7 @@ pub(super) enum Fault {
     },
 }
 
-pub(super) const SCENARIOS: [Scenario; 14] = [
+pub(super) const SCENARIOS: [Scenario; 16] = [
     Scenario {
         name: "dead host",
         conditions: Conditions::draw,
@@ -309,6 +330,8 @@ pub(super) const SCENARIOS: [Scenario; 14] = [
     super::rail_faults::RAILS_THAT_COME_AND_GO,
     super::rail_faults::RAILS_AND_ALL_OF_IT,
     super::rail_faults::RAILS_AND_A_HOSTILE_PEER,
+    super::rail_faults::RAILS_AND_SLOW_COMMANDS,
+    super::rail_faults::RAILS_AND_A_SPARE,
 ];
 
 pub(super) fn queue_pairs(random: &mut Random, most: u64, until: u64) -> Vec<(u64, Fault)> {
@@ -369,6 +392,7 @@ impl World {
                 let rail = self.draw_rail();
                 self.set_device(end, rail, DeviceHealth::Lost("it was removed"));
             }
+            Fault::FirstDeviceLost { end } => self.set_device(end, 0, DeviceHealth::Lost("it was removed")),
             Fault::Leaves { end, rail, lasts } => {
                 self.report(end, |machine, now| machine.leave_rail(rail, "it is silent", now));
                 self.after(lasts, Event::Resume { end, rail });

@@ -9,14 +9,17 @@
 //!    ended, no deadline is left or lies in the past.
 //! 5. No lane is closed where all trouble passes in less time than the limits allow.
 //! 6. No part moves to the other rail while its queue pair here is not drained; no WRITE while the peer's could let it through.
-//! 7. A leader makes a rail only after a request has gone over its path.
-//! 8. One event has a fixed number of actions at most, a machine's memory does not grow, no queue pair is left over.
+//! 7. Nothing is said to the peer of a queue pair that was neither drained nor destroyed.
+//! 8. A leader makes a rail only after a request has gone over its path.
+//! 9. A connection of which one device is lost goes on where another rail can be made.
+//! 10. One event has a fixed number of actions at most, a machine's memory does not grow, no queue pair is left over.
 //!
 //! With two rails, rule 4 holds for lanes that can come back, and rule 3 for all but those: they rest at both ends.
 //! With a hostile peer, or one that rebuilds nothing, rules that need both ends do not hold: 3, and the other's half
 //! of 2.
 
 mod agenda;
+mod destroys;
 mod driver;
 mod fabric;
 mod faults;
@@ -41,6 +44,9 @@ struct Tally {
     rebuilds: u64,
     replays: u64,
     moves: u64,
+    /// Commands to destroy queue pairs that had not drained, and those that failed.
+    destroys: u64,
+    leaks: u64,
     lanes_closed: u64,
     connections_lost: u64,
     /// Microseconds from the last fault to the last action, at most.
@@ -55,6 +61,7 @@ enum Violation {
     NotDrained,
     NotConnected,
     MovedTooEarly,
+    ToldTooEarly,
     Disagree,
     Unsettled,
     GivenUp,
@@ -83,6 +90,10 @@ enum Mutation {
     QuiescesUnbroken,
     /// Answers Quiesce before the queue pair of an unconfirmed rebuild is destroyed.
     QuiescesUnconfirmed,
+    /// Takes a queue pair to be drained while the command that destroys it is under way.
+    ReleasesEarly,
+    /// Takes one to be destroyed that is not.
+    HidesLeaks,
     /// Takes a path to work that was not seen to.
     BelievesTrials,
     /// Does not destroy the queue pair of a trial.
@@ -100,6 +111,8 @@ impl Tally {
         self.rebuilds += run.rebuilds;
         self.replays += run.replays;
         self.moves += run.moves;
+        self.destroys += run.destroys;
+        self.leaks += run.leaks;
         self.lanes_closed += run.lanes_closed;
         self.connections_lost += run.connections_lost;
         self.settled_after = self.settled_after.max(run.settled_after);
@@ -142,14 +155,15 @@ fn simulate(scenario: &Scenario, runs: u64, seed: u64, mutation: Mutation) -> Ta
 /// Prints the rows; returns the number of violations.
 fn report(rows: &[(&str, Tally)], took: Duration) -> usize {
     println!(
-        "| scenario | runs | faults | rebuilds | replays | moves | lanes closed | connections lost | settled after, at most | \
-         violations |\n|---|---|---|---|---|---|---|---|---|---|"
+        "| scenario | runs | faults | rebuilds | replays | moves | destroyed undrained | of these in vain | lanes closed | connections lost | settled after, at most | \
+         violations |\n|---|---|---|---|---|---|---|---|---|---|---|---|"
     );
     for (name, row) in rows {
-        let Tally { runs, faults, rebuilds, replays, moves, lanes_closed, connections_lost, .. } = row;
+        let Tally { runs, faults, rebuilds, replays, moves, destroys, leaks, .. } = row;
+        let Tally { lanes_closed, connections_lost, .. } = row;
         let (settled, violations) = (row.settled_after as f64 / 1e6, row.violations.len());
         println!(
-            "| {name} | {runs} | {faults} | {rebuilds} | {replays} | {moves} | {lanes_closed} | {connections_lost} | \
+            "| {name} | {runs} | {faults} | {rebuilds} | {replays} | {moves} | {destroys} | {leaks} | {lanes_closed} | {connections_lost} | \
              {settled:.1} s | {violations} |"
         );
     }
@@ -174,6 +188,7 @@ fn nothing_is_replayed_after_its_end_and_all_comes_to_an_end() {
     for (name, row) in &rows {
         assert!(row.faults >= RUNS, "{name}: nothing went wrong");
         assert!(row.moves > 0 || !name.starts_with("rails"), "{name}: nothing has moved");
+        assert!(row.leaks > 0 || *name != "rails and slow commands", "{name}: no command has failed");
         assert!(row.rebuilds > 0 || *name == "peer that rebuilds nothing", "{name}: nothing was rebuilt");
     }
 }
@@ -192,6 +207,8 @@ fn defects_are_found() {
         ("rails that come and go", Mutation::QuiescesUnbroken, Violation::MovedTooEarly),
         ("rails and all of it", Mutation::DrainsTooEarly, Violation::MovedTooEarly),
         ("rails that come and go", Mutation::QuiescesUnconfirmed, Violation::MovedTooEarly),
+        ("rails and slow commands", Mutation::ReleasesEarly, Violation::MovedTooEarly),
+        ("rails and slow commands", Mutation::HidesLeaks, Violation::ToldTooEarly),
         ("rails and all of it", Mutation::BelievesTrials, Violation::Untried),
         ("rails that come and go", Mutation::KeepsTrials, Violation::Leak),
     ] {

@@ -9,7 +9,13 @@ use super::world::World;
 use crate::control::{ChannelFrame, PathAnswer, RailRefusal};
 
 fn conditions(random: &mut Random) -> Conditions {
-    Conditions { rails: true, rail_lanes: 1 + random.below(3) as usize, ..Conditions::draw(random) }
+    Conditions {
+        rails: true,
+        rail_lanes: 1 + random.below(3) as usize,
+        destroy: millis(500),
+        spare: random.percent(50),
+        ..Conditions::draw(random)
+    }
 }
 
 /// All trouble passes soon enough for every lane to come back.
@@ -83,6 +89,51 @@ pub(super) const RAILS_AND_A_HOSTILE_PEER: Scenario = Scenario {
     },
 };
 
+/// Drains that never come, and commands that destroy what has not drained: they take seconds, and may fail.
+pub(super) const RAILS_AND_SLOW_COMMANDS: Scenario = Scenario {
+    name: "rails and slow commands",
+    conditions: |random| Conditions {
+        never_drains: random.below(50),
+        resists: random.below(20),
+        destroy: random.between(millis(1), millis(9000)),
+        destroy_fails: random.below(30),
+        ..conditions(random)
+    },
+    faults: |random| {
+        let mut faults = queue_pairs(random, 10, millis(8000));
+        for _ in 0..random.below(4) {
+            let (end, lasts) = (random.below(2) as usize, random.between(1, millis(5000)));
+            let fault = match random.below(6) {
+                0 => Fault::DeviceLost { end },
+                1 => Fault::Stops { end, lasts },
+                2 => Fault::Blocks { end, lasts: lasts.min(millis(2900)) },
+                _ => Fault::Port { end, lasts },
+            };
+            faults.push((random.between(1, millis(8000)), fault));
+        }
+        leaves(random, &mut faults, 6);
+        faults
+    },
+};
+
+/// The device of the only rail is lost at one end, and both have another NIC. Nothing else fails for good.
+pub(super) const RAILS_AND_A_SPARE: Scenario = Scenario {
+    name: "rails and a spare",
+    conditions: |random| Conditions {
+        spare: true,
+        adds_rails: random.percent(30),
+        outlives: true,
+        destroy: random.between(millis(1), millis(9000)),
+        ..conditions(random)
+    },
+    faults: |random| {
+        let mut faults = queue_pairs(random, 3, millis(4000));
+        let end = random.below(2) as usize;
+        faults.push((random.between(1, millis(4000)), Fault::FirstDeviceLost { end }));
+        faults
+    },
+};
+
 /// One end leaves a rail, or both at once.
 fn leaves(random: &mut Random, faults: &mut Vec<(u64, Fault)>, most: u64) {
     for _ in 0..random.below(most) {
@@ -100,7 +151,7 @@ fn leaves(random: &mut Random, faults: &mut Vec<(u64, Fault)>, most: u64) {
 impl World {
     /// The second rail is added at some time, more than once, and by both ends.
     pub(super) fn prepare_rails(&mut self) {
-        if !self.conditions.rails {
+        if !self.conditions.rails || !self.conditions.adds_rails {
             return;
         }
         for end in [0, 0, 1] {

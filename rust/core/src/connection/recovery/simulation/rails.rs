@@ -4,6 +4,7 @@ use super::agenda::Event;
 use super::fabric::{Lane, State};
 use super::world::World;
 use super::{Violation, millis};
+use crate::connection::DeviceHealth;
 use crate::connection::rail::LANES_PER_RAIL;
 use crate::control::RailRefusal;
 use crate::pool::LaneHealth;
@@ -13,6 +14,9 @@ const NICS: [u16; 2] = [2, 5];
 
 /// Time after which a leader tries again to add a rail.
 const ADD_AGAIN: u64 = millis(300);
+
+/// How long a transfer may take.
+const TIME_LIMIT: u64 = millis(20_000);
 
 impl World {
     /// The rail that a fault of a device concerns.
@@ -46,7 +50,7 @@ impl World {
             for lane in self.ends[end].lanes.of_rail(1).len()..lanes {
                 let queue_pair = self.add_queue_pair(end, LANES_PER_RAIL + lane);
                 self.queue_pairs[queue_pair as usize].state = State::Drained;
-                let lane = Lane { queue_pair, health: LaneHealth::Drained, waiting: Vec::new() };
+                let lane = Lane::new(queue_pair, LaneHealth::Drained);
                 self.ends[end].lanes.push(1, lane);
             }
             Ok(())
@@ -56,8 +60,46 @@ impl World {
 
     /// The leader's rail is not made: it tries again, for as long as something happens.
     pub(super) fn rail_refused(&mut self, end: usize) {
-        if self.now < self.conditions.last_fault + millis(20_000) {
+        if self.now < self.adds_until() {
             self.after(ADD_AGAIN, Event::AddRail { end });
+        } else {
+            // There is nothing to be hoped for any more.
+            self.after(0, Event::DeviceSays { end });
+        }
+    }
+
+    fn adds_until(&self) -> u64 {
+        self.conditions.last_fault + millis(20_000)
+    }
+
+    /// The state of the devices now: an end that was stopped does not see the states between. One that is lost may leave a connection without
+    /// a rail, while there is a NIC of which none was made.
+    pub(super) fn devices_say(&mut self, end: usize) {
+        let rails = if self.conditions.rails { 2 } else { 1 };
+        let devices = self.ends[end].devices;
+        let is_lost = |health: &DeviceHealth| matches!(health, DeviceHealth::Lost(_));
+        if devices.iter().any(is_lost) {
+            let has_spare = self.has_spare(end);
+            self.ends[end].machine.set_spare(has_spare);
+        }
+        for (rail, health) in devices.into_iter().enumerate().take(rails) {
+            self.report(end, |machine, now| machine.device(rail, health, now));
+        }
+        if self.has_spare(end) && self.ends[end].machine.lacks_rail() {
+            self.after(0, Event::AddRail { end });
+        }
+    }
+
+    fn has_spare(&self, end: usize) -> bool {
+        let [_, second] = self.ends[end].devices;
+        let is_there = self.conditions.spare && !matches!(second, DeviceHealth::Lost(_));
+        is_there && self.ends[end].machine.rails[1].lanes.is_empty() && self.now < self.adds_until()
+    }
+
+    /// Parts end by their time limit where nothing else may end them.
+    pub(super) fn limit(&mut self, part: Option<u32>) {
+        if let Some(part) = part.filter(|_| self.conditions.destroy_fails > 0) {
+            self.after(TIME_LIMIT, Event::Cancel { part });
         }
     }
 

@@ -138,7 +138,7 @@ impl World {
             let pairs = [0, 1].map(|end| world.add_queue_pair(end, lane));
             for end in 0..2 {
                 world.queue_pairs[pairs[end] as usize].peer = Some(pairs[1 - end]);
-                let lane = Lane { queue_pair: pairs[end], health: LaneHealth::Healthy, waiting: Vec::new() };
+                let lane = Lane::new(pairs[end], LaneHealth::Healthy);
                 world.ends[end].lanes.push(0, lane);
             }
         }
@@ -277,6 +277,7 @@ impl World {
             Event::Submit { end } => {
                 let lane = self.pick_lane(end);
                 let part = self.submit(end, lane);
+                self.limit(part);
                 if let Some(part) = part.filter(|_| self.random.percent(20)) {
                     let delay = self.random.between(50, millis(20_000));
                     self.after(delay, Event::Cancel { part });
@@ -299,14 +300,7 @@ impl World {
             Event::TrialCreated { end, pair } => self.trial_created(end, pair),
             Event::TrialWritten { end, pair } => self.trial_written(end, pair),
             Event::Resume { end, rail } => self.report(end, |machine, now| machine.resume_rail(rail, now)),
-            Event::DeviceSays { end } => {
-                // The state now: an end that was stopped does not see the states between.
-                let rails = if self.conditions.rails { 2 } else { 1 };
-                for rail in 0..rails {
-                    let health = self.ends[end].devices[rail];
-                    self.report(end, |machine, now| machine.device(rail, health, now));
-                }
-            }
+            Event::DeviceSays { end } => self.devices_say(end),
             Event::Settled => self.settled(),
             Event::Arrives { part, post, queue_pair } => self.arrives(part, post, queue_pair),
             Event::Completes { part, queue_pair } => self.completes(part, queue_pair),
@@ -317,6 +311,7 @@ impl World {
                 self.report(end, |machine, now| machine.lane_drained(lane, "it failed", now));
             }
             Event::DrainLimit { queue_pair } => self.drain_limit(queue_pair),
+            Event::Destroyed { queue_pair } => self.destroyed(queue_pair),
             Event::Created { end, lane, attempt } => self.created(end, lane, attempt),
             Event::Connected { end, lane, attempt } => self.connected(end, lane, attempt),
             Event::Install { end, lane, attempt } => self.take_up(end, lane, attempt),
@@ -331,6 +326,7 @@ impl World {
             Event::Completes { .. }
             | Event::Unanswered { .. }
             | Event::Drains { .. }
+            | Event::Destroyed { .. }
             | Event::Created { .. }
             | Event::Connected { .. } => self.random.between(1, millis(20)),
             Event::DrainLimit { .. } => millis(20),
@@ -357,6 +353,7 @@ impl World {
             Event::Completes { queue_pair, .. }
             | Event::Unanswered { queue_pair }
             | Event::Drains { queue_pair }
+            | Event::Destroyed { queue_pair }
             | Event::SaysDrained { queue_pair }
             | Event::DrainLimit { queue_pair } => Some(self.queue_pairs[queue_pair as usize].end),
             Event::Cancel { part } => Some(self.parts[part as usize].end),
@@ -457,6 +454,9 @@ impl World {
         }
         if self.conditions.curable && self.tally.lanes_closed > 0 {
             self.violation(Violation::GivenUp, "a lane is closed that could have come back");
+        }
+        if self.conditions.outlives && self.tally.connections_lost > 0 {
+            self.violation(Violation::GivenUp, "the connection is lost although another rail can be made");
         }
         if self.ends[0].is_over() != self.ends[1].is_over() {
             return self.violation(Violation::Disagree, "only one end has lost the connection");
