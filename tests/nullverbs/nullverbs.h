@@ -35,6 +35,7 @@ struct settings {
   uint64_t dereg_ns;       // ibv_dereg_mr takes so long
   uint64_t create_qp_ns;   // ibv_create_qp takes so long
   uint64_t destroy_qp_ns;  // ibv_destroy_qp takes so long
+  uint64_t slow_destroys;  // a bit for each device of which that is true
   uint64_t stats;          // print counters at exit
   uint64_t trace;          // print state changes and errors
   uint64_t max_message;    // bytes of one request

@@ -260,7 +260,8 @@ void fold_live_counters(void) {
 }
 
 int ibv_destroy_qp(struct ibv_qp *verbs) {
-  take_time(settings.destroy_qp_ns);
+  if (has_device(settings.slow_destroys, verbs->context))
+    take_time(settings.destroy_qp_ns);
   struct queue_pair *pair = (struct queue_pair *)verbs;
   struct slot *slot = &slots[pair->slot];
   atomic_store(&slot->number, 0);

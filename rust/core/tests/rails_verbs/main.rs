@@ -16,6 +16,7 @@ mod nics;
 #[path = "../nullverbs/mod.rs"]
 mod nullverbs;
 mod segments;
+mod slow_destroy;
 #[path = "../support/mod.rs"]
 mod support;
 

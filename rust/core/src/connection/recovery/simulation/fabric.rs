@@ -244,7 +244,7 @@ impl World {
     pub(super) fn drains(&mut self, queue_pair: u32) {
         let pair = &mut self.queue_pairs[queue_pair as usize];
         let lane = &self.ends[pair.end].lanes[pair.lane];
-        // Of one that is being destroyed nobody looks at completions.
+        // Completions of one that is being destroyed are not looked at.
         if pair.state != State::Error || lane.queue_pair == queue_pair && lane.is_destroying {
             return;
         }

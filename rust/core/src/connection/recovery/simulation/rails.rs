@@ -63,7 +63,7 @@ impl World {
         if self.now < self.adds_until() {
             self.after(ADD_AGAIN, Event::AddRail { end });
         } else {
-            // There is nothing to be hoped for any more.
+            // Nothing is tried any more: the connection may be lost by that.
             self.after(0, Event::DeviceSays { end });
         }
     }

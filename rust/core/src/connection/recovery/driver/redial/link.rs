@@ -48,7 +48,7 @@ struct Replacement {
 
 impl Driver {
     /// Takes note of ports that have gone down. Not for a peer on this host, which is reached whatever the interfaces do, nor at the end
-    /// that is dialled: it can but wait.
+    /// that is dialled, which can only wait.
     pub(in super::super) fn note_ports(&mut self, seen: &[Observation]) {
         let is_of_use = self.leads && matches!(self.presence, Presence::Pinged(_)) && !self.is_away();
         let Some(redial) = self.redial.as_mut().filter(|redial| is_of_use && redial.offer.is_some()) else {
