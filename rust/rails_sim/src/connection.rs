@@ -13,8 +13,8 @@ use crate::network::{Group, Network, Work};
 /// Lanes of a rail that is negotiated when a connection is made.
 pub(crate) const LANES: usize = 4;
 
-/// Lanes of a rail that is added later.
-pub(crate) const ADDED_LANES: usize = 1;
+/// Lanes of a rail that is added later: as the engine makes it, one more than the first rail has.
+pub(crate) const ADDED_LANES: usize = LANES + 1;
 
 /// Requests that a lane may have outstanding.
 pub(crate) const DEPTH: u32 = 256;

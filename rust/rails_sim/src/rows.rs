@@ -2,7 +2,6 @@
 
 use serde::Serialize;
 
-use crate::connection::LANES;
 use crate::measure::Outcome;
 use crate::policy::Policy;
 use crate::scenario::Scenario;
@@ -151,7 +150,7 @@ fn misses(row: &Row) -> Vec<String> {
         }
         "H" => {
             need(row.jain >= 0.95, "Jain >= 0.95");
-            need(row.queue_pairs <= LANES as f64 + 1.0, "one more queue pair a peer");
+            need(row.rails_made <= 2.0, "one further rail a peer at most");
         }
         "I" => {
             need(row.loaded_gpu.is_some_and(|nics| nics >= 1.6), "the loaded GPU >= 1.6 NICs");

@@ -2,6 +2,7 @@
 
 use crate::formulas::formulas;
 use crate::policy::Policy;
+use crate::report::json;
 use crate::rows::{Row, compare_latencies, row};
 use crate::scenario::Scenario;
 use crate::simulation::run;
@@ -73,4 +74,16 @@ fn a_part_that_moves_before_the_peer_is_quiet_is_found() {
 fn a_peer_that_goes_silent_as_a_whole_pauses_no_rail() {
     let outcomes: Vec<_> = (0..20).map(|seed| run(&Scenario::k(), Policy::Ours, seed)).collect();
     assert!(outcomes.iter().all(|outcome| outcome.pauses == 0 && outcome.failed == 0), "{outcomes:#?}");
+}
+
+#[test]
+fn rows_for_programs_have_what_they_read() {
+    let rows = [Policy::Ours, Policy::RoundRobin].map(|policy| row(&Scenario::small(false), policy, 1));
+    let read: serde_json::Value = serde_json::from_str(&json(&rows).unwrap()).unwrap();
+    for field in "scenario policy share jain failed pauses detection_ms recovery_ms seed".split(' ') {
+        assert!(read[0].get(field).is_some(), "{field}: {read}");
+    }
+    assert_eq!((&read[0]["policy"], &read[1]["policy"]), (&"ours".into(), &"round_robin".into()));
+    assert!(read[0]["scenario"].as_str().is_some_and(|name| name.starts_with("A, 1 MiB:")), "{read}");
+    assert!(read[0]["share"].as_f64().is_some_and(|share| share > 0.9), "{read}");
 }
