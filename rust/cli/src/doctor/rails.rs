@@ -52,7 +52,7 @@ pub(super) fn report(config: &Config, root: &SystemRoot, report: &mut Report) {
     };
     let nics: Vec<_> =
         list.devices().iter().enumerate().filter_map(|(place, device)| nic(&**device, place)).collect();
-    nics_in_words(&nics, !machine.gpus.is_empty(), report);
+    nics_in_words(&nics, !machine.gpus.is_empty(), config.rails, report);
 }
 
 /// What FLAGCX_P2P_RAILS says.
@@ -85,7 +85,7 @@ fn link(port: PortAttributes) -> Link {
     Link { active: port.active, layer, mtu: port.mtu, speed_mbps: port.speed_mbps }
 }
 
-fn nics_in_words(nics: &[RailNic], has_gpus: bool, report: &mut Report) {
+fn nics_in_words(nics: &[RailNic], has_gpus: bool, most: usize, report: &mut Report) {
     for nic in nics {
         let name = nic.name.as_str();
         let link = match &nic.port {
@@ -107,11 +107,11 @@ fn nics_in_words(nics: &[RailNic], has_gpus: bool, report: &mut Report) {
     }
     let links: Vec<_> =
         nics.iter().filter_map(|nic| nic.port.as_ref().ok()).filter(|link| link.active).collect();
-    together(&links, report);
+    together(&links, most, report);
 }
 
-/// Whether the ports that are up go together.
-fn together(links: &[&Link], report: &mut Report) {
+/// Whether the ports that are up go together, and are no more than a connection has rails, `most`.
+fn together(links: &[&Link], most: usize, report: &mut Report) {
     let (id, subject, count) = ("rail-nics", "NICs for rails", links.len());
     let [first, rest @ ..] = links else { return };
     if rest.is_empty() {
@@ -129,7 +129,9 @@ fn together(links: &[&Link], report: &mut Report) {
     } else {
         "of different speeds: faster ones get more"
     };
-    report.ok(id, subject, format!("{count}, {speeds}"));
+    let beyond =
+        if count > most { format!("; a connection uses {most} of them at most") } else { String::new() };
+    report.ok(id, subject, format!("{count}, {speeds}{beyond}"));
 }
 
 impl Link {
@@ -167,7 +169,7 @@ mod tests {
 
     fn lines(nics: &[RailNic], has_gpus: bool) -> Vec<(Level, String)> {
         let mut found = Report::default();
-        nics_in_words(nics, has_gpus, &mut found);
+        nics_in_words(nics, has_gpus, 8, &mut found);
         found.findings().map(|finding| (finding.level, finding.to_string())).collect()
     }
 
@@ -213,6 +215,19 @@ mod tests {
         assert!(level == Level::Warn && line.contains("not all with the same link layer; give"), "{line}");
         let (level, line) = of(Link { mtu: 1024, ..UP });
         assert!(level == Level::Warn && line.contains("not all with the same path MTU; give"), "{line}");
+    }
+
+    #[test]
+    fn more_nics_than_a_connection_has_rails_are_told() {
+        let of = |count: usize, most: usize| {
+            let nics: Vec<_> = (0..count).map(|_| nic("a:1", Ok(UP), None, &[])).collect();
+            let mut found = Report::default();
+            nics_in_words(&nics, false, most, &mut found);
+            found.findings().last().map(ToString::to_string).unwrap()
+        };
+        assert_eq!(of(8, 8), "NICs for rails: 8, all alike");
+        assert_eq!(of(12, 8), "NICs for rails: 12, all alike; a connection uses 8 of them at most");
+        assert_eq!(of(2, 1), "NICs for rails: 2, all alike; a connection uses 1 of them at most");
     }
 
     #[test]

@@ -116,7 +116,8 @@ fn cells(peer: &str, rail: &RailSummary) -> Vec<String> {
 
 fn state(rail: &Rail) -> String {
     match (rail.state.as_str(), rail.paused_seconds) {
-        ("paused", Some(left)) => format!("paused {}", seconds(left)),
+        // Behind its pause it is being tried, without an end that is known.
+        ("paused", Some(left)) if left > 0.0 => format!("paused {}", seconds(left)),
         ("down", _) => "DOWN".to_owned(),
         (state, _) => state.to_owned(),
     }
@@ -183,6 +184,16 @@ mod tests {
             ]
         );
         assert_eq!(shown.iter().map(|(_, attention)| *attention).collect::<Vec<_>>(), [false, false, true]);
+    }
+
+    #[test]
+    fn a_rail_of_which_the_pause_is_over_has_no_time_left() {
+        let (before, mut now) = (page(1.0, 0, "up"), page(2.0, 0, "paused"));
+        now.connections[0].rails[1].paused_seconds = Some(0.0);
+        let shown = lines(&between(&before, &now, 1.0), 200);
+        let words: Vec<_> = shown[2].0.split_whitespace().collect();
+        assert_eq!(words[4..6], ["paused", "8/8"], "{shown:?}");
+        assert!(shown[2].1, "{shown:?}");
     }
 
     #[test]
