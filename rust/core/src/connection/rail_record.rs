@@ -109,7 +109,9 @@ impl RailRecord {
     pub fn paused(&self, reason: PauseReason, left: Duration) {
         let until = Instant::now() + left;
         self.leave(reason, State::PausedUntil(until));
-        let (rail, peer, nic, ms) = (self.rail, &self.peer, &self.nic, left.as_millis());
+        let (rail, peer, nic) = (self.rail, &self.peer, &self.nic);
+        // A pause of 4 ms has a little less left by now.
+        let ms = left.as_micros().div_ceil(1000);
         report!(
             warn,
             RailPaused,
@@ -255,6 +257,14 @@ mod tests {
         assert!(texts[2].starts_with("rail 1 over mlx5_1:1 is up again after "), "{texts:?}");
         assert_eq!(texts[3], "rail 1 over mlx5_1:1 is down: the port at one of its ends went down");
         assert_eq!(texts[4], "3 parts with 4096 bytes were moved from rail 1 over mlx5_1:1 to other rails");
+    }
+
+    #[test]
+    fn a_pause_of_which_most_is_left_is_told_whole() {
+        let rail = record(3);
+        rail.paused(PauseReason::Silent, Duration::from_micros(3_998));
+        let (_, text) = events(&rail).remove(0);
+        assert!(text.starts_with("rail 1 over mlx5_1:1 is paused for 4 ms: "), "{text}");
     }
 
     #[test]
