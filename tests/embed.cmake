@@ -67,11 +67,11 @@ set_tests_properties(${_builds} PROPERTIES COST 60 PROCESSORS 3)
 
 # Without the tests' dependencies cargo compiles the crates anew, for half a minute: a proof. cli.generated has the contents.
 flagcx_p2p_add_embed_test(embed.tool ${_embed}/tool.sh ${PROJECT_SOURCE_DIR} ${_work}/tool ${_common})
-set_tests_properties(embed.tool PROPERTIES LABELS "embed;proof" FIXTURES_REQUIRED cargo)
+set_tests_properties(embed.tool PROPERTIES LABELS "embed;proof" PROCESSORS 2 COST 600 FIXTURES_REQUIRED cargo)
 
 # Library, tool and archives of packages; compiled as embed.tool compiles, half a minute without it.
 flagcx_p2p_add_embed_test(embed.package ${_embed}/package.sh ${PROJECT_SOURCE_DIR} ${_work}/package ${_common})
-set_tests_properties(embed.package PROPERTIES LABELS "embed;proof" FIXTURES_REQUIRED cargo)
+set_tests_properties(embed.package PROPERTIES LABELS "embed;proof" PROCESSORS 2 COST 700 FIXTURES_REQUIRED cargo)
 
 flagcx_p2p_add_embed_test(abi.headers ${_abi}/headers.sh ${PROJECT_SOURCE_DIR}/cpp/include ${CMAKE_CXX_COMPILER})
 flagcx_p2p_add_embed_test(abi.c_functions ${_abi}/c_functions.sh ${PROJECT_SOURCE_DIR})

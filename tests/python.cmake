@@ -37,7 +37,7 @@ set_tests_properties(proof.python_lease PROPERTIES LABELS "proof" TIMEOUT 120 FI
 # The two commands of the README; see python/proof_install.py.
 add_test(NAME proof.python_install COMMAND ${FLAGCX_P2P_PYTHON} run.py proof_install
   WORKING_DIRECTORY ${CMAKE_CURRENT_SOURCE_DIR}/python)
-set_tests_properties(proof.python_install PROPERTIES LABELS "proof" TIMEOUT 1200 PROCESSORS 2
+set_tests_properties(proof.python_install PROPERTIES LABELS "proof" TIMEOUT 1200 PROCESSORS 2 COST 900
   ENVIRONMENT "FLAGCX_P2P_FABRIC=software;FLAGCX_P2P_BIND=127.0.0.1")
 
 # Mooncake and checkpoint-engine from PyPI, beside this package; see python/proof_mooncake.py.

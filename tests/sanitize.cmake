@@ -5,5 +5,5 @@ if(NOT CMAKE_CXX_FLAGS MATCHES "-fsanitize")
   add_test(NAME sanitize.address COMMAND ${CMAKE_CURRENT_SOURCE_DIR}/sanitize.sh asan
     -DFLAGCX_P2P_OFFLINE=${FLAGCX_P2P_OFFLINE} -DFLAGCX_P2P_VERBS=${FLAGCX_P2P_VERBS}
     WORKING_DIRECTORY ${PROJECT_SOURCE_DIR})
-  set_tests_properties(sanitize.address PROPERTIES LABELS "sanitize;proof" TIMEOUT 900 PROCESSORS 4)
+  set_tests_properties(sanitize.address PROPERTIES LABELS "sanitize;proof" TIMEOUT 900 PROCESSORS 2 COST 550)
 endif()
