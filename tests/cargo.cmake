@@ -7,10 +7,10 @@ set(_cargo_test ${CMAKE_COMMAND} -E env ${FLAGCX_P2P_CARGO_ENVIRONMENT} ${FLAGCX
 set(_programs ${CMAKE_CURRENT_BINARY_DIR}/rust_programs)
 set(_registered ${CMAKE_CURRENT_BINARY_DIR}/rust_programs_registered)
 
-# These keep several processors busy for as long as they run.
-set(_busy core.chaos_sources core.costs)
+# It keeps several processors busy for as long as it runs.
+set(_busy core.costs)
 # These keep one busy.
-set(_busy_one cli.files core.corpus_mutation core.fabric_conformance core.many_connections core.metrics_scrapes core.unit)
+set(_busy_one cli.files core.chaos_sources core.corpus_mutation core.fabric_conformance core.many_connections core.metrics_scrapes core.unit)
 # Started first, because the longest entries determine the total time.
 set(_early cli.bench cli.ending cli.logging cli.unit core.fabric_conformance core.gpu core.killed_peers core.metrics_scrapes
   core.unit core.unpolled_transfers)
