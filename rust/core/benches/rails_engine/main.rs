@@ -56,6 +56,11 @@ fn main() {
         let numbers: Vec<u64> = numbers.iter().map(|number| number.parse().expect("a number")).collect();
         return cost::calls(&numbers);
     }
+    if let [first, count] = &wanted[..]
+        && first == "looks-of"
+    {
+        return looks::of(count.parse().expect("a number"));
+    }
     for part in PARTS.iter().filter(|part| wanted.is_empty() || wanted.iter().any(|name| name == part.name)) {
         let mut command = Command::new(std::env::current_exe().unwrap());
         command.args(["in-process", part.name]);

@@ -5,7 +5,6 @@ use std::time::Duration;
 
 use super::device_events::{DeviceEvents, DeviceHealth};
 use super::engine_nics::{DeviceChoice, EngineNics, NicOptions, OpenNicError};
-use super::look_pace::LookPace;
 use super::nic_context::{NicContext, flow_of, health, listen, require_port};
 use super::nic_record::NicRecord;
 use super::nic_slots::NicSlots;
@@ -41,8 +40,6 @@ pub struct Context {
     nics: EngineNics,
     /// Those that rails use.
     pub(super) slots: NicSlots,
-    /// How often connections look at their rails.
-    pub(super) look_pace: Arc<LookPace>,
     /// Which refusals of rails are still told.
     pub(super) refusals: Refusals,
     /// The GPU on which transfers run that name no memory of this process on a GPU.
@@ -130,7 +127,6 @@ impl Context {
             registry,
             transfers: Table::new(settings.failed_hold, pool.workers().len()),
             slots,
-            look_pace: Arc::default(),
             refusals: Refusals::default(),
             nics,
             pool,

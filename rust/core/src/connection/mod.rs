@@ -34,7 +34,6 @@ mod lane_choice;
 mod lane_commands;
 mod lanes;
 mod log_lines;
-mod look_pace;
 mod metrics;
 mod nic_context;
 mod nic_flow;
@@ -340,8 +339,7 @@ impl Connection {
             rail_requests,
             exchange,
             presence,
-            watch: RailWatch::new(self.context.settings.rail_limits, Arc::clone(&self.rails.loads))
-                .paced_by(Arc::clone(&self.context.look_pace)),
+            watch: RailWatch::new(self.context.settings.rail_limits, Arc::clone(&self.rails.loads)),
             leads: self.leads,
             heals: self.heals,
             redial,

@@ -27,8 +27,9 @@ struct Looks {
 /// Between two looks at least.
 const INTERVAL: u64 = MILLISECOND / 4;
 
-/// A look takes longer the more lanes there are; looks at all NICs take this part of a processor's time at most: a twentieth.
-const PART_OF_TIME: u64 = 20;
+/// A look takes longer the more lanes there are; looks at all NICs take this part of a processor's time at most: a quarter of what all looks
+/// may take, within which they count ([`LookRounds`](crate::events)).
+const PART_OF_TIME: u64 = 80;
 
 impl NicFlow {
     /// Of a NIC with a port of this speed, in bytes per second; 0 if it does not say.

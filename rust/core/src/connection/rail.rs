@@ -153,6 +153,13 @@ impl Connection {
         further.find(is_open)
     }
 
+    /// Whether all lanes that were made are in working order.
+    pub(super) fn all_made_lanes_work(&self) -> bool {
+        let works =
+            |lane: &LaneHandle| lane.status.health() == LaneHealth::Healthy || !lane.status.was_made();
+        self.all_lanes().all(|(_, lane)| works(lane))
+    }
+
     /// The bytes under way on each rail, and the requests that its lanes may still post.
     pub(super) fn rails_flow(&self) -> ([u64; MAX_RAILS], [u32; MAX_RAILS]) {
         let (mut bytes, mut credits) = ([0_u64; MAX_RAILS], [0_u32; MAX_RAILS]);

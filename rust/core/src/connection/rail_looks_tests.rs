@@ -2,44 +2,77 @@
 
 use super::*;
 
-/// Each connection has a world; what looks of all of them take is a twentieth of the time, and each still finds out what is silent.
+/// Each connection has a world, and their tasks one loop: what its turns with looks take is a twentieth of the time, and each connection still
+/// finds out what is silent.
 #[test]
-fn many_busy_connections_look_more_rarely() {
-    const COST: u64 = 2_000;
-    for count in [1_u64, 10, 100, 1_000] {
-        let pace = Arc::new(LookPace::default());
-        pace.took(COST);
-        let mut worlds: Vec<_> = (0..count).map(|_| World::new(2)).collect();
-        for world in &mut worlds {
-            world.watch.pace = Arc::clone(&pace);
-            world.set_busy(true);
-        }
-        // In steps, so that all are at about the same time.
-        let run_until = |worlds: &mut [World], end: u64| {
-            while worlds[0].now < end {
-                let next = worlds[0].now + 5 * MS;
-                worlds.iter_mut().for_each(|world| world.run_until(next));
-            }
-        };
-        run_until(&mut worlds, 100 * MS);
-        let before: u64 = worlds.iter().map(|world| world.looks).sum();
-        run_until(&mut worlds, 500 * MS);
-        let looks = worlds.iter().map(|world| world.looks).sum::<u64>() - before;
-        let most = 2 * 400 * count + count;
-        assert!(looks <= most, "{count}: {looks} looks");
-        let share = (looks * COST) as f64 / (400 * MS) as f64;
+fn many_busy_connections_look_together_and_more_rarely() {
+    for (count, interval) in [(1, MS / 2), (10, MS / 2), (100, 3 * MS), (1_000, 23 * MS)] {
+        let mut all = Together::new(count);
+        all.run_until(200 * MS);
+        let (looks, taken) = (all.looks(), all.taken);
+        all.run_until(700 * MS);
+        let share = (all.taken - taken) as f64 / (500 * MS) as f64;
         assert!(share < 0.051, "{count}: {share}");
-        // No more rarely than needed.
-        assert!(share > 0.045 || looks >= 2 * 399 * count, "{count}: {share}, {looks}");
-        worlds[0].silent = RailSet(0b10);
-        run_until(&mut worlds[..1], 500 * MS + 8 * pace.least_interval().max(MS));
+        let looks = (all.looks() - looks) / count;
+        assert!(looks >= 500 * MS / interval * 9 / 10, "{count}: {looks} looks of each");
+        all.worlds[0].silent = RailSet(0b10);
+        all.run_until(700 * MS + 6 * MS + 2 * interval);
         assert_eq!(
-            worlds[0].moves().first().map(|of| (of.1, of.2)),
+            all.worlds[0].moves().first().map(|of| (of.1, of.2)),
             Some((1, PauseReason::Silent)),
             "{count}"
         );
-        drop(worlds);
-        assert_eq!(pace.least_interval(), 0, "none looks any more");
+    }
+}
+
+struct Together {
+    worlds: Vec<World>,
+    rounds: Rc<Cell<LookRounds>>,
+    /// Processor time.
+    taken: u64,
+}
+
+impl Together {
+    const TURN: u64 = 15_000;
+    const LOOK: u64 = 1_000;
+
+    fn new(count: u64) -> Self {
+        let rounds = Rc::<Cell<LookRounds>>::default();
+        let busy = |number| {
+            let mut world = World::new(2);
+            world.rounds = Rc::clone(&rounds);
+            // They begin one after the other.
+            world.run_until(number * MS / 100);
+            world.set_busy(true);
+            world
+        };
+        let worlds = (0..count).map(busy).collect();
+        Self { worlds, rounds, taken: 0 }
+    }
+
+    fn looks(&self) -> u64 {
+        self.worlds.iter().map(|world| world.looks).sum()
+    }
+
+    /// In turns of the loop, each with the looks that are due.
+    fn run_until(&mut self, end: u64) {
+        loop {
+            let Some(next) = self.worlds.iter().filter_map(World::next).min().filter(|at| *at <= end) else {
+                return;
+            };
+            let before = self.looks();
+            let due = self.worlds.iter_mut().filter(|world| world.next().is_some_and(|at| at <= next));
+            due.for_each(|world| {
+                world.pass_until(next);
+                world.turn();
+            });
+            let looks = self.looks() - before;
+            let time = if looks > 0 { Self::TURN + looks * Self::LOOK } else { 0 };
+            let mut rounds = self.rounds.get();
+            rounds.turn_ended(time);
+            self.rounds.set(rounds);
+            self.taken += time;
+        }
     }
 }
 
@@ -61,5 +94,5 @@ fn the_task_does_not_go_to_rest_between_short_transfers() {
     }
     assert!(wakes <= 2, "{wakes}: for the first one, which may end behind the look");
     world.run_until(100 * MS);
-    assert!(world.loads.is_at_rest() && world.watch.deadline().is_none());
+    assert!(world.loads.is_at_rest() && world.deadline().is_none());
 }

@@ -2,9 +2,9 @@
 
 use std::sync::Arc;
 
-use super::look_pace::LookPace;
 use super::nic_flow::{NicFlow, known_speed};
 pub(super) use super::rail_loads::RailLoads;
+use crate::events::LookRound;
 use crate::rails::{
     MAX_RAILS, MILLISECOND, PathLatency, PauseReason, RailAction, RailCounts, RailLimits, RailMachine,
     RailSet, RailState, RailTable, RateMeter,
@@ -24,15 +24,11 @@ pub(super) struct RailWatch {
     /// Of the first rail before it is watched, which is with the second one: what was heard of its ports and devices.
     heard_before: Heard,
     loads: Arc<RailLoads>,
-    /// The time of the last event, and of the last look.
+    /// The time of the last event.
     now: u64,
-    looked_at: u64,
     /// When short transfers are to be planned again.
     plan_again_at: u64,
     rest: Rest,
-    /// Of all connections of the engine; whether this one is among those that look.
-    pace: Arc<LookPace>,
-    is_looking: bool,
     /// Completions of all rails at the last look.
     completions: u64,
     /// Paused rails of a connection with nothing under way are asked this long apart, and not before that time.
@@ -99,21 +95,12 @@ impl RailWatch {
             heard_before: Heard::Nothing,
             loads,
             now: 0,
-            looked_at: 0,
             plan_again_at: 0,
             rest: Rest::Resting,
-            pace: Arc::default(),
-            is_looking: false,
             completions: 0,
             idle_pause: 0,
             idle_until: 0,
         }
-    }
-
-    /// Its looks are some of those that `pace` spreads over time.
-    pub(super) fn paced_by(mut self, pace: Arc<LookPace>) -> Self {
-        self.pace = pace;
-        self
     }
 
     /// A rail was made and is up: its lanes are connected. `speed` is that of the slower of its ports, in bytes per second, 0 if they do not
@@ -242,7 +229,7 @@ impl RailWatch {
 
     /// Looks at the counters of all rails, `counts` has those of rail `n` at `n`, and handles what is due.
     pub(super) fn look(&mut self, now: u64, counts: &[RailCounts; MAX_RAILS]) {
-        (self.now, self.looked_at) = (now, now);
+        self.now = now;
         if self.is_alone() {
             return;
         }
@@ -269,27 +256,25 @@ impl RailWatch {
         self.rest_after(now, under_way || progressed);
     }
 
-    /// When [`RailWatch::look`] is due; `None` if nothing is under way and no rail is paused.
-    pub(super) fn deadline(&self) -> Option<u64> {
+    /// When [`RailWatch::look`] is due, where looks are in this round now; `None` if nothing is under way and no rail is paused.
+    pub(super) fn deadline(&self, round: LookRound) -> Option<u64> {
         if self.is_alone() {
             return None;
         }
         let machines = self.table.deadline();
         match self.rest {
             Rest::Looking => {
-                let next = self.looked_at.saturating_add(self.limits.look_interval());
-                let least = self.looked_at.saturating_add(self.pace.least_interval());
-                Some(machines.map_or(next, |at| at.min(next)).max(least))
+                let next = round.after(self.limits.look_interval());
+                Some(machines.map_or(next, |at| round.not_before(at).min(next)))
             }
-            Rest::LastLook { at } => Some(machines.map_or(at, |machines| machines.min(at))),
-            Rest::Resting => machines.map(|at| at.max(self.idle_until)),
+            Rest::LastLook { at } => Some(round.not_before(machines.map_or(at, |machines| machines.min(at)))),
+            Rest::Resting => machines.map(|at| round.not_before(at.max(self.idle_until))),
         }
     }
 
-    /// Whether a look is due, by the time or because a submitter has woken the task.
-    pub(super) fn is_due(&self, now: u64) -> bool {
-        let is_woken = !self.is_alone() && self.rest != Rest::Looking && !self.loads.is_at_rest();
-        is_woken || self.deadline().is_some_and(|at| now >= at)
+    /// Whether a submitter has woken the task for a look.
+    pub(super) fn is_woken(&self) -> bool {
+        !self.is_alone() && self.rest != Rest::Looking && !self.loads.is_at_rest()
     }
 
     /// The next thing to do, and for which rail. `Move` also comes where no other rail is up: then parts stay until one is.
@@ -311,6 +296,13 @@ impl RailWatch {
         let rails = self.rails.iter().enumerate();
         rails
             .fold(RailSet::default(), |set, (rail, place)| if place.is_some() { set.with(rail) } else { set })
+    }
+
+    /// Whether all that are made are up, and are several.
+    pub(super) fn are_up(&self) -> bool {
+        let made = self.made();
+        made.0.count_ones() > 1
+            && (0..MAX_RAILS).all(|rail| !made.has(rail) || self.state(rail) == Some(RailState::Up))
     }
 
     /// The state of a rail; `None` if it is not made.
@@ -395,12 +387,6 @@ impl RailWatch {
     }
 
     fn rest_after(&mut self, now: u64, under_way: bool) {
-        match (self.is_looking, under_way) {
-            (false, true) => self.pace.begin(),
-            (true, false) => self.pace.end(),
-            _ => {}
-        }
-        self.is_looking = under_way;
         if under_way {
             self.rest = Rest::Looking;
             self.loads.set_at_rest(false);
@@ -428,14 +414,6 @@ impl RailWatch {
         };
         let up = (0..MAX_RAILS).filter(|rail| is_up(*rail));
         self.loads.set_up(up.fold(RailSet::default(), RailSet::with));
-    }
-}
-
-impl Drop for RailWatch {
-    fn drop(&mut self) {
-        if self.is_looking {
-            self.pace.end();
-        }
     }
 }
 

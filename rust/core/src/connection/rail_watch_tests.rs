@@ -1,4 +1,8 @@
+use std::cell::Cell;
+use std::rc::Rc;
+
 use super::*;
+use crate::events::LookRounds;
 
 #[path = "rail_looks_tests.rs"]
 mod looks;
@@ -20,6 +24,9 @@ struct World {
     /// Answers to probes and ends of rebuilds that are on their way.
     coming: Vec<(u64, usize, RailAction)>,
     done: Vec<(u64, usize, RailAction)>,
+    /// Those of the loop of its task.
+    rounds: Rc<Cell<LookRounds>>,
+    look_at: Option<u64>,
     looks: u64,
 }
 
@@ -37,6 +44,8 @@ impl World {
             busy: false,
             coming: Vec::new(),
             done: Vec::new(),
+            rounds: Rc::default(),
+            look_at: None,
             looks: 0,
         };
         (0..rails).for_each(|rail| world.add(rail));
@@ -67,22 +76,31 @@ impl World {
         }
     }
 
+    /// When its task has something to do.
+    fn next(&self) -> Option<u64> {
+        let coming = self.coming.iter().map(|(at, ..)| *at);
+        Some(coming.chain(self.look_at).min()?.max(self.now))
+    }
+
     fn run_until(&mut self, end: u64) {
+        self.look_at = self.deadline();
         loop {
-            let coming = self.coming.iter().map(|(at, ..)| *at).min();
-            let next =
-                self.watch.deadline().into_iter().chain(coming).min().unwrap_or(u64::MAX).max(self.now);
-            let step = next.min(end) - self.now;
-            self.now += step;
-            self.work(step);
+            let next = self.next().unwrap_or(u64::MAX);
+            self.pass_until(next.min(end));
             if next > end {
                 return;
             }
             self.turn();
-            if self.now == end && self.watch.deadline().is_some_and(|at| at <= end) {
+            if self.now == end && self.look_at.is_some_and(|at| at <= end) {
                 return;
             }
         }
+    }
+
+    fn pass_until(&mut self, end: u64) {
+        let step = end - self.now;
+        self.now = end;
+        self.work(step);
     }
 
     /// Requests of 64 KiB end.
@@ -110,11 +128,24 @@ impl World {
                 RailAction::Move(_) => {}
             }
         }
-        if self.watch.is_due(self.now) {
+        if self.is_due() {
             self.looks += 1;
+            let mut rounds = self.rounds.get();
+            rounds.look(self.now);
+            self.rounds.set(rounds);
             self.watch.look(self.now, &self.counts);
         }
         self.act();
+        self.look_at = self.deadline();
+    }
+
+    /// When its task is to look.
+    fn deadline(&self) -> Option<u64> {
+        self.watch.deadline(self.rounds.get().current())
+    }
+
+    fn is_due(&self) -> bool {
+        self.watch.is_woken() || self.look_at.is_some_and(|at| self.now >= at)
     }
 
     fn act(&mut self) {
@@ -307,9 +338,9 @@ fn the_end_of_an_earlier_rebuild_changes_nothing() {
 #[test]
 fn idle_rails_are_not_looked_at_until_a_submitter_wakes_the_task() {
     let mut world = World::new(2);
-    assert_eq!(world.watch.deadline(), Some(0), "once, for what began before there were two");
+    assert_eq!(world.deadline(), Some(0), "once, for what began before there were two");
     world.run_until(1_000 * MS);
-    assert!(world.looks <= 2 && world.watch.deadline().is_none(), "{}", world.looks);
+    assert!(world.looks <= 2 && world.deadline().is_none(), "{}", world.looks);
     let before = world.looks;
     world.set_busy(true);
     assert_eq!(world.looks, before + 1);
@@ -318,11 +349,11 @@ fn idle_rails_are_not_looked_at_until_a_submitter_wakes_the_task() {
     assert!((20..23).contains(&(world.looks - before)), "{}", world.looks - before);
     world.set_busy(false);
     world.run_until(2_000 * MS);
-    assert_eq!(world.watch.deadline(), None);
+    assert_eq!(world.deadline(), None);
     assert!(world.loads.wake_needed());
-    assert!(world.watch.is_due(world.now), "a submitter has woken it");
+    assert!(world.is_due(), "a submitter has woken it");
     world.watch.look(world.now, &world.counts);
-    assert_eq!(world.watch.deadline(), Some(world.now + MS / 2), "what it began has ended: one more look");
+    assert_eq!(world.deadline(), Some(world.now + MS / 2), "what it began has ended: one more look");
 }
 
 #[test]
@@ -331,7 +362,7 @@ fn what_was_begun_while_the_task_went_to_rest_is_seen() {
     world.run_until(5 * MS);
     world.set_busy(false);
     world.run_until(6 * MS);
-    let (rest, at) = (world.watch.rest, world.watch.deadline());
+    let (rest, at) = (world.watch.rest, world.deadline());
     assert!(matches!(rest, Rest::LastLook { .. } | Rest::Resting), "{rest:?}");
     // A submitter that has read the flag before it was set does not wake the task.
     let mut late = World::busy(2);
@@ -361,7 +392,7 @@ fn paused_rails_of_an_idle_connection_are_asked_ever_more_rarely() {
     world.silent = RailSet::default();
     world.run_until(64_000 * MS);
     assert_eq!(world.loads_up(), RailSet(0b11));
-    assert_eq!(world.watch.deadline(), None);
+    assert_eq!(world.deadline(), None);
 }
 
 #[test]
@@ -384,7 +415,7 @@ fn a_rail_alone_is_left_alone() {
     world.watch.port_down(0, 0);
     (0..9).for_each(|_| world.watch.lane_failed(0, 0));
     world.watch.look(MS, &world.counts);
-    assert_eq!((world.watch.deadline(), world.watch.next_action()), (None, None));
+    assert_eq!((world.deadline(), world.watch.next_action()), (None, None));
     assert_eq!((world.watch.state(0), world.loads_up()), (Some(RailState::Down), RailSet(0)));
     world.watch.port_up(0, MS);
     assert_eq!((world.watch.state(0), world.loads_up()), (Some(RailState::Up), RailSet(1)));

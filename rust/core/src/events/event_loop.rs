@@ -7,7 +7,7 @@ use std::rc::Rc;
 use std::sync::{Arc, Mutex, PoisonError, Weak, mpsc};
 use std::task::{Context, Waker};
 use std::thread::JoinHandle;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use async_executor::LocalExecutor;
 use futures_channel::mpsc::{UnboundedReceiver, UnboundedSender, unbounded};
@@ -145,14 +145,18 @@ fn run(
     let task_waker = Waker::from(Arc::clone(&waker));
     let mut context = Context::from_waker(&task_waker);
     while !(waker.take() && all.as_mut().poll(&mut context).is_ready()) {
-        thread_time::time_since_last();
+        handle.turn_ended(thread_time::time_since_last());
         // A task that has woken itself, or another one, lets descriptors and timers be looked at.
-        let limit = waker.is_ready().then_some(Duration::ZERO);
+        let limit = match waker.is_ready() {
+            true => Some(Duration::ZERO),
+            false => handle.timers().next().map(|at| at.saturating_duration_since(Instant::now())),
+        };
         // A system error, which may be temporary; the tasks are unaffected.
         if let Err(error) = waiting.dispatch(limit, &mut ()) {
             tracing::error!("the event loop cannot wait: {error}");
             std::thread::sleep(REFUSED_PAUSE);
         }
+        handle.timers().fire(Instant::now());
     }
     // Remaining tasks are dropped with `tasks`, before the descriptors and timers that they use.
 }

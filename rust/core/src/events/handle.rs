@@ -1,28 +1,29 @@
 //! The handle of a task to the loop that it runs on.
 
-use std::cell::RefCell;
+use std::cell::Cell;
 use std::fmt;
-use std::future::{pending, poll_fn};
+use std::future::pending;
 use std::io;
 use std::os::fd::AsFd;
 use std::pin::pin;
 use std::rc::{Rc, Weak};
-use std::task::{Poll, Waker};
 use std::time::{Duration, Instant};
 
 use async_executor::LocalExecutor;
-use calloop::io::Async;
-use calloop::timer::{TimeoutAction, Timer};
-use calloop::{LoopHandle, RegistrationToken};
+use calloop::LoopHandle;
 use futures_lite::future;
 
-use super::Task;
 use super::helpers::Helpers;
+use super::look_rounds::{LookRound, LookRounds};
+use super::timers::Timers;
+use super::{Task, Watched};
 
 /// The loop, seen from its own thread. Cheap to clone.
 #[derive(Clone)]
 pub(crate) struct EventLoopHandle {
     inner: LoopHandle<'static, ()>,
+    timers: Rc<Timers>,
+    rounds: Rc<Cell<LookRounds>>,
     /// Weak: tasks, which it owns, hold the handle.
     tasks: Weak<LocalExecutor<'static>>,
     helpers: Helpers,
@@ -36,7 +37,34 @@ impl EventLoopHandle {
         tasks: Weak<LocalExecutor<'static>>,
         (helpers, openings): (Helpers, Helpers),
     ) -> Self {
-        Self { inner, tasks, helpers, openings }
+        Self { inner, timers: Rc::default(), rounds: Rc::default(), tasks, helpers, openings }
+    }
+
+    /// What the tasks of the loop wait for.
+    pub(super) fn timers(&self) -> &Timers {
+        &self.timers
+    }
+
+    /// The round of looks that is under way.
+    pub(crate) fn look_round(&self) -> LookRound {
+        self.rounds.get().current()
+    }
+
+    /// The calling task looks now, by the pool's clock. Returns the round that its look is of.
+    pub(crate) fn begin_look(&self, now: u64) -> LookRound {
+        self.change_rounds(|rounds| rounds.look(now))
+    }
+
+    /// A turn of the loop has ended, and took so much processor time with the wait before it.
+    pub(super) fn turn_ended(&self, nanos: u64) {
+        self.change_rounds(|rounds| rounds.turn_ended(nanos));
+    }
+
+    fn change_rounds<T>(&self, change: impl FnOnce(&mut LookRounds) -> T) -> T {
+        let mut rounds = self.rounds.get();
+        let result = change(&mut rounds);
+        self.rounds.set(rounds);
+        result
     }
 
     /// Runs `future` beside the calling task, until it ends or the returned task is dropped.
@@ -55,35 +83,13 @@ impl EventLoopHandle {
 
     /// Watches a descriptor. Level-triggered: what is readable stays so until it has been read.
     pub(crate) fn watch<F: AsFd>(&self, fd: F) -> io::Result<Watched<F>> {
-        Ok(Watched(self.inner.adapt_io(fd).map_err(into_io)?))
+        Ok(Watched::new(self.inner.adapt_io(fd).map_err(into_io)?))
     }
 
     /// Waits until `deadline`; for ever without one.
     pub(crate) async fn sleep_until(&self, deadline: Option<Instant>) {
         let Some(deadline) = deadline else { return pending().await };
-        let expired = Rc::new(RefCell::new(Expired { is_over: false, waker: None }));
-        let seen = Rc::clone(&expired);
-        let inserted =
-            self.inner.insert_source(Timer::from_deadline(deadline), move |_, &mut (), &mut ()| {
-                let mut expired = seen.borrow_mut();
-                expired.is_over = true;
-                if let Some(waker) = expired.waker.take() {
-                    waker.wake();
-                }
-                TimeoutAction::Drop
-            });
-        // Inserting a timer makes no system call and cannot fail.
-        let Ok(token) = inserted else { return };
-        let _timer = RemovedOnDrop { handle: self, token };
-        poll_fn(|context| {
-            let mut expired = expired.borrow_mut();
-            if expired.is_over {
-                return Poll::Ready(());
-            }
-            expired.waker = Some(context.waker().clone());
-            Poll::Pending
-        })
-        .await;
+        self.timers.wait(deadline).await;
     }
 
     /// Waits for this long.
@@ -141,41 +147,9 @@ impl fmt::Debug for EventLoopHandle {
     }
 }
 
-/// A descriptor that the loop watches.
-#[derive(Debug)]
-pub(crate) struct Watched<F: AsFd>(Async<'static, F>);
-
-impl<F: AsFd> Watched<F> {
-    /// Waits until it is readable, at its end, or in error.
-    pub(crate) async fn readable(&mut self) {
-        self.0.readable().await;
-    }
-
-    /// Waits until it is writable, at its end, or in error.
-    pub(crate) async fn writable(&mut self) {
-        self.0.writable().await;
-    }
-}
-
 /// The first of two futures to end, as its output says.
 pub(crate) async fn first<T>(one: impl Future<Output = T>, other: impl Future<Output = T>) -> T {
     future::or(pin!(one), pin!(other)).await
-}
-
-struct Expired {
-    is_over: bool,
-    waker: Option<Waker>,
-}
-
-struct RemovedOnDrop<'a> {
-    handle: &'a EventLoopHandle,
-    token: RegistrationToken,
-}
-
-impl Drop for RemovedOnDrop<'_> {
-    fn drop(&mut self) {
-        self.handle.inner.remove(self.token);
-    }
 }
 
 pub(super) fn into_io(error: calloop::Error) -> io::Error {

@@ -19,6 +19,7 @@ mod group;
 mod handle;
 mod helpers;
 mod interrupted;
+mod look_rounds;
 mod loop_waker;
 mod notifier;
 mod off_loop;
@@ -26,16 +27,21 @@ mod polling;
 mod readiness;
 mod task;
 pub(crate) mod tcp;
-pub(crate) mod thread_time;
+mod thread_time;
+mod timers;
 mod waiter;
 mod wakeup;
+mod watched;
 
 pub use abort::Abort;
 pub(crate) use alarm::Alarm;
 pub(crate) use event_loop::{EventLoop, is_loop_thread};
 pub(crate) use group::SocketGroup;
-pub(crate) use handle::{EventLoopHandle, Watched, first};
+pub(crate) use handle::{EventLoopHandle, first};
 pub(crate) use interrupted::uninterrupted;
+pub(crate) use look_rounds::LookRound;
+#[cfg(test)]
+pub(crate) use look_rounds::LookRounds;
 pub use notifier::Notifier;
 pub(crate) use off_loop::{off_loop, with_upgraded};
 pub(crate) use polling::{Polling, Wait};
@@ -43,6 +49,7 @@ pub(crate) use readiness::{is_ready, wait_for};
 pub(crate) use task::Task;
 pub use waiter::{Interest, Waiter, run_blocking};
 pub(crate) use wakeup::Wakeup;
+pub(crate) use watched::Watched;
 
 #[cfg(test)]
 mod tests;

@@ -4,9 +4,8 @@ use std::cell::Cell;
 
 use rustix::time::{ClockId, clock_gettime};
 
-/// Nanoseconds of processor time that the calling thread has taken since it last called this. The thread of an event loop also calls it
-/// before each wait: the first call behind that says what the wait has taken, too.
-pub(crate) fn time_since_last() -> u64 {
+/// Nanoseconds of processor time that the calling thread has taken since it last called this.
+pub(super) fn time_since_last() -> u64 {
     let now = clock_gettime(ClockId::ThreadCPUTime);
     let now = now.tv_sec.unsigned_abs() * 1_000_000_000 + now.tv_nsec.unsigned_abs();
     now.saturating_sub(LAST.replace(now))

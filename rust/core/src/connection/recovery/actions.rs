@@ -271,6 +271,11 @@ impl Actions {
         !self.frames.is_empty()
     }
 
+    /// Whether actions other than frames wait.
+    pub(super) fn has_local(&self) -> bool {
+        !self.local.is_empty()
+    }
+
     /// How many wait.
     #[cfg(test)]
     pub(super) fn len(&self) -> usize {

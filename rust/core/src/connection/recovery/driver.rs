@@ -123,6 +123,14 @@ enum CommandResult {
     TrialWritten { id: TrialId, result: Result<(), String> },
 }
 
+/// What the task was woken for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Woken {
+    /// A look at the rails is due, and nothing else.
+    ToLook,
+    ForTurn,
+}
+
 /// What the task does after a turn.
 enum Next {
     /// Wait for something to happen.
@@ -183,29 +191,39 @@ impl Driver {
     pub(in crate::connection) async fn run(mut self) {
         loop {
             match self.turn().await {
-                Next::Wait => self.wait().await,
+                Next::Wait => while self.wait().await == Woken::ToLook && self.look_alone() {},
                 Next::GoOn => self.handle.give_way().await,
                 Next::End => return,
             }
         }
     }
 
-    async fn wait(&mut self) {
+    async fn wait(&mut self) -> Woken {
         // While the socket is blocked no frame about regions can be sent.
         let is_blocked = self.blocked || self.is_away() || !self.socket.has_room();
         let pause = self.exchange.as_ref().filter(|_| !is_blocked).and_then(Exchange::deadline);
-        let (look, redial) = (self.look_deadline(), self.redial_deadline());
+        let redial = self.redial_deadline().into_iter().chain(self.relink_deadline());
         let deadlines = self.machine_deadline().into_iter().chain(self.send_by).chain(pause);
-        let deadline = deadlines.chain(look).chain(redial).chain(self.relink_deadline());
-        let deadline = deadline.chain(self.link_deadline());
-        let deadline = deadline.chain(self.undrained_deadline()).min();
-        let timed = first(self.wakeup.wait(), self.handle.sleep_until(deadline));
-        let Some(channel) = &mut self.channel else { return timed.await };
-        let received = first(timed, channel.readable());
-        match &mut self.writable {
-            Some(writable) if self.blocked => first(received, writable.writable()).await,
-            _ => received.await,
-        }
+        let deadlines = deadlines.chain(redial).chain(self.link_deadline()).chain(self.rails_deadline());
+        let (other, look) = (deadlines.chain(self.undrained_deadline()).min(), self.look_deadline());
+        let timed = async {
+            self.handle.sleep_until(look.into_iter().chain(other).min()).await;
+            let is_look = look.is_some_and(|look| other.is_none_or(|other| look < other));
+            if is_look { Woken::ToLook } else { Woken::ForTurn }
+        };
+        let awaited = async {
+            let Some(channel) = &mut self.channel else { return self.wakeup.wait().await };
+            let received = first(self.wakeup.wait(), channel.readable());
+            match &mut self.writable {
+                Some(writable) if self.blocked => first(received, writable.writable()).await,
+                _ => received.await,
+            }
+        };
+        let awaited = async {
+            awaited.await;
+            Woken::ForTurn
+        };
+        first(awaited, timed).await
     }
 
     /// Reports events to the machine, and carries out its actions after each.

@@ -270,6 +270,11 @@ impl Machine {
         self.actions.next_local()
     }
 
+    /// Whether actions wait to be taken.
+    pub(in crate::connection) fn has_actions(&self) -> bool {
+        self.actions.has_local() || self.actions.has_frames()
+    }
+
     /// Whether frames wait to be taken.
     pub(in crate::connection) fn has_frames(&self) -> bool {
         self.actions.has_frames()

@@ -9,7 +9,7 @@ use super::{Connection, Driver, Need, Observation};
 use crate::connection::DeviceHealth;
 use crate::connection::rail::LANES_PER_RAIL;
 use crate::connection::rail_need::Trouble;
-use crate::events::{thread_time, with_upgraded};
+use crate::events::with_upgraded;
 use crate::pool::{LaneHealth, ProbeError, clock};
 use crate::rails::{MAX_RAILS, MILLISECOND, PauseReason, RailAction, RailSet, RailState};
 
@@ -23,6 +23,8 @@ pub(super) struct WatchedRails {
     rebuilds: [Option<(u32, u64)>; MAX_RAILS],
     /// As operators were told.
     told: [Option<RailState>; MAX_RAILS],
+    /// When the rails are looked at next.
+    look_at: Option<u64>,
     /// When rates and latencies are told next.
     tell_at: u64,
     waiting: WaitingLanes,
@@ -46,12 +48,15 @@ const REBUILD_LIMIT: u64 = 3_000 * MILLISECOND;
 
 impl Driver {
     /// When the rails are to be looked at.
-    pub(super) fn look_deadline(&self) -> Option<Instant> {
-        let now = clock::now_ns();
-        let rebuild = self.rails.rebuilds.iter().flatten().map(|(_, until)| *until).min();
-        let looks = self.watch.deadline().into_iter().chain(self.need.deadline());
-        let at = looks.chain(rebuild).min()?;
-        Some(Instant::now() + Duration::from_nanos(at.saturating_sub(now)))
+    pub(super) fn look_deadline(&mut self) -> Option<Instant> {
+        self.rails.look_at = self.watch.deadline(self.handle.look_round());
+        self.rails.look_at.map(instant)
+    }
+
+    /// When something else is to be done about them.
+    pub(super) fn rails_deadline(&self) -> Option<Instant> {
+        let rebuilds = self.rails.rebuilds.iter().flatten().map(|(_, until)| *until);
+        rebuilds.chain(self.need.deadline()).min().map(instant)
     }
 
     /// Reports what was seen of a lane or a device to the watch. False if it is no news: a device that is up, as it was.
@@ -116,35 +121,54 @@ impl Driver {
                 return;
             }
             self.note_lanes(connection);
-            let now = clock::now_ns();
-            let is_due = self.watch.is_due(now);
-            let mut taken = 0;
-            if is_due {
-                taken = thread_time::time_since_last();
-                let nics = connection.rail_nics().count();
-                for nic in connection.rail_nics() {
-                    nic.flow.look(now, nics, || nic.counts());
-                }
-                // They are paced by themselves.
-                thread_time::time_since_last();
-                let counts = connection.rail_counts();
-                self.watch.look(now, &counts);
-                // What waits does not ask by itself.
-                if connection.rails_up().0 == 0 && counts.iter().any(|counts| counts.bytes_in_flight > 0) {
-                    connection.need_rail(RailSet::default());
-                }
+            let is_due = self.rails.look_at.is_some_and(|at| clock::now_ns() >= at);
+            if is_due || self.watch.is_woken() {
+                self.look(connection);
             }
-            while let Some((rail, action)) = self.watch.next_action() {
-                self.follow(connection, rail, action);
-            }
-            self.tell(connection);
-            if is_due {
-                connection.look_took(taken + thread_time::time_since_last());
-            }
+            self.follow_all(connection);
         });
         if looked.is_some() {
             self.act().await;
         }
+    }
+
+    /// Looks at the rails when that is all there is to be done, which takes a fraction of a turn. False if a turn is to do it, or what follows from
+    /// it: something is not as it is to be.
+    pub(super) fn look_alone(&mut self) -> bool {
+        let connection = std::sync::Weak::clone(&self.connection);
+        let handle = self.handle.clone();
+        let looked = with_upgraded(&handle, &connection, |connection| {
+            if !self.watch.are_up() || !connection.all_made_lanes_work() {
+                return false;
+            }
+            self.look(connection);
+            self.follow_all(connection);
+            self.watch.are_up() && !self.machine.has_actions()
+        });
+        looked == Some(true)
+    }
+
+    fn look(&mut self, connection: &Connection) {
+        let now = clock::now_ns();
+        self.handle.begin_look(now);
+        self.rails.look_at = None;
+        let nics = connection.rail_nics().count();
+        for nic in connection.rail_nics() {
+            nic.flow.look(now, nics, || nic.counts());
+        }
+        let counts = connection.rail_counts();
+        self.watch.look(now, &counts);
+        // What waits does not ask by itself.
+        if connection.rails_up().0 == 0 && counts.iter().any(|counts| counts.bytes_in_flight > 0) {
+            connection.need_rail(RailSet::default());
+        }
+    }
+
+    fn follow_all(&mut self, connection: &Connection) {
+        while let Some((rail, action)) = self.watch.next_action() {
+            self.follow(connection, rail, action);
+        }
+        self.tell(connection);
     }
 
     /// Looks whether a connection with one rail needs another one, if that is due.
@@ -326,6 +350,11 @@ impl Driver {
             }
         }
     }
+}
+
+/// A time of the pool's clock.
+fn instant(at: u64) -> Instant {
+    Instant::now() + Duration::from_nanos(at.saturating_sub(clock::now_ns()))
 }
 
 fn in_words(reason: PauseReason) -> &'static str {
