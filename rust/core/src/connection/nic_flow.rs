@@ -27,9 +27,9 @@ struct Looks {
 /// Between two looks at least.
 const INTERVAL: u64 = MILLISECOND / 4;
 
-/// A look takes longer the more lanes there are; looks at all NICs take this part of a processor's time at most: a quarter of what all looks
+/// A look takes longer the more lanes there are; looks at all NICs take this part of a processor's time at most: half of what all looks
 /// may take, within which they count ([`LookRounds`](crate::events)).
-const PART_OF_TIME: u64 = 80;
+const PART_OF_TIME: u64 = 40;
 
 impl NicFlow {
     /// Of a NIC with a port of this speed, in bytes per second; 0 if it does not say.
@@ -50,7 +50,7 @@ impl NicFlow {
 
     /// Looks at the counters of all lanes on the NIC, which `count` sums up, unless another look was just now or is under way. `now` is
     /// of the pool's clock; `nics` are looked at in turn.
-    pub(super) fn look(&self, now: u64, nics: usize, count: impl FnOnce() -> RailCounts) {
+    pub(super) fn look(&self, now: u64, nics: u32, count: impl FnOnce() -> RailCounts) {
         let Ok(mut looks) = self.looks.try_lock() else { return };
         if now < looks.next_at {
             return;
@@ -58,7 +58,7 @@ impl NicFlow {
         let begin = clock::now_ns();
         let counts = count();
         let took = clock::now_ns().saturating_sub(begin);
-        looks.next_at = now.saturating_add(took.saturating_mul(PART_OF_TIME * nics as u64).max(INTERVAL));
+        looks.next_at = now.saturating_add(took.saturating_mul(PART_OF_TIME * u64::from(nics)).max(INTERVAL));
         looks.meter.look(now, counts);
         self.bytes.store(counts.bytes_in_flight, Ordering::Relaxed);
         self.rate.store(looks.meter.rate(), Ordering::Relaxed);

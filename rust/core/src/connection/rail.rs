@@ -153,11 +153,11 @@ impl Connection {
         further.find(is_open)
     }
 
-    /// Whether all lanes that were made are in working order.
-    pub(super) fn all_made_lanes_work(&self) -> bool {
-        let works =
-            |lane: &LaneHandle| lane.status.health() == LaneHealth::Healthy || !lane.status.was_made();
-        self.all_lanes().all(|(_, lane)| works(lane))
+    /// Whether all lanes of these rails that were made are in working order, and the others have nothing.
+    pub(super) fn all_made_lanes_work(&self, rails: RailSet) -> bool {
+        let is_unused = |lane: &LaneHandle| !lane.status.was_made() && lane.status.counts.is_idle();
+        let works = |lane: &LaneHandle| lane.status.health() == LaneHealth::Healthy || is_unused(lane);
+        (0..MAX_RAILS).filter(|rail| rails.has(*rail)).flat_map(|rail| self.lanes_of(rail)).all(works)
     }
 
     /// The bytes under way on each rail, and the requests that its lanes may still post.
@@ -182,10 +182,11 @@ impl Connection {
         })
     }
 
-    /// What the lanes of each rail count.
-    pub(super) fn rail_counts(&self) -> [RailCounts; MAX_RAILS] {
+    /// What the lanes of each of these rails count.
+    pub(super) fn rail_counts(&self, rails: RailSet) -> [RailCounts; MAX_RAILS] {
         std::array::from_fn(|rail| {
-            self.lanes_of(rail).iter().fold(RailCounts::default(), |sum, lane| add_counts(sum, &lane.status))
+            let lanes = if rails.has(rail) { self.lanes_of(rail) } else { &[] };
+            lanes.iter().fold(RailCounts::default(), |sum, lane| add_counts(sum, &lane.status))
         })
     }
 

@@ -86,7 +86,7 @@ impl Connection {
 
     /// What the lanes of the only rail count.
     pub(super) fn count_first_rail(&self) -> RailCounts {
-        let [first, ..] = self.rail_counts();
+        let [first, ..] = self.rail_counts(RailSet::first(1));
         first
     }
 

@@ -21,6 +21,8 @@ pub(super) struct RailWatch {
     limits: RailLimits,
     table: RailTable,
     rails: [Option<WatchedRail>; MAX_RAILS],
+    /// Those of them that are made.
+    made: RailSet,
     /// Of the first rail before it is watched, which is with the second one: what was heard of its ports and devices.
     heard_before: Heard,
     loads: Arc<RailLoads>,
@@ -92,6 +94,7 @@ impl RailWatch {
             limits,
             table: RailTable::new(limits),
             rails: [const { None }; MAX_RAILS],
+            made: RailSet::default(),
             heard_before: Heard::Nothing,
             loads,
             now: 0,
@@ -121,6 +124,7 @@ impl RailWatch {
         if let Some(place) = self.rails.get_mut(rail) {
             *place = Some(added);
         }
+        self.made = self.made.with(rail);
         self.loads.add(rail, nic);
         if self.is_alone() {
             self.publish_rail(rail);
@@ -233,8 +237,10 @@ impl RailWatch {
         if self.is_alone() {
             return;
         }
-        for (rail, (watched, counts)) in self.rails.iter_mut().zip(counts).enumerate() {
-            let Some(watched) = watched else { continue };
+        for rail in (0..MAX_RAILS).filter(|rail| self.made.has(*rail)) {
+            let (Some(Some(watched)), Some(counts)) = (self.rails.get_mut(rail), counts.get(rail)) else {
+                continue;
+            };
             watched.meter.look(now, *counts);
             self.loads.set(rail, watched.meter.rate(), watched.latency.nanos());
             self.loads.set_looked(rail, counts.bytes_in_flight);
@@ -293,9 +299,7 @@ impl RailWatch {
 
     /// Those that are made.
     pub(super) fn made(&self) -> RailSet {
-        let rails = self.rails.iter().enumerate();
-        rails
-            .fold(RailSet::default(), |set, (rail, place)| if place.is_some() { set.with(rail) } else { set })
+        self.made
     }
 
     /// Whether all that are made are up, and are several.
@@ -375,8 +379,9 @@ impl RailWatch {
         if self.loads.is_at_rest() && counts.iter().all(|counts| counts.in_flight == 0) {
             return;
         }
-        for (rail, (watched, counts)) in self.rails.iter_mut().zip(counts).enumerate() {
-            let Some(watched) = watched.as_mut().filter(|_| counts.in_flight == 0) else { continue };
+        let is_idle = |rail: &usize| counts.get(*rail).is_some_and(|counts| counts.in_flight == 0);
+        for rail in (0..MAX_RAILS).filter(|rail| self.made.has(*rail)).filter(is_idle) {
+            let Some(Some(watched)) = self.rails.get_mut(rail) else { continue };
             if now >= watched.measure_at
                 && let Some(machine) = self.table.get_mut(rail)
             {
@@ -407,10 +412,10 @@ impl RailWatch {
     }
 
     fn publish_up(&self) {
-        // The first rail is there before it is watched.
-        let is_up = |rail: usize| match self.state(rail) {
-            Some(state) => state == RailState::Up,
-            None => rail == 0 && self.heard_before == Heard::Nothing,
+        let is_up = |rail: usize| match self.made.has(rail) {
+            true => self.state(rail) == Some(RailState::Up),
+            // The first rail is there before it is watched.
+            false => rail == 0 && self.heard_before == Heard::Nothing,
         };
         let up = (0..MAX_RAILS).filter(|rail| is_up(*rail));
         self.loads.set_up(up.fold(RailSet::default(), RailSet::with));

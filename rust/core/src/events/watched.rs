@@ -75,3 +75,59 @@ impl Wake for Event {
         self.task.wake();
     }
 }
+
+#[cfg(all(test, not(flagcx_p2p_loom)))]
+mod tests {
+    use std::io::{Read, Write};
+    use std::os::fd::OwnedFd;
+    use std::os::unix::net::UnixStream;
+    use std::sync::{Arc, mpsc};
+    use std::time::Duration;
+
+    use super::super::{EventLoop, Wakeup, first};
+
+    const LIMIT: Duration = Duration::from_secs(10);
+
+    /// What a task has registered stays so while it is woken for other things, and what arrives is seen once, also where the task has waited for
+    /// something else of the descriptor in between.
+    #[test]
+    fn a_task_that_is_woken_for_other_things_still_sees_what_arrives() {
+        let (mut ours, theirs) = UnixStream::pair().unwrap();
+        let (events, wakeup) = (EventLoop::start_alone(), Arc::<Wakeup>::default());
+        let (report, seen) = mpsc::channel();
+        let of_task = Arc::clone(&wakeup);
+        let _task = events.spawn(move |handle| {
+            let handle = handle.clone();
+            async move {
+                let mut reader = theirs.try_clone().unwrap();
+                let mut watched = handle.watch(OwnedFd::from(theirs)).unwrap();
+                loop {
+                    let woken = async {
+                        of_task.wait().await;
+                        false
+                    };
+                    let readable = async {
+                        watched.readable().await;
+                        true
+                    };
+                    let mut byte = [0];
+                    if !first(woken, readable).await {
+                        report.send(None).unwrap();
+                    } else if reader.read(&mut byte).is_ok_and(|count| count == 1) {
+                        report.send(Some(byte[0])).unwrap();
+                        watched.writable().await;
+                    }
+                }
+            }
+        });
+        for byte in 0..20 {
+            for _ in 0..3 {
+                wakeup.wake();
+                assert_eq!(seen.recv_timeout(LIMIT), Ok(None));
+            }
+            ours.write_all(&[byte]).unwrap();
+            assert_eq!(seen.recv_timeout(LIMIT), Ok(Some(byte)));
+        }
+        assert!(seen.try_recv().is_err(), "nothing else was reported");
+    }
+}

@@ -9,13 +9,15 @@ use super::{MAX_RAILS, RailSet};
 #[derive(Clone, Debug)]
 pub struct RailTable {
     machines: [Option<RailMachine>; MAX_RAILS],
+    /// The highest number of a rail that is made, and one more: a look touches no memory behind.
+    places: usize,
     limits: RailLimits,
 }
 
 impl RailTable {
     /// None yet.
     pub fn new(limits: RailLimits) -> Self {
-        Self { machines: [const { None }; MAX_RAILS], limits }
+        Self { machines: [const { None }; MAX_RAILS], places: 0, limits }
     }
 
     /// A rail with this number was made. False, and nothing is done, if it is `MAX_RAILS` or more, or in use.
@@ -23,6 +25,7 @@ impl RailTable {
         match self.machines.get_mut(rail) {
             Some(place @ None) => {
                 *place = Some(RailMachine::new(self.limits, now));
+                self.places = self.places.max(rail + 1);
                 true
             }
             _ => false,
@@ -42,7 +45,7 @@ impl RailTable {
     /// The rails that take parts.
     #[inline]
     pub fn up(&self) -> RailSet {
-        let machines = self.machines.iter().enumerate();
+        let machines = self.machines.iter().take(self.places).enumerate();
         machines
             .filter(|(_, machine)| machine.as_ref().is_some_and(RailMachine::is_up))
             .fold(RailSet::default(), |set, (rail, _)| set.with(rail))
@@ -52,7 +55,7 @@ impl RailTable {
     pub fn look(&mut self, now: u64, counts: &[RailCounts; MAX_RAILS]) {
         // Two rails that progress: for each of them the other is one of "the others".
         let progressed = self.progressed(now, counts);
-        for ((rail, machine), counts) in self.machines.iter_mut().enumerate().zip(counts) {
+        for ((rail, machine), counts) in self.machines.iter_mut().take(self.places).enumerate().zip(counts) {
             let Some(machine) = machine else { continue };
             let others = progressed.iter().enumerate().filter(|(other, _)| *other != rail);
             let others = others.map(|(_, at)| *at).max().unwrap_or(0);
@@ -65,10 +68,10 @@ impl RailTable {
     /// A rail is silent: those that have nothing to complete are asked whether the peer is there, all of them, for one may be about to fail
     /// as well. Where all have something, they tell by what they complete.
     fn call_witness(&mut self, now: u64, counts: &[RailCounts; MAX_RAILS]) {
-        if !self.machines.iter().flatten().any(|machine| machine.wants_witness(now)) {
+        if !self.machines.iter().take(self.places).flatten().any(|machine| machine.wants_witness(now)) {
             return;
         }
-        let machines = self.machines.iter_mut().zip(counts);
+        let machines = self.machines.iter_mut().take(self.places).zip(counts);
         let idle =
             machines.filter(|(_, counts)| counts.in_flight == 0).filter_map(|(machine, _)| machine.as_mut());
         idle.for_each(|machine| machine.call_as_witness(now));
@@ -77,7 +80,9 @@ impl RailTable {
     /// When each rail that is up progressed last, this look included: of one that is left, what was under way is flushed.
     fn progressed(&self, now: u64, counts: &[RailCounts; MAX_RAILS]) -> [u64; MAX_RAILS] {
         let mut progressed = [0; MAX_RAILS];
-        for ((at, machine), counts) in progressed.iter_mut().zip(&self.machines).zip(counts) {
+        for ((at, machine), counts) in
+            progressed.iter_mut().zip(self.machines.iter().take(self.places)).zip(counts)
+        {
             let up = machine.as_ref().filter(|machine| machine.is_up());
             *at = up.map_or(0, |machine| machine.sign_seen_by(now, *counts));
         }
@@ -86,12 +91,12 @@ impl RailTable {
 
     /// The earliest deadline: when to look again.
     pub fn deadline(&self) -> Option<u64> {
-        self.machines.iter().flatten().filter_map(RailMachine::deadline).min()
+        self.machines.iter().take(self.places).flatten().filter_map(RailMachine::deadline).min()
     }
 
     /// The next thing to do, and for which rail.
     pub fn next_action(&mut self) -> Option<(usize, RailAction)> {
-        let machines = self.machines.iter_mut().enumerate();
+        let machines = self.machines.iter_mut().take(self.places).enumerate();
         machines.filter_map(|(rail, machine)| Some((rail, machine.as_mut()?.next_action()?))).next()
     }
 }

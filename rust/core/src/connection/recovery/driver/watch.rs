@@ -126,6 +126,7 @@ impl Driver {
                 self.look(connection);
             }
             self.follow_all(connection);
+            self.tell(connection);
         });
         if looked.is_some() {
             self.act().await;
@@ -138,11 +139,14 @@ impl Driver {
         let connection = std::sync::Weak::clone(&self.connection);
         let handle = self.handle.clone();
         let looked = with_upgraded(&handle, &connection, |connection| {
-            if !self.watch.are_up() || !connection.all_made_lanes_work() {
+            if !self.watch.are_up() || !connection.all_made_lanes_work(self.watch.made()) {
                 return false;
             }
             self.look(connection);
             self.follow_all(connection);
+            if clock::now_ns() >= self.rails.tell_at {
+                self.tell(connection);
+            }
             self.watch.are_up() && !self.machine.has_actions()
         });
         looked == Some(true)
@@ -152,11 +156,12 @@ impl Driver {
         let now = clock::now_ns();
         self.handle.begin_look(now);
         self.rails.look_at = None;
-        let nics = connection.rail_nics().count();
-        for nic in connection.rail_nics() {
-            nic.flow.look(now, nics, || nic.counts());
+        let rails = self.watch.made();
+        let nics = (0..MAX_RAILS).filter(|rail| rails.has(*rail)).filter_map(|rail| connection.nic_of(rail));
+        for nic in nics {
+            nic.flow.look(now, rails.0.count_ones(), || nic.counts());
         }
-        let counts = connection.rail_counts();
+        let counts = connection.rail_counts(rails);
         self.watch.look(now, &counts);
         // What waits does not ask by itself.
         if connection.rails_up().0 == 0 && counts.iter().any(|counts| counts.bytes_in_flight > 0) {
@@ -168,7 +173,6 @@ impl Driver {
         while let Some((rail, action)) = self.watch.next_action() {
             self.follow(connection, rail, action);
         }
-        self.tell(connection);
     }
 
     /// Looks whether a connection with one rail needs another one, if that is due.
