@@ -9,7 +9,8 @@
 #   --gpu-suite   folder of `./x gpu pack`: gpu-suite beside this script
 #   --out FILE    the report: firsthost-HOSTNAME.md in the current folder
 #
-# Changes nothing: no setting, no module, no file but the report. Each pair of an active port and a GPU is measured by itself.
+# Changes nothing: no setting, no module, no file but the report. Each pair of an active port and a GPU is measured by itself;
+# two ports beside one where there are two of the same kind.
 # What is not installed is named in the report, and the rest goes on. Status 1 if a command of the project itself failed.
 set -euo pipefail
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
@@ -18,6 +19,8 @@ here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 readonly ROOT=${FIRSTHOST_ROOT:-}
 # Bytes of a transfer, for perftest and for ours alike.
 readonly SIZES=(65536 1048576)
+# Bytes of a transfer over one rail and over two. The largest come first: they are what makes the second rail.
+readonly RAIL_SIZES=16M,8M,4M,2M,1M,512K,256K,128K,64K
 # The first TCP port of perftest; each pair has its own.
 readonly FIRST_PORT=18600
 
@@ -199,6 +202,67 @@ each_port() {
   done
 }
 
+# Of these ports the first two of the same link layer and rate, as NAME:PORT,NAME:PORT; nothing where there are none.
+two_alike() {
+  local port kind
+  local -A first=()
+  for port in "$@"; do
+    kind="kind $(cat "$ROOT/sys/class/infiniband/${port%:*}/ports/${port#*:}"/{link_layer,rate} 2>/dev/null || true)"
+    if [ -n "${first[$kind]:-}" ]; then
+      echo "${first[$kind]},$port"
+      return
+    fi
+    first[$kind]=$port
+  done
+}
+
+# The same transfers, one at a time, over one rail and over two, which may be as short as 4 KiB: from which size the second one pays.
+one_rail_beside_two() {
+  local pair rails
+  section 'One rail beside two'
+  pair=$(two_alike "$@")
+  if [ -z "$pair" ]; then
+    say 'not run: there are no two active ports of the same link layer and rate'
+    return
+  fi
+  for rails in 1 2; do
+    ours $((80 * seconds + 60)) env FLAGCX_P2P_FABRIC=verbs "FLAGCX_IB_HCA==$pair" FLAGCX_P2P_RAILS=$rails \
+      FLAGCX_P2P_RAIL_MIN_BYTES=4096 FLAGCX_DEBUG=INFO "$tool" bench local --path verbs --sizes $RAIL_SIZES \
+      --seconds "$seconds" --no-limits --csv "$scratch/rails-$rails.csv"
+  done
+  if [ $dry_run = 1 ]; then
+    return
+  elif ! [ -s "$scratch/rails-1.csv" ] || ! [ -s "$scratch/rails-2.csv" ]; then
+    say 'not compared: one of the two has no rows'
+  elif ! grep -q 'rail 1 is added' "$scratch/output"; then
+    say "not compared: no second rail was made over $pair; the lines above say why"
+  else
+    say "$(compared "$scratch/rails-1.csv" "$scratch/rails-2.csv")"
+  fi
+}
+
+# compared ONE.csv TWO.csv: a table, and for each operation the size from which on two rails are faster by 5 %.
+compared() {
+  awk -F, '
+    FNR == 1 { file++; for (i = 1; i <= NF; i++) column[$i] = i; next }
+    { row = $column["operation"] " | " $column["size"]; rate = $column["gigabytes_per_second"] }
+    file == 1 { one[row] = rate; next }
+    FNR == 2 { print "| operation | bytes | one rail, GB/s | two rails, GB/s | two to one |"; print "|---|---|---|---|---|" }
+    one[row] > 0 {
+      printf "| %s | %.2f | %.2f | %.2f |\n", row, one[row], rate, rate / one[row]
+      operation = $column["operation"]
+      if (!(operation in from)) from[operation] = 0
+      if (rate < 1.05 * one[row]) missed[operation] = 1
+      if (!missed[operation]) from[operation] = $column["size"]
+    }
+    END {
+      print ""
+      for (operation in from)
+        print operation ": two rails are faster by 5 % " (from[operation] ? "from " from[operation] " bytes on" : "at no size")
+      print "The default of FLAGCX_P2P_RAIL_MIN_BYTES is 524288 bytes."
+    }' "$@"
+}
+
 has_suite() {
   [ $dry_run = 1 ] || [ -x "$suite/run.sh" ]
 }
@@ -246,6 +310,7 @@ main() {
     say 'not run: there is no active RDMA port (/sys/class/infiniband)'
   else
     each_port "${found[@]}"
+    one_rail_beside_two "${found[@]}"
     each_pair "${found[@]}"
   fi
   say ''
