@@ -224,8 +224,11 @@ impl RailWatch {
         }
         if !was_up && self.table.up().has(rail) {
             if let Some(watched) = self.rails.get_mut(rail).and_then(Option::as_mut) {
+                // What was measured was of its failure.
                 watched.meter.forget();
+                watched.latency = PathLatency::default();
             }
+            self.table.get_mut(rail).into_iter().for_each(RailMachine::measure);
             self.publish_rail(rail);
         }
         self.publish_up();

@@ -456,6 +456,18 @@ fn a_rail_that_gets_nothing_because_its_path_was_long_is_measured_again() {
     assert_eq!(asked, 2, "each 100 ms");
 }
 
+#[test]
+fn a_rail_that_comes_back_has_the_latency_of_its_path_now() {
+    let mut world = World::new(2);
+    world.run_until(10 * MS);
+    assert_eq!(world.watch.latency(1), 5_000);
+    world.watch.port_down(1, 10 * MS);
+    world.latencies[1] = 2 * MS;
+    world.watch.port_up(1, 20 * MS);
+    world.run_until(60 * MS);
+    assert_eq!((world.watch.state(1), world.watch.latency(1)), (Some(RailState::Up), 2 * MS));
+}
+
 /// Before there is a second rail the first one is not watched: it is there all the same, and what happens to it is remembered.
 #[test]
 fn the_only_rail_is_up_again_after_its_lanes_have_failed() {
