@@ -66,6 +66,11 @@ impl Hosts {
         settings: &[(&str, &str)],
     ) -> Self {
         host.open(there, length, settings);
+        Self::to(host, here, length, settings)
+    }
+
+    /// With an engine at `here`, and that of the other host.
+    fn to(host: Host, here: &str, length: usize, settings: &[(&str, &str)]) -> Self {
         let engine = support::engine(&[&[("FLAGCX_P2P_BIND", here)], settings].concat());
         let near = engine.allocate(length).unwrap();
         let here = engine.connect(&host.ip, host.port, 0, false).unwrap();

@@ -11,7 +11,7 @@ use super::sessions::Sessions;
 use super::{Engine, EngineError, Inner, process_devices};
 use crate::auth::random;
 use crate::config::Config;
-use crate::control::resume::redial_bind;
+use crate::control::resume::{OwnAddresses, redial_bind};
 use crate::control::{Abort, AllowList, ConnectedHosts, Listener, LocalAddress, Openings, local_address};
 use crate::endpoint::EndpointUse;
 use crate::fabric::{Device, DeviceList, FabricChoice, FabricError};
@@ -159,9 +159,13 @@ fn open_receiver(
     connected_hosts: &ConnectedHosts,
 ) -> Result<Option<Receiver>, EngineError> {
     // Senders may have to come over another address than the one that is left.
-    let bind = if config.control_redial.is_some() { redial_bind(config, bind) } else { bind };
+    let (bind, interfaces) = match config.control_redial {
+        Some(_) => (redial_bind(config, bind), OwnAddresses::from_config(config).interfaces(bind)),
+        None => (bind, Vec::new()),
+    };
     let options = ReceiverOptions::from_config(config, bind, incarnation)?;
-    match Receiver::open(ReceiverOptions { connected_hosts: connected_hosts.clone(), ..options }) {
+    let options = ReceiverOptions { connected_hosts: connected_hosts.clone(), interfaces, ..options };
+    match Receiver::open(options) {
         Ok(receiver) => Ok(Some(receiver)),
         Err(error) => {
             tracing::warn!("no notification listener on {bind}, this engine receives none: {error}");

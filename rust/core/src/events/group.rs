@@ -2,7 +2,7 @@
 
 use std::io;
 use std::mem::MaybeUninit;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 
 use rustix::event::{Timespec, epoll};
@@ -50,5 +50,12 @@ impl SocketGroup {
                 Err(_) => return Vec::new(),
             }
         }
+    }
+}
+
+impl AsFd for SocketGroup {
+    /// Readable when one of the group is.
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
     }
 }

@@ -5,7 +5,7 @@ use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::os::fd::AsFd;
 use std::time::Instant;
 
-use socket2::{Domain, Protocol, Socket, Type};
+use socket2::{Domain, Protocol, SockRef, Socket, Type};
 
 use super::{Interest, Waiter};
 use crate::fork::OwnSocket;
@@ -30,9 +30,7 @@ pub(crate) async fn connect_through(
     waiter: &Waiter,
 ) -> io::Result<OwnSocket<TcpStream>> {
     let socket = new_socket(target)?;
-    // The name of an address may have a label behind that of its interface.
-    let device = interface.split(':').next().unwrap_or(interface);
-    match socket.bind_device(Some(device.as_bytes())) {
+    match bind_device(&socket, interface) {
         Err(error) if error.kind() != ErrorKind::PermissionDenied => return Err(error),
         _ => {}
     }
@@ -52,14 +50,42 @@ async fn end_connect(
 
 /// Listens on `address`, with room for `backlog` connections that wait to be accepted. The listener is non-blocking.
 pub(crate) fn listen(address: SocketAddr, backlog: i32) -> io::Result<OwnSocket<TcpListener>> {
-    let socket =
-        Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP)).map(OwnSocket::new)?;
+    let socket = new_socket(address)?;
     // A fixed port must be usable again at once after a restart.
     socket.set_reuse_address(address.port() != 0)?;
-    socket.set_nonblocking(true)?;
+    begin_to_listen(socket, address, backlog)
+}
+
+/// Listens on the address of `first` once more, for connections that arrive through `interface` alone, and answers them through it. The
+/// kernel gives this one those that both could accept. `PermissionDenied` before Linux 5.7, except for root.
+pub(crate) fn listen_through(
+    interface: &str,
+    first: &OwnSocket<TcpListener>,
+    backlog: i32,
+) -> io::Result<OwnSocket<TcpListener>> {
+    let address = first.local_addr()?;
+    let socket = new_socket(address)?;
+    bind_device(&socket, interface)?;
+    // Without this on both the port is in use. It was not set before `first` had its port: no other listener has it.
+    SockRef::from(&**first).set_reuse_port(true)?;
+    socket.set_reuse_port(true)?;
+    begin_to_listen(socket, address, backlog)
+}
+
+fn begin_to_listen(
+    socket: OwnSocket<Socket>,
+    address: SocketAddr,
+    backlog: i32,
+) -> io::Result<OwnSocket<TcpListener>> {
     socket.bind(&address.into())?;
     socket.listen(backlog)?;
     Ok(socket.map(TcpListener::from))
+}
+
+fn bind_device(socket: &Socket, interface: &str) -> io::Result<()> {
+    // The name of an address may have a label behind that of its interface.
+    let device = interface.split(':').next().unwrap_or(interface);
+    socket.bind_device(Some(device.as_bytes()))
 }
 
 /// Begins to connect without waiting.

@@ -20,6 +20,8 @@ mod reader;
 pub struct ReceiverOptions {
     /// Where to listen.
     pub bind: IpAddr,
+    /// Interfaces of this host that answer what arrives through them, whatever the kernel's routes.
+    pub interfaces: Vec<String>,
     /// Ports to choose from, inclusive; `None` lets the kernel choose.
     pub ports: Option<(u16, u16)>,
     /// Networks that may connect.
@@ -56,6 +58,7 @@ impl ReceiverOptions {
         let key = config.auth_key()?;
         Ok(Self {
             bind,
+            interfaces: Vec::new(),
             ports: config.port_range,
             allow: AllowList::new(&config.allow),
             policy: SenderPolicy {
@@ -88,6 +91,10 @@ impl Receiver {
         let abort = Abort::new()?;
         let listener =
             Listener::bind(options.bind, options.ports, &abort)?.with_allow_list(options.allow.clone());
+        let listener = match options.interfaces.as_slice() {
+            [] => listener,
+            interfaces => listener.with_interfaces(interfaces.iter().map(String::as_str))?,
+        };
         let local = listener.local();
         let (room, events) = (Arc::new(Wakeup::default()), EventLoop::acquire()?);
         let limits = Limits {

@@ -32,6 +32,7 @@ fn soon() -> Instant {
 fn options() -> ReceiverOptions {
     ReceiverOptions {
         bind: LOOPBACK,
+        interfaces: Vec::new(),
         ports: None,
         allow: AllowList::default(),
         policy: SenderPolicy { key: None, allow_original: false, max_bytes: 1 << 20 },

@@ -78,6 +78,16 @@ impl Host {
         self.process.ask(&format!("ip {commands}"));
     }
 
+    /// It waits until one of its interfaces is up.
+    pub fn wait_until_up(&mut self, name: &str) {
+        self.process.ask(&format!("up {name}"));
+    }
+
+    /// Each of its NICs answers for its own address alone, as on hosts with several in one network.
+    pub fn keep_addresses_apart(&mut self) {
+        self.process.ask("apart");
+    }
+
     /// Runs `tc` there; `Err` with its reason.
     pub fn tc(&mut self, arguments: &str) -> Result<(), String> {
         let answer = self.process.ask(&format!("tc {arguments}")).join(" ");
@@ -127,6 +137,13 @@ pub fn tc(arguments: &str) -> Result<(), String> {
     let done = done.map_err(|error| format!("tc: {error}"))?;
     let reason = String::from_utf8_lossy(&done.stderr).replace('\n', " ");
     if done.status.success() { Ok(()) } else { Err(format!("tc {arguments}: {}", reason.trim())) }
+}
+
+/// Each NIC of this host answers for its own address alone, as on hosts with several in one network.
+pub fn keep_addresses_apart() {
+    for (name, value) in [("arp_ignore", "1"), ("arp_announce", "2"), ("rp_filter", "0")] {
+        std::fs::write(format!("/proc/sys/net/ipv4/conf/all/{name}"), value).unwrap();
+    }
 }
 
 struct Opened {
@@ -184,6 +201,14 @@ pub fn play() {
         match (words[0], &opened) {
             ("ip", _) => {
                 ip(&line[3..]);
+                answer("done");
+            }
+            ("up", _) => {
+                wait_until_up(words[1]);
+                answer("done");
+            }
+            ("apart", _) => {
+                keep_addresses_apart();
                 answer("done");
             }
             ("tc", _) => answer(&tc(&line[3..]).err().unwrap_or_else(|| "done".to_owned())),

@@ -1,19 +1,20 @@
-//! The control channel is made anew from another NIC of this host: where the kernel's route to the peer leads over one that is dead and
-//! still has its address and its carrier, and at once where the port goes down of the NIC that it takes.
+//! The control channel is made anew over another NIC of a host: where the host's route to the peer leads over one that is dead and still has
+//! its address and its carrier, and at once where the port goes down of the NIC that it takes.
 
 use std::time::{Duration, Instant};
 
 use flagcx_p2p::internals::fabric::software::open_software;
 use flagcx_p2p::internals::fabric::{Opcode, SoftwareOptions};
 
-use super::{Host, Hosts, MIB, THERE};
+use super::{HERE, Host, Hosts, MIB, THERE};
 use crate::chaos::nics::Nics;
 use crate::odd_host::{ip, play, wait_until_up};
-use crate::second_host::expect_notification;
+use crate::second_host::{expect_notification, keep_addresses_apart};
 use crate::support::{blocks, eventually};
 
-/// On `eth0`, to which the kernel's route leads, and on `eth1`.
-const NEAR: [&str; 2] = ["192.0.2.1", "192.0.2.11"];
+/// Of two NICs in one network: on `eth0`, to which the kernel's route leads, and on `eth1`.
+const NEAR: [&str; 2] = [HERE, "192.0.2.11"];
+const FAR: [&str; 2] = [THERE, "192.0.2.12"];
 /// The limit is longer than what a rebuild or a transfer may take.
 const SETTINGS: [(&str, &str); 3] = [
     ("FLAGCX_P2P_CONTROL_REDIAL", "20000"),
@@ -21,16 +22,24 @@ const SETTINGS: [(&str, &str); 3] = [
     ("FLAGCX_P2P_XFER_TIMEOUT_MS", "20000"),
 ];
 
+/// `ip` for a switch with the ports eth0 and eth1, which has an address too, and a MAC address of its own: what arrives at a port that was
+/// taken out is for no one.
+fn a_switch_at(address: &str) -> [String; 3] {
+    [
+        "link add br0 address 02:00:00:00:00:01 type bridge; link set lo up".to_owned(),
+        "link set eth0 master br0; link set eth1 master br0; link set eth0 up; link set eth1 up".to_owned(),
+        format!("addr add {address}/24 dev br0; link set br0 up"),
+    ]
+}
+
 /// This host has two NICs in one network, the other one a switch for both.
-fn two_nics_on_a_switch() -> Hosts {
-    let mut host = Host::behind_a_link("link add br0 type bridge; link set lo up");
+fn two_nics_here() -> Hosts {
+    let [switch, ports, address] = a_switch_at(THERE);
+    let mut host = Host::behind_a_link(&switch);
     host.add_link("eth1");
-    host.ip("link set eth0 master br0; link set eth1 master br0; link set eth0 up; link set eth1 up");
-    host.ip(&format!("addr add {THERE}/24 dev br0; link set br0 up"));
-    // Each NIC answers for its own address alone, as on hosts with several in one network.
-    for (name, value) in [("arp_ignore", "1"), ("arp_announce", "2"), ("rp_filter", "0")] {
-        std::fs::write(format!("/proc/sys/net/ipv4/conf/all/{name}"), value).unwrap();
-    }
+    host.ip(&format!("{ports}; {address}"));
+    host.keep_addresses_apart();
+    keep_addresses_apart();
     for (name, address) in ["eth0", "eth1"].into_iter().zip(NEAR) {
         ip(&format!("addr add {address}/24 dev {name}; link set {name} up"));
         wait_until_up(name);
@@ -38,28 +47,64 @@ fn two_nics_on_a_switch() -> Hosts {
     Hosts::between(("0.0.0.0", THERE), host, MIB, &SETTINGS)
 }
 
+/// The other host has two NICs in one network, this one a switch for both.
+fn two_nics_there() -> Hosts {
+    let [switch, ports, address] = a_switch_at(HERE);
+    let mut host = Host::behind_a_link("link set lo up");
+    host.add_link("eth1");
+    ip(&format!("{switch}; {ports}; {address}"));
+    keep_addresses_apart();
+    host.keep_addresses_apart();
+    for (name, address) in ["eth0", "eth1"].into_iter().zip(FAR) {
+        host.ip(&format!("addr add {address}/24 dev {name}; link set {name} up"));
+        host.wait_until_up(name);
+    }
+    wait_until_up("br0");
+    host.open("0.0.0.0", MIB, &SETTINGS);
+    host.ip = THERE.to_owned();
+    Hosts::to(host, HERE, MIB, &SETTINGS)
+}
+
 #[test]
 fn a_channel_of_a_dead_nic_is_made_anew_from_another_one() {
     play("channel::a_channel_of_a_dead_nic_is_made_anew_from_another_one", || {
-        let mut hosts = two_nics_on_a_switch();
+        let mut hosts = two_nics_here();
         eventually("it can be made anew", || hosts.here.channel_record().is_resumable());
         hosts.move_bytes(Opcode::Write, 1, MIB);
         hosts.host.ip("link set eth0 nomaster");
-        let begin = Instant::now();
-        // Sent over a socket that is dead, and again over the next one.
-        hosts.here.send_notification_bytes(b"first host", &blocks(2, 5000)).unwrap();
-        eventually("the channel is made anew", || hosts.here.channel_record().resumed() == 1);
-        println!("the channel is made anew after {:?}", begin.elapsed());
-        hosts.host.expect_notification(2, 5000);
-        assert_eq!((hosts.here.is_usable(), hosts.host.usable()), (true, 1));
-        // Lanes have no other way, and need this one again; so do sockets that the other host opens, for this one answers them over the
-        // kernel's route.
-        hosts.host.notify(3, 100_000);
+        expect_another_way(&mut hosts);
+        // Lanes have no other way, and need this one again.
         hosts.host.ip("link set eth0 master br0");
-        expect_notification(&hosts.engine, 3, 100_000);
         hosts.move_bytes(Opcode::Write, 4, MIB);
         hosts.move_bytes(Opcode::Read, 5, MIB);
     });
+}
+
+#[test]
+fn a_channel_of_a_dead_nic_of_the_peer_is_made_anew_to_another_one() {
+    play("channel::a_channel_of_a_dead_nic_of_the_peer_is_made_anew_to_another_one", || {
+        let mut hosts = two_nics_there();
+        eventually("it can be made anew", || hosts.here.channel_record().is_resumable());
+        hosts.move_bytes(Opcode::Write, 1, MIB);
+        ip("link set eth0 nomaster");
+        expect_another_way(&mut hosts);
+        ip("link set eth0 master br0");
+        hosts.move_bytes(Opcode::Write, 4, MIB);
+        hosts.move_bytes(Opcode::Read, 5, MIB);
+    });
+}
+
+/// The channel is made anew, and notifications arrive at both ends, over the NIC that is left.
+fn expect_another_way(hosts: &mut Hosts) {
+    let begin = Instant::now();
+    // Sent over a socket that is dead, and again over the next one.
+    hosts.here.send_notification_bytes(b"first host", &blocks(2, 5000)).unwrap();
+    eventually("the channel is made anew", || hosts.here.channel_record().resumed() == 1);
+    println!("the channel is made anew after {:?}", begin.elapsed());
+    hosts.host.expect_notification(2, 5000);
+    assert_eq!((hosts.here.is_usable(), hosts.host.usable()), (true, 1));
+    hosts.host.notify(3, 100_000);
+    expect_notification(&hosts.engine, 3, 100_000);
 }
 
 /// Pings are unanswered for 100 s before the channel is missed by them.
@@ -132,6 +177,7 @@ fn a_channel_of_which_no_other_way_leads_to_the_peer_is_not_left() {
     play("channel::a_channel_of_which_no_other_way_leads_to_the_peer_is_not_left", || {
         let (mut hosts, nics) = two_links("300");
         hosts.host.ip(&format!("addr del {}/24 dev eth1", SECOND[1]));
+        hosts.host.keep_addresses_apart();
         link_down(&nics);
         // That is the fault.
         std::thread::sleep(Duration::from_secs(1));

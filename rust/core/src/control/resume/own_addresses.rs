@@ -29,6 +29,11 @@ impl OwnAddresses {
         self.of(&interfaces(), former)
     }
 
+    /// The interfaces of [`OwnAddresses::find`]: what arrives through one of them is answered through it.
+    pub fn interfaces(&self, former: IpAddr) -> Vec<String> {
+        self.find(former).into_iter().map(|one| one.name).collect()
+    }
+
     /// Those of [`OwnAddresses::find`] from which can be dialled now.
     pub(super) fn find_up(&self, former: IpAddr) -> Vec<Interface> {
         let mut found = self.find(former);

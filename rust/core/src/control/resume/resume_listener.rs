@@ -81,13 +81,15 @@ impl ResumeListener {
     pub fn open(config: &Config, local: &LocalAddress) -> io::Result<Arc<Self>> {
         let abort = Abort::new()?;
         let bind = redial_bind(config, local.own);
+        let own = OwnAddresses::from_config(config);
         let listener = Listener::bind(bind, config.port_range, &abort)?;
         let listener = listener.with_allow_list(AllowList::new(&config.allow));
+        let listener = listener.with_interfaces(own.interfaces(local.own).iter().map(String::as_str))?;
         let port = listener.local().port();
         let (entries, events) = (Arc::<Mutex<Entries>>::default(), EventLoop::acquire()?);
         let (known, keepalive) = (Arc::clone(&entries), config.keepalive);
         let task = events.spawn(move |handle| serve(listener, known, keepalive, handle.clone()));
-        let (addresses, own) = (config.control_redial_addresses.clone(), OwnAddresses::from_config(config));
+        let addresses = config.control_redial_addresses.clone();
         let advertised = local.advertised.map(|advertised| advertised.ip);
         let (limit, task) = (config.control_redial.unwrap_or_default(), Some((task, events)));
         Ok(Arc::new(Self { port, addresses, own, bind, advertised, entries, limit, task }))

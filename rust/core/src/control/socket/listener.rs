@@ -6,6 +6,7 @@ use std::os::fd::{AsFd, BorrowedFd};
 use std::time::Instant;
 
 use super::Stream;
+use super::interface_listeners::InterfaceListeners;
 use crate::admission::{self, Source};
 use crate::control::AllowList;
 use crate::events::{Abort, Interest, Waiter, run_blocking, tcp};
@@ -22,6 +23,7 @@ const REFUSED_PER_CALL: usize = 32;
 #[derive(Debug)]
 pub struct Listener {
     socket: OwnSocket<TcpListener>,
+    interfaces: Option<InterfaceListeners>,
     local: SocketAddr,
     allow: AllowList,
     abort: Abort,
@@ -34,13 +36,20 @@ impl Listener {
     pub fn bind(address: IpAddr, ports: Option<(u16, u16)>, abort: &Abort) -> io::Result<Self> {
         let socket = listen_on_first_free(address, ports, |address| tcp::listen(address, BACKLOG))?;
         let local = socket.local_addr()?;
-        Ok(Self { socket, local, allow: AllowList::default(), abort: abort.clone() })
+        Ok(Self { socket, interfaces: None, local, allow: AllowList::default(), abort: abort.clone() })
     }
 
     /// Closes connections from other addresses unread.
     pub fn with_allow_list(mut self, allow: AllowList) -> Self {
         self.allow = allow;
         self
+    }
+
+    /// Answers connections that arrive through one of these interfaces through it, not over the kernel's route to the client, where that is
+    /// permitted. Connections through others are accepted as before.
+    pub fn with_interfaces<'a>(mut self, names: impl IntoIterator<Item = &'a str>) -> io::Result<Self> {
+        self.interfaces = Some(InterfaceListeners::open(&self.socket, names, BACKLOG)?);
+        Ok(self)
     }
 
     /// Where it listens.
@@ -79,7 +88,11 @@ impl Listener {
                 Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(None),
                 Err(error) => return Err(error),
             };
-            let socket = match self.socket.accept() {
+            let socket = match &self.interfaces {
+                Some(interfaces) => interfaces.ready(&self.socket),
+                None => &self.socket,
+            };
+            let socket = match socket.accept() {
                 Ok((socket, _)) => OwnSocket::new(socket),
                 Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(None),
                 Err(error) if admission::concerns_one_client(&error) => continue,
@@ -106,7 +119,10 @@ impl Listener {
 impl AsFd for Listener {
     /// Readable when a connection waits.
     fn as_fd(&self) -> BorrowedFd<'_> {
-        self.socket.as_fd()
+        match &self.interfaces {
+            Some(interfaces) => interfaces.as_fd(),
+            None => self.socket.as_fd(),
+        }
     }
 }
 

@@ -2,6 +2,7 @@
 
 mod connect;
 mod connect_any;
+mod interface_listeners;
 mod listener;
 mod path_facts;
 mod schedule;

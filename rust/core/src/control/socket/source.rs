@@ -3,6 +3,10 @@
 use std::fmt;
 use std::net::IpAddr;
 
+use socket2::SockRef;
+
+use super::Stream;
+
 /// The address, and the interface that packets are to leave through, if that is not left to the routes: an address alone does not decide
 /// it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -11,6 +15,15 @@ pub struct Source {
     pub address: IpAddr,
     /// The name of the interface.
     pub interface: Option<String>,
+}
+
+impl Source {
+    /// This end of a stream, with its interface if the socket has one: the next socket takes the same way.
+    pub fn of(stream: &Stream) -> Self {
+        let name = SockRef::from(stream).device().ok().flatten();
+        let interface = name.and_then(|name| String::from_utf8(name).ok());
+        Self { address: stream.local().ip(), interface }
+    }
 }
 
 impl fmt::Display for Source {

@@ -22,7 +22,7 @@ use crate::control::resume::{
     Due, FormerEnds, Offered, OwnAddresses, Redialing, ResumeEntry, ResumeError, ResumeListener, ResumeOffer,
     Resumed, Try, Way, find_ways, resume,
 };
-use crate::control::{ChannelFrame, NotifyRoute, Source, Stream};
+use crate::control::{ChannelFrame, NotifyRoute, Stream};
 use crate::events::{Task, Waiter, with_upgraded};
 use crate::sync::{Mutex, lock};
 
@@ -60,8 +60,6 @@ pub(super) struct Redial {
     link: LinkWatch,
     reports: Arc<OrderedReports>,
     relinking: Option<Relinking>,
-    /// From where the channel's socket was dialled here, if not from where the kernel would.
-    source: Option<Source>,
 }
 
 #[derive(Debug)]
@@ -118,7 +116,6 @@ impl Redial {
             link: LinkWatch::default(),
             reports: Arc::default(),
             relinking,
-            source: None,
         }
     }
 
@@ -177,11 +174,7 @@ impl Driver {
         let Some(relinking) = &mut redial.relinking else { return };
         let hosts = [&[self.peer_address.ip()][..], &addresses].concat();
         // As the channel: the peer expects this end's sockets from there.
-        let source = redial.source.clone().or_else(|| {
-            let address = self.socket.stream()?.local().ip();
-            Some(Source { address, interface: None })
-        });
-        let peer = (self.peer_address, source);
+        let peer = (self.peer_address, self.socket.stream());
         relinking.tend(&self.connection, (hosts, peer), &self.wakeup, &self.handle);
     }
 
@@ -297,12 +290,7 @@ impl Driver {
         let Some(redialing) = &mut away.redialing else { return };
         match end {
             End::Ways(ways) => redialing.found(ways, Instant::now()),
-            End::Tried(way, Ok(resumed)) => {
-                if let Some(redial) = &mut self.redial {
-                    redial.source = way.source;
-                }
-                self.take_up(resumed.stream, &[], resumed.received);
-            }
+            End::Tried(_, Ok(resumed)) => self.take_up(resumed.stream, &[], resumed.received),
             End::Tried(_, Err(ResumeError::Ended)) => self.end_with_peer(),
             End::Tried(way, Err(error)) => {
                 tracing::debug!("the control channel is not taken up at {way}: {error}");

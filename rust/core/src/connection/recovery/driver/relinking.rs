@@ -8,7 +8,7 @@ use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
 use crate::connection::Connection;
-use crate::control::{NotifyRoute, Source};
+use crate::control::{NotifyRoute, Source, Stream};
 use crate::events::{EventLoopHandle, Task, Waiter, Wakeup, with_upgraded};
 use crate::sync::{Mutex, lock};
 
@@ -35,8 +35,8 @@ pub(super) struct Relinking {
     anew: bool,
 }
 
-/// The other end of the channel, and where this one is.
-type PeerEnd = (SocketAddr, Option<Source>);
+/// The other end of the channel, and its socket here, unless that is away.
+type PeerEnd = (SocketAddr, Option<Arc<Stream>>);
 
 /// A try. Its task ends with it.
 #[derive(Debug)]
@@ -123,10 +123,11 @@ impl Relinking {
         let is_connected = Rc::new(Cell::new(false));
         let connected = Rc::clone(&is_connected);
         let (result, wakeup, waiter) = (Arc::clone(&end), Arc::clone(wakeup), Waiter::on_loop(handle));
+        let source = peer.1.as_deref().map(Source::of);
         let (route, connection, helpers) = (Arc::clone(&self.route), Weak::clone(connection), handle.clone());
         let task = handle.spawn(async move {
             // One behind the other: what the receiver has said of an older socket is not true any more after the next one.
-            let ended = match route.connect(&hosts, (peer.0, peer.1.as_ref()), TRY, &waiter).await {
+            let ended = match route.connect(&hosts, (peer.0, source.as_ref()), TRY, &waiter).await {
                 Ok((stream, count)) => {
                     connected.set(true);
                     // Messages are sent again, for which a thread may have to wait.

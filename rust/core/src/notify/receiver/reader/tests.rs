@@ -19,6 +19,7 @@ const MESSAGES: usize = 60;
 fn options() -> ReceiverOptions {
     ReceiverOptions {
         bind: IpAddr::V4(Ipv4Addr::LOCALHOST),
+        interfaces: Vec::new(),
         ports: None,
         allow: AllowList::default(),
         policy: SenderPolicy { key: None, allow_original: false, max_bytes: 1 << 20 },
