@@ -72,8 +72,8 @@ add_test(NAME proof.chaos_allocated
   COMMAND ${CMAKE_CURRENT_SOURCE_DIR}/cargo/run.sh ${_programs} core.chaos_sources)
 set_tests_properties(proof.chaos_allocated PROPERTIES LABELS proof TIMEOUT 600 PROCESSORS 2 FIXTURES_REQUIRED cargo
   ENVIRONMENT FLAGCX_P2P_TEST_MEMORY=allocated)
-# Some of them, and a twentieth of all, over connections with several rails. The source "rails die" has its own. These proofs and those
-# of _in_part leave room for one busy program on two processors.
+# Some of them, and a twentieth of all, over connections with several rails. The source "rails die" has its own. They leave
+# room for one busy program on two processors.
 set(_chaos_rails ${CMAKE_CURRENT_SOURCE_DIR}/cargo/run.sh ${_programs} core.chaos_sources)
 add_test(NAME cargo.core.chaos_rails COMMAND ${_chaos_rails} every_kth posts_are regions_come networks_are)
 set_tests_properties(cargo.core.chaos_rails PROPERTIES LABELS cargo TIMEOUT 300 PROCESSORS 2 FIXTURES_REQUIRED cargo
@@ -86,7 +86,8 @@ endforeach()
 foreach(_name IN LISTS _in_part)
   string(REPLACE core. proof. _proof ${_name})
   add_test(NAME ${_proof} COMMAND ${CMAKE_CURRENT_SOURCE_DIR}/cargo/run.sh ${_programs} ${_name})
-  set_tests_properties(${_proof} PROPERTIES LABELS proof TIMEOUT 400 PROCESSORS 3 COST 500 FIXTURES_REQUIRED cargo)
+  # Alone: they measure how soon a rail is left and used again.
+  set_tests_properties(${_proof} PROPERTIES LABELS proof TIMEOUT 400 RUN_SERIAL TRUE FIXTURES_REQUIRED cargo)
 endforeach()
 add_test(NAME proof.failed_hold COMMAND ${CMAKE_CURRENT_SOURCE_DIR}/cargo/run.sh ${_programs} core.failed_hold)
 set_tests_properties(proof.failed_hold PROPERTIES LABELS proof TIMEOUT 300 FIXTURES_REQUIRED cargo
