@@ -50,9 +50,11 @@ impl EventLoopHandle {
         self.rounds.get().current()
     }
 
-    /// The calling task looks now, by the pool's clock. Returns the round that its look is of.
-    pub(crate) fn begin_look(&self, now: u64) -> LookRound {
-        self.change_rounds(|rounds| rounds.look(now))
+    /// The calling task looks now, by the pool's clock.
+    pub(crate) fn begin_look(&self, now: u64) {
+        self.change_rounds(|rounds| {
+            rounds.look(now);
+        });
     }
 
     /// A turn of the loop has ended, and took so much processor time with the wait before it.
@@ -60,11 +62,10 @@ impl EventLoopHandle {
         self.change_rounds(|rounds| rounds.turn_ended(nanos));
     }
 
-    fn change_rounds<T>(&self, change: impl FnOnce(&mut LookRounds) -> T) -> T {
+    fn change_rounds(&self, change: impl FnOnce(&mut LookRounds)) {
         let mut rounds = self.rounds.get();
-        let result = change(&mut rounds);
+        change(&mut rounds);
         self.rounds.set(rounds);
-        result
     }
 
     /// Runs `future` beside the calling task, until it ends or the returned task is dropped.

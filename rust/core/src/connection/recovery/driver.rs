@@ -3,6 +3,7 @@
 //! The task waits for the peer's frames, for a wake-up (a lane or the device has changed, a command has ended) and for
 //! the machine's deadline. It never blocks: commands of the device go to helper threads, connects wait on the loop.
 
+mod awaiting;
 mod command;
 mod flap_damping;
 mod lane_failures;
@@ -28,6 +29,7 @@ use std::os::fd::OwnedFd;
 use std::sync::{Arc, Weak};
 use std::time::Instant;
 
+use self::awaiting::Woken;
 use self::need::{Need, NeedWatch};
 use self::observation::{Observation, observe};
 use self::redial::Redial;
@@ -41,7 +43,7 @@ use crate::connection::regions::Exchange;
 use crate::connection::{Connection, DRAIN_LIMIT, Presence};
 use crate::control::wire::LaneRecord;
 use crate::control::{Channel, ChannelFrame, RailRefusal, Received, Stream};
-use crate::events::{EventLoopHandle, Wakeup, Watched, first, with_upgraded};
+use crate::events::{EventLoopHandle, Wakeup, Watched, with_upgraded};
 use crate::fork::OwnSocket;
 use crate::sync::{Mutex, lock};
 
@@ -123,14 +125,6 @@ enum CommandResult {
     TrialWritten { id: TrialId, result: Result<(), String> },
 }
 
-/// What the task was woken for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Woken {
-    /// A look at the rails is due, and nothing else.
-    ToLook,
-    ForTurn,
-}
-
 /// What the task does after a turn.
 enum Next {
     /// Wait for something to happen.
@@ -196,34 +190,6 @@ impl Driver {
                 Next::End => return,
             }
         }
-    }
-
-    async fn wait(&mut self) -> Woken {
-        // While the socket is blocked no frame about regions can be sent.
-        let is_blocked = self.blocked || self.is_away() || !self.socket.has_room();
-        let pause = self.exchange.as_ref().filter(|_| !is_blocked).and_then(Exchange::deadline);
-        let redial = self.redial_deadline().into_iter().chain(self.relink_deadline());
-        let deadlines = self.machine_deadline().into_iter().chain(self.send_by).chain(pause);
-        let deadlines = deadlines.chain(redial).chain(self.link_deadline()).chain(self.rails_deadline());
-        let (other, look) = (deadlines.chain(self.undrained_deadline()).min(), self.look_deadline());
-        let timed = async {
-            self.handle.sleep_until(look.into_iter().chain(other).min()).await;
-            let is_look = look.is_some_and(|look| other.is_none_or(|other| look < other));
-            if is_look { Woken::ToLook } else { Woken::ForTurn }
-        };
-        let awaited = async {
-            let Some(channel) = &mut self.channel else { return self.wakeup.wait().await };
-            let received = first(self.wakeup.wait(), channel.readable());
-            match &mut self.writable {
-                Some(writable) if self.blocked => first(received, writable.writable()).await,
-                _ => received.await,
-            }
-        };
-        let awaited = async {
-            awaited.await;
-            Woken::ForTurn
-        };
-        first(awaited, timed).await
     }
 
     /// Reports events to the machine, and carries out its actions after each.
