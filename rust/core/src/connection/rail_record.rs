@@ -121,7 +121,8 @@ impl RailRecord {
         );
     }
 
-    /// It is not up after all, and takes no parts for `left` more: the attempt to use it again has failed. No event.
+    /// It is not up yet, and takes no parts for `left` more: the attempt to use it again has failed, or is to come now that its port is back.
+    /// No event.
     pub fn still_paused(&self, left: Duration) {
         self.lock().state = State::PausedUntil(Instant::now() + left);
     }

@@ -99,6 +99,9 @@ fn each_rail_is_told_and_a_port_that_goes_down_is_seen_everywhere() {
         pair.check_all(Opcode::Write, 2);
         pair.here.rails()[1].status == RailStatus::Up
     });
+    // It was away once, though it was paused for a moment when its port was back.
+    let pauses = series(&metrics::PEER_RAIL_PAUSES, &info.peer);
+    assert!(pauses.contains(&(format!("{labels}port_down"), 1)), "{pauses:?}");
     let kinds = events(&info.peer, &rails[1].nic);
     let began = [EventKind::RailAdded, EventKind::RailPaused];
     assert!(kinds.starts_with(&began) && kinds.contains(&EventKind::RailUp), "{kinds:?}");

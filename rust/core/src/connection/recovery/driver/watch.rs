@@ -344,7 +344,8 @@ impl Driver {
             match (before, state) {
                 (before, state) if before == state => {}
                 (_, RailState::Up) => record.up(),
-                (RailState::Paused(_), RailState::Paused(until)) => {
+                // Also of a port that is back: the rail has been away since that went down.
+                (RailState::Paused(_) | RailState::Down, RailState::Paused(until)) => {
                     record.still_paused(Duration::from_nanos(until.saturating_sub(now)));
                 }
                 (_, RailState::Paused(until)) => {
