@@ -65,7 +65,7 @@ fn lines(log: &Captured, before: usize, words: &[&str]) -> Vec<String> {
 }
 
 /// What may be said of a NIC, a map or a limit that makes no rail. On a machine that is busy a rail may be paused.
-const COMPLAINTS: &[&str] = &["is not added", "one rail is used", "FLAGCX_P2P_RAIL_MAP"];
+const COMPLAINTS: &[&str] = &["is not added", "one rail is used", "FLAGCX_P2P_RAIL_MAP", "rails use at most"];
 
 /// The NICs of the first rail and of another one.
 fn first_and(here: &str, there: &str) -> Vec<(String, String)> {
@@ -129,14 +129,35 @@ fn a_nic_that_grants_less_than_the_first_one_is_one_line_and_no_rail() {
     }
 }
 
+/// Peers are told of sixteen of them.
 #[test]
 fn more_nics_than_rails_are_eight_rails() {
     let (_alone, log) = Captured::alone();
-    for devices in [12, 20] {
+    for (devices, words) in
+        [(12, "12 NICs: rails use at most 8"), (20, "not of nv16:1, nv17:1, nv18:1, nv19:1;")]
+    {
         let before = log.lines().len();
         let standin = Standin::new(&[("devs", devices), ("vectors", 16)]);
         let pair = pair(&standin, ["", ""], [&[], &[]]);
         expect_rails(&pair, 8);
-        assert_eq!(lines(log, before, COMPLAINTS), [""; 0]);
+        let lines = lines(log, before, COMPLAINTS);
+        assert!(
+            lines.len() == 2 && lines.iter().all(|line| line.contains(words)),
+            "one of each engine: {lines:#?}"
+        );
     }
+}
+
+#[test]
+fn a_map_with_more_pairs_than_rails_is_one_line_of_the_end_that_has_it() {
+    let (_alone, log) = Captured::alone();
+    let before = log.lines().len();
+    let standin = Standin::new(&[("devs", 10), ("vectors", 16)]);
+    let map: Vec<_> = (0..10).map(|nic| format!("nv{nic}:nv{}", 9 - nic)).collect();
+    let map = [("FLAGCX_P2P_RAIL_MAP", map.join(","))];
+    let map = map.each_ref().map(|(name, value)| (*name, value.as_str()));
+    let pair = pair(&standin, ["", ""], [&map, &[]]);
+    expect_rails(&pair, 8);
+    let lines = lines(log, before, &["FLAGCX_P2P_RAIL_MAP"]);
+    assert!(lines.len() == 1 && lines[0].contains("these form none: nv8:1 to nv1:1"), "{lines:#?}");
 }

@@ -6,8 +6,10 @@ use std::time::Duration;
 use super::device_events::{DeviceEvents, DeviceHealth};
 use super::engine_nics::{DeviceChoice, EngineNics, NicOptions, OpenNicError};
 use super::nic_context::{NicContext, flow_of, health, listen, require_port};
+use super::nic_limits::nics_beyond_rails;
 use super::nic_record::NicRecord;
 use super::nic_slots::NicSlots;
+use super::rail_record::nic_name;
 use super::refusal_lines::Refusals;
 use crate::config::Config;
 use crate::events::Polling;
@@ -178,7 +180,12 @@ impl Context {
         let options = (config.rails > 1).then_some(options);
         let has_others = options.is_some() && choice.devices.len() > 1;
         let nics = |first| EngineNics::among(choice, first, options);
-        Ok(Self::with_nics(pool, policy, slice_sizes, settings, has_others, nics))
+        let context = Self::with_nics(pool, policy, slice_sizes, settings, has_others, nics);
+        let names: Vec<_> = context.nics().iter().map(|nic| nic_name(&nic.name, nic.port)).collect();
+        if let Some(text) = nics_beyond_rails(&names) {
+            tracing::info!("{text}");
+        }
+        Ok(context)
     }
 
     /// The NICs of the engine that may form rails, in the order of its device list; the index is the number that peers are told. A

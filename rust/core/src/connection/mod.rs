@@ -5,7 +5,7 @@
 //!
 //! | modules | what they do |
 //! |---|---|
-//! | `engine_nics`, `nic_context`, `nic_record`, `nic_slots`, `nic_flow` | the NICs of an engine: opened when they are needed, named to peers, and their loads |
+//! | `engine_nics`, `nic_context`, `nic_record`, `nic_limits`, `nic_slots`, `nic_flow` | the NICs of an engine: opened when they are needed, named to peers, and their loads |
 //! | `rail`, `rail_commands` | the places of rails, and their making |
 //! | `rail_adding`, `rail_demand` | which rails there are to be, and when |
 //! | `path_trial` | shows that two NICs reach each other, before a rail is made of them |
@@ -37,6 +37,7 @@ mod log_lines;
 mod metrics;
 mod nic_context;
 mod nic_flow;
+mod nic_limits;
 mod nic_record;
 mod nic_slots;
 mod notifications;

@@ -12,7 +12,9 @@ use crate::control::RailRefusal;
 use crate::control::wire::{NicList, NicRecord};
 use crate::memory::Region;
 use crate::pool::clock;
-use crate::rails::{NicEnd, NicPair, Pairing, PlanLimits, RailMap, RailSet, Shape, layer_warning};
+use crate::rails::{
+    NicEnd, NicPair, Pairing, PlanLimits, RailMap, RailSet, Shape, cut_map_warning, layer_warning,
+};
 use crate::sync::{AtomicBool, Mutex, Ordering, lock};
 use crate::transfer::Iov;
 
@@ -133,6 +135,9 @@ impl Connection {
             Pairing::new(&peer_ends, &own_ends, first, &RailMap::default(), limit).swapped()
         };
         if let Some(warning) = map.warning(&own_ends, &peer_ends).filter(|_| self.leads) {
+            tracing::warn!(peer = %self.peer.control, "{warning}");
+        }
+        if let Some(warning) = cut_map_warning(&own_ends, &peer_ends, first, map).filter(|_| self.leads) {
             tracing::warn!(peer = %self.peer.control, "{warning}");
         }
         if let Some(warning) = layer_warning(&own_ends, &peer_ends, first) {

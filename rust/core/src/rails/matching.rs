@@ -34,18 +34,35 @@ pub struct NicPair {
 /// different MTU are paired: the path between them has the smaller one.
 pub fn rail_pairs(own: &[NicEnd], peer: &[NicEnd], first: NicPair, map: &RailMap) -> Vec<NicPair> {
     let mut pairs = vec![first];
-    let is_other = |pair: &NicPair| pair.own != first.own && pair.peer != first.peer;
-    let mapped = map.pairs(own, peer);
-    if mapped.is_empty() {
+    if map.pairs(own, peer).is_empty() {
         let mut left = (in_order(own), in_order(peer));
         left.0.retain(|index| *index != first.own);
         left.1.retain(|index| *index != first.peer);
         pairs.extend(matched(own, peer, left));
     } else {
-        pairs.extend(mapped.into_iter().filter(is_other));
+        pairs.extend(mapped_beside(own, peer, first, map));
     }
     pairs.truncate(MAX_RAILS);
     pairs
+}
+
+/// The map's pairs that are there, without those of the NICs of the first rail.
+fn mapped_beside(own: &[NicEnd], peer: &[NicEnd], first: NicPair, map: &RailMap) -> Vec<NicPair> {
+    let mut pairs = map.pairs(own, peer);
+    pairs.retain(|pair| pair.own != first.own && pair.peer != first.peer);
+    pairs
+}
+
+/// What to warn of: the map has more pairs than [`rail_pairs`] takes of it.
+pub fn cut_map_warning(own: &[NicEnd], peer: &[NicEnd], first: NicPair, map: &RailMap) -> Option<String> {
+    let pairs = mapped_beside(own, peer, first, map);
+    let cut = pairs.get(MAX_RAILS - 1..).filter(|cut| !cut.is_empty())?;
+    let names = cut.iter().filter_map(|pair| Some((own.get(pair.own)?, peer.get(pair.peer)?)));
+    let names: Vec<_> = names.map(|(own, peer)| format!("{} to {}", own.name, peer.name)).collect();
+    Some(format!(
+        "FLAGCX_P2P_RAIL_MAP names more pairs than the {MAX_RAILS} rails of a connection; these form none: {}",
+        names.join(", ")
+    ))
 }
 
 /// What to warn of: both ends have NICs beside those of the first rail, and none of them form a pair, because their link layers differ.
@@ -231,6 +248,21 @@ mod tests {
         assert_eq!(rails(&own, &peer, (0, 0), "m1:m3,m1:m9"), [(0, 0), (1, 3)], "and only what it names");
         assert_eq!(rails(&own, &peer, (0, 0), "m0:m1,m1:m2"), [(0, 0), (1, 2)], "the first NIC has its rail");
         assert_eq!(rails(&own, &peer, (0, 0), "m7:m1"), rails(&own, &peer, (0, 0), ""), "it names nothing");
+    }
+
+    #[test]
+    fn pairs_of_the_map_that_are_no_rail_any_more_are_a_warning() {
+        let names: Vec<_> = (0..10).map(|number| format!("m{number}")).collect();
+        let nics: Vec<_> = names.iter().map(|name| nic(name, &[])).collect();
+        let warning = |count: usize, first: usize| {
+            let map: Vec<_> = names.iter().take(count).map(|name| format!("{name}:{name}")).collect();
+            let first = NicPair { own: first, peer: first };
+            cut_map_warning(&nics, &nics, first, &RailMap::parse(&map.join(",")).unwrap())
+        };
+        assert_eq!(warning(8, 0), None, "with the first rail there are eight");
+        let text = warning(8, 9).unwrap();
+        assert!(text.ends_with("form none: m7 to m7"), "without it there are nine: {text}");
+        assert!(warning(10, 0).unwrap().ends_with("form none: m8 to m8, m9 to m9"));
     }
 
     fn any_nics() -> impl Strategy<Value = Vec<NicEnd>> {

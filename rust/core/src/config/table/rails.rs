@@ -8,7 +8,7 @@ variables! {
         .changes(
             "Which NICs of this host form rails with which of the peer, for connections that this side makes; no others do. Unset: those \
              of one network, then in the order of names, and others in the place of those that do not reach each other. The NICs over which a connection is made stay its first rail. A map of which no \
-             pair is there is a warning, and counts as unset.",
+             pair is there is a warning, and counts as unset; pairs beyond eight rails are a warning too.",
         )
         .when("NICs are to go together in pairs that neither addresses nor names show.")
         .example("mlx5_0:mlx5_0,mlx5_1:mlx5_3");
