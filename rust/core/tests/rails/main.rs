@@ -10,6 +10,7 @@
 
 mod channel;
 mod faults;
+mod flaps;
 mod gone;
 mod lost;
 mod memory;
