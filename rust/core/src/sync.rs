@@ -53,6 +53,35 @@ impl<T> Swap<T> {
     }
 }
 
+/// A place that is filled once, and then read without a lock.
+#[cfg(not(flagcx_p2p_loom))]
+pub(crate) use once_cell::sync::OnceCell;
+
+/// The model of it: as in the library, what a thread reads it acquires from the thread that has filled it, and an empty place tells it nothing.
+#[cfg(flagcx_p2p_loom)]
+#[derive(Debug)]
+pub(crate) struct OnceCell<T> {
+    is_set: AtomicBool,
+    value: once_cell::sync::OnceCell<T>,
+}
+
+#[cfg(flagcx_p2p_loom)]
+impl<T> OnceCell<T> {
+    pub(crate) fn new() -> Self {
+        Self { is_set: AtomicBool::new(false), value: once_cell::sync::OnceCell::new() }
+    }
+
+    pub(crate) fn get(&self) -> Option<&T> {
+        if self.is_set.load(Ordering::Acquire) { self.value.get() } else { None }
+    }
+
+    pub(crate) fn set(&self, value: T) -> Result<(), T> {
+        self.value.set(value)?;
+        self.is_set.store(true, Ordering::Release);
+        Ok(())
+    }
+}
+
 /// Locks; a poisoned lock is used anyway, because no code under these locks leaves inconsistent state after a panic.
 pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(|poisoned| poisoned.into_inner())

@@ -3,10 +3,10 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::{CANCELS, CLOSED, CLOSED_HERE, Connection, DRAIN_LIMIT, DeviceHealth, LaneHandle};
+use super::{CANCELS, CLOSED, CLOSED_HERE, Connection, DRAIN_LIMIT, DeviceHealth, LaneHandle, rail_places};
 use crate::control::ChannelFrame;
 use crate::pool::EndState;
-use crate::sync::{Ordering, lock};
+use crate::sync::lock;
 
 /// What ends a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -49,7 +49,7 @@ impl Connection {
     /// Refuses new transfers and rebuilds of lanes from now on.
     pub(super) fn stop(&self, how: Ending) {
         let closed = if how == Ending::ClosedHere { CLOSED | CANCELS } else { CLOSED };
-        self.gate.fetch_or(closed, Ordering::SeqCst);
+        rail_places::shut(&self.gate, closed);
         self.sync_requests.end();
         if let Some((recovery, _)) = self.recovery.get() {
             recovery.stop();

@@ -51,6 +51,7 @@ mod rail_info;
 mod rail_loads;
 mod rail_moves;
 mod rail_need;
+mod rail_places;
 mod rail_record;
 mod rail_short;
 mod rail_submit;
@@ -182,7 +183,8 @@ pub struct Inner {
     /// the connection, and read by those that make one: the registry's lock orders it, so Relaxed.
     reported: AtomicBool,
     /// What submitters must look at before they start a transfer, in bits; 0 when nothing. Read by submitters, with one load:
-    /// Relaxed. [`CLOSED`] is set once by `end`, with [`CANCELS`] or without, and is a hint, the lanes' own state decides. [`FAILURES_HELD`] is set by
+    /// Relaxed. [`CLOSED`] is set once by `end`, with [`CANCELS`] or without, and is a hint to them, the lanes' own state decides; with the places of
+    /// rails it is ordered by `rail_places`. [`FAILURES_HELD`] is set by
     /// callers that meet failures and cleared by submitters that find room again, [`UNSEEN`] by the task and by submitters. [`TRACED`] never changes: it is here
     /// because a check of the log's level of its own would cost every transfer two instructions.
     gate: AtomicU32,

@@ -2,8 +2,6 @@
 
 use std::sync::Arc;
 
-use once_cell::sync::OnceCell;
-
 use super::lanes::LaneHandle;
 use super::nic_context::{NicContext, add_counts};
 use super::nic_flow::NicFlow;
@@ -14,7 +12,7 @@ use super::{Connection, RAILS};
 use crate::memory::RemoteRegions;
 use crate::pool::{LaneHealth, ProbeError};
 use crate::rails::{MAX_RAILS, PlanLimits, RailCounts, RailSet};
-use crate::sync::{AtomicBool, Ordering};
+use crate::sync::{AtomicBool, OnceCell, Ordering};
 
 /// Lanes of a rail, at most. The index of a lane is that of its rail times this, and its number there.
 pub(super) const LANES_PER_RAIL: usize = 8;
@@ -55,7 +53,7 @@ pub(super) struct Rails {
 
 impl Rails {
     pub(super) fn new(limits: PlanLimits) -> Self {
-        let further = [const { OnceCell::new() }; MAX_RAILS - 1];
+        let further = std::array::from_fn(|_| OnceCell::new());
         Self { further, loads: Arc::new(RailLoads::new()), adding: Adding::new(limits) }
     }
 

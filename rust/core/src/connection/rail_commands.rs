@@ -8,7 +8,7 @@ use super::lanes::LaneHandle;
 use super::nic_context::NicContext;
 use super::rail::{LANES_PER_RAIL, Rail};
 use super::rail_record::RailRecord;
-use super::{CLOSED, CLOSED_HERE, Connection, DRAIN_LIMIT, DeviceHealth, RAILS};
+use super::{CLOSED_HERE, Connection, DRAIN_LIMIT, DeviceHealth, RAILS, rail_places};
 use crate::control::RailRefusal;
 use crate::events::Wakeup;
 use crate::fabric::Device;
@@ -54,15 +54,12 @@ impl Connection {
         record.set_peer_nic(&self.rails.adding.peer_name(peer));
         let remote = Arc::new(RemoteRegions::of_rail());
         let made = Rail { nic, own, peer, lanes, remote, record, added: AtomicBool::new(false) };
-        // Filled by this connection's task alone, one command after the other.
-        let _ = place.set(made);
+        let is_closed = rail_places::fill(place, made, &self.gate);
         self.rails.adding.note_made(rail, own, peer);
         if let Some(events) = events {
             events.watch(self);
         }
-        // An exchange though it changes nothing: of this and that of `stop` the later one sees what the earlier thread had done, so one of the
-        // two closes the lanes.
-        if self.gate.fetch_or(0, Ordering::SeqCst) & CLOSED != 0 {
+        if is_closed {
             let deadline = std::time::Instant::now() + DRAIN_LIMIT;
             for lane in self.lanes_of(rail) {
                 self.close_lane(lane, EndState::Cancelled, CLOSED_HERE, deadline);
