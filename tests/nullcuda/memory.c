@@ -29,7 +29,7 @@ typedef struct {
 
 enum { MOST = 4096 };
 static Allocation allocations[MOST];
-static uint64_t synchronous;
+static uint64_t synchronous, exported;
 
 // The content of a handle of 64 bytes.
 typedef struct {
@@ -307,9 +307,18 @@ EXPORT int cuMemGetHandleForAddressRange(int *handle, Pointer address, size_t le
     snprintf(path, sizeof(path), "/proc/self/fd/%d", known.fd);
     *handle = open(path, O_RDWR | O_CLOEXEC);
     code = *handle < 0 || lseek(*handle, (off_t)(address - known.start), SEEK_SET) < 0 ? OUT_OF_MEMORY : OK;
+    exported += code == OK;
   }
   pthread_mutex_unlock(&nullcuda_mutex);
   return code;
+}
+
+// How often a range was exported. For tests.
+EXPORT uint64_t nullcuda_exported(void) {
+  pthread_mutex_lock(&nullcuda_mutex);
+  const uint64_t count = exported;
+  pthread_mutex_unlock(&nullcuda_mutex);
+  return count;
 }
 
 EXPORT int cuMemGetAddressRange_v2(Pointer *start, size_t *length, Pointer address) {

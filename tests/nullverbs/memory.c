@@ -14,6 +14,7 @@ struct dma_buf dma_bufs[MAX_REGIONS];
 static struct lock regions_lock;
 static uint32_t next_region = 1; // round and round, so that a key is not used again soon
 static _Atomic uint64_t locked;  // bytes registered
+static _Atomic uint64_t held;    // registrations that wait
 
 struct ibv_pd *ibv_alloc_pd(struct ibv_context *context) {
   struct domain *domain = calloc(1, sizeof *domain);
@@ -60,6 +61,18 @@ static uint32_t take_slot(void) {
   return 0;
 }
 
+static void wait_while_held(const struct ibv_context *context) {
+  if (!has_device(settings.held_devices, context))
+    return;
+  held++;
+  while (has_device(settings.held_devices, context)) take_time(100000);
+  held--;
+}
+
+uint64_t nullverbs_held(void) {
+  return held;
+}
+
 struct ibv_mr *ibv_reg_mr_iova2(struct ibv_pd *domain, void *address, size_t length, uint64_t start,
                                 unsigned access) {
   unsigned writing = IBV_ACCESS_REMOTE_WRITE | IBV_ACCESS_REMOTE_ATOMIC;
@@ -78,6 +91,7 @@ struct ibv_mr *ibv_reg_mr_iova2(struct ibv_pd *domain, void *address, size_t len
     return NULL;
   }
   take_time(settings.reg_ns);
+  wait_while_held(domain->context);
   if (atomic_fetch_add(&locked, length) + length > settings.locked_bytes) {
     atomic_fetch_sub(&locked, length);
     errno = ENOMEM;

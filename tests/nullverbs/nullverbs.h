@@ -33,6 +33,7 @@ struct settings {
   uint64_t rate;           // bytes that a device moves in a microsecond, one request after the other; 0: any number
   uint64_t reg_ns;         // a registration takes so long
   uint64_t dereg_ns;       // ibv_dereg_mr takes so long
+  uint64_t held_devices;   // a bit for each device: a registration with it takes until the bit is cleared
   uint64_t create_qp_ns;   // ibv_create_qp takes so long
   uint64_t destroy_qp_ns;  // ibv_destroy_qp takes so long
   uint64_t slow_destroys;  // a bit for each device of which that is true
@@ -104,6 +105,9 @@ void nullverbs_live(struct nullverbs_live *out);
 
 // How often ibv_fork_init was called; a call with a context open counts 1000.
 uint64_t nullverbs_fork_inits(void);
+
+// Registrations that wait for held_devices.
+uint64_t nullverbs_held(void);
 
 // Completion queues that exist on a vector.
 uint64_t nullverbs_queues_on(uint64_t vector);

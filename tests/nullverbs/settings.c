@@ -44,6 +44,7 @@ static const struct {
     {"rate", offsetof(struct settings, rate)},
     {"reg_ns", offsetof(struct settings, reg_ns)},
     {"dereg_ns", offsetof(struct settings, dereg_ns)},
+    {"held_devices", offsetof(struct settings, held_devices)},
     {"create_qp_ns", offsetof(struct settings, create_qp_ns)},
     {"destroy_qp_ns", offsetof(struct settings, destroy_qp_ns)},
     {"slow_destroys", offsetof(struct settings, slow_destroys)},

@@ -18,7 +18,7 @@ mod cuda;
 mod nullverbs;
 mod support;
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -73,43 +73,104 @@ fn until(condition: impl Fn() -> bool) {
     }
 }
 
+/// Over the stand-in of the CUDA driver, which is one for all tests of the process: one at a time.
+struct Bench {
+    standin: Standin,
+    context: Context,
+    _alone: MutexGuard<'static, ()>,
+}
+
+impl Bench {
+    fn new(topology: &HostTopology) -> Self {
+        static ALONE: Mutex<()> = Mutex::new(());
+        let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
+        let runtime = CudaRuntime::load(cuda::library().to_str().unwrap()).unwrap();
+        gpu::install(Some(Arc::new(runtime)));
+        cuda().set_context(cuda().primary(0));
+        let standin = Standin::new(&[("devs", 4)]);
+        let devices = verbs::open(&standin.options()).unwrap();
+        let config = support::config(&[]);
+        let choice = DeviceChoice { devices: &devices, chosen: 0, unusable: &[], topology };
+        let context = Context::open_among(&config, &devices[0], choice).unwrap();
+        Self { standin, context, _alone }
+    }
+
+    fn register(&self, address: u64, length: usize) -> RegionId {
+        let (range, registry) = ((address, length as u64), &self.context.registry);
+        registry.register(range, MemoryKind::Probe, Access::FULL, true, None, None).unwrap()
+    }
+
+    fn open_further(&self) -> [Arc<NicContext>; 3] {
+        [1, 2, 3].map(|number| self.context.open_nic(number).unwrap())
+    }
+
+    /// From all NICs.
+    fn deregister(&self, ids: &[RegionId]) {
+        let regions = ids.iter().map(|id| self.context.registry.remove(*id).unwrap().unwrap());
+        assert!(self.context.retire(regions.collect(), Instant::now()));
+    }
+}
+
+impl Drop for Bench {
+    fn drop(&mut self) {
+        gpu::install(None);
+    }
+}
+
 #[test]
 fn gpu_memory_is_registered_with_near_nics_and_a_spare_and_host_memory_with_all() {
-    let runtime = CudaRuntime::load(cuda::library().to_str().unwrap()).unwrap();
-    gpu::install(Some(Arc::new(runtime)));
-    cuda().set_context(cuda().primary(0));
-    let standin = Standin::new(&[("devs", 4)]);
-    let devices = verbs::open(&standin.options()).unwrap();
-    let config = support::config(&[]);
-    let topology = topology();
-    let choice = DeviceChoice { devices: &devices, chosen: 0, unusable: &[], topology: &topology };
-    let context = Context::open_among(&config, &devices[0], choice).unwrap();
-    let names: Vec<_> = context.nics().iter().map(|nic| nic.name.as_str()).collect();
+    let bench = Bench::new(&topology());
+    let names: Vec<_> = bench.context.nics().iter().map(|nic| nic.name.as_str()).collect();
     assert_eq!(names, ["nv0", "nv1", "nv2", "nv3"]);
-    let before = standin.live().regions;
+    let before = bench.standin.live().regions;
     let (on_gpu, on_host) = (cuda().allocate(BYTES), vec![0_u8; BYTES]);
-    let register = |address: u64| {
-        let range = (address, BYTES as u64);
-        context.registry.register(range, MemoryKind::Probe, Access::FULL, true, None, None).unwrap()
-    };
-    let first = register(on_gpu);
-    let nics = [1, 2, 3].map(|number| context.open_nic(number).unwrap());
-    let [second, host] =
-        [on_gpu + BYTES as u64 / 2, on_host.as_ptr().expose_provenance() as u64].map(|start| {
-            let range = (start, BYTES as u64 / 2);
-            context.registry.register(range, MemoryKind::Probe, Access::FULL, true, None, None).unwrap()
-        });
+    let first = bench.register(on_gpu, BYTES);
+    let nics = bench.open_further();
+    let [second, host] = [on_gpu + BYTES as u64 / 2, on_host.as_ptr().expose_provenance() as u64]
+        .map(|start| bench.register(start, BYTES / 2));
     // Each NIC has them in the order of their registration.
     until(|| nics.iter().all(|nic| has(nic, host)));
     let seen = nics.each_ref().map(|nic| [first, second, host].map(|id| has(nic, id)));
     assert_eq!(seen, [[true; 3], [false, false, true], [false, false, true]]);
-    assert_eq!(standin.live().regions, before + 3 + 3 + 1 + 1);
+    assert_eq!(bench.standin.live().regions, before + 3 + 3 + 1 + 1);
     let announced = |nic: &NicContext| nic.registry.announced().table().0.len();
     assert_eq!(nics.each_ref().map(|nic| announced(nic)), [3, 1, 1]);
-    let regions = [first, second, host].map(|id| context.registry.remove(id).unwrap().unwrap());
-    assert!(context.retire(regions.to_vec(), Instant::now()));
-    assert_eq!(standin.live().regions, before, "on all NICs");
-    drop(context);
+    bench.deregister(&[first, second, host]);
+    assert_eq!(bench.standin.live().regions, before, "on all NICs");
+    drop(bench);
     cuda().free(on_gpu);
-    gpu::install(None);
+}
+
+/// How often the stand-in has exported memory of a GPU.
+fn exported() -> u64 {
+    // SAFETY: the stand-in is loaded already, and the prototype is that of its source.
+    unsafe {
+        let library = libloading::Library::new(cuda::library()).unwrap();
+        library.get::<unsafe extern "C" fn() -> u64>(b"nullcuda_exported").unwrap()()
+    }
+}
+
+/// The first NIC registers a region when the program says so, the further ones later, with one export for all that do so at the same time.
+#[test]
+fn nics_that_register_gpu_memory_at_the_same_time_share_one_export() {
+    const FURTHER: u64 = 0b1110;
+    let mut topology = topology();
+    // Two more near the GPU, and the fourth is the spare one: all take its memory.
+    for nic in [1, 2] {
+        topology.nics[nic].place = topology.nics[0].place.clone();
+    }
+    let bench = Bench::new(&topology);
+    let on_gpu = cuda().allocate(BYTES);
+    let nics = bench.open_further();
+    let before = exported();
+    bench.standin.set("held_devices", FURTHER);
+    let batch = bench.register(on_gpu, BYTES);
+    until(|| bench.standin.held() == 3);
+    assert_eq!(exported() - before, 2, "that of the first NIC, and one for the three others");
+    bench.standin.set("held_devices", 0);
+    until(|| nics.iter().all(|nic| has(nic, batch)));
+    assert_eq!(exported() - before, 2);
+    bench.deregister(&[batch]);
+    drop(bench);
+    cuda().free(on_gpu);
 }

@@ -138,6 +138,12 @@ impl Standin {
         unsafe { self.library.get::<unsafe extern "C" fn() -> u64>(b"nullverbs_fork_inits").unwrap()() }
     }
 
+    /// Registrations that wait, as `held_devices` says.
+    pub(crate) fn held(&self) -> u64 {
+        // SAFETY: the prototype is that of nullverbs.h.
+        unsafe { self.library.get::<unsafe extern "C" fn() -> u64>(b"nullverbs_held").unwrap()() }
+    }
+
     /// What is alive now.
     pub(crate) fn live(&self) -> Live {
         let mut live = Live::default();
