@@ -27,6 +27,8 @@ pub struct Established {
     pub heals: bool,
     /// Whether both ends make further rails.
     pub rails: bool,
+    /// Whether other pairs of NICs take over at both ends where a rail is lost.
+    pub other_pairs: bool,
     /// Whether we connected.
     pub leads: bool,
     /// When the call to connect, or the handshake of the peer, began.

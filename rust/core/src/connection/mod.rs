@@ -1,13 +1,14 @@
 //! The way to one peer: lanes, the peer's region table, locality.
 //!
-//! Lanes are of rails, a pair of NICs each. The first rail is made with the connection, and is all that one with an end with one NIC has:
-//! then nothing of the modules `rail` and `rail_*` is in the way of a transfer. Further rails are made while the connection is in use.
+//! Lanes are of rails, a pair of NICs each. The first rail is made with the connection, and is all that one with an end with one NIC has
+//! while it works: then nothing of the modules `rail` and `rail_*` is in the way of a transfer. Further rails are made while the connection
+//! is in use.
 //!
 //! | modules | what they do |
 //! |---|---|
 //! | `engine_nics`, `nic_context`, `nic_record`, `nic_limits`, `nic_slots`, `nic_flow` | the NICs of an engine: opened when they are needed, named to peers, and their loads |
 //! | `rail`, `rail_commands` | the places of rails, and their making |
-//! | `rail_adding`, `rail_demand` | which rails there are to be, and when |
+//! | `rail_adding`, `rail_demand`, `rail_lost` | which rails there are to be, and when; what takes over where one is lost |
 //! | `path_trial` | shows that two NICs reach each other, before a rail is made of them |
 //! | `rail_submit`, `rail_loads` | a transfer over several rails, and what submitters know of them |
 //! | `rail_watch` | what the connection's task learns of rails by looking at counters |
@@ -49,6 +50,7 @@ mod rail_commands;
 mod rail_demand;
 mod rail_info;
 mod rail_loads;
+mod rail_lost;
 mod rail_moves;
 mod rail_need;
 mod rail_places;
@@ -235,6 +237,7 @@ impl Connection {
             capabilities,
             heals,
             rails,
+            other_pairs,
             leads,
             began,
             presence,
@@ -256,7 +259,7 @@ impl Connection {
         } else {
             Spread::over_device(lanes.len())
         };
-        let further = Rails::new(context.settings.plan_limits);
+        let further = Rails::new(context.settings.plan_limits, other_pairs);
         let first_rail = RailRecord::new(0, peer.control, context.pool.device().attributes());
         let connection = Arc::new(Self(OfProcess::new(Inner {
             first_rail,

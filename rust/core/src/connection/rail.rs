@@ -52,9 +52,9 @@ pub(super) struct Rails {
 }
 
 impl Rails {
-    pub(super) fn new(limits: PlanLimits) -> Self {
+    pub(super) fn new(limits: PlanLimits, other_pairs: bool) -> Self {
         let further = std::array::from_fn(|_| OnceCell::new());
-        Self { further, loads: Arc::new(RailLoads::new()), adding: Adding::new(limits) }
+        Self { further, loads: Arc::new(RailLoads::new()), adding: Adding::new(limits, other_pairs) }
     }
 
     /// The place of a further rail, 1 to 7.

@@ -23,15 +23,17 @@ use crate::transfer::Iov;
 pub(super) struct Adding {
     /// There are pairs of NICs without a rail. Written by the connection's task, read by submitters as a hint: Relaxed.
     has_pairs: AtomicBool,
-    pairs: Mutex<Pairs>,
+    pub(super) pairs: Mutex<Pairs>,
+    /// Other pairs take over where a rail is lost.
+    other_pairs: bool,
     pub(super) demand: RailDemand,
 }
 
 /// What is known once the peer has named its NICs.
 #[derive(Debug, Default)]
-struct Pairs {
+pub(super) struct Pairs {
     /// Which pair each rail has, or is to have.
-    pairing: Pairing,
+    pub(super) pairing: Pairing,
     /// The speeds of the ports of both ends, by the numbers of the NICs, in Mbit/s.
     own_speeds: Vec<u32>,
     peer_speeds: Vec<u32>,
@@ -56,8 +58,9 @@ impl Pairs {
 }
 
 impl Adding {
-    pub(super) fn new(limits: PlanLimits) -> Self {
-        Self { has_pairs: AtomicBool::new(false), pairs: Mutex::default(), demand: RailDemand::new(limits) }
+    pub(super) fn new(limits: PlanLimits, other_pairs: bool) -> Self {
+        let (pairs, demand) = (Mutex::default(), RailDemand::new(limits));
+        Self { has_pairs: AtomicBool::new(false), pairs, other_pairs, demand }
     }
 
     /// The name of a NIC of the peer; empty if it has told none.
@@ -85,10 +88,13 @@ impl Adding {
         self.has_pairs.load(Ordering::Relaxed)
     }
 
-    /// Whether one of the rails that are not made can be: it is being made, or was not refused a moment ago.
+    /// Whether one of the rails that are not made can be: it is being made, or was not refused a moment ago. Or a pair could take over, once this
+    /// end knows what the peer has lost.
     pub(super) fn could_make(&self, made: RailSet, now: u64) -> bool {
-        let count = lock(&self.pairs).pairing.pairs().len();
-        (0..count).any(|rail| !made.has(rail) && !self.demand.is_refused(rail, now))
+        let pairing = &lock(&self.pairs).pairing;
+        let may_be_made =
+            |rail| !made.has(rail) && !pairing.is_lost(rail) && !self.demand.is_refused(rail, now);
+        (0..pairing.pairs().len()).any(may_be_made) || pairing.could_take_over(now)
     }
 
     /// What was refused may be tried again at once.
@@ -98,13 +104,13 @@ impl Adding {
     }
 
     /// All pairs have a rail, or some have none.
-    fn set_has_pairs(&self, has_pairs: bool) {
+    pub(super) fn set_has_pairs(&self, has_pairs: bool) {
         self.has_pairs.store(has_pairs, Ordering::Relaxed);
     }
 }
 
 impl Connection {
-    /// The NICs of this end, as the peer is told of them; `None` where there is only one, or the first is not among those that are told.
+    /// The NICs of this end, as the peer is told of them; `None` where the first is not among those that are told.
     pub(super) fn nic_list(&self) -> Option<NicList> {
         let record = |nic: &nic_record::NicRecord| NicRecord {
             speed_mbps: nic.speed_mbps,
@@ -117,7 +123,7 @@ impl Connection {
         let told = NicList::new(self.context.own_nic(), nics).inspect_err(|error| {
             tracing::warn!(peer = %self.peer.control, "the peer is not told of the NICs of this host, one rail is used: {error}");
         });
-        told.ok().filter(|list| list.nics().len() > 1)
+        told.ok()
     }
 
     /// The peer has named its NICs.
@@ -134,6 +140,7 @@ impl Connection {
             let first = NicPair { own: first.peer, peer: first.own };
             Pairing::new(&peer_ends, &own_ends, first, &RailMap::default(), limit).swapped()
         };
+        let pairing = if self.rails.adding.other_pairs { pairing.with_substitutes() } else { pairing };
         if let Some(warning) = map.warning(&own_ends, &peer_ends).filter(|_| self.leads) {
             tracing::warn!(peer = %self.peer.control, "{warning}");
         }
@@ -217,7 +224,8 @@ impl Connection {
                 let takes = |region: &Arc<Region>| self.context.nic_takes(pair.own, region);
                 adding.demand.is_making(rail) || region.as_ref().is_none_or(takes)
             };
-            if pairs.pairing.may_begin(rail, now) && is_of_use() {
+            let is_needed = carry.0 == 0 || pairs.pairing.is_of_use_beside(rail);
+            if is_needed && pairs.pairing.may_begin(rail, now) && is_of_use() {
                 eligible = eligible.with(rail);
             }
         }
@@ -243,10 +251,15 @@ impl Connection {
     }
 
     /// Leader: has the rail made, of a pair that is tried before, if one is left; follower: asks the leader for it.
-    fn request_rail(&self, rail: usize, pairs: &mut Pairs, now: u64) {
+    pub(super) fn request_rail(&self, rail: usize, pairs: &mut Pairs, now: u64) {
         if !self.leads {
-            if let Some(NicPair { own, peer }) = pairs.pairing.pair(rail) {
-                self.rail_requests.request_rail(own as u16, peer as u16);
+            let pair = match pairs.pairing.is_substitute(rail) {
+                true => pairs.pairing.begin(rail, now),
+                false => pairs.pairing.pair(rail),
+            };
+            match pair {
+                Some(NicPair { own, peer }) => self.rail_requests.request_rail(own as u16, peer as u16),
+                None => self.rails.adding.demand.refused(rail, now),
             }
             return;
         }
@@ -261,7 +274,7 @@ impl Connection {
     }
 
     /// Leader: a rail is not made for now. A peer that has asked for it is told.
-    fn give_up_rail(&self, rail: usize, why: RailRefusal, pairs: &mut Pairs, now: u64) {
+    pub(super) fn give_up_rail(&self, rail: usize, why: RailRefusal, pairs: &mut Pairs, now: u64) {
         self.rails.adding.demand.refused(rail, now);
         if let Some(NicPair { own, peer }) = pairs.take_request(rail) {
             self.rail_requests.decline(own as u16, peer as u16, why);
@@ -282,9 +295,11 @@ impl Connection {
     /// Leader: rail `rail` is not made.
     pub(super) fn rail_refused(&self, rail: usize, why: RailRefusal) {
         tracing::debug!(peer = %self.peer.control, rail, ?why, "a rail is not made");
-        let mut pairs = lock(&self.rails.adding.pairs);
-        pairs.pairing.put_off(rail);
-        self.give_up_rail(rail, why, &mut pairs, clock::now_ns());
+        let (mut pairs, now) = (lock(&self.rails.adding.pairs), clock::now_ns());
+        if !self.try_next_substitute(rail, why, &mut pairs, now) {
+            pairs.pairing.put_off(rail);
+            self.give_up_rail(rail, why, &mut pairs, now);
+        }
     }
 
     /// Leader: the NICs of rail `rail` do not reach each other. Another pair takes their place, if there is one.
@@ -312,7 +327,7 @@ impl Connection {
         let (mut pairs, now) = (lock(&self.rails.adding.pairs), clock::now_ns());
         let made = self.rails.in_use();
         let rail = pairs.pairing.rail_for(wanted).filter(|rail| !made.has(*rail));
-        let Some(rail) = rail else {
+        let Some(rail) = rail.or_else(|| self.substitute_for(wanted, &mut pairs, now)) else {
             tracing::debug!(peer = %self.peer.control, own, nic = peer, "the peer asks for a rail that is no pair here, or made");
             return self.rail_requests.decline(own, peer, RailRefusal::Unknown);
         };
@@ -335,9 +350,12 @@ impl Connection {
     pub(super) fn request_refused(&self, own: u16, peer: u16, why: RailRefusal) {
         tracing::debug!(peer = %self.peer.control, own, nic = peer, ?why, "the peer does not make a rail");
         let wanted = NicPair { own: own.into(), peer: peer.into() };
-        let rail = lock(&self.rails.adding.pairs).pairing.rail_for(wanted);
-        if let Some(rail) = rail.filter(|rail| !self.rails.in_use().has(*rail)) {
-            self.rails.adding.demand.refused(rail, clock::now_ns());
+        let (mut pairs, now) = (lock(&self.rails.adding.pairs), clock::now_ns());
+        let rail = pairs.pairing.rail_for(wanted).filter(|rail| !self.rails.in_use().has(*rail));
+        if let Some(rail) = rail
+            && !self.try_next_substitute(rail, why, &mut pairs, now)
+        {
+            self.rails.adding.demand.refused(rail, now);
         }
     }
 }

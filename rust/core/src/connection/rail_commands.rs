@@ -52,7 +52,11 @@ impl Connection {
         let record = RailRecord::new(rail as u8, self.peer.control, nic.device().attributes());
         let events = nic.device_events.clone();
         record.set_peer_nic(&self.rails.adding.peer_name(peer));
-        let remote = Arc::new(RemoteRegions::of_rail());
+        let remote = match self.rails.adding.first_pair() {
+            Some((_, first)) if first == peer => RemoteRegions::of_rail_over_first_nic(),
+            _ => RemoteRegions::of_rail(),
+        };
+        let remote = Arc::new(remote);
         let made = Rail { nic, own, peer, lanes, remote, record, added: AtomicBool::new(false) };
         let is_closed = rail_places::fill(place, made, &self.gate);
         self.rails.adding.note_made(rail, own, peer);
@@ -154,6 +158,8 @@ impl Connection {
         if is_first {
             made.record.added();
             self.rails.adding.demand.made(rail);
+            // It may have been given up.
+            self.rails.adding.note_made(rail, made.own, made.peer);
             // Not before: what no peer makes is to cost transfers nothing.
             self.gate.fetch_or(RAILS, Ordering::Relaxed);
         }

@@ -156,7 +156,10 @@ impl Engine {
             told: changes.then_some(told),
             capabilities: peer.capabilities,
             heals,
-            rails: peer.features.is_some_and(|features| features.has_rails()) && self.offers_rails(),
+            rails: peer.features.is_some_and(|features| self.makes_rails_with(&features)),
+            other_pairs: peer
+                .features
+                .is_some_and(|features| self.offers_other_pairs() && features.has_other_pairs()),
             leads: matches!(role, Role::Initiator { .. }),
             began,
             presence: Presence::of(&self.config, peer.features.as_ref()),
@@ -211,13 +214,27 @@ impl Engine {
         self.config.rails > 1 && self.nic.device_count() > 1
     }
 
+    /// Whether other pairs of NICs may take over: also with one NIC, for those of the peer.
+    fn offers_other_pairs(&self) -> bool {
+        self.config.rails > 1
+    }
+
+    /// Whether a connection with that peer may get further rails. If one of the ends has a single NIC, once the NIC at the other end is lost.
+    fn makes_rails_with(&self, peer: &Features) -> bool {
+        let both_have = self.offers_rails() && peer.has_rails();
+        let one_has = self.offers_rails() || peer.has_rails();
+        both_have || one_has && self.offers_other_pairs() && peer.has_other_pairs()
+    }
+
     fn features(&self, context: &Context, offers_rails: bool) -> Features {
         let rails = if offers_rails { Features::RAILS } else { 0 };
+        let other_pairs = if self.offers_other_pairs() { Features::OTHER_PAIRS } else { 0 };
         let redial = if self.config.control_redial.is_some() { Features::REDIAL } else { 0 };
         let gpu_flush = if context.registry.may_need_gpu_flush() { Features::NEEDS_GPU_FLUSH } else { 0 };
         Features {
             bits: gpu_flush
                 | rails
+                | other_pairs
                 | redial
                 | Features::CHANNEL
                 | Features::REBUILD

@@ -40,6 +40,8 @@ struct State {
     gone: HashSet<u64>,
     /// See [`RemoteTable::flushes_unknown`].
     has_gpu_flush: bool,
+    /// Of a further rail: its keys are those of the first one.
+    has_first_keys: bool,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -73,6 +75,13 @@ impl RemoteRegions {
     /// Of the peer's NIC of a further rail: none until it has told them. A key that is not among them is of the first rail.
     pub fn of_rail() -> Self {
         Self::new(&[])
+    }
+
+    /// The same where that NIC is the one of the first rail: memory has the same keys there, and the peer does not name them twice.
+    pub fn of_rail_over_first_nic() -> Self {
+        let made = Self::of_rail();
+        lock(&made.state).has_first_keys = true;
+        made
     }
 
     /// The same of a peer of which memory of unknown keys is flushed from the start, or not: see
@@ -121,6 +130,7 @@ impl RemoteRegions {
             entries: regions.len(),
             gone: HashSet::new(),
             has_gpu_flush,
+            has_first_keys: false,
         };
         Self { state: Mutex::new(state), table: Swap::from_pointee(table) }
     }
@@ -202,7 +212,7 @@ impl State {
         self.has_gpu_flush |= region.gpu_flush;
         let continues = entry.flags & AnnouncedRegion::CONTINUES != 0;
         let first = first_of(&self.by_id, entry.id, &region, continues);
-        let first_rkey = entry.first_rkey;
+        let first_rkey = entry.first_rkey.or_else(|| self.has_first_keys.then_some(rkey));
         let known = Known { region, generation: self.generation, first, first_rkey };
         let before = self.by_id.insert(entry.id, known);
         match before {
@@ -213,13 +223,7 @@ impl State {
             None if self.by_id.len() > self.limit * self.generations() => {
                 return Err(error(format!("more than {} regions", self.limit)));
             }
-            None => effect.added.push(Entry {
-                id: entry.id,
-                first,
-                region,
-                first_rkey: entry.first_rkey,
-                gone: false,
-            }),
+            None => effect.added.push(Entry { id: entry.id, first, region, first_rkey, gone: false }),
         }
         Ok(())
     }

@@ -39,7 +39,7 @@ pub use homes::Homes;
 pub use load::{Flow, RailLoad};
 pub use machine::{RailAction, RailMachine};
 pub use matching::{NicEnd, NicPair, cut_map_warning, layer_warning, match_nics, rail_pairs};
-pub use pairing::Pairing;
+pub use pairing::{Loss, Pairing};
 pub use path_latency::PathLatency;
 pub use plan::{PlanLimits, RailPlan, RailSet, RailShare, Shape, plan};
 pub use quiesce::{AnswerAction, Quiesce, QuiesceAction, QuiesceAnswer, QuiesceState};

@@ -3,8 +3,12 @@
 //! In the words of this module a NIC of the end that has more of them is an *outer* one: it has one rail at most. One of the other end is
 //! an *inner* one, and may have several. Where both have as many, those of this host are the outer ones.
 
+mod substitutes;
+
+pub use substitutes::Loss;
+
 use super::matching::{NicEnd, NicPair, rail_pairs, share_layer, share_network};
-use super::{MILLISECOND, RailMap};
+use super::{MAX_RAILS, MILLISECOND, RailMap};
 
 /// A pair that was found not to reach each other is tried again after that, then after twice as long each time, up to a minute: the end of
 /// a peer that was slow may have been taken for that of its path.
@@ -24,6 +28,12 @@ pub struct Pairing {
     now: u64,
     /// The pairs are those of the operator's map, and none takes the place of another.
     is_mapped: bool,
+    /// Other pairs take over where a rail is lost.
+    may_take_over: bool,
+    /// NICs of this host that can be used no more.
+    gone: Vec<usize>,
+    /// Places that there are at most.
+    limit: usize,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -41,6 +51,16 @@ struct Place {
     state: State,
     /// A pair of it has not reached each other.
     has_failed: bool,
+    /// It takes over from a rail that is lost: its pair is chosen when it is tried.
+    is_substitute: bool,
+    /// Of a substitute: it is for two NICs that work.
+    is_beside: bool,
+}
+
+impl Place {
+    fn new(pair: NicPair) -> Self {
+        Self { pair, state: State::Free, has_failed: false, is_substitute: false, is_beside: false }
+    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -51,19 +71,39 @@ enum State {
     UnderWay,
     /// The rail is made, and keeps its pair.
     Made,
+    /// It was made, and is lost for good: its number stays in use.
+    Lost,
+}
+
+impl State {
+    /// Whether the pair has, or had, a rail of this number.
+    fn has_rail(self) -> bool {
+        matches!(self, Self::Made | Self::Lost)
+    }
 }
 
 impl Pairing {
     /// The pairs of [`rail_pairs`], `limit` at most. The first is that of the rail that there is.
     pub fn new(own: &[NicEnd], peer: &[NicEnd], first: NicPair, map: &RailMap, limit: usize) -> Self {
-        let place = |pair| Place { pair, state: State::Free, has_failed: false };
-        let mut places: Vec<_> = rail_pairs(own, peer, first, map).into_iter().map(place).collect();
+        let mut places: Vec<_> = rail_pairs(own, peer, first, map).into_iter().map(Place::new).collect();
         places.truncate(limit);
         if let Some(first) = places.first_mut() {
             first.state = State::Made;
         }
         let is_mapped = !map.pairs(own, peer).is_empty();
-        Self { own: own.to_vec(), peer: peer.to_vec(), places, refused: Vec::new(), now: 0, is_mapped }
+        Self {
+            own: own.to_vec(),
+            peer: peer.to_vec(),
+            places,
+            is_mapped,
+            limit: limit.min(MAX_RAILS),
+            ..Self::default()
+        }
+    }
+
+    /// The same; where a rail is lost, other pairs take over, but for those of the operator's map.
+    pub fn with_substitutes(self) -> Self {
+        Self { may_take_over: !self.is_mapped, ..self }
     }
 
     /// The same as the other end sees them.
@@ -75,8 +115,7 @@ impl Pairing {
             peer: self.own,
             places: self.places.into_iter().map(place).collect(),
             refused: self.refused.into_iter().map(|old| Refused { pair: swap(old.pair), ..old }).collect(),
-            now: self.now,
-            is_mapped: self.is_mapped,
+            ..self
         }
     }
 
@@ -95,10 +134,17 @@ impl Pairing {
     pub fn begin(&mut self, rail: usize, now: u64) -> Option<NicPair> {
         self.now = now;
         let place = *self.places.get(rail)?;
-        if place.state != State::Made && self.is_refused(place.pair) && !self.replace(rail) {
+        if place.state == State::Lost {
             return None;
         }
-        if place.has_failed && place.state == State::Free && self.is_taken(rail) {
+        if place.is_substitute && place.state == State::Free {
+            if !self.is_of_use(rail) && !self.choose(rail) {
+                return None;
+            }
+        } else if place.state != State::Made && self.is_refused(place.pair) && !self.replace(rail) {
+            return None;
+        }
+        if place.has_failed && place.state == State::Free && !place.is_substitute && self.is_taken(rail) {
             // Two rails share the NIC if there is no other one.
             self.replace(rail);
         }
@@ -113,7 +159,7 @@ impl Pairing {
     pub fn may_begin(&self, rail: usize, now: u64) -> bool {
         let Some(place) = self.places.get(rail) else { return false };
         let is_refused = self.refused.iter().any(|old| old.pair == place.pair && now < old.until);
-        place.state == State::Made || !is_refused || !self.is_mapped
+        place.state != State::Lost && (place.state == State::Made || !is_refused || !self.is_mapped)
     }
 
     /// What was under way has ended, for reasons that say nothing of the pair.
@@ -145,9 +191,12 @@ impl Pairing {
 
     /// The rail is made of that pair, which this end may have expected elsewhere: what was expected there takes its place.
     pub fn made(&mut self, rail: usize, pair: NicPair) {
-        let Some(before) = self.pair(rail) else { return };
+        let is_of_first = self.pair(0).is_some_and(|first| first.own == pair.own || first.peer == pair.peer);
+        let Some(before) = self.pair(rail).filter(|_| !is_of_first && !self.is_substitute(rail)) else {
+            return self.made_there(rail, pair);
+        };
         let is_outer_own = self.is_outer_own();
-        for place in self.places.iter_mut().filter(|place| place.state != State::Made) {
+        for place in self.places.iter_mut().filter(|place| !place.state.has_rail() && !place.is_substitute) {
             if outer(is_outer_own, place.pair) == outer(is_outer_own, pair) {
                 place.pair =
                     joined(is_outer_own, outer(is_outer_own, before), inner(is_outer_own, place.pair));
@@ -166,7 +215,7 @@ impl Pairing {
     /// is not made with either.
     pub fn rail_for(&self, wanted: NicPair) -> Option<usize> {
         let find = |fits: &dyn Fn(NicPair) -> bool| {
-            self.places.iter().position(|place| place.state != State::Made && fits(place.pair))
+            self.places.iter().position(|place| !place.state.has_rail() && fits(place.pair))
         };
         self.places
             .iter()
@@ -179,7 +228,9 @@ impl Pairing {
     fn is_taken(&self, rail: usize) -> bool {
         let Some(pair) = self.pair(rail) else { return false };
         let users = self.users(inner(self.is_outer_own(), pair), rail);
-        let has = |user: &usize| self.places.get(*user).is_some_and(|place| place.state != State::Free);
+        let has = |user: &usize| {
+            self.places.get(*user).is_some_and(|place| matches!(place.state, State::UnderWay | State::Made))
+        };
         users.iter().filter(|user| has(user)).count() >= self.fair_share()
     }
 
@@ -240,15 +291,25 @@ impl Pairing {
     fn users(&self, nic: usize, leaving: usize) -> Vec<usize> {
         let is_outer_own = self.is_outer_own();
         let uses = |(rail, place): (usize, &Place)| {
-            let holds = place.state != State::Free || !self.is_refused(place.pair);
-            (rail != 0 && rail != leaving && holds && inner(is_outer_own, place.pair) == nic).then_some(rail)
+            let holds = self.holds(place) && inner(is_outer_own, place.pair) == nic;
+            (rail != 0 && rail != leaving && holds).then_some(rail)
         };
         self.places.iter().enumerate().filter_map(uses).collect()
     }
 
+    /// Whether its NICs are for its rail.
+    fn holds(&self, place: &Place) -> bool {
+        match place.state {
+            State::Free => !self.is_refused(place.pair),
+            State::UnderWay | State::Made => true,
+            State::Lost => false,
+        }
+    }
+
     fn may_give_way(&self, rail: usize, by_network: bool) -> bool {
         self.places.get(rail).is_some_and(|place| {
-            place.state == State::Free && (by_network || place.has_failed || !self.has_network(place.pair))
+            let is_sure = !place.has_failed && self.has_network(place.pair);
+            place.state == State::Free && !place.is_substitute && (by_network || !is_sure)
         })
     }
 

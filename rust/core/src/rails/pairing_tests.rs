@@ -17,17 +17,17 @@ fn nics(count: usize, network: impl Fn(usize) -> Option<usize>) -> Vec<NicEnd> {
     (0..count).map(nic).collect()
 }
 
-fn unnamed(count: usize) -> Vec<NicEnd> {
+pub(super) fn unnamed(count: usize) -> Vec<NicEnd> {
     nics(count, |_| None)
 }
 
-const FIRST: NicPair = NicPair { own: 0, peer: 0 };
+pub(super) const FIRST: NicPair = NicPair { own: 0, peer: 0 };
 
 fn pairing(own: &[NicEnd], peer: &[NicEnd], map: &str) -> Pairing {
     Pairing::new(own, peer, FIRST, &RailMap::parse(map).unwrap_or_default(), MAX_RAILS)
 }
 
-fn pairs(pairing: &Pairing) -> Vec<(usize, usize)> {
+pub(super) fn pairs(pairing: &Pairing) -> Vec<(usize, usize)> {
     pairing.pairs().map(|pair| (pair.own, pair.peer)).collect()
 }
 
@@ -186,7 +186,7 @@ fn no_pair_is_no_panic() {
     assert_eq!((pairing.begin(3, 0), pairing.pair(0), pairing.may_begin(9, 0)), (None, None, false));
 }
 
-fn any_network() -> impl Strategy<Value = Vec<NicEnd>> {
+pub(super) fn any_network() -> impl Strategy<Value = Vec<NicEnd>> {
     prop::collection::vec((0u8..8, 0u8..4), 2..9).prop_map(|nics| {
         let nic = |(index, (network, layer)): (usize, &(u8, u8))| NicEnd {
             link_layer: *layer / 3,

@@ -17,6 +17,7 @@ mod memory;
 mod need;
 #[path = "../nics/mod.rs"]
 mod nics;
+mod one_nic;
 mod peers;
 #[path = "../proxy/mod.rs"]
 mod proxy;

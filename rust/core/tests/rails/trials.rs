@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use flagcx_p2p::internals::fabric::{Opcode, PathKind};
-use flagcx_p2p::internals::observe::RailInfo;
+use flagcx_p2p::internals::observe::{EventKind, RailInfo, event_log};
 use flagcx_p2p::internals::transfer::{Iov, Outcome};
 
 use crate::alone;
@@ -75,6 +75,41 @@ fn a_nic_that_reaches_none_is_left_out_and_costs_nothing() {
     let pair = RailPair::new(4, 4);
     expect_rails(&pair, &[(0, 0), (2, 2), (3, 3)]);
     assert_eq!(pair.here.rails().len(), 3, "no place is taken");
+}
+
+/// A request is answered, and then no lane connects: another pair takes over on a number of its own. The first one is used once it connects.
+#[test]
+fn nics_of_which_no_lane_connects_form_other_rails() {
+    let _alone = alone();
+    let pair = RailPair::new(3, 3);
+    let switches = pair.near.switches(1);
+    switches.set_connects(1);
+    switches.set_unreachable(1 << 1);
+    let begin = Instant::now();
+    pair.make_rails(3);
+    println!("another pair after {:?}", begin.elapsed());
+    let cables = cables_of(&pair.here.rails());
+    assert!(
+        !cables.contains(&(1, 1)) && cables.iter().any(|(own, peer)| *own == 1 || *peer == 1),
+        "{cables:?}"
+    );
+    for seed in 0..4 {
+        pair.check_all(if seed % 2 == 0 { Opcode::Write } else { Opcode::Read }, seed);
+    }
+    let peer = pair.here.info().peer;
+    let told = || {
+        let events = event_log().recent().into_iter();
+        let refused = events.filter(|event| event.kind == EventKind::RailRefused);
+        let of_peer = refused.filter(|event| event.peer.as_deref() == Some(peer.as_str()));
+        of_peer.filter(|event| event.text.contains("no lane connects")).count()
+    };
+    assert_eq!(told(), 1);
+    switches.set_unreachable(0);
+    eventually("it is used", || {
+        pair.check_all(Opcode::Write, 5);
+        cables_of(&up(&pair.here)).contains(&(1, 1))
+    });
+    assert_eq!(told(), 1);
 }
 
 /// The connect succeeds, and the request is lost: for a second it is waited for, and others are not held up.

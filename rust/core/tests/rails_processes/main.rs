@@ -56,8 +56,13 @@ struct Processes {
 impl Processes {
     /// So many NICs at each end; bytes take `path`.
     fn new(count: u32, path: Option<PathKind>) -> Self {
-        let mut peer = PeerProcess::start(count, path);
-        let nics = Nics::on_path(count, path);
+        Self::of_nics([count; 2], path)
+    }
+
+    /// So many NICs here, and in the other process.
+    fn of_nics([near, far]: [u32; 2], path: Option<PathKind>) -> Self {
+        let mut peer = PeerProcess::start(far, path);
+        let nics = Nics::on_path(near, path);
         let engine = nics.engine(SETTINGS);
         let near = engine.allocate(LENGTH).unwrap();
         let here = engine.connect("127.0.0.1", peer.port, 0, false).unwrap();
@@ -259,6 +264,46 @@ fn a_connection_between_processes_outlives_its_only_device() {
                 });
                 processes.submit(opcode)
             });
+            assert_eq!(outcome(&processes.here, id), Outcome::Done, "{what}: {:#?}", processes.here.rails());
+            let taken = begin.elapsed();
+            println!("{what}: done after {taken:?}");
+            processes.compare(1, &what);
+            assert!(taken < MOVED, "{what}: it took {taken:?}");
+            processes.move_all(opcode, 3);
+        }
+    }
+}
+
+/// Here or in the other process there is a single NIC, and the one that it was connected to is lost; with work and without.
+#[test]
+fn a_single_nic_goes_on_with_another_one_of_the_other_process() {
+    let _alone = alone();
+    let cases = [[1, 2], [2, 1]].into_iter().flat_map(|nics| OPCODES.map(|opcode| (nics, opcode)));
+    for (path, (nics, opcode)) in
+        PATHS.into_iter().flat_map(|path| cases.clone().map(move |case| (path, case)))
+    {
+        for is_busy in [true, false] {
+            let what = format!("{path:?}, NICs: {nics:?}, {opcode:?}, busy: {is_busy}");
+            let mut processes = Processes::of_nics(nics, path);
+            eventually("the NICs are known", || !processes.here.rails()[0].peer_nic.is_empty());
+            let rail = processes.here.rails()[0].clone();
+            let (own, peers) = (nic_number(&rail.nic), nic_number(&rail.peer_nic));
+            processes.fill(opcode, 1);
+            if is_busy {
+                processes.nics.switches(own).set_silent(true);
+            }
+            let begin = OwnTime::start();
+            let id = is_busy.then(|| processes.submit(opcode));
+            match nics {
+                [1, _] => processes.peer.order(&format!("lose {peers}")),
+                _ => processes.nics.lose(own),
+            }
+            eventually("the first rail is down", || processes.here.rails()[0].status == RailStatus::Down);
+            processes.nics.switches(own).set_silent(false);
+            eventually("there is another rail", || {
+                up(&processes.here).len() == 1 && processes.here.rails().len() == 2
+            });
+            let id = id.unwrap_or_else(|| processes.submit(opcode));
             assert_eq!(outcome(&processes.here, id), Outcome::Done, "{what}: {:#?}", processes.here.rails());
             let taken = begin.elapsed();
             println!("{what}: done after {taken:?}");

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use flagcx_p2p::internals::engine::{Engine, EngineOptions, RegisteredBuffer};
-use flagcx_p2p::internals::fabric::{DeviceList, FabricChoice, FabricOptions, Opcode};
+use flagcx_p2p::internals::fabric::{DeviceList, FabricChoice, FabricOptions, Opcode, VerbsOptions};
 use flagcx_p2p::internals::observe::RailStatus;
 use flagcx_p2p::internals::transfer::{Outcome, TransferId};
 
@@ -14,9 +14,10 @@ use crate::support::own_time::OwnTime;
 use crate::support::{self, Pair, blocks, content, eventually, outcome};
 use crate::{GUARD, MOST_TURNS};
 
-fn engine(standin: &Standin, settings: &[(&str, &str)]) -> Arc<Engine> {
-    let options =
-        FabricOptions { choice: FabricChoice::Verbs, verbs: standin.options(), ..FabricOptions::default() };
+/// An engine over the devices that `hca` names; all of them if it is empty.
+fn engine(standin: &Standin, hca: &str, settings: &[(&str, &str)]) -> Arc<Engine> {
+    let verbs = VerbsOptions { hca: hca.to_owned(), ..standin.options() };
+    let options = FabricOptions { choice: FabricChoice::Verbs, verbs, ..FabricOptions::default() };
     let devices = Some(Arc::new(DeviceList::open(&options).unwrap()));
     let all = [
         ("FLAGCX_P2P_FABRIC", "verbs"),
@@ -25,6 +26,11 @@ fn engine(standin: &Standin, settings: &[(&str, &str)]) -> Arc<Engine> {
     ];
     Engine::open(support::config(&[settings, &all].concat()), EngineOptions { gpu_index: 0, devices })
         .unwrap()
+}
+
+/// The number in the name of a device, such as `nv3:1`.
+pub(crate) fn device_number(name: &str) -> u64 {
+    name.trim_start_matches("nv").split(':').next().and_then(|digits| digits.parse().ok()).unwrap()
 }
 
 /// Eight devices, or what `profile` and `settings` make of them, and two engines that have all of them.
@@ -41,7 +47,14 @@ impl Bench {
 
     pub(crate) fn of(profile: &str, settings: &[(&str, u64)], of_engines: &[(&str, &str)]) -> Self {
         let standin = Standin::playing(profile, settings);
-        let [client, server] = [(); 2].map(|()| engine(&standin, of_engines));
+        let [client, server] = [(); 2].map(|()| engine(&standin, "", of_engines));
+        Self { standin, pair: Pair::between(client, server, ENOUGH) }
+    }
+
+    /// Each end has these of the eight devices.
+    pub(crate) fn of_devices([near, far]: [&str; 2]) -> Self {
+        let standin = Standin::playing("eight_devices", &[("troubles", 1)]);
+        let [client, server] = [near, far].map(|hca| engine(&standin, hca, &[PATIENT]));
         Self { standin, pair: Pair::between(client, server, ENOUGH) }
     }
 
@@ -106,8 +119,7 @@ impl Bench {
 
     /// The device of rail `rail`, by its number.
     pub(crate) fn device(&self, rail: usize) -> u64 {
-        let name = self.pair.here.rails()[rail].nic.clone();
-        name.trim_start_matches("nv").split(':').next().and_then(|digits| digits.parse().ok()).unwrap()
+        device_number(&self.pair.here.rails()[rail].nic)
     }
 
     /// Until `rail` is up and used. On a busy machine another one may be silent just then.

@@ -2,10 +2,12 @@
 
 use std::time::Duration;
 
+use flagcx_p2p::internals::connection::Connection;
 use flagcx_p2p::internals::fabric::Opcode;
+use flagcx_p2p::internals::observe::RailStatus;
 use flagcx_p2p::internals::transfer::Outcome;
 
-use crate::bench::Bench;
+use crate::bench::{Bench, device_number};
 use crate::nics::{ENOUGH, moved, up};
 use crate::nullverbs::Event;
 use crate::support::own_time::OwnTime;
@@ -70,6 +72,48 @@ fn a_connection_outlives_its_only_device() {
             bench.check_all(opcode, 2 + seed);
         }
         assert!(pair.here.is_usable() && pair.there.is_usable());
+    }
+}
+
+/// One end has a single device, and the one that it was connected to is lost.
+#[test]
+fn a_single_device_goes_on_with_another_one_of_the_peer() {
+    let _alone = alone();
+    for (seed, opcode) in OPCODES.into_iter().enumerate() {
+        for (devices, is_near) in [(["nv0", "nv1,nv2"], false), (["nv1,nv2", "nv0"], true)] {
+            for is_stuck in [false, true] {
+                let bench = Bench::of_devices(devices);
+                let pair = &bench.pair;
+                let what = format!("{devices:?}, {opcode:?}, stuck: {is_stuck}");
+                eventually("the NICs are known", || {
+                    [&pair.here, &pair.there].iter().all(|end| !end.rails()[0].peer_nic.is_empty())
+                });
+                let device =
+                    if is_near { bench.device(0) } else { device_number(&pair.here.rails()[0].peer_nic) };
+                let lost = 1 << device;
+                bench.standin.set("silent_devices", lost | 1 << bench.device(0));
+                if is_stuck {
+                    bench.standin.set("stuck_devices", lost);
+                }
+                let started = bench.start(opcode, seed as u64);
+                let begin = OwnTime::start();
+                bench.standin.raise_on(Event::DeviceFatal, device as i32);
+                let is_down = |end: &Connection| end.rails()[0].status == RailStatus::Down;
+                eventually("the rail is down", || is_down(&pair.here) && is_down(&pair.there));
+                // The single device works.
+                bench.standin.set("silent_devices", lost);
+                bench.finish(opcode, &started, &what);
+                println!("{what}: done {:?} after the device was lost", begin.elapsed());
+                assert!(begin.elapsed() < MOVED, "{what}: it took {:?}", begin.elapsed());
+                assert!(moved(&pair.here) > 0, "{what}: {:#?}", pair.here.rails());
+                assert!(bench.ends(opcode).1.write(0, &vec![GUARD; ENOUGH]));
+                bench.standin.set("silent_devices", 0);
+                std::thread::sleep(Duration::from_millis(20));
+                assert!(content(bench.ends(opcode).1) == vec![GUARD; ENOUGH], "{what}: written later");
+                OPCODES.into_iter().for_each(|opcode| bench.check_all(opcode, 9));
+                assert_eq!([&pair.here, &pair.there].map(|end| end.rails().len()), [2, 2], "{what}");
+            }
+        }
     }
 }
 

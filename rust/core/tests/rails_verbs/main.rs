@@ -23,7 +23,7 @@ mod support;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use bench::Bench;
+use bench::{Bench, device_number};
 use flagcx_p2p::internals::fabric::Opcode;
 use flagcx_p2p::internals::transfer::{Iov, Outcome, RemoteRange};
 use nics::{ENOUGH, carried, moved, up};
@@ -161,11 +161,8 @@ fn eight_devices_in_another_order_find_each_other() {
     let bench = Bench::with_rails("eight_devices", &[("unreachable", !reached)], 8);
     println!("eight rails in another order after {:?}", begin.elapsed());
     let rails = bench.pair.here.rails();
-    let number = |name: &str| -> u64 {
-        name.trim_start_matches("nv").split(':').next().and_then(|digits| digits.parse().ok()).unwrap()
-    };
     for rail in &rails {
-        assert_eq!(number(&rail.peer_nic), far(number(&rail.nic)), "{rails:#?}");
+        assert_eq!(device_number(&rail.peer_nic), far(device_number(&rail.nic)), "{rails:#?}");
     }
     for (seed, opcode) in OPCODES.into_iter().cycle().take(8).enumerate() {
         bench.check_all(opcode, seed as u64);

@@ -147,6 +147,14 @@ pub(in crate::connection) enum Action {
         /// What was seen.
         reason: String,
     },
+    /// Leader: both ends have a rail, and none of its lanes connects, as often as that was tried: another pair of NICs may take over. It is still
+    /// tried, ever more rarely. Reported once.
+    RailUnconnected {
+        /// Its number.
+        rail: usize,
+        /// The last failure.
+        reason: String,
+    },
     /// Follower: the leader does not make the rail that it was asked for.
     RequestRefused {
         /// The NIC here.

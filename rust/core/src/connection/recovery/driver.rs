@@ -378,6 +378,7 @@ impl Driver {
             | Action::WriteTrial { .. }
             | Action::EndTrial { .. }
             | Action::PathRefused { .. }
+            | Action::RailUnconnected { .. }
             | Action::RequestRefused { .. } => self.carry_out_trial(action).await,
             Action::RailRefused { rail, why } => {
                 self.command(move |connection| connection.rail_refused(rail, why)).await;

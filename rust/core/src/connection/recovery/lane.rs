@@ -153,6 +153,11 @@ impl LaneMachine {
         self.state == State::Healthy
     }
 
+    /// Whether it has never been in working order, and rests between attempts.
+    pub(super) fn has_never_connected(&self) -> bool {
+        !self.made && !self.pause.is_zero()
+    }
+
     pub(super) fn is_closed(&self) -> bool {
         self.state == State::Closed
     }

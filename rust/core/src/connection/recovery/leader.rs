@@ -3,8 +3,8 @@
 use super::lane::{EventContext, LaneMachine, State};
 use super::limit::Limit;
 use super::{
-    Action, DRIVER_LIMIT, FIRST_PAUSE, FOLLOW_LIMIT, LAST_PAUSE, LostReason, MAX_ATTEMPTS, RebuildFailure,
-    STEP_LIMIT,
+    Action, DRIVER_LIMIT, FIRST_PAUSE, FOLLOW_LIMIT, LAST_PAUSE, LAST_PAUSE_UNMADE, LostReason, MAX_ATTEMPTS,
+    RebuildFailure, STEP_LIMIT,
 };
 use crate::control::ChannelFrame;
 use crate::control::wire::LaneRecord;
@@ -40,7 +40,9 @@ impl LaneMachine {
 
     /// Pauses, longer each time, instead of closing the lane: another rail works.
     pub(super) fn rest(&mut self, context: &mut EventContext<'_>) {
-        self.pause = (self.pause * 2).clamp(FIRST_PAUSE, LAST_PAUSE);
+        // What has never worked may never do.
+        let last = if self.made { LAST_PAUSE } else { LAST_PAUSE_UNMADE };
+        self.pause = (self.pause * 2).clamp(FIRST_PAUSE, last);
         self.state = State::Resting { until: context.now + self.pause };
     }
 

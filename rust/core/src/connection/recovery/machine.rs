@@ -346,6 +346,19 @@ impl Machine {
         if let Some(reason) = context.closed {
             self.lose_without_lanes(reason);
         }
+        self.report_unconnected(index / LANES_PER_RAIL);
+    }
+
+    /// Leader: reports a rail of which no lane connects.
+    fn report_unconnected(&mut self, number: usize) {
+        let Some(rail) = self.rails.get_mut(number).filter(|_| self.policy.leads) else { return };
+        if rail.is_unconnected || !rail.has_never_connected() {
+            return;
+        }
+        rail.is_unconnected = true;
+        let failure = rail.lanes.iter().find_map(|lane| lane.failure.as_ref());
+        let reason = failure.map_or_else(String::new, ToString::to_string);
+        self.actions.push(Action::RailUnconnected { rail: number, reason });
     }
 
     /// Tells the lanes of each rail whether another rail has a healthy lane, if that has changed.

@@ -112,6 +112,9 @@ pub(super) const PATIENCE: Duration = Duration::from_secs(1);
 pub(super) const FIRST_PAUSE: Duration = Duration::from_millis(100);
 pub(super) const LAST_PAUSE: Duration = Duration::from_secs(2);
 
+/// The last pause of a lane that has never been in working order: as long as that of a pair of NICs that do not reach each other.
+pub(super) const LAST_PAUSE_UNMADE: Duration = Duration::from_secs(60);
+
 #[cfg(test)]
 mod simulation;
 #[cfg(test)]

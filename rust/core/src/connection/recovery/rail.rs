@@ -17,6 +17,8 @@ pub(super) struct Rail {
     pub(super) trial: Trial,
     /// Number of the last trial.
     pub(super) trials: u32,
+    /// That its lanes do not connect was reported.
+    pub(super) is_unconnected: bool,
     pub(super) view: RailView,
 }
 
@@ -47,11 +49,16 @@ impl Rail {
             alone_since: None,
             left: false,
         };
-        Self { lanes: Vec::new(), adding, trial: Trial::None, trials: 0, view }
+        Self { lanes: Vec::new(), adding, trial: Trial::None, trials: 0, is_unconnected: false, view }
     }
 
     pub(super) fn has_healthy_lane(&self) -> bool {
         self.lanes.iter().any(LaneMachine::is_healthy)
+    }
+
+    /// Whether none of its lanes has ever been in working order, and all have failed as often as is tried in a row.
+    pub(super) fn has_never_connected(&self) -> bool {
+        !self.lanes.is_empty() && self.lanes.iter().all(LaneMachine::has_never_connected)
     }
 
     /// Whether a lane may still be used, now or later.

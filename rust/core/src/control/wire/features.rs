@@ -29,7 +29,7 @@ const SHORTEST_PAYLOAD: usize = 40;
 pub struct Features {
     /// Feature bits: [`Features::CHANNEL`], [`Features::REBUILD`], [`Features::AUTH`], [`Features::ADVERTISED`],
     /// [`Features::REGIONS`], [`Features::LIVENESS`], [`Features::GPU_FLUSH`], [`Features::SEGMENTS`],
-    /// [`Features::NEEDS_GPU_FLUSH`], [`Features::RAILS`], [`Features::REDIAL`].
+    /// [`Features::NEEDS_GPU_FLUSH`], [`Features::RAILS`], [`Features::REDIAL`], [`Features::OTHER_PAIRS`].
     pub bits: u32,
     /// Largest notification taken in one frame, in bytes; 0 for the original's 512 only.
     pub max_notification: u32,
@@ -75,6 +75,10 @@ impl Features {
     /// [`Features::REBUILD`], see [`Features::has_redial`].
     pub const REDIAL: u32 = 2048;
 
+    /// Where a rail is lost, other pairs of NICs take over, the NICs of the first rail among them. So connections have rails also where one
+    /// of the ends has a single NIC, and no [`Features::RAILS`]: see [`Features::has_other_pairs`].
+    pub const OTHER_PAIRS: u32 = 4096;
+
     /// Whether the channel with that peer can be made anew, if this engine offers it too.
     pub fn has_redial(&self) -> bool {
         self.has(Self::REDIAL | Self::CHANNEL | Self::REBUILD)
@@ -83,6 +87,11 @@ impl Features {
     /// Whether a connection with that peer may get further rails, if this engine offers them too.
     pub fn has_rails(&self) -> bool {
         self.has(Self::RAILS | Self::CHANNEL | Self::REBUILD | Self::REGIONS)
+    }
+
+    /// Whether other pairs may take over on a connection with that peer, if this engine offers that too.
+    pub fn has_other_pairs(&self) -> bool {
+        self.has(Self::OTHER_PAIRS | Self::CHANNEL | Self::REBUILD | Self::REGIONS)
     }
 
     /// Whether all of `bits` are set.

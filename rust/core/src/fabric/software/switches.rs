@@ -31,6 +31,8 @@ pub struct FaultSwitches {
     refusing: AtomicU64,
     /// See [`FaultSwitches::set_unreachable`].
     unreachable: AtomicU64,
+    /// See [`FaultSwitches::set_connects`].
+    connects: AtomicU64,
     /// Requests that have been looked at.
     requests: AtomicU64,
     injected: AtomicU64,
@@ -74,6 +76,11 @@ impl FaultSwitches {
         self.unreachable.store(devices, Ordering::Relaxed);
     }
 
+    /// So many queue pairs connect to those devices all the same, from now on: after that they do not.
+    pub fn set_connects(&self, count: u64) {
+        self.connects.store(count, Ordering::Relaxed);
+    }
+
     /// WRITEs that are flushed arrive nevertheless, up to this time later, as from a queue on the way: unless the queue pair that they
     /// go to is in ERROR by then. For zero they do not. Of peers in this process.
     pub fn set_late(&self, late: Duration) {
@@ -88,6 +95,7 @@ impl FaultSwitches {
         self.set_refusing(0);
         self.set_slow(0);
         self.set_unreachable(0);
+        self.set_connects(0);
         self.set_late(Duration::ZERO);
     }
 
@@ -151,7 +159,9 @@ impl FaultSwitches {
     pub(super) fn reaches(&self, device: &str) -> bool {
         let number = device.trim_start_matches("sw").parse::<u32>().ok();
         let bit = number.and_then(|number| 1_u64.checked_shl(number)).unwrap_or(0);
+        let is_left = |left: u64| left.checked_sub(1);
         self.unreachable.load(Ordering::Relaxed) & bit == 0
+            || self.connects.fetch_update(Ordering::Relaxed, Ordering::Relaxed, is_left).is_ok()
     }
 
     pub(super) fn slowness(&self) -> u64 {

@@ -32,6 +32,7 @@ impl Driver {
         let is_new = std::mem::replace(&mut self.rails.lost, lost) != lost;
         let (handle, machine) = (self.handle.clone(), &mut self.machine);
         with_upgraded(&handle, &self.connection, |connection| {
+            connection.note_lost_rails();
             if is_new {
                 // What was refused while it was not needed is tried again now.
                 connection.forget_refusals();

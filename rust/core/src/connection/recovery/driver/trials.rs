@@ -44,6 +44,9 @@ impl Driver {
             Action::PathRefused { rail, reason } => {
                 self.command(move |connection| connection.path_refused(rail, &reason)).await;
             }
+            Action::RailUnconnected { rail, reason } => {
+                self.command(move |connection| connection.rail_unconnected(rail, &reason)).await;
+            }
             Action::RequestRefused { own, peer, why } => {
                 self.command(move |connection| connection.request_refused(own, peer, why)).await;
             }

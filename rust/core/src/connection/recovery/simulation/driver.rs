@@ -101,6 +101,7 @@ impl World {
             }
             Action::EndTrial { rail, number } => self.end_trial(end, rail, number),
             Action::RequestRefused { .. } => self.rail_refused(end),
+            Action::RailUnconnected { .. } => {}
             Action::PathRefused { .. } | Action::RailRefused { .. } => self.rail_refused(end),
             Action::RailRequested { .. } => self.after(0, Event::AddRail { end }),
         }

@@ -129,6 +129,49 @@ fn either_end_may_refuse() {
     assert_eq!(follower.receive(ADD), [Action::OpenRail { rail: 1, nic: 4, peer: 3, lanes: 1 }]);
 }
 
+/// The trial was answered, so the pair of NICs is not refused by that.
+#[test]
+fn a_rail_of_which_no_lane_connects_is_reported_once_and_tried_ever_more_rarely() {
+    let mut fixture = Fixture::new(RAILS_LEADER, 1);
+    fixture.add(1, 3, 4, 2);
+    fixture.open(1, Ok(()));
+    fixture.receive(READY);
+    let unconnected =
+        Action::RailUnconnected { rail: 1, reason: "the new queue pair did not connect: EIO".to_owned() };
+    let try_to_build = |fixture: &mut Fixture, lane: usize, attempt: u32| {
+        fixture.machine.created(lane, attempt, Ok(record(7)), fixture.now);
+        fixture.receive(ChannelFrame::Rebuilt { lane: lane as u32, attempt, record: record(8) });
+        fixture.machine.connected(lane, attempt, Err("EIO".to_owned()), fixture.now);
+        fixture.actions()
+    };
+    for lane in [FIRST, FIRST + 1] {
+        for attempt in 1..=MAX_ATTEMPTS {
+            let actions = try_to_build(&mut fixture, lane, attempt);
+            let is_last = lane > FIRST && attempt == MAX_ATTEMPTS;
+            assert_eq!(actions.contains(&unconnected), is_last, "{lane}, {attempt}: {actions:?}");
+        }
+    }
+    let mut pauses = Vec::new();
+    for attempt in MAX_ATTEMPTS + 1.. {
+        let before = fixture.now;
+        fixture.now = fixture.machine.deadline().unwrap();
+        fixture.machine.timeout(fixture.now);
+        let create = |lane| Action::Create { lane, attempt };
+        assert_eq!(fixture.actions(), [create(FIRST), create(FIRST + 1)]);
+        pauses.push((fixture.now - before).as_millis());
+        if pauses.len() == 12 {
+            break;
+        }
+        for lane in [FIRST, FIRST + 1] {
+            assert!(!try_to_build(&mut fixture, lane, attempt).contains(&unconnected), "once");
+        }
+    }
+    let expected = [100, 200, 400, 800, 1_600, 3_200, 6_400, 12_800, 25_600, 51_200, 60_000, 60_000];
+    assert_eq!(pauses, expected);
+    fixture.build(FIRST, MAX_ATTEMPTS + 12);
+    assert!(fixture.machine.made_lanes() >> FIRST & 1 == 1, "it is used once it connects");
+}
+
 /// The peer may still make it: then it must not take another rail for this one.
 #[test]
 fn a_rail_without_an_answer_is_refused_and_its_number_kept_for_its_nics() {

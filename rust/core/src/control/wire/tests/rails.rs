@@ -162,6 +162,10 @@ fn rails_need_the_channel_rebuilds_and_regions() {
     for bit in needed {
         assert!(!Features { bits: all & !bit, ..Features::default() }.has_rails());
     }
+    assert_eq!(Features::OTHER_PAIRS, 4096);
+    let of_one_nic = Features { bits: all & !Features::RAILS | Features::OTHER_PAIRS, ..Features::default() };
+    assert!(of_one_nic.has_other_pairs() && !of_one_nic.has_rails(), "an earlier release makes none with it");
+    assert!(!Features { bits: all, ..Features::default() }.has_other_pairs());
 }
 
 proptest! {
