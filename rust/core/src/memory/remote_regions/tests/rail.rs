@@ -32,10 +32,10 @@ fn a_rail_has_no_keys_until_they_are_told() {
 fn over_the_first_nic_keys_are_those_of_the_first_rail() {
     let regions = RemoteRegions::of_rail_over_first_nic();
     let entry = AnnouncedRegion { first_rkey: None, ..named(7) };
-    regions.apply(&changes(1, Change::Add, &[entry])).unwrap();
-    let of = |first| regions.table().key_for(first, 0x1000, 16, Opcode::Write).map(|region| region.rkey);
+    regions.apply(&changes(7, Change::Add, &[entry])).unwrap();
+    let of = |first| regions.table().key_for(first, 0x7000, 16, Opcode::Write).map(|region| region.rkey);
     assert_eq!((of(7), of(FIRST)), (Some(7), None));
-    assert_eq!(regions.table().first_key_at(7, 0x1000, 16), Some((7, 16)));
+    assert_eq!(regions.table().first_key_at(7, 0x7000, 16), Some((7, 16)));
 }
 
 /// The key of a probe: one without bytes, which an adapter may check none the less.
