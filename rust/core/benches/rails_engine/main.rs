@@ -17,6 +17,7 @@
 mod cost;
 mod ends;
 mod looks;
+mod memory;
 mod size;
 
 use std::process::Command;
@@ -29,7 +30,7 @@ struct Part {
     run: fn(),
 }
 
-const PARTS: [Part; 5] = [
+const PARTS: [Part; 6] = [
     Part { name: "nics", settings: &[("COPY", "0"), ("DEVS", "2")], run: || cost::of_nics(2) },
     Part { name: "eight", settings: &[("COPY", "0"), ("DEVS", "8")], run: || cost::of_nics(8) },
     Part { name: "software", settings: &[], run: cost::of_software },
@@ -40,6 +41,7 @@ const PARTS: [Part; 5] = [
         run: size::run,
     },
     Part { name: "looks", settings: &[("COPY", "0"), ("DEVS", "2"), ("TROUBLES", "1")], run: looks::run },
+    Part { name: "memory", settings: &[("COPY", "0"), ("DEVS", "2")], run: memory::run },
 ];
 
 fn main() {
