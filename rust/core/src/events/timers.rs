@@ -43,10 +43,14 @@ impl Timers {
 
     /// Wakes the tasks that wait for times up to `now`.
     pub(super) fn fire(&self, now: Instant) {
-        let mut waiting = self.waiting.borrow_mut();
-        while let Some(timer) = waiting.first_entry().filter(|timer| timer.key().0 <= now) {
-            timer.remove().wake();
+        while let Some(waker) = self.take_due(now) {
+            waker.wake();
         }
+    }
+
+    fn take_due(&self, now: Instant) -> Option<Waker> {
+        let mut waiting = self.waiting.borrow_mut();
+        Some(waiting.first_entry().filter(|timer| timer.key().0 <= now)?.remove())
     }
 }
 
