@@ -47,6 +47,7 @@ impl Comm {
             capabilities: peer.capabilities,
             heals: ours,
             rails: false,
+            other_pairs: false,
             leads,
             began: peer.began,
             presence: Presence::Sockets,

@@ -41,7 +41,7 @@ mod models {
             let is_found = place.get().is_some();
             let is_reported = task.join().unwrap();
             submitter.join().unwrap();
-            assert!(is_found || is_reported, "nobody closes its lanes");
+            assert!(is_found || is_reported, "its lanes stay open");
         });
     }
 }
