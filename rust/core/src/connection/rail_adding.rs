@@ -326,8 +326,14 @@ impl Connection {
         let wanted = NicPair { own: own.into(), peer: peer.into() };
         let (mut pairs, now) = (lock(&self.rails.adding.pairs), clock::now_ns());
         let made = self.rails.in_use();
-        let rail = pairs.pairing.rail_for(wanted).filter(|rail| !made.has(*rail));
-        let Some(rail) = rail.or_else(|| self.substitute_for(wanted, &mut pairs, now)) else {
+        let found = pairs.pairing.rail_for(wanted).filter(|rail| !made.has(*rail));
+        let is_other = |rail| pairs.pairing.is_substitute(rail) && pairs.pairing.pair(rail) != Some(wanted);
+        // A substitute that waits takes over by the pair that the peer wants: this end may not know yet which NICs are lost there.
+        let taken_over = match found {
+            Some(rail) if !is_other(rail) => None,
+            _ => self.substitute_for(wanted, &mut pairs, now),
+        };
+        let Some(rail) = taken_over.or(found) else {
             tracing::debug!(peer = %self.peer.control, own, nic = peer, "the peer asks for a rail that is no pair here, or made");
             return self.rail_requests.decline(own, peer, RailRefusal::Unknown);
         };
@@ -335,7 +341,15 @@ impl Connection {
         pairs.asked_for.push((rail, wanted));
         let demand = &self.rails.adding.demand;
         // A peer that asks without end has no more tries than this end itself.
-        if demand.begin(rail, now) {
+        let may_begin = match taken_over {
+            // What was refused was another pair. One that was refused does not take over.
+            Some(rail) => {
+                demand.goes_on(rail, now);
+                true
+            }
+            None => demand.begin(rail, now),
+        };
+        if may_begin {
             return self.request_rail(rail, &mut pairs, now);
         }
         tracing::debug!(peer = %self.peer.control, rail, "the peer asks for a rail that is being made, or was refused");
@@ -355,6 +369,8 @@ impl Connection {
         if let Some(rail) = rail
             && !self.try_next_substitute(rail, why, &mut pairs, now)
         {
+            // Its NICs are not for it meanwhile.
+            pairs.pairing.put_off(rail);
             self.rails.adding.demand.refused(rail, now);
         }
     }

@@ -93,7 +93,7 @@ impl Receiver {
             Listener::bind(options.bind, options.ports, &abort)?.with_allow_list(options.allow.clone());
         let listener = match options.interfaces.as_slice() {
             [] => listener,
-            interfaces => listener.with_interfaces(interfaces.iter().map(String::as_str))?,
+            interfaces => listener.with_interfaces(interfaces.iter().map(String::as_str)),
         };
         let local = listener.local();
         let (room, events) = (Arc::new(Wakeup::default()), EventLoop::acquire()?);

@@ -194,6 +194,35 @@ fn what_is_under_way_goes_on_over_another_nic_of_the_larger_end() {
     }
 }
 
+/// A pair that was tried in vain gives way to the next one, whichever end has lost its device: the other one may not know that yet.
+#[test]
+fn a_nic_that_does_not_reach_the_single_one_gives_way_to_the_next() {
+    let _alone = alone();
+    for (near, far) in [(1, 3), (3, 1)] {
+        for unreached in 0..3 {
+            let pair = pair(near, far);
+            let (nics, nic) = used(&pair);
+            if unreached == nic {
+                continue;
+            }
+            let single = if near == 1 { &pair.near } else { &pair.far };
+            single.switches(0).set_unreachable(1 << unreached);
+            nics.switches(unreached).set_unreachable(1);
+            let time = OwnTime::start();
+            nics.lose(nic);
+            let what = format!("{near} and {far} NICs, number {unreached} does not reach the single one");
+            eventually("there is another rail", || {
+                [&pair.here, &pair.there].iter().all(|end| up(end).len() == 1)
+            });
+            println!("{what}: another rail after {:?}", time.elapsed());
+            assert!(time.elapsed() < SOON, "{what}: it took {:?}", time.elapsed());
+            for (seed, way) in WAYS.into_iter().enumerate() {
+                way.check(&pair, seed as u64, &what);
+            }
+        }
+    }
+}
+
 /// Memory that is registered later has keys there too.
 #[test]
 fn memory_registered_on_the_further_rail_of_the_first_nic_is_reached() {

@@ -84,7 +84,7 @@ impl ResumeListener {
         let own = OwnAddresses::from_config(config);
         let listener = Listener::bind(bind, config.port_range, &abort)?;
         let listener = listener.with_allow_list(AllowList::new(&config.allow));
-        let listener = listener.with_interfaces(own.interfaces(local.own).iter().map(String::as_str))?;
+        let listener = listener.with_interfaces(own.interfaces(local.own).iter().map(String::as_str));
         let port = listener.local().port();
         let (entries, events) = (Arc::<Mutex<Entries>>::default(), EventLoop::acquire()?);
         let (known, keepalive) = (Arc::clone(&entries), config.keepalive);

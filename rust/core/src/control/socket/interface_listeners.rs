@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::io;
 use std::net::TcpListener;
 use std::os::fd::{AsFd, BorrowedFd};
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::events::{SocketGroup, tcp};
 use crate::fork::OwnSocket;
@@ -15,14 +16,15 @@ use crate::fork::OwnSocket;
 #[derive(Debug)]
 pub(super) struct InterfaceListeners {
     sockets: Vec<OwnSocket<TcpListener>>,
-    /// All of them, by their places, and the one on the address.
+    /// All of them, by their places and one more, and the one on the address as 0.
     group: SocketGroup,
+    /// The number of the last one that was ready: the next one behind it has its turn. Written and read by the threads that accept, to which any
+    /// order does: Relaxed.
+    last: AtomicU64,
 }
 
 /// So many interfaces at most.
 const MOST: usize = 32;
-/// The number of the listener on the address.
-const FIRST: u64 = u64::MAX;
 
 impl InterfaceListeners {
     /// Beside `first`. An interface that permits none is left to that one.
@@ -32,8 +34,8 @@ impl InterfaceListeners {
         backlog: i32,
     ) -> io::Result<Self> {
         let group = SocketGroup::new()?;
-        group.add(first, FIRST)?;
-        let mut listeners = Self { sockets: Vec::new(), group };
+        group.add(first, 0)?;
+        let mut listeners = Self { sockets: Vec::new(), group, last: AtomicU64::new(0) };
         for interface in interfaces.into_iter().collect::<BTreeSet<_>>().into_iter().take(MOST) {
             match tcp::listen_through(interface, first, backlog) {
                 Ok(socket) => listeners.add(socket)?,
@@ -44,16 +46,19 @@ impl InterfaceListeners {
     }
 
     fn add(&mut self, socket: OwnSocket<TcpListener>) -> io::Result<()> {
-        self.group.add(&socket, self.sockets.len() as u64)?;
+        self.group.add(&socket, self.sockets.len() as u64 + 1)?;
         self.sockets.push(socket);
         Ok(())
     }
 
     /// One at which a connection waits, each in its turn; `first` if there is none.
     pub(super) fn ready<'a>(&'a self, first: &'a OwnSocket<TcpListener>) -> &'a OwnSocket<TcpListener> {
-        // Those that stay ready go behind the others.
-        let ready = self.group.ready().into_iter().next();
-        ready.and_then(|number| self.sockets.get(number as usize)).unwrap_or(first)
+        let last = self.last.load(Ordering::Relaxed);
+        let next = self.group.ready().into_iter().min_by_key(|number| number.wrapping_sub(last + 1));
+        let number = next.unwrap_or(0);
+        self.last.store(number, Ordering::Relaxed);
+        let at = usize::try_from(number).ok().and_then(|number| number.checked_sub(1));
+        at.and_then(|at| self.sockets.get(at)).unwrap_or(first)
     }
 }
 
@@ -88,6 +93,21 @@ mod tests {
             (0..3).map(|_| TcpStream::connect((Ipv4Addr::LOCALHOST, port)).unwrap()).collect();
         assert!((0..3).all(|_| accepts(listeners.ready(&first))), "by the listener of the interface");
         assert!(!accepts(listeners.ready(&first)) && !accepts(&first));
+        // A listener that is always ready does not have all turns.
+        let (other, second) = (tcp::listen((Ipv4Addr::LOCALHOST, 0).into(), 8).unwrap(), TcpStream::connect);
+        let mut listeners = listeners;
+        let other_port = other.local_addr().unwrap().port();
+        listeners.add(other).unwrap();
+        let _waiting: Vec<_> = [port, port, other_port, other_port]
+            .map(|port| second((Ipv4Addr::LOCALHOST, port)).unwrap())
+            .into_iter()
+            .collect();
+        let turns = [(); 4].map(|()| {
+            let socket = listeners.ready(&first);
+            assert!(accepts(socket));
+            socket.local_addr().unwrap().port()
+        });
+        assert!(turns[0] != turns[1] && turns[1] != turns[2] && turns[2] != turns[3], "{turns:?}");
         let another = tcp::listen((Ipv4Addr::UNSPECIFIED, port).into(), 8).map(drop);
         assert_eq!(another.map_err(|error| error.kind()), Err(io::ErrorKind::AddrInUse));
     }

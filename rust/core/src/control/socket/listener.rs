@@ -47,9 +47,12 @@ impl Listener {
 
     /// Answers connections that arrive through one of these interfaces through it, not over the kernel's route to the client, where that is
     /// permitted. Connections through others are accepted as before.
-    pub fn with_interfaces<'a>(mut self, names: impl IntoIterator<Item = &'a str>) -> io::Result<Self> {
-        self.interfaces = Some(InterfaceListeners::open(&self.socket, names, BACKLOG)?);
-        Ok(self)
+    pub fn with_interfaces<'a>(mut self, names: impl IntoIterator<Item = &'a str>) -> Self {
+        match InterfaceListeners::open(&self.socket, names, BACKLOG) {
+            Ok(interfaces) => self.interfaces = Some(interfaces),
+            Err(error) => tracing::debug!("{} has no listeners of single interfaces: {error}", self.local),
+        }
+        self
     }
 
     /// Where it listens.

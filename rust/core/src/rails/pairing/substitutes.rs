@@ -26,7 +26,11 @@ impl Pairing {
         let place = self.places.get_mut(rail).filter(|place| place.state.has_rail())?;
         let was_lost = std::mem::replace(&mut place.state, State::Lost) == State::Lost;
         let own = place.pair.own;
-        if loss == Loss::Own && !self.gone.contains(&own) {
+        let is_gone = loss == Loss::Own && !self.gone.contains(&own);
+        if was_lost && !is_gone {
+            return None;
+        }
+        if is_gone {
             self.gone.push(own);
         }
         // NICs that were not free are now.
@@ -36,7 +40,10 @@ impl Pairing {
                 self.choose(rail);
             }
         }
-        let pair = self.best_pair(None).filter(|_| !was_lost)?;
+        if was_lost {
+            return None;
+        }
+        let pair = self.best_pair(None)?;
         let added = self.add_substitute(pair)?;
         self.places.get_mut(added)?.is_beside = loss == Loss::Pair;
         Some(added)
@@ -179,7 +186,8 @@ impl Pairing {
     /// The other end has made a rail of a pair of its choice. Numbers that are not known here between are that end's.
     pub(super) fn made_there(&mut self, rail: usize, pair: NicPair) {
         if (self.places.len()..self.limit).contains(&rail) {
-            self.places.resize(rail + 1, Place { state: State::Lost, ..Place::new(pair) });
+            self.places
+                .resize(rail + 1, Place { state: State::Lost, is_substitute: true, ..Place::new(pair) });
         }
         if let Some(place) = self.places.get_mut(rail) {
             *place = Place { state: State::Made, is_substitute: true, ..Place::new(pair) };
