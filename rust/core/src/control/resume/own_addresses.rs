@@ -29,7 +29,7 @@ impl OwnAddresses {
         self.of(&interfaces(), former)
     }
 
-    /// The interfaces of [`OwnAddresses::find`]: what arrives through one of them is answered through it.
+    /// The interfaces of the addresses that a channel may have which had `former`: what arrives through one of them is answered through it.
     pub fn interfaces(&self, former: IpAddr) -> Vec<String> {
         self.find(former).into_iter().map(|one| one.name).collect()
     }
