@@ -10,6 +10,7 @@ and catches up. Every rollout compares every byte of each version that it has.
 
 import argparse
 import sys
+import time
 from typing import Any
 
 import ray
@@ -55,6 +56,9 @@ def main() -> int:
         print(f"every byte compared: {wrong} wrong tensors")
         return int(wrong > 0)
 
+
+#: How long Ray may take to kill a rollout.
+KILL_LIMIT_SECONDS = 30.0
 
 # Ray starts a rollout again that has died, and repeats its call. The second thread answers `is_reading`.
 _OPTIONS = {"max_restarts": -1, "max_task_retries": -1, "max_concurrency": 2}
@@ -103,7 +107,9 @@ def follow(trainer: Any, rollouts: Rollouts) -> int:
     print(f"version {version}: a rollout was killed while it read; the other {len(others)} have version {newest}")
 
     caught_up = answer(call)
-    if caught_up.process == before or caught_up.version < newest:  # the call had ended just before, or began again at once
+    # The call had ended just before, or began again at once; Ray kills later than it is told to.
+    deadline = time.monotonic() + KILL_LIMIT_SECONDS
+    while (caught_up.process == before or caught_up.version < newest) and time.monotonic() < deadline:
         caught_up = answer(victim.pull.remote())
     pulled = [*others, caught_up]
     wrong += rollouts.wrong(pulled)
