@@ -224,9 +224,9 @@ impl RailWatch {
         }
         if !was_up && self.table.up().has(rail) {
             if let Some(watched) = self.rails.get_mut(rail).and_then(Option::as_mut) {
-                // What was measured was of its failure.
+                // What was measured is from before its failure.
                 watched.meter.forget();
-                watched.latency = PathLatency::default();
+                watched.latency.begin_anew();
             }
             self.table.get_mut(rail).into_iter().for_each(RailMachine::measure);
             self.publish_rail(rail);

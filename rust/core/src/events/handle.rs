@@ -102,7 +102,7 @@ impl EventLoopHandle {
     /// meanwhile. For a task that has more to do and did not wait. Yielding to the executor is not enough: it polls
     /// descriptors again only when no task is runnable, or after 200 task polls.
     pub(crate) async fn give_way(&self) {
-        // Timers are dispatched by the same poll as descriptors.
+        // Timers fire behind the poll of descriptors.
         self.sleep_until(Some(Instant::now())).await;
     }
 

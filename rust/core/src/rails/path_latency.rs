@@ -19,6 +19,11 @@ impl PathLatency {
         self.seen = self.seen.wrapping_add(1);
     }
 
+    /// The path may have changed: the next answers count, and what is known is kept until the first of them.
+    pub fn begin_anew(&mut self) {
+        *self = Self { answers: [u32::try_from(self.nanos()).unwrap_or(u32::MAX); KEPT], seen: 0 };
+    }
+
     /// Whether it has as many answers as it keeps: one alone may have waited for anything.
     pub fn is_sure(&self) -> bool {
         self.seen as usize >= KEPT
@@ -26,7 +31,8 @@ impl PathLatency {
 
     /// Nanoseconds from a request to its completion if nothing waits before it; 0 before the first answer.
     pub fn nanos(&self) -> u64 {
-        let count = (self.seen as usize).min(KEPT);
+        // The first place is that of the number that was kept, or empty.
+        let count = (self.seen as usize).clamp(1, KEPT);
         self.answers.iter().take(count).min().copied().unwrap_or(0).into()
     }
 }
@@ -46,5 +52,9 @@ mod tests {
         assert_eq!(latency.nanos(), 50_000, "the path has changed");
         latency.answered(u64::MAX);
         assert_eq!(latency.nanos(), 50_000);
+        latency.begin_anew();
+        assert_eq!((latency.nanos(), latency.is_sure()), (50_000, false), "until the first answer");
+        latency.answered(90_000);
+        assert_eq!(latency.nanos(), 90_000);
     }
 }

@@ -121,7 +121,9 @@ impl Driver {
                 return;
             }
             self.note_lanes(connection);
-            let is_due = self.rails.look_at.is_some_and(|at| clock::now_ns() >= at);
+            // A turn that follows another one without a wait, as while the peer sends without end, finds no time set.
+            let look_at = self.rails.look_at.or_else(|| self.watch.deadline(self.handle.look_round()));
+            let is_due = look_at.is_some_and(|at| clock::now_ns() >= at);
             if is_due || self.watch.is_woken() {
                 self.look(connection);
             }
