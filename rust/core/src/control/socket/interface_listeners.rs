@@ -83,7 +83,7 @@ mod tests {
     fn each_listener_has_its_turn_and_the_port_is_taken() {
         let first = tcp::listen((Ipv4Addr::UNSPECIFIED, 0).into(), 8).unwrap();
         let port = first.local_addr().unwrap().port();
-        let listeners = InterfaceListeners::open(&first, ["lo", "no-such-0", "lo"], 8).unwrap();
+        let mut listeners = InterfaceListeners::open(&first, ["lo", "no-such-0", "lo"], 8).unwrap();
         if listeners.sockets.is_empty() {
             println!("not run: SO_BINDTODEVICE is not permitted here");
             return;
@@ -93,16 +93,13 @@ mod tests {
             (0..3).map(|_| TcpStream::connect((Ipv4Addr::LOCALHOST, port)).unwrap()).collect();
         assert!((0..3).all(|_| accepts(listeners.ready(&first))), "by the listener of the interface");
         assert!(!accepts(listeners.ready(&first)) && !accepts(&first));
-        // A listener that is always ready does not have all turns.
-        let (other, second) = (tcp::listen((Ipv4Addr::LOCALHOST, 0).into(), 8).unwrap(), TcpStream::connect);
-        let mut listeners = listeners;
+        // One that is always ready does not have all turns.
+        let other = tcp::listen((Ipv4Addr::LOCALHOST, 0).into(), 8).unwrap();
         let other_port = other.local_addr().unwrap().port();
         listeners.add(other).unwrap();
-        let _waiting: Vec<_> = [port, port, other_port, other_port]
-            .map(|port| second((Ipv4Addr::LOCALHOST, port)).unwrap())
-            .into_iter()
-            .collect();
-        let turns = [(); 4].map(|()| {
+        let ports = [port, port, other_port, other_port];
+        let _waiting = ports.map(|port| TcpStream::connect((Ipv4Addr::LOCALHOST, port)).unwrap());
+        let turns = ports.map(|_| {
             let socket = listeners.ready(&first);
             assert!(accepts(socket));
             socket.local_addr().unwrap().port()

@@ -361,7 +361,9 @@ impl Driver {
 
 /// A time of the pool's clock.
 fn instant(at: u64) -> Instant {
-    Instant::now() + Duration::from_nanos(at.saturating_sub(clock::now_ns()))
+    // This clock first: what comes between the two makes the instant later, not too early.
+    let left = at.saturating_sub(clock::now_ns());
+    Instant::now() + Duration::from_nanos(left)
 }
 
 fn in_words(reason: PauseReason) -> &'static str {
