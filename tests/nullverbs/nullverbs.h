@@ -106,7 +106,7 @@ void nullverbs_live(struct nullverbs_live *out);
 // How often ibv_fork_init was called; a call with a context open counts 1000.
 uint64_t nullverbs_fork_inits(void);
 
-// Registrations that wait for held_devices.
+// Calls that wait: registrations for held_devices, destroys for destroy_qp_ns.
 uint64_t nullverbs_held(void);
 
 // Completion queues that exist on a vector.
@@ -195,6 +195,7 @@ struct dma_buf {
   char *late; // what was written to the region, and is in its memory after the next READ; NULL if it is there at once
 };
 extern struct dma_buf dma_bufs[MAX_REGIONS];
+extern _Atomic uint64_t waiting_calls;
 
 struct queue_pair;
 

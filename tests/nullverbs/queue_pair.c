@@ -260,8 +260,11 @@ void fold_live_counters(void) {
 }
 
 int ibv_destroy_qp(struct ibv_qp *verbs) {
-  if (has_device(settings.slow_destroys, verbs->context))
+  if (settings.destroy_qp_ns && has_device(settings.slow_destroys, verbs->context)) {
+    waiting_calls++;
     take_time(settings.destroy_qp_ns);
+    waiting_calls--;
+  }
   struct queue_pair *pair = (struct queue_pair *)verbs;
   struct slot *slot = &slots[pair->slot];
   atomic_store(&slot->number, 0);

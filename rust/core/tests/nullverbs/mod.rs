@@ -138,7 +138,7 @@ impl Standin {
         unsafe { self.library.get::<unsafe extern "C" fn() -> u64>(b"nullverbs_fork_inits").unwrap()() }
     }
 
-    /// Registrations that wait, as `held_devices` says.
+    /// Calls that wait: registrations as `held_devices` says, destroys as `destroy_qp_ns` does.
     pub(crate) fn held(&self) -> u64 {
         // SAFETY: the prototype is that of nullverbs.h.
         unsafe { self.library.get::<unsafe extern "C" fn() -> u64>(b"nullverbs_held").unwrap()() }

@@ -102,6 +102,32 @@ impl Processes {
         assert!(self.peer.holds(seed), "{what}: other bytes in the other process");
     }
 
+    /// Of the only rail, once both ends are known: the number of the NIC here, and of that in the other process.
+    fn only_nics(&self) -> (usize, usize) {
+        eventually("the NICs are known", || !self.here.rails()[0].peer_nic.is_empty());
+        let rail = self.here.rails()[0].clone();
+        (nic_number(&rail.nic), nic_number(&rail.peer_nic))
+    }
+
+    /// A transfer of the bytes of seed 1 begins, if it is to be held by this NIC, which takes its requests and ends none.
+    fn begin_on_one(&mut self, opcode: Opcode, held: Option<usize>) -> (OwnTime, Option<TransferId>) {
+        self.fill(opcode, 1);
+        if let Some(nic) = held {
+            self.nics.switches(nic).set_silent(true);
+        }
+        let begin = OwnTime::start();
+        (begin, held.map(|_| self.submit(opcode)))
+    }
+
+    /// It is done, with the bytes of seed 1, soon after `begin`.
+    fn finish_soon(&mut self, id: TransferId, begin: &OwnTime, what: &str) {
+        assert_eq!(outcome(&self.here, id), Outcome::Done, "{what}: {:#?}", self.here.rails());
+        let taken = begin.elapsed();
+        println!("{what}: done after {taken:?}");
+        self.compare(1, what);
+        assert!(taken < MOVED, "{what}: it took {taken:?}");
+    }
+
     fn move_all(&mut self, opcode: Opcode, seed: u64) {
         self.fill(opcode, seed);
         let id = self.submit(opcode);
@@ -245,15 +271,8 @@ fn a_connection_between_processes_outlives_its_only_device() {
         for is_busy in [true, false] {
             let what = format!("{path:?}, here: {here}, {opcode:?}, busy: {is_busy}");
             let mut processes = Processes::new(2, path);
-            eventually("the NICs are known", || !processes.here.rails()[0].peer_nic.is_empty());
-            let rail = processes.here.rails()[0].clone();
-            let (own, peers) = (nic_number(&rail.nic), nic_number(&rail.peer_nic));
-            processes.fill(opcode, 1);
-            if is_busy {
-                processes.nics.switches(own).set_silent(true);
-            }
-            let begin = OwnTime::start();
-            let id = is_busy.then(|| processes.submit(opcode));
+            let (own, peers) = processes.only_nics();
+            let (begin, id) = processes.begin_on_one(opcode, is_busy.then_some(own));
             match here {
                 true => processes.nics.lose(own),
                 false => processes.peer.order(&format!("lose {peers}")),
@@ -264,11 +283,7 @@ fn a_connection_between_processes_outlives_its_only_device() {
                 });
                 processes.submit(opcode)
             });
-            assert_eq!(outcome(&processes.here, id), Outcome::Done, "{what}: {:#?}", processes.here.rails());
-            let taken = begin.elapsed();
-            println!("{what}: done after {taken:?}");
-            processes.compare(1, &what);
-            assert!(taken < MOVED, "{what}: it took {taken:?}");
+            processes.finish_soon(id, &begin, &what);
             processes.move_all(opcode, 3);
         }
     }
@@ -285,15 +300,8 @@ fn a_single_nic_goes_on_with_another_one_of_the_other_process() {
         for is_busy in [true, false] {
             let what = format!("{path:?}, NICs: {nics:?}, {opcode:?}, busy: {is_busy}");
             let mut processes = Processes::of_nics(nics, path);
-            eventually("the NICs are known", || !processes.here.rails()[0].peer_nic.is_empty());
-            let rail = processes.here.rails()[0].clone();
-            let (own, peers) = (nic_number(&rail.nic), nic_number(&rail.peer_nic));
-            processes.fill(opcode, 1);
-            if is_busy {
-                processes.nics.switches(own).set_silent(true);
-            }
-            let begin = OwnTime::start();
-            let id = is_busy.then(|| processes.submit(opcode));
+            let (own, peers) = processes.only_nics();
+            let (begin, id) = processes.begin_on_one(opcode, is_busy.then_some(own));
             match nics {
                 [1, _] => processes.peer.order(&format!("lose {peers}")),
                 _ => processes.nics.lose(own),
@@ -304,11 +312,7 @@ fn a_single_nic_goes_on_with_another_one_of_the_other_process() {
                 up(&processes.here).len() == 1 && processes.here.rails().len() == 2
             });
             let id = id.unwrap_or_else(|| processes.submit(opcode));
-            assert_eq!(outcome(&processes.here, id), Outcome::Done, "{what}: {:#?}", processes.here.rails());
-            let taken = begin.elapsed();
-            println!("{what}: done after {taken:?}");
-            processes.compare(1, &what);
-            assert!(taken < MOVED, "{what}: it took {taken:?}");
+            processes.finish_soon(id, &begin, &what);
             processes.move_all(opcode, 3);
         }
     }

@@ -66,9 +66,12 @@ fn parts_wait_for_a_command_that_takes_seconds_and_others_go_on() {
             (count, longest) = (count + 1, longest.max(begin.elapsed()));
         }
         assert!(longest < COMMAND / 2, "{what}: a transfer over other rails took {longest:?}");
-        let status = here.wait(id, Duration::ZERO);
-        assert!(matches!(status, Status::Pending), "{what}: {status:?} while the device may be at work");
-        assert!(here.rails()[RAIL].in_flight_bytes > 0, "{what}: {:#?}", here.rails());
+        let (status, rails) = (here.wait(id, Duration::ZERO), here.rails());
+        // A machine that has held this thread up for the rest of the command shows nothing.
+        let is_over = begin.elapsed() >= COMMAND;
+        let is_pending = matches!(status, Status::Pending);
+        assert!(is_pending || is_over, "{what}: {status:?} while the device may be at work");
+        assert!(rails[RAIL].in_flight_bytes > 0 || is_over, "{what}: {rails:#?}");
         bench.finish(opcode, &(id, bytes), &what);
         let (elapsed, own) = (begin.elapsed(), time.elapsed());
         println!("{what}: done after {elapsed:?}, meanwhile {count} others within {longest:?}");
@@ -88,8 +91,7 @@ fn a_connection_is_closed_while_its_device_takes_seconds() {
         let (bench, device, (id, ..)) = bench_with_a_part(trouble, Opcode::Write);
         let here = &bench.pair.here;
         bench.standin.raise_on(Event::PortDown, device as i32);
-        // In the middle of the command.
-        std::thread::sleep(COMMAND / 4);
+        eventually("the command is under way", || bench.standin.held() > 0);
         let (begin, time) = (Instant::now(), OwnTime::start());
         here.close();
         let (elapsed, own) = (begin.elapsed(), time.elapsed());

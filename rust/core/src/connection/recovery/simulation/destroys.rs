@@ -21,8 +21,12 @@ impl World {
         self.ends[end].lanes[lane].is_destroying = true;
         let queue_pair = self.ends[end].lanes[lane].queue_pair;
         self.tally.destroys += 1;
-        let delay = self.random.between(20, self.conditions.destroy);
-        self.after(delay, Event::Destroyed { queue_pair });
+        // It may end never, as a drain may, where all of them else end at once.
+        let is_endless = self.conditions.destroy == 0 && self.random.percent(self.conditions.never_drains);
+        if !is_endless {
+            let delay = self.random.between(20, self.conditions.destroy);
+            self.after(delay, Event::Destroyed { queue_pair });
+        }
         if self.mutation == Mutation::ReleasesEarly {
             self.after(0, Event::SaysDrained { queue_pair });
         }
