@@ -11,6 +11,9 @@ use flagcx_p2p::internals::transfer::{Iov, Outcome, Status};
 
 use crate::{MOVED, TRANSFERS};
 
+/// How long after the fault is detected a part may be on its way to the other rail. If none has moved then, nothing was under way on the rail.
+const MOVING: Duration = Duration::from_secs(5);
+
 /// What was seen of a fault, and how long after it.
 #[derive(Debug, Default)]
 pub(crate) struct Seen {
@@ -59,7 +62,9 @@ pub(crate) fn in_the_middle(
                 seen.anew = Some(begin.elapsed());
             }
             let is_anew = seen.anew.is_some() || !loses_channel;
-            let is_seen = seen.detected.is_some() && seen.moved.is_some() && is_anew;
+            let has_moved =
+                seen.moved.is_some() || seen.detected.is_some_and(|at| begin.elapsed() > at + MOVING);
+            let is_seen = seen.detected.is_some() && has_moved && is_anew;
             if is_seen || begin.elapsed() > MOVED {
                 enough.store(true, Ordering::Relaxed);
             }

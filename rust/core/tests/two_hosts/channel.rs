@@ -189,3 +189,24 @@ fn a_channel_of_which_no_other_way_leads_to_the_peer_is_not_left() {
         assert_eq!((record.lost(), hosts.here.is_usable(), hosts.host.usable()), (0, true, 1));
     });
 }
+
+/// The other network leads to the peer 2 s after the link has gone down: it is looked for until then.
+#[test]
+fn a_way_that_is_there_later_is_found() {
+    play("channel::a_way_that_is_there_later_is_found", || {
+        let (mut hosts, nics) = two_links("20000");
+        hosts.host.ip(&format!("addr del {}/24 dev eth1", SECOND[1]));
+        hosts.host.keep_addresses_apart();
+        link_down(&nics);
+        // That is the fault.
+        std::thread::sleep(Duration::from_secs(2));
+        let lost = hosts.here.channel_record().lost();
+        let begin = Instant::now();
+        hosts.host.ip(&format!("addr add {}/24 dev eth1", SECOND[1]));
+        eventually("the channel is made anew", || hosts.here.channel_record().resumed() == 1);
+        println!("the channel is made anew {:?} after there is another way", begin.elapsed());
+        assert_eq!((lost, hosts.here.is_usable(), hosts.host.usable()), (0, true, 1));
+        hosts.here.send_notification_bytes(b"first host", &blocks(2, 5000)).unwrap();
+        hosts.host.expect_notification(2, 5000);
+    });
+}

@@ -15,12 +15,17 @@ use crate::control::resume::{Asked, FormerEnds, OwnAddresses, Way, ask, find_way
 use crate::events::{EventLoopHandle, Task, Waiter};
 use crate::sync::{Mutex, lock};
 
-/// How long after a port has gone down the link is looked at: drivers tell of the port and of the network interface in any order.
+/// How long after a port has gone down a link that is there is looked at: drivers tell of the port and of the network interface in any
+/// order.
 const LOOKS_FOR: Duration = Duration::from_secs(1);
 /// Between the first looks; then twice as long each time, as each one reads the state of all interfaces.
 const FIRST_PAUSE: Duration = Duration::from_millis(10);
-/// How long an answer may take over each way.
-const ANSWER: Duration = Duration::from_millis(300);
+/// Between looks at a link that is lost, at most: the host may have another way later.
+const LONGEST_PAUSE: Duration = Duration::from_secs(1);
+/// How long an answer may take over each way; twice as long after each look at a lost link in which none answered.
+const FIRST_ANSWER: Duration = Duration::from_millis(300);
+/// How long at most.
+const LONGEST_ANSWER: Duration = Duration::from_secs(3);
 /// How long the rest of the dialogue may take, over a way that has answered.
 const REST: Duration = Duration::from_secs(1);
 
@@ -34,11 +39,21 @@ pub(super) struct LinkWatch {
 /// A look. Its task ends with it.
 #[derive(Debug)]
 struct UnderWay {
-    end: Arc<Mutex<Option<Option<Replacement>>>>,
+    end: Arc<Mutex<Option<Found>>>,
     _task: Task,
 }
 
-/// The link is lost, and another way leads to the peer.
+/// What a look has found.
+#[derive(Debug)]
+enum Found {
+    /// The link is not known to be lost.
+    Link,
+    /// The link is lost, and the peer's host answers over no way.
+    NoWay,
+    /// The link is lost, and another way leads to the peer.
+    Replacement(Replacement),
+}
+
 #[derive(Debug)]
 struct Replacement {
     reason: String,
@@ -78,8 +93,10 @@ impl Driver {
         if let Some(under_way) = &redial.link.under_way {
             let Some(found) = lock(&under_way.end).take() else { return };
             redial.link.under_way = None;
-            if let Some(replacement) = found {
-                return self.replace(replacement);
+            match found {
+                Found::Link => {}
+                Found::NoWay => redial.link.looks.no_way_answers(Instant::now()),
+                Found::Replacement(replacement) => return self.replace(replacement),
             }
         }
         if !redial.link.looks.take(Instant::now()) {
@@ -89,10 +106,11 @@ impl Driver {
         let request = (offer.name, redial.generation);
         let former = FormerEnds { own: stream.local().ip(), peer: self.peer_address.ip() };
         let (own, targets) = (redial.parts.own.clone(), offer.targets());
+        let limit = redial.link.looks.answer_limit();
         let end: Arc<Mutex<Option<_>>> = Arc::default();
         let (result, wakeup, handle) = (Arc::clone(&end), Arc::clone(&self.wakeup), self.handle.clone());
         let task = self.handle.spawn(async move {
-            let found = find_replacement(own, targets, former, request, &handle).await;
+            let found = look(own, targets, former, (request, limit), &handle).await;
             *lock(&result) = Some(found);
             wakeup.wake();
         });
@@ -116,26 +134,30 @@ impl Driver {
     }
 }
 
-/// Looks whether the link is lost, and then for a way over which the peer's host answers.
-async fn find_replacement(
+/// Looks whether the link is lost, and then for a way over which the peer's host answers within `limit`.
+async fn look(
     own: OwnAddresses,
     targets: Vec<SocketAddr>,
     former: FormerEnds,
-    request: (u64, u64),
+    (request, limit): ((u64, u64), Duration),
     handle: &EventLoopHandle,
-) -> Option<Replacement> {
-    lost_link(&own, former.own, handle).await?;
+) -> Found {
+    if lost_link(&own, former.own, handle).await.is_none() {
+        return Found::Link;
+    }
     let (all, own_addresses) = (targets, own.clone());
     let ways = handle.blocking(move || find_ways(&own_addresses, &all, former)).await;
     let waiter = Waiter::on_loop(handle);
     for way in ways {
-        if let Ok(asked) = ask(&way, request, Instant::now() + ANSWER, &waiter).await {
+        if let Ok(asked) = ask(&way, request, Instant::now() + limit, &waiter).await {
             // It may be back, and be the way that has answered.
-            let reason = lost_link(&own, former.own, handle).await?;
-            return Some(Replacement { reason, way, asked });
+            return match lost_link(&own, former.own, handle).await {
+                Some(reason) => Found::Replacement(Replacement { reason, way, asked }),
+                None => Found::Link,
+            };
         }
     }
-    None
+    Found::NoWay
 }
 
 /// In words, if it is lost. On a helper thread: the state of interfaces is in files.
@@ -152,14 +174,28 @@ struct Looks {
     down: Option<Instant>,
     /// When the next look is due, and the pause behind it.
     next: Option<(Instant, Duration)>,
+    /// Looks at the lost link in which no way answered.
+    without_way: u32,
 }
 
 impl Looks {
     /// A port is down since then.
     fn port_is_down(&mut self, since: Instant) {
         if self.down.is_none_or(|down| down < since) {
-            (self.down, self.next) = (Some(since), Some((since, FIRST_PAUSE)));
+            *self = Self { down: Some(since), next: Some((since, FIRST_PAUSE)), without_way: 0 };
         }
+    }
+
+    /// A look has found that the link is lost, and no other way. So looks go on, as long as the channel is not missed by its pings.
+    fn no_way_answers(&mut self, now: Instant) {
+        let pause = FIRST_PAUSE.saturating_mul(1 << self.without_way.min(8)).min(LONGEST_PAUSE);
+        self.without_way = self.without_way.saturating_add(1);
+        self.next.get_or_insert((now + pause, pause));
+    }
+
+    /// How long an answer may take in the next look.
+    fn answer_limit(&self) -> Duration {
+        FIRST_ANSWER.saturating_mul(1 << self.without_way.min(8)).min(LONGEST_ANSWER)
     }
 
     fn deadline(&self) -> Option<Instant> {
@@ -204,5 +240,33 @@ mod tests {
         assert_eq!(looks(None), [0, 10, 30, 70, 150, 310, 630, 1270]);
         let again = looks(Some(300 * MILLISECOND));
         assert_eq!(again, [0, 10, 30, 70, 150, 310, 320, 340, 380, 460, 620, 940, 1580]);
+    }
+
+    /// As long as no way answers; answers may take longer and longer.
+    #[test]
+    fn a_lost_link_without_another_way_is_looked_at_on_and_on() {
+        let (begin, mut looks, mut found) = (Instant::now(), Looks::default(), Vec::new());
+        looks.port_is_down(begin);
+        while let Some(now) = looks.deadline().filter(|at| *at < begin + Duration::from_secs(5)) {
+            assert!(looks.take(now));
+            found.push((now.duration_since(begin).as_millis(), looks.answer_limit().as_millis()));
+            looks.no_way_answers(now);
+        }
+        let expected = [
+            (0, 300),
+            (10, 600),
+            (30, 1200),
+            (70, 2400),
+            (150, 3000),
+            (310, 3000),
+            (630, 3000),
+            (1270, 3000),
+            (2270, 3000),
+            (3270, 3000),
+            (4270, 3000),
+        ];
+        assert_eq!(found, expected);
+        looks.port_is_down(begin + Duration::from_secs(5));
+        assert_eq!(looks.answer_limit(), FIRST_ANSWER, "another fault");
     }
 }
