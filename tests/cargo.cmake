@@ -62,10 +62,10 @@ foreach(_name IN LISTS _long)
   set_tests_properties(cargo.${_name} PROPERTIES COST 100 LABELS cargo)
 endforeach()
 
-# The chaos suite with all of its faults, a million failed transfers, and the decoders with more inputs. Chaos is the longest proof,
-# and takes less than one processor: it begins first, and the proofs that compile run beside it.
+# The chaos suite with all of its faults, a million failed transfers, and the decoders with more inputs. Chaos is the longest proof
+# and begins first; it has the processors, as some of its sources tell the effects of a fault by time.
 add_test(NAME proof.chaos COMMAND ${CMAKE_CURRENT_SOURCE_DIR}/cargo/run.sh ${_programs} core.chaos_sources)
-set_tests_properties(proof.chaos PROPERTIES LABELS proof TIMEOUT 1200 PROCESSORS 2 COST 1000 FIXTURES_REQUIRED cargo
+set_tests_properties(proof.chaos PROPERTIES LABELS proof TIMEOUT 1200 PROCESSORS 4 COST 1000 FIXTURES_REQUIRED cargo
   ENVIRONMENT FLAGCX_P2P_TEST_SHARE=1)
 # A tenth of them over memory that the engine allocates.
 add_test(NAME proof.chaos_allocated

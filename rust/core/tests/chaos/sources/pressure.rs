@@ -17,6 +17,10 @@ use crate::support;
 /// Threads that fill the queue.
 const CROWD: usize = 4;
 const WOULD_BLOCK: u64 = 600;
+/// Transfers that a thread begins before it waits for their ends.
+const BEGUN: usize = 4;
+/// How often it tries to at most: where threads wait for a processor the ends take long, so it does not meet a full queue often.
+const TRIED: usize = 32;
 
 /// One worker, one lane, one place in each queue, and control work that keeps the worker's lock for a while: `try_submit`
 /// says so, `submit` waits, and nothing is lost or done twice.
@@ -48,7 +52,7 @@ pub fn full_queue(seed: u64, tally: &mut Tally) {
                 let start = Instant::now();
                 while blocked.load(Ordering::Relaxed) < quota && start.elapsed() < support::LIMIT {
                     pool.workers()[0].with_state(|_| std::thread::sleep(Duration::from_micros(200)));
-                    std::thread::sleep(Duration::from_micros(50));
+                    std::thread::sleep(Duration::from_micros(200));
                 }
             });
             let threads: Vec<_> = (0..CROWD)
@@ -100,19 +104,22 @@ fn push(shared: Shared<'_>, index: usize, quota: u64, blocked: &AtomicU64) -> (u
     while blocked.load(Ordering::Relaxed) < quota {
         assert!(start.elapsed() < support::LIMIT, "the queue does not fill");
         let begin = Instant::now();
-        let ids: Vec<_> = (0..4)
-            .filter_map(|_| match blocking {
-                true => Some(shared.connection.submit(Opcode::Write, &iov[..]).unwrap()),
+        let mut ids = Vec::new();
+        for _ in 0..TRIED {
+            match blocking {
+                true => ids.push(shared.connection.submit(Opcode::Write, &iov[..]).unwrap()),
                 false => match shared.connection.try_submit(Opcode::Write, &iov[..]) {
-                    Ok(id) => Some(id),
+                    Ok(id) => ids.push(id),
                     Err(SubmitError::WouldBlock) => {
                         blocked.fetch_add(1, Ordering::Relaxed);
-                        None
                     }
                     Err(error) => panic!("{error}"),
                 },
-            })
-            .collect();
+            }
+            if ids.len() == BEGUN {
+                break;
+            }
+        }
         waits.push(begin.elapsed());
         for id in ids {
             assert_eq!(shared.connection.wait(id, support::LIMIT), Status::Ended(Outcome::Done));
