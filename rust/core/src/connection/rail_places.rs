@@ -11,7 +11,8 @@ pub(super) fn fill<R>(place: &OnceCell<R>, rail: R, gate: &AtomicU32) -> bool {
     gate.fetch_or(0, Ordering::SeqCst) & CLOSED != 0
 }
 
-/// Sets the bits of a connection that ends. The caller closes the lanes of the rails that it finds behind this: those of others [`fill`] reports.
+/// Sets the bits of a connection that ends. The caller closes the lanes of the rails that it finds then. Of a rail that is put there later, [`fill`]
+/// answers true to its caller.
 pub(super) fn shut(gate: &AtomicU32, closed: u32) {
     gate.fetch_or(closed, Ordering::SeqCst);
 }

@@ -191,10 +191,11 @@ fn limits_end_those_that_do_not_send_and_those_that_do_not_read() {
     let rig = Rig::with(Limits { request: limit, answer: 10 * limit });
     let peers = Arc::new(Peers(1000));
     registry().add(&peers);
-    let (mut silent, mut half, mut deaf) = (rig.connect(), rig.connect(), rig.connect());
-    half.write_all(b"GET /met").unwrap();
-    deaf.write_all(GET).unwrap();
     let begun = Instant::now();
+    let mut deaf = rig.connect();
+    deaf.write_all(GET).unwrap();
+    let (mut silent, mut half) = (rig.connect(), rig.connect());
+    half.write_all(b"GET /met").unwrap();
     let (mut nothing, mut answer, mut part) = (String::new(), String::new(), String::new());
     silent.read_to_string(&mut nothing).unwrap();
     half.read_to_string(&mut answer).unwrap();

@@ -3,7 +3,7 @@
 
 /// The looks of all tasks of one event loop. A look costs little beside the turn of the loop in which it is carried out: the wait before it, and
 /// the system calls of that. So tasks look in rounds, of which the next one begins the later the more processor time the one before took: all of
-/// them, with their turns, take a twentieth of a processor. Without a clock: times are arguments, in nanoseconds.
+/// them, with their turns, take about a twentieth of a processor, where each takes [`LONGEST`] at most. Without a clock: times are arguments, in nanoseconds.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct LookRounds {
     round: LookRound,
@@ -22,7 +22,7 @@ pub(crate) struct LookRound {
     least: u64,
 }
 
-/// Looks take this part of a processor's time at most: a twentieth.
+/// Looks take this part of a processor's time: a twentieth.
 const PART_OF_TIME: u64 = 20;
 
 /// A turn of the loop took at most so much for each look in it, else it had other work: 100 us. A turn with one look takes 10 to 30 us.
