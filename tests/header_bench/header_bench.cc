@@ -8,6 +8,9 @@
 //   header_bench sync IOVS THREADS SIZE GAP the same for synchronous calls, one after the other on each thread
 //   header_bench latency                      one write of 4 KiB, submit to seen: p50 and p99 in microseconds; the p50
 //                                             of writes after 300 ms of silence; CPU time when idle, in cores
+//   header_bench count IOVS CALLS SIZE GAP RAILS ROUNDS
+//                                             as `rate`, over so many rails, but each of the calls so many times, all
+//                                             in countedWrites: for instructions.py
 //
 // GAP bytes lie between iovs; with none, iovs touch and may be joined. Unless NULLVERBS_COPY=0 says that the device
 // moves nothing, all bytes are compared at the end, gaps too.
@@ -32,6 +35,8 @@ using std::chrono::duration;
 using std::chrono::milliseconds;
 
 constexpr size_t kMemory = size_t(256) << 20;
+// Of `count`, which is slow under callgrind.
+constexpr size_t kLittleMemory = size_t(8) << 20;
 constexpr double kSeconds = 0.5;
 constexpr unsigned char kUntouched = 0xA5;
 
@@ -58,17 +63,18 @@ struct Setup {
   FlagcxP2pEngine *server = flagcxP2pEngineCreate();
   FlagcxP2pEngine *client = flagcxP2pEngineCreate();
   FlagcxP2pConn *conn = nullptr;
-  unsigned char *source = static_cast<unsigned char *>(std::aligned_alloc(4096, kMemory));
-  unsigned char *target = static_cast<unsigned char *>(std::aligned_alloc(4096, kMemory));
+  size_t memory;
+  unsigned char *source = static_cast<unsigned char *>(std::aligned_alloc(4096, memory));
+  unsigned char *target = static_cast<unsigned char *>(std::aligned_alloc(4096, memory));
   FlagcxP2pMr region = 0;
 
-  Setup() {
+  explicit Setup(size_t bytes = kMemory) : memory(bytes) {
     require(server != nullptr && client != nullptr && source != nullptr && target != nullptr, "create");
-    for (size_t i = 0; i < kMemory; ++i) source[i] = static_cast<unsigned char>(i * 131 + (i >> 12) + 1);
-    std::memset(target, kUntouched, kMemory);
+    for (size_t i = 0; i < memory; ++i) source[i] = static_cast<unsigned char>(i * 131 + (i >> 12) + 1);
+    std::memset(target, kUntouched, memory);
     FlagcxP2pMr other = 0;
-    require(flagcxP2pEngineReg(server, reinterpret_cast<uintptr_t>(target), kMemory, other) == 0, "register");
-    require(flagcxP2pEngineReg(client, reinterpret_cast<uintptr_t>(source), kMemory, region) == 0, "register");
+    require(flagcxP2pEngineReg(server, reinterpret_cast<uintptr_t>(target), memory, other) == 0, "register");
+    require(flagcxP2pEngineReg(client, reinterpret_cast<uintptr_t>(source), memory, region) == 0, "register");
     require(flagcxP2pEngineStartRpcServer(server) == 0, "start the server");
     char *metadata = nullptr;
     require(flagcxP2pEngineGetMetadata(server, &metadata) == 0, "metadata");
@@ -113,7 +119,7 @@ std::vector<Call> makeCalls(const Setup &setup, size_t calls, size_t iovs, size_
   size_t offset = 0;
   for (Call &call : made) {
     for (size_t i = 0; i < iovs; ++i, offset += size + gap) {
-      if (offset + size > kMemory)
+      if (offset + size > setup.memory)
         offset = 0;
       FlagcxP2pRdmaDesc desc;
       const uint64_t target = reinterpret_cast<uintptr_t>(setup.target + offset);
@@ -135,13 +141,13 @@ void verify(const Setup &setup, const std::vector<Call> &calls) {
   const char *const copies = std::getenv("NULLVERBS_COPY");
   if (copies != nullptr && std::strcmp(copies, "0") == 0)
     return;
-  std::vector<unsigned char> expected(kMemory, kUntouched);
+  std::vector<unsigned char> expected(setup.memory, kUntouched);
   for (const Call &call : calls)
     for (size_t i = 0; i < call.sizes.size(); ++i) {
       const size_t offset = static_cast<unsigned char *>(call.sources[i]) - setup.source;
       std::memcpy(&expected[offset], setup.source + offset, call.sizes[i]);
     }
-  require(std::memcmp(expected.data(), setup.target, kMemory) == 0, "THE BYTES DIFFER");
+  require(std::memcmp(expected.data(), setup.target, setup.memory) == 0, "THE BYTES DIFFER");
 }
 
 void waitFor(FlagcxP2pConn *conn, const Call &call) {
@@ -222,6 +228,58 @@ void measureLatency() {
   verify(setup, {call});
 }
 
+// The bytes that each rail of a connection has written.
+std::vector<uint64_t> writtenBy(FlagcxP2pConn *conn) {
+  FlagcxP2pRailInfo rails[FLAGCX_P2P_MAX_RAILS];
+  rails[0].size = sizeof(rails[0]);
+  size_t count = 0;
+  require(flagcxP2pEngineGetRails(conn, rails, FLAGCX_P2P_MAX_RAILS, &count) == 0, "rails");
+  std::vector<uint64_t> bytes(FLAGCX_P2P_MAX_RAILS);
+  for (size_t i = 0; i < count; ++i) bytes[i] = rails[i].writtenBytes;
+  return bytes;
+}
+
+// How many rails have written since.
+size_t railsUsed(FlagcxP2pConn *conn, const std::vector<uint64_t> &before) {
+  const std::vector<uint64_t> now = writtenBy(conn);
+  size_t used = 0;
+  for (size_t i = 0; i < now.size(); ++i) used += now[i] > before[i];
+  return used;
+}
+
+// So many times each of the calls, as soon as its last time has ended; all have ended when it returns. The last time that it
+// is called is the one that counts.
+extern "C" __attribute__((noinline)) void countedWrites(FlagcxP2pConn *conn, std::vector<Call> &calls,
+                                                        size_t rounds) {
+  const auto await = [conn](const Call &call) {
+    while (!flagcxP2pEngineXferStatus(conn, call.id)) {
+    }
+  };
+  for (Call &call : calls) call.write(conn);
+  for (size_t round = 1; round < rounds; ++round)
+    for (Call &call : calls) {
+      await(call);
+      call.write(conn);
+    }
+  for (const Call &call : calls) await(call);
+}
+
+void countWrites(size_t iovs, size_t inFlight, size_t size, size_t gap, size_t rails, size_t rounds) {
+  const Setup setup(kLittleMemory);
+  std::vector<Call> calls = makeCalls(setup, inFlight, iovs, size, gap);
+  const auto carryOut = [&](size_t times) {
+    const std::vector<uint64_t> before = writtenBy(setup.conn);
+    countedWrites(setup.conn, calls, times);
+    for (const Call &call : calls) waitFor(setup.conn, call);
+    return railsUsed(setup.conn, before);
+  };
+  // Writes make the connection add the rails.
+  const Clock::time_point begin = Clock::now();
+  while (carryOut(1) != rails) require(since(begin) < 60, "the connection does not use so many rails");
+  require(carryOut(rounds) == rails, "not all rails were used");
+  verify(setup, calls);
+}
+
 } // namespace
 
 int main(int argc, char **argv) {
@@ -233,8 +291,12 @@ int main(int argc, char **argv) {
     measureRate(number(2), number(3), number(4), number(5));
   else if (what == "sync" && argc == 6)
     measureSync(number(2), number(3), number(4), number(5));
+  else if (what == "count" && argc == 8)
+    countWrites(number(2), number(3), number(4), number(5), number(6), number(7));
   else {
-    std::fprintf(stderr, "usage: header_bench rate|sync IOVS CALLS|THREADS SIZE GAP, or header_bench latency\n");
+    std::fprintf(stderr,
+                 "usage: header_bench rate|sync IOVS CALLS|THREADS SIZE GAP, header_bench latency,\n"
+                 "or header_bench count IOVS CALLS SIZE GAP RAILS ROUNDS\n");
     return 2;
   }
   return 0;
