@@ -39,6 +39,10 @@ uint64_t nullverbs_queues_on(uint64_t vector) {
 
 struct ibv_cq *ibv_create_cq(struct ibv_context *context, int entries, void *user, struct ibv_comp_channel *channel,
                              int vector) {
+  if (entries > 4096 && has_device(settings.short_cqs, context)) {
+    errno = ENOMEM;
+    return NULL;
+  }
   int is_possible = entries > 0 && (uint64_t)entries >= settings.least_cqe && vector >= 0 &&
                     (uint64_t)vector < settings.vectors && vector < MAX_VECTORS;
   struct completion_queue *queue = is_possible ? aligned_alloc(64, sizeof *queue) : NULL;

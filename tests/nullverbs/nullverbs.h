@@ -72,6 +72,7 @@ struct settings {
   uint64_t oldest_errors;   // 1: the first failure of a queue pair is reported on its oldest request
   uint64_t silent_device;   // number of a device, from 1: its queue pairs never answer; 0: none
   uint64_t least_cqe;       // a completion queue with fewer entries is EINVAL
+  uint64_t short_cqs;       // a bit for each device: a completion queue with more than 4096 entries is ENOMEM
   uint64_t vectors;         // completion vectors
   uint64_t vendor, part;    // of the attributes
   uint64_t dma_buf;         // 0: no dma-buf can be registered

@@ -84,6 +84,7 @@ static const struct {
     {"oldest_errors", offsetof(struct settings, oldest_errors)},
     {"silent_device", offsetof(struct settings, silent_device)},
     {"least_cqe", offsetof(struct settings, least_cqe)},
+    {"short_cqs", offsetof(struct settings, short_cqs)},
     {"vectors", offsetof(struct settings, vectors)},
     {"vendor", offsetof(struct settings, vendor)},
     {"part", offsetof(struct settings, part)},

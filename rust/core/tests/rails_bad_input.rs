@@ -129,6 +129,31 @@ fn a_nic_that_grants_less_than_the_first_one_is_one_line_and_no_rail() {
     }
 }
 
+/// The path is tried with success, and the end that does not lead cannot make its end: the NIC of the leader goes with another one.
+#[test]
+fn a_nic_that_is_refused_after_its_trial_is_one_line_and_gives_way() {
+    let (_alone, log) = Captured::alone();
+    let before = log.lines().len();
+    let standin = Standin::new(&[("devs", 6), ("short_cqs", 1 << 4)]);
+    let long = [("FLAGCX_P2P_CQ_DEPTH", "65536")];
+    let pair = pair(&standin, ["=nv0,nv1,nv2", "=nv3,nv4,nv5"], [&[], &long]);
+    let nics = expect_rails(&pair, 3);
+    assert!(nics.iter().any(|(here, _)| here == "nv1"), "{nics:?}");
+    assert!(nics.iter().all(|(_, there)| there != "nv4"), "{nics:?}");
+    let mut lines = lines(log, before, COMPLAINTS);
+    lines.dedup();
+    assert!(lines.len() == 1 && lines[0].contains("over nv4:1"), "{lines:#?}");
+    // It is tried again as it was, once it can be made.
+    standin.set("short_cqs", 0);
+    eventually("it is used", || {
+        let ids: Vec<_> = (0..4)
+            .map(|_| pair.here.submit(Opcode::Write, &[pair.iov(0, 0, ENOUGH as u64)][..]).unwrap())
+            .collect();
+        assert!(ids.into_iter().all(|id| outcome(&pair.here, id) == Outcome::Done));
+        up(&pair.here).iter().any(|rail| rail.nic == "nv1:1" && rail.peer_nic == "nv4:1")
+    });
+}
+
 /// Peers are told of sixteen of them.
 #[test]
 fn more_nics_than_rails_are_eight_rails() {

@@ -7,6 +7,7 @@ use super::nic_record::{self, bytes_per_second};
 use super::rail::{LANES_PER_RAIL, Rails};
 use super::rail_demand::RailDemand;
 use super::rail_loads::RailLoads;
+use super::rail_lost::is_of_pair;
 use super::rail_record::nic_name;
 use crate::control::RailRefusal;
 use crate::control::wire::{NicList, NicRecord};
@@ -299,6 +300,11 @@ impl Connection {
         if !self.try_next_substitute(rail, why, &mut pairs, now) {
             pairs.pairing.put_off(rail);
             self.give_up_rail(rail, why, &mut pairs, now);
+            // This end has made it, so its number keeps the pair.
+            let next = if is_of_pair(why) { pairs.pairing.refused_by_peer(rail, now) } else { None };
+            if let Some(next) = next {
+                self.request_beside(next, &mut pairs, now);
+            }
         }
     }
 

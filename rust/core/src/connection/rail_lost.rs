@@ -59,11 +59,15 @@ impl Connection {
         let mut pairs = lock(&adding.pairs);
         self.give_up_rail(rail, RailRefusal::Unusable, &mut pairs, now);
         if let Some(next) = pairs.pairing.lost(rail, Loss::Pair) {
-            // Wanted as this one was, perhaps by the peer.
-            adding.set_has_pairs(true);
-            adding.demand.goes_on(next, now);
-            self.request_rail(next, &mut pairs, now);
+            self.request_beside(next, &mut pairs, now);
         }
+    }
+
+    /// Leader: a rail that is not made leaves its NICs to another pair, which is wanted as that was, perhaps by the peer.
+    pub(super) fn request_beside(&self, next: usize, pairs: &mut Pairs, now: u64) {
+        self.rails.adding.set_has_pairs(true);
+        self.rails.adding.demand.goes_on(next, now);
+        self.request_rail(next, pairs, now);
     }
 
     /// A pair that was to take over is not made: the next one is tried at once. False if that is none, or what was refused would be refused of
@@ -75,12 +79,16 @@ impl Connection {
         pairs: &mut Pairs,
         now: u64,
     ) -> bool {
-        let is_of_pair = matches!(why, RailRefusal::Unusable | RailRefusal::Unlike);
-        if !is_of_pair || !pairs.pairing.is_substitute(rail) || !pairs.pairing.refuse(rail, now) {
+        if !is_of_pair(why) || !pairs.pairing.is_substitute(rail) || !pairs.pairing.refuse(rail, now) {
             return false;
         }
         self.rails.adding.demand.goes_on(rail, now);
         self.request_rail(rail, pairs, now);
         true
     }
+}
+
+/// Whether what was refused may be granted to another pair of NICs.
+pub(super) fn is_of_pair(why: RailRefusal) -> bool {
+    matches!(why, RailRefusal::Unusable | RailRefusal::Unlike)
 }

@@ -71,6 +71,8 @@ enum State {
     UnderWay,
     /// The rail is made, and keeps its pair.
     Made,
+    /// It is made here, and the peer does not make it: it keeps its number and its pair, and its NICs are for other rails until the peer does.
+    Refused,
     /// It was made, and is lost for good: its number stays in use.
     Lost,
 }
@@ -78,7 +80,7 @@ enum State {
 impl State {
     /// Whether the pair has, or had, a rail of this number.
     fn has_rail(self) -> bool {
-        matches!(self, Self::Made | Self::Lost)
+        matches!(self, Self::Made | Self::Refused | Self::Lost)
     }
 }
 
@@ -141,7 +143,7 @@ impl Pairing {
             if !self.is_of_use(rail) && !self.choose(rail) {
                 return None;
             }
-        } else if place.state != State::Made && self.is_refused(place.pair) && !self.replace(rail) {
+        } else if !place.state.has_rail() && self.is_refused(place.pair) && !self.replace(rail) {
             return None;
         }
         if place.has_failed && place.state == State::Free && !place.is_substitute && self.is_taken(rail) {
@@ -159,7 +161,7 @@ impl Pairing {
     pub fn may_begin(&self, rail: usize, now: u64) -> bool {
         let Some(place) = self.places.get(rail) else { return false };
         let is_refused = self.refused.iter().any(|old| old.pair == place.pair && now < old.until);
-        place.state != State::Lost && (place.state == State::Made || !is_refused || !self.is_mapped)
+        place.state != State::Lost && (place.state.has_rail() || !is_refused || !self.is_mapped)
     }
 
     /// What was under way has ended, for reasons that say nothing of the pair.
@@ -177,11 +179,15 @@ impl Pairing {
         let Some(place) = place else { return false };
         place.has_failed = true;
         let pair = place.pair;
+        self.note_refused(pair);
+        true
+    }
+
+    fn note_refused(&mut self, pair: NicPair) {
         let times = self.times_refused(pair);
         let pause = (FIRST_REFUSAL << times.min(16)).min(LONGEST_REFUSAL);
         self.refused.retain(|old| old.pair != pair);
-        self.refused.push(Refused { pair, until: now.saturating_add(pause), times: times + 1 });
-        true
+        self.refused.push(Refused { pair, until: self.now.saturating_add(pause), times: times + 1 });
     }
 
     /// What did not reach each other may be tried again at once.
@@ -211,15 +217,15 @@ impl Pairing {
         self.refused.retain(|old| old.pair != pair);
     }
 
-    /// The rail that is meant by these NICs, which the other end wants: the one with both, which this end may have made already, or one that
-    /// is not made with either.
+    /// The rail that is meant by these NICs, which the other end wants: the one with both, which this end may have made already and not lost, or
+    /// one that is not made with either.
     pub fn rail_for(&self, wanted: NicPair) -> Option<usize> {
         let find = |fits: &dyn Fn(NicPair) -> bool| {
             self.places.iter().position(|place| !place.state.has_rail() && fits(place.pair))
         };
         self.places
             .iter()
-            .position(|place| place.pair == wanted)
+            .position(|place| place.pair == wanted && place.state != State::Lost)
             .or_else(|| find(&|pair| pair.peer == wanted.peer))
             .or_else(|| find(&|pair| pair.own == wanted.own))
     }
@@ -302,7 +308,7 @@ impl Pairing {
         match place.state {
             State::Free => !self.is_refused(place.pair),
             State::UnderWay | State::Made => true,
-            State::Lost => false,
+            State::Refused | State::Lost => false,
         }
     }
 

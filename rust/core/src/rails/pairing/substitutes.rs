@@ -24,7 +24,7 @@ impl Pairing {
     /// A rail that was made is lost, for good as far as is known. The place of a pair that may take over, if that is new.
     pub fn lost(&mut self, rail: usize, loss: Loss) -> Option<usize> {
         let place = self.places.get_mut(rail).filter(|place| place.state.has_rail())?;
-        let was_lost = std::mem::replace(&mut place.state, State::Lost) == State::Lost;
+        let was_lost = std::mem::replace(&mut place.state, State::Lost) != State::Made;
         let own = place.pair.own;
         let is_gone = loss == Loss::Own && !self.gone.contains(&own);
         if was_lost && !is_gone {
@@ -43,9 +43,24 @@ impl Pairing {
         if was_lost {
             return None;
         }
+        self.add_best(loss == Loss::Pair)
+    }
+
+    /// The peer refuses its NIC for a rail that is made here. The place of a pair that may take over, if that is new.
+    pub fn refused_by_peer(&mut self, rail: usize, now: u64) -> Option<usize> {
+        self.now = now;
+        let place = self.places.get_mut(rail).filter(|place| place.state == State::Made)?;
+        place.state = State::Refused;
+        // Its NIC would be refused for other rails too.
+        let peer = place.pair.peer;
+        (0..self.own.len()).for_each(|own| self.note_refused(NicPair { own, peer }));
+        self.add_best(true)
+    }
+
+    fn add_best(&mut self, is_beside: bool) -> Option<usize> {
         let pair = self.best_pair(None)?;
         let added = self.add_substitute(pair)?;
-        self.places.get_mut(added)?.is_beside = loss == Loss::Pair;
+        self.places.get_mut(added)?.is_beside = is_beside;
         Some(added)
     }
 
@@ -80,11 +95,13 @@ impl Pairing {
         self.places.get(rail).is_some_and(|place| place.state == State::Lost)
     }
 
-    /// Whether a rail is of use beside others that work: a substitute only if it lets more NICs work at a time, or is for two NICs that both work.
+    /// Whether a rail is of use beside others that work: a substitute, or one that the peer has refused, only if it lets more NICs work at a time. Or
+    /// it is for two NICs that both work.
     pub fn is_of_use_beside(&self, rail: usize) -> bool {
         let widens = |pair| self.width(Some(rail), Some(pair)) > self.width(Some(rail), None);
         let Some(place) = self.places.get(rail) else { return false };
-        !place.is_substitute || place.is_beside || widens(place.pair)
+        let is_extra = place.is_substitute && !place.is_beside || place.state == State::Refused;
+        !is_extra || widens(place.pair)
     }
 
     /// How many NICs work at a time at either end, over all rails but this one, and one of that pair.
@@ -149,7 +166,7 @@ impl Pairing {
     /// Whether a NIC has lost a rail, and has no other one, made or to be made. `has` are the pairs with it.
     fn is_free(&self, rail: Option<usize>, has: impl Fn(NicPair) -> bool) -> bool {
         let mut of_nic = self.places_but(rail).filter(|place| has(place.pair));
-        let mut lost = of_nic.clone().filter(|place| place.state == State::Lost);
+        let mut lost = of_nic.clone().filter(|place| matches!(place.state, State::Refused | State::Lost));
         lost.next().is_some() && !of_nic.any(|place| self.holds(place))
     }
 

@@ -140,6 +140,43 @@ fn two_nics_that_do_not_work_with_each_other_are_tried_with_others() {
     assert!(made(of(2, 2)).lost(1, Loss::Pair).is_some());
 }
 
+/// It is tried again as it is: this end has made it, so its number cannot have another pair.
+#[test]
+fn a_rail_that_the_peer_refuses_leaves_its_nics_to_others() {
+    let mut pairing = made(of(3, 3));
+    let added = pairing.refused_by_peer(1, 0).unwrap();
+    let found = pairing.begin(added, 0).unwrap();
+    assert!(added == 3 && found.own == 1 && found.peer != 1, "not the NIC that was refused: {found:?}");
+    pairing.made(3, found);
+    assert_eq!(pairing.refused_by_peer(1, SECOND), None, "once");
+    assert!(pairing.may_begin(1, 0) && pairing.begin(1, 0) == Some(pair(1, 1)));
+    assert!(pairing.is_of_use_beside(1), "the NIC of the peer has no other rail");
+    pairing.made(1, pair(1, 1));
+    assert!(pairing.pair(1) == Some(pair(1, 1)) && !pairing.is_lost(1));
+    // The only NIC of an end.
+    let mut pairing = of(1, 3);
+    pairing.lost(0, Loss::Peer);
+    pairing.begin(1, 0);
+    pairing.made(1, pair(0, 1));
+    assert!(!pairing.refuse(1, 0), "it keeps its pair");
+    let added = pairing.refused_by_peer(1, 0).unwrap();
+    assert_eq!(pairing.begin(added, 0), Some(pair(0, 2)));
+    // What is not made here, what is lost, and without the peer's consent.
+    assert_eq!(of(3, 3).refused_by_peer(1, 0), None);
+    assert!(pairing.lost(1, Loss::Own).is_none() && pairing.refused_by_peer(1, 0).is_none());
+    let mut without = Pairing::new(&unnamed(3), &unnamed(3), FIRST, &RailMap::default(), MAX_RAILS);
+    without.made(1, pair(1, 1));
+    assert_eq!((without.refused_by_peer(1, 0), without.begin(1, 0)), (None, Some(pair(1, 1))));
+}
+
+/// Numbers of the other end stand for no pair.
+#[test]
+fn a_pair_that_was_not_expected_is_found_by_its_own_number() {
+    let mut pairing = of(1, 4);
+    pairing.made(3, pair(0, 2));
+    assert_eq!(pairing.rail_for(pair(0, 2)), Some(3));
+}
+
 #[test]
 fn numbers_that_are_of_no_use_are_used_again() {
     let mut pairing = limited(2, 2, 2);
