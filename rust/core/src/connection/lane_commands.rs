@@ -75,6 +75,13 @@ impl Connection {
         }
     }
 
+    /// The same is to come: the lane is kept until then.
+    pub(super) fn await_destroy(&self, lane: usize) {
+        if let Some(lane) = self.lane(lane) {
+            lane.worker.with_state(|state| state.await_destroy(lane.key));
+        }
+    }
+
     /// Puts a connected queue pair in the place of a drained one, or of none: that is no rebuild.
     pub(super) fn heal(&self, index: usize, queue_pair: Box<dyn QueuePair>) {
         let Some(lane) = self.lane(index) else { return };

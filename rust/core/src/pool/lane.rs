@@ -59,6 +59,8 @@ pub(super) struct Lane {
     /// It is to be in ERROR, and its device has not done that: the peer's requests may still arrive, so it is not drained, whatever is
     /// outstanding.
     pub(super) resists: bool,
+    /// Its queue pair does not drain, and is to be destroyed once its device has carried out other commands.
+    pub(super) awaits_destroy: bool,
     /// Its queue pair was taken out because it does not drain, and is being destroyed.
     pub(super) is_destroying: bool,
     /// It is to be closed once that is done: how its parts end.
@@ -94,6 +96,7 @@ impl Lane {
             orphaned: None,
             broken_since: None,
             resists: false,
+            awaits_destroy: false,
             is_destroying: false,
             doomed: None,
         }

@@ -336,7 +336,7 @@ impl Driver {
             Action::Break { lane, reason } => {
                 self.command(move |connection| connection.break_lane(lane, reason)).await;
             }
-            Action::Destroy { lane } => self.destroy_undrained(lane),
+            Action::Destroy { lane } => self.destroy_undrained(lane).await,
             Action::Close { lane, reason } => {
                 if self.answering(self.close_lane(lane, reason.to_string())).await {
                     self.machine.lane_lingers(lane, self.now());

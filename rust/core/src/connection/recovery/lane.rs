@@ -44,6 +44,8 @@ pub(super) struct LaneMachine {
     pub(super) put_off_since: Option<Instant>,
     /// In ERROR and not drained: when its queue pair is destroyed, if parts wait to leave it.
     pub(super) destroy_at: Option<Instant>,
+    /// In ERROR, and its queue pair is being destroyed: until when that is waited for at most, while another rail works.
+    pub(super) destroyed_by: Option<Instant>,
     /// Of a lane that is left: until when it is kept at most for memory of which other rails may get keys.
     pub(super) keep_until: Option<Instant>,
     /// Leader: the last pause between attempts of a lane that rests.
@@ -131,6 +133,7 @@ impl LaneMachine {
             puts_off: false,
             put_off_since: None,
             destroy_at: None,
+            destroyed_by: None,
             keep_until: None,
             pause: Duration::ZERO,
         }
@@ -167,7 +170,7 @@ impl LaneMachine {
         if self.state == State::Healthy {
             reason.clone_into(&mut self.cause);
             self.state = State::Broken { until: Limit::after(STEP_LIMIT, context.now), ask: None };
-            self.destroy_at = Some(context.now + DRAIN_LIMIT);
+            (self.destroy_at, self.destroyed_by) = (Some(context.now + DRAIN_LIMIT), None);
             self.ask_for_quiet(context);
         }
     }
@@ -315,6 +318,7 @@ impl LaneMachine {
         }
         match self.state {
             State::Healthy | State::Closed => {}
+            State::Broken { .. } if self.waits_for_destroy(context) => self.wait_for_destroy(context),
             State::Broken { .. } => self.close(LostReason::NotDrained { cause: self.cause.clone() }, context),
             State::Waiting { .. } => self.close(LostReason::PortDown, context),
             State::Resting { .. } => self.try_once_more(context),
@@ -386,7 +390,7 @@ impl LaneMachine {
     ) {
         reason.clone_into(&mut self.cause);
         self.state = State::Broken { until: Limit::after(STEP_LIMIT, context.now), ask };
-        self.destroy_at = Some(context.now + DRAIN_LIMIT);
+        (self.destroy_at, self.destroyed_by) = (Some(context.now + DRAIN_LIMIT), None);
         context.actions.push(Action::Break { lane: self.index, reason });
         self.ask_for_quiet(context);
     }

@@ -10,10 +10,11 @@
 use std::time::Instant;
 
 use super::lane::{EventContext, LaneMachine, State};
+use super::limit::Limit;
 use super::rail::RailView;
 use super::{
-    ALONE_LIMIT, Action, DEVICE_LIMIT, FOLLOW_LIMIT, LANES_PER_RAIL, LOST_DRAIN_LIMIT, LostReason,
-    MEMORY_LIMIT, Machine, STEP_LIMIT,
+    ALONE_LIMIT, Action, DESTROY_LIMIT, DEVICE_LIMIT, FOLLOW_LIMIT, LANES_PER_RAIL, LOST_DRAIN_LIMIT,
+    LostReason, MEMORY_LIMIT, Machine, STEP_LIMIT,
 };
 use crate::connection::DeviceHealth;
 use crate::control::ChannelFrame;
@@ -61,12 +62,23 @@ impl LaneMachine {
         self.destroy_at = self.destroy_at.map(|at| at.min(context.now));
     }
 
-    /// Destroys the queue pair if it does not drain, which is as good if its device can. If that takes too long as well, the lane is closed.
-    /// Called whenever something has changed.
+    /// Destroys the queue pair if it does not drain, which is as good if its device can. If that takes too long as well, the lane is closed: see
+    /// [`LaneMachine::waits_for_destroy`]. Called whenever something has changed.
     pub(super) fn destroy_undrained(&mut self, context: &mut EventContext<'_>) {
         if self.waits_for_drain(&context.rail) && self.destroy_at.is_some_and(|at| context.now >= at) {
-            self.destroy_at = None;
+            (self.destroy_at, self.destroyed_by) = (None, Some(context.now + DESTROY_LIMIT));
             context.actions.push(Action::Destroy { lane: self.index });
+        }
+    }
+
+    /// Whether the lane is kept because its queue pair is being destroyed: its parts go on over another rail once that is done.
+    pub(super) fn waits_for_destroy(&self, context: &EventContext<'_>) -> bool {
+        context.rail.others_healthy && self.destroyed_by.is_some_and(|at| context.now < at)
+    }
+
+    pub(super) fn wait_for_destroy(&mut self, context: &EventContext<'_>) {
+        if let State::Broken { until, .. } = &mut self.state {
+            *until = Limit::after(STEP_LIMIT, context.now);
         }
     }
 
@@ -113,7 +125,9 @@ impl LaneMachine {
     /// No other rail has a healthy lane any more: from now on the limits hold within which transfers fail.
     pub(super) fn is_alone(&mut self, context: &mut EventContext<'_>) {
         let latest = context.now + FOLLOW_LIMIT;
+        let is_destroying = self.destroyed_by.is_some_and(|at| context.now < at);
         match &mut self.state {
+            State::Broken { until, .. } if is_destroying => *until = Limit::after(STEP_LIMIT, context.now),
             State::Waiting { .. } => self.try_again(0, context),
             State::Creating { tried, .. } | State::Connecting { tried, .. } => *tried = 1,
             State::Asked { tried, until } => (*tried, *until) = (1, context.now + STEP_LIMIT),

@@ -36,7 +36,8 @@
 //!
 //! * parts of a lane that fails move there, once nothing of them can still arrive (`leaving`): READs when the queue pair here is drained,
 //!   WRITEs when the peer has said that its own is too;
-//! * a queue pair that does not drain is destroyed soon, which is as good if its device can: the driver says if not (`Machine::lane_lingers`);
+//! * a queue pair that does not drain is destroyed soon, which is as good if its device can: the driver says if not (`Machine::lane_lingers`). A command
+//!   that takes long is waited for;
 //! * no lane is closed for what time can heal: the leader rests between attempts, the follower waits on;
 //! * a rail may be left: its lanes are not rebuilt until it is used again.
 //!
@@ -80,7 +81,10 @@ pub(super) const STEP_LIMIT: Duration = Duration::from_secs(3);
 /// than a rebuild does. Shorter than a worker waits before it closes the lane.
 pub(super) const DRAIN_LIMIT: Duration = Duration::from_millis(100);
 
-/// The same on a device that is lost.
+/// How long the command that destroys such a queue pair is waited for while another rail works. A device that has not answered by then may never.
+pub(super) const DESTROY_LIMIT: Duration = Duration::from_secs(30);
+
+/// How long a queue pair may take to drain on a device that is lost.
 pub(super) const LOST_DRAIN_LIMIT: Duration = Duration::from_millis(10);
 
 /// How long the answer to a rebuild is waited for that was requested when no other rail worked, once one does: the parts of the lane can

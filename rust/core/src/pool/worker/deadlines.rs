@@ -163,7 +163,11 @@ impl WorkerState {
                 }
                 self.is_resisted = true;
             }
-            if now - *lane.broken_since.get_or_insert(now) > DRAIN_LIMIT_MS {
+            if lane.awaits_destroy {
+                // Its time begins once that was tried.
+                lane.broken_since = None;
+                self.flush_behind_cut(index);
+            } else if now - *lane.broken_since.get_or_insert(now) > DRAIN_LIMIT_MS {
                 let key = lane.key;
                 tracing::warn!("a queue pair was not drained within {DRAIN_LIMIT_MS} ms and is destroyed");
                 self.detach_lane(key, EndState::Failed, "its queue pair was not drained in time");

@@ -36,9 +36,17 @@ impl WorkerState {
         self.lanes.get(key).is_some_and(may)
     }
 
+    /// The queue pair of a lane is to be destroyed, if it does not drain until then: it is not given up while it waits for its turn.
+    pub fn await_destroy(&mut self, key: LaneKey) {
+        if let Some(lane) = self.lanes.get(key) {
+            lane.awaits_destroy = true;
+        }
+    }
+
     /// Takes the queue pair of a lane out that is in ERROR and not drained.
     pub(in crate::pool) fn take_undrained(&mut self, key: LaneKey) -> Undrained {
         let Some(lane) = self.lanes.get(key) else { return Undrained::Stays };
+        lane.awaits_destroy = false;
         if lane.is_destroying {
             return Undrained::UnderWay;
         }

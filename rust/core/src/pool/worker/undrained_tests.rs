@@ -91,6 +91,32 @@ fn a_lane_is_not_rebuilt_while_its_queue_pair_is_being_destroyed() {
     assert_eq!(side.status.health(), LaneHealth::Drained);
 }
 
+/// The device has other commands to carry out before.
+#[test]
+fn a_lane_is_not_given_up_while_its_queue_pair_waits_to_be_destroyed() {
+    let mut side = Side::new(0);
+    let record = side.begin(Opcode::Read, 0..2);
+    side.get_stuck();
+    side.state.await_destroy(side.lane);
+    for _ in 0..10 {
+        side.now += 3_000;
+        side.step();
+    }
+    assert_eq!((side.status.health(), outcome(record)), (LaneHealth::Broken, None));
+    drop(side.take_queue_pair());
+    side.destroyed();
+    assert_eq!((side.status.health(), outcome(record)), (LaneHealth::Drained, None));
+    // Without a turn to come it is.
+    side.nic.state().silent = false;
+    side.heal();
+    side.get_stuck();
+    for _ in 0..2 {
+        side.now += 3_000;
+        side.step();
+    }
+    assert_eq!(side.status.health(), LaneHealth::Closed);
+}
+
 #[test]
 fn what_is_interrupted_again_and_again_fails() {
     let mut side = Side::new(0);

@@ -116,7 +116,9 @@ impl Driver {
     }
 
     /// Has the queue pair of a lane destroyed that does not drain, and does not wait for it: its device may answer after seconds, if at all.
-    pub(super) fn destroy_undrained(&self, lane: usize) {
+    pub(super) async fn destroy_undrained(&mut self, lane: usize) {
+        // Its turn may come after seconds too.
+        self.command(move |connection| connection.await_destroy(lane)).await;
         self.command_device(lane, move |connection| connection.destroy_undrained(lane));
     }
 

@@ -51,6 +51,49 @@ fn a_lost_device_has_no_time_to_drain() {
     assert_eq!(fixture.expire(LOST_DRAIN_LIMIT), [Action::Destroy { lane: FIRST }]);
 }
 
+/// What is on it can go on elsewhere once the command returns, also after more than the time of a step.
+#[test]
+fn a_queue_pair_that_takes_long_to_destroy_is_waited_for_while_another_rail_works() {
+    let mut fixture = Fixture::two_rails(RAILS_LEADER);
+    fixture.machine.lane_broken(FIRST, "retries exceeded", fixture.now);
+    fixture.actions();
+    fixture.receive(quiesced(1));
+    assert_eq!(fixture.expire(DRAIN_LIMIT), [Action::Destroy { lane: FIRST }]);
+    assert_eq!(fixture.pass_slowly(DESTROY_LIMIT - SECOND), []);
+    assert!(fixture.drain(FIRST).contains(&Action::MoveParts { lane: FIRST, both_ends: true }));
+    // The next one never returns.
+    fixture.build(FIRST, 2);
+    fixture.machine.lane_broken(FIRST, "retries exceeded", fixture.now);
+    fixture.actions();
+    assert!(fixture.pass(DRAIN_LIMIT).contains(&Action::Destroy { lane: FIRST }));
+    assert_eq!(fixture.pass_slowly(DESTROY_LIMIT - SECOND), []);
+    assert!(fixture.pass_slowly(STEP_LIMIT + 2 * SECOND).iter().any(is_close));
+}
+
+/// There is nothing to wait for any more.
+#[test]
+fn without_another_rail_a_queue_pair_that_takes_long_to_destroy_is_given_up() {
+    let mut fixture = Fixture::two_rails(RAILS_LEADER);
+    fixture.machine.lane_broken(FIRST, "retries exceeded", fixture.now);
+    fixture.actions();
+    fixture.pass_slowly(2 * STEP_LIMIT - SECOND);
+    fixture.drain(0);
+    assert!(!fixture.pass_slowly(STEP_LIMIT - SECOND).iter().any(is_close), "its time begins now");
+    assert!(fixture.pass_slowly(2 * SECOND).iter().any(is_close));
+}
+
+impl Fixture {
+    /// Some time, in which all deadlines are looked at.
+    pub(super) fn pass_slowly(&mut self, time: Duration) -> Vec<Action> {
+        let moment = Duration::from_millis(50);
+        (0..time.as_millis() / moment.as_millis()).flat_map(|_| self.pass(moment)).collect()
+    }
+}
+
+fn is_close(action: &Action) -> bool {
+    matches!(action, Action::Close { lane: FIRST, .. })
+}
+
 /// Its own parts may stay: the peer waits for the drain.
 #[test]
 fn the_end_that_is_asked_destroys_although_it_has_no_other_rail() {
