@@ -145,10 +145,18 @@ pub struct Config {
     pub rail_map: RailMap,
     /// `FLAGCX_P2P_RAIL_SILENCE_MS`.
     pub rail_silence: Duration,
+    /// `FLAGCX_P2P_RAIL_SILENCE_GAPS`.
+    pub rail_silence_gaps: u64,
     /// `FLAGCX_P2P_RAIL_ANSWER_MS`.
     pub rail_answer: Duration,
     /// `FLAGCX_P2P_RAIL_PAUSE_MS`.
     pub rail_pause: Duration,
+    /// `FLAGCX_P2P_RAIL_LONGEST_PAUSE_MS`.
+    pub rail_longest_pause: Duration,
+    /// `FLAGCX_P2P_RAIL_FAILURES`.
+    pub rail_failures: u32,
+    /// `FLAGCX_P2P_RAIL_FAILURE_WINDOW_MS`.
+    pub rail_failure_window: Duration,
     /// `FLAGCX_P2P_RAIL_MIN_BYTES`.
     pub rail_min_bytes: u64,
 

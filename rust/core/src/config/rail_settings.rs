@@ -9,15 +9,16 @@ impl Config {
     /// When rails are asked, left and tried again.
     #[doc(hidden)]
     pub fn rail_limits(&self) -> RailLimits {
-        let defaults = RailLimits::default();
         let first_pause = nanos(self.rail_pause);
         RailLimits {
             silence: nanos(self.rail_silence),
+            gaps: self.rail_silence_gaps,
             answer: nanos(self.rail_answer),
+            errors: self.rail_failures,
+            window: nanos(self.rail_failure_window),
             first_pause,
             longest_silent_pause: first_pause.saturating_mul(2),
-            longest_pause: defaults.longest_pause.max(first_pause),
-            ..defaults
+            longest_pause: nanos(self.rail_longest_pause).max(first_pause),
         }
     }
 
@@ -70,6 +71,15 @@ mod tests {
             (pause.first_pause, pause.longest_silent_pause, pause.longest_pause),
             (5_000 * MILLISECOND, 10_000 * MILLISECOND, 5_000 * MILLISECOND)
         );
+        let gaps = limits("FLAGCX_P2P_RAIL_SILENCE_GAPS", "4");
+        assert_eq!(gaps, RailLimits { gaps: 4, ..defaults });
+        let failures = limits("FLAGCX_P2P_RAIL_FAILURES", "3");
+        assert_eq!(failures, RailLimits { errors: 3, ..defaults });
+        let window = limits("FLAGCX_P2P_RAIL_FAILURE_WINDOW_MS", "500");
+        assert_eq!(window, RailLimits { window: 500 * MILLISECOND, ..defaults });
+        let longest = |text| limits("FLAGCX_P2P_RAIL_LONGEST_PAUSE_MS", text);
+        assert_eq!(longest("60000"), RailLimits { longest_pause: 60_000 * MILLISECOND, ..defaults });
+        assert_eq!(longest("1"), RailLimits { longest_pause: 4 * MILLISECOND, ..defaults }, "the first one");
         for (bytes, least) in [(4_u64 << 20, 256 << 10), (8192, 4096)] {
             let plan = config(&[("FLAGCX_P2P_RAIL_MIN_BYTES", &bytes.to_string())]).rail_plan_limits();
             assert_eq!((plan.one_rail_below, plan.least_share), (bytes, least));

@@ -117,6 +117,23 @@ fn errors_pause_a_rail_if_they_come_together() {
     assert_eq!((machine.is_up(), machine.reason()), (false, Some(PauseReason::Errors)));
 }
 
+#[test]
+fn the_limits_of_silence_and_failures_are_those_that_are_set() {
+    let mut machine = RailMachine::new(RailLimits { gaps: 4, ..LIMITS }, 0);
+    for number in 1..50 {
+        machine.look(number * 5 * MILLISECOND, counts(number, 5), number * 5 * MILLISECOND);
+    }
+    assert_eq!(stay_silent_at(&mut machine, 245 * MILLISECOND, 49).0, 265 * MILLISECOND, "4 gaps of 5 ms");
+    for (errors, window) in [(3, LIMITS.window), (2, 2 * LIMITS.window), (1, LIMITS.window)] {
+        let mut machine = RailMachine::new(RailLimits { errors, window, ..LIMITS }, 0);
+        for failure in 0..errors {
+            assert!(machine.is_up(), "{failure} of {errors}");
+            machine.failed(u64::from(failure) * window / u64::from(errors));
+        }
+        assert!(!machine.is_up(), "{errors} within {window} ns");
+    }
+}
+
 /// Pauses it, and brings it back; answers for how long it was paused.
 fn pause_and_return(machine: &mut RailMachine, now: u64) -> u64 {
     machine.failed(now);
