@@ -48,6 +48,7 @@ impl Comm {
             heals: ours,
             rails: false,
             other_pairs: false,
+            lanes_on_use: false,
             leads,
             began: peer.began,
             presence: Presence::Sockets,

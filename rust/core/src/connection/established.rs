@@ -29,6 +29,8 @@ pub struct Established {
     pub rails: bool,
     /// Whether other pairs of NICs take over at both ends where a rail is lost.
     pub other_pairs: bool,
+    /// Whether both ends make most lanes of a further rail when it is used.
+    pub lanes_on_use: bool,
     /// Whether we connected.
     pub leads: bool,
     /// When the call to connect, or the handshake of the peer, began.

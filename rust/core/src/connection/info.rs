@@ -35,7 +35,7 @@ pub struct ConnectionInfo {
     pub path: PathKind,
     /// The path of each.
     pub paths: Paths,
-    /// Lanes of all rails; those of the first were agreed at the handshake.
+    /// Lanes of all rails that have been made; those of the first were agreed at the handshake.
     pub lanes: usize,
     /// Lanes in working order now.
     pub healthy_lanes: usize,
@@ -60,7 +60,7 @@ impl Connection {
             peer: self.peer.control.to_string(),
             path: paths.slower(),
             paths,
-            lanes: self.all_lanes().count(),
+            lanes: self.all_lanes().filter(|(_, lane)| lane.status.was_made()).count(),
             healthy_lanes: self
                 .all_lanes()
                 .filter(|(_, lane)| self.is_here() && lane.status.health() == LaneHealth::Healthy)

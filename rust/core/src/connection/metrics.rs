@@ -60,7 +60,7 @@ impl Connection {
             rails: self.rail_reports(),
             ..ConnectionReport::default()
         };
-        for (index, lane) in self.all_lanes() {
+        for (index, lane) in self.all_lanes().filter(|(_, lane)| lane.status.was_made()) {
             let (retries, rebuilds) = (lane.status.counts.retries(), lane.status.counts.rebuilds());
             report.lanes.insert(index, LaneReport { retries, rebuilds });
             report.healthy_lanes += u64::from(lane.status.health() == LaneHealth::Healthy);

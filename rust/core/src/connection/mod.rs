@@ -238,6 +238,7 @@ impl Connection {
             heals,
             rails,
             other_pairs,
+            lanes_on_use,
             leads,
             began,
             presence,
@@ -298,7 +299,7 @@ impl Connection {
         })));
         // Before anything can end it: the line of its end comes after this one.
         connection.log_connected(began);
-        connection.start_recovery(told, presence, rails, redial)?;
+        connection.start_recovery(told, presence, (rails, lanes_on_use), redial)?;
         if let Some(events) = &connection.context.device_events {
             events.watch(&connection);
             // It may have changed during the handshake.
@@ -312,14 +313,14 @@ impl Connection {
         self: &Arc<Self>,
         told: Option<Cursor>,
         presence: Presence,
-        rails: bool,
+        (rails, lanes_on_use): (bool, bool),
         redial: Option<EstablishedRedial>,
     ) -> Result<(), PoolError> {
         let events = EventLoop::acquire()
             .map_err(|error| PoolError::Thread(format!("starting the event loop: {error}")))?;
         let rails = rails && self.heals && told.is_some();
-        let machine =
-            Machine::new(RebuildPolicy { leads: self.leads, heals: self.heals, rails }, self.lanes.len());
+        let policy = RebuildPolicy { leads: self.leads, heals: self.heals, rails, lanes_on_use };
+        let machine = Machine::new(policy, self.lanes.len());
         if let Some(nics) = self.nic_list().filter(|_| rails) {
             self.channel.queue_nics(&nics);
         }

@@ -158,15 +158,18 @@ impl Connection {
         (0..MAX_RAILS).filter(|rail| rails.has(*rail)).flat_map(|rail| self.lanes_of(rail)).all(works)
     }
 
-    /// The bytes under way on each rail, and the requests that its lanes may still post.
+    /// The bytes under way on each rail, and the requests that its lanes in working order may still post.
     pub(super) fn rails_flow(&self) -> ([u64; MAX_RAILS], [u32; MAX_RAILS]) {
         let (mut bytes, mut credits) = ([0_u64; MAX_RAILS], [0_u32; MAX_RAILS]);
         for (rail, (bytes, credits)) in bytes.iter_mut().zip(&mut credits).enumerate() {
             for lane in self.lanes_of(rail) {
                 let (started, ended) = lane.status.counts.bytes();
-                let (_, under_way) = lane.status.requests();
                 *bytes = bytes.saturating_add(started.saturating_sub(ended));
-                *credits = credits.saturating_add(self.context.settings.lane_depth.saturating_sub(under_way));
+                if lane.status.health() == LaneHealth::Healthy {
+                    let (_, under_way) = lane.status.requests();
+                    let free = self.context.settings.lane_depth.saturating_sub(under_way);
+                    *credits = credits.saturating_add(free);
+                }
             }
         }
         (bytes, credits)

@@ -60,7 +60,7 @@ impl SeenRail<'_> {
             nic: self.record.nic().to_owned(),
             peer_nic: recorded.peer_nic,
             status,
-            lanes: self.lanes.len(),
+            lanes: self.lanes.iter().filter(|lane| lane.status.was_made()).count(),
             healthy_lanes,
             written_bytes: done(Direction::Write),
             read_bytes: done(Direction::Read),

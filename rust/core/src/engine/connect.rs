@@ -160,6 +160,7 @@ impl Engine {
             other_pairs: peer
                 .features
                 .is_some_and(|features| self.offers_other_pairs() && features.has_other_pairs()),
+            lanes_on_use: peer.features.is_some_and(|features| features.has(Features::LANES_ON_USE)),
             leads: matches!(role, Role::Initiator { .. }),
             began,
             presence: Presence::of(&self.config, peer.features.as_ref()),
@@ -228,13 +229,14 @@ impl Engine {
 
     fn features(&self, context: &Context, offers_rails: bool) -> Features {
         let rails = if offers_rails { Features::RAILS } else { 0 };
-        let other_pairs = if self.offers_other_pairs() { Features::OTHER_PAIRS } else { 0 };
+        let of_rails = Features::OTHER_PAIRS | Features::LANES_ON_USE;
+        let of_rails = if self.offers_other_pairs() { of_rails } else { 0 };
         let redial = if self.config.control_redial.is_some() { Features::REDIAL } else { 0 };
         let gpu_flush = if context.registry.may_need_gpu_flush() { Features::NEEDS_GPU_FLUSH } else { 0 };
         Features {
             bits: gpu_flush
                 | rails
-                | other_pairs
+                | of_rails
                 | redial
                 | Features::CHANNEL
                 | Features::REBUILD

@@ -17,7 +17,7 @@ pub struct RailInfo {
     pub peer_nic: String,
     /// Whether it takes parts of transfers now.
     pub status: RailStatus,
-    /// Lanes that it has.
+    /// Lanes that it has, or had: of a further rail one before it is used.
     pub lanes: usize,
     /// Of these, in working order now.
     pub healthy_lanes: usize,

@@ -4,12 +4,14 @@
 //! leader: opens its end ── AddRail ──▶ follower: opens its end
 //!         lanes are built ◀── RailReady ──       lanes wait for rebuilds
 //! ```
-//! The lanes of a new rail start as if they had failed and were drained, so that they are built as others are rebuilt.
+//! The lanes of a new rail start as if they had failed and were drained, so that they are built as others are rebuilt: the first one at
+//! once. The others are needed when either end uses the rail, when no other rail works, or when one of its lanes is closed for good. A
+//! follower that needs one sends Broken.
 
 use std::time::Instant;
 
-use super::lane::LaneMachine;
-use super::{Action, LANES_PER_RAIL, Machine, STEP_LIMIT};
+use super::lane::{EventContext, LaneMachine, State};
+use super::{Action, FOLLOW_LIMIT, LANES_PER_RAIL, Machine, RebuildPolicy, STEP_LIMIT};
 use crate::control::{ChannelFrame, RailRefusal};
 use crate::rails::MAX_RAILS;
 
@@ -193,6 +195,19 @@ impl Machine {
         }
     }
 
+    /// A rail has carried something here: all of its lanes are needed.
+    pub(in crate::connection) fn rail_is_used(&mut self, rail: usize, now: Instant) {
+        self.with_rail(rail, now, LaneMachine::need);
+    }
+
+    /// A lane of a rail is closed: so that the rail can be used all the same, its other lanes are needed. Not where its device is lost.
+    pub(super) fn need_others(&mut self, closed: usize, now: Instant) {
+        let rail = closed / LANES_PER_RAIL;
+        if self.rails.get(rail).is_some_and(|rail| !rail.view.device_is_lost()) {
+            self.change_rail(rail, now, LaneMachine::need);
+        }
+    }
+
     fn begin_lanes(&mut self, rail: usize, lanes: usize, now: Instant) {
         let (policy, first) = (self.policy, rail * LANES_PER_RAIL);
         if let Some(rail) = self.rails.get_mut(rail) {
@@ -200,6 +215,40 @@ impl Machine {
         }
         self.settle(now);
         self.with_rail(rail, now, LaneMachine::begin);
+    }
+}
+
+impl LaneMachine {
+    /// One of a new rail, without a queue pair: it is built as if it had failed.
+    fn unmade(index: usize, policy: RebuildPolicy, now: Instant) -> Self {
+        let state = State::PeerInformed { until: now + FOLLOW_LIMIT, missed: None };
+        Self { state, cause: "it was not made yet".to_owned(), made: false, ..Self::new(index, policy) }
+    }
+
+    /// Both ends have the rail.
+    fn begin(&mut self, context: &mut EventContext<'_>) {
+        let is_first = self.index.is_multiple_of(LANES_PER_RAIL);
+        if self.policy.lanes_on_use && !is_first {
+            self.state = State::Unneeded;
+            if !context.rail.others_healthy {
+                self.need(context);
+            }
+        } else if self.policy.leads {
+            self.try_again(0, context);
+        }
+    }
+
+    /// Has it made, if that was put off until it is needed.
+    pub(super) fn need(&mut self, context: &mut EventContext<'_>) {
+        match self.state {
+            State::Unneeded if self.policy.leads => self.try_again(0, context),
+            State::Unneeded => self.wait_for_leader(None, context),
+            _ => {}
+        }
+    }
+
+    pub(super) fn is_unneeded(&self) -> bool {
+        self.state == State::Unneeded
     }
 }
 

@@ -419,7 +419,7 @@ mod tests {
     use std::sync::mpsc;
     use std::time::Duration;
 
-    use super::super::RebuildPolicy;
+    use super::super::tests::LEADER;
     use super::*;
     use crate::control::channel_tests::{pair, soon};
     use crate::events::EventLoop;
@@ -438,7 +438,7 @@ mod tests {
             let task = events.spawn(move |handle| {
                 let handle = handle.clone();
                 async move {
-                    let machine = Machine::new(RebuildPolicy { leads: true, heals: true, rails: false }, 1);
+                    let machine = Machine::new(LEADER, 1);
                     let (channel, rest) = (Arc::new(channel), Default::default());
                     let (nothing, rebuilds) = (Weak::new(), Arc::default());
                     let presence = Presence::Sockets;

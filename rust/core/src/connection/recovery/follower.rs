@@ -48,6 +48,7 @@ impl LaneMachine {
             // One queue pair at a time is created, whatever the peer requests.
             State::Making { next, .. } => *next = Some(ask),
             &mut State::PeerInformed { until, .. } => self.make(ask, until, context),
+            State::Unneeded => self.make(ask, context.now + FOLLOW_LIMIT, context),
             &mut State::Answered { give_up_at, .. } => {
                 self.discard(context.actions);
                 self.make(ask, give_up_at, context);

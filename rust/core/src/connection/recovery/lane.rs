@@ -6,8 +6,8 @@ use super::actions::Actions;
 use super::limit::Limit;
 use super::rail::RailView;
 use super::{
-    Action, DRAIN_LIMIT, DRIVER_LIMIT, FOLLOW_LIMIT, LostReason, PATIENCE, PORT_LIMIT, RebuildFailure,
-    RebuildPolicy, STEP_LIMIT,
+    Action, DRAIN_LIMIT, DRIVER_LIMIT, LostReason, PATIENCE, PORT_LIMIT, RebuildFailure, RebuildPolicy,
+    STEP_LIMIT,
 };
 use crate::connection::DeviceHealth;
 use crate::control::ChannelFrame;
@@ -73,6 +73,8 @@ pub(super) enum State {
     Asked { tried: u32, until: Instant },
     /// Leader: the peer has answered; the new queue pair is being connected to the peer's.
     Connecting { tried: u32, until: Limit },
+    /// Of a further rail that is not used yet: neither end has a queue pair for it, nor is making one.
+    Unneeded,
     /// Follower: drained, and waits for a request.
     PeerInformed {
         until: Instant,
@@ -136,19 +138,6 @@ impl LaneMachine {
             destroyed_by: None,
             keep_until: None,
             pause: Duration::ZERO,
-        }
-    }
-
-    /// One of a new rail, without a queue pair: it is built as if it had failed.
-    pub(super) fn unmade(index: usize, policy: RebuildPolicy, now: Instant) -> Self {
-        let state = State::PeerInformed { until: now + FOLLOW_LIMIT, missed: None };
-        Self { state, cause: "it was not made yet".to_owned(), made: false, ..Self::new(index, policy) }
-    }
-
-    /// Both ends have the rail.
-    pub(super) fn begin(&mut self, context: &mut EventContext<'_>) {
-        if self.policy.leads {
-            self.try_again(0, context);
         }
     }
 
@@ -317,7 +306,7 @@ impl LaneMachine {
             return;
         }
         match self.state {
-            State::Healthy | State::Closed => {}
+            State::Healthy | State::Unneeded | State::Closed => {}
             State::Broken { .. } if self.waits_for_destroy(context) => self.wait_for_destroy(context),
             State::Broken { .. } => self.close(LostReason::NotDrained { cause: self.cause.clone() }, context),
             State::Waiting { .. } => self.close(LostReason::PortDown, context),
@@ -361,7 +350,7 @@ impl LaneMachine {
 
     fn state_deadline(&self, rail: &RailView) -> Option<Instant> {
         match self.state {
-            State::Healthy | State::Closed => None,
+            State::Healthy | State::Unneeded | State::Closed => None,
             State::Waiting { .. } => match rail.device {
                 // Long before, another rail may have worked.
                 DeviceHealth::PortDown(since) if !rail.others_healthy => {
@@ -485,6 +474,7 @@ impl LaneMachine {
             | State::Broken { .. }
             | State::Waiting { .. }
             | State::Resting { .. }
+            | State::Unneeded
             | State::PeerInformed { .. }
             | State::Parting { .. }
             | State::Closed => None,

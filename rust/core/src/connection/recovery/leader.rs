@@ -117,6 +117,8 @@ impl LaneMachine {
         match self.state {
             State::Healthy => self.set_error("the peer's end of the lane has failed", None, context),
             State::Connecting { tried, .. } => self.fail(RebuildFailure::GivenUp, tried, context),
+            // The peer uses its end of the rail, or no other rail works there.
+            State::Unneeded => self.need(context),
             // The peer's port is up again, or its rail is not held any more.
             State::Resting { .. } => self.try_once_more(context),
             _ => {}

@@ -129,6 +129,7 @@ impl LaneMachine {
         match &mut self.state {
             State::Broken { until, .. } if is_destroying => *until = Limit::after(STEP_LIMIT, context.now),
             State::Waiting { .. } => self.try_again(0, context),
+            State::Unneeded => self.need(context),
             State::Creating { tried, .. } | State::Connecting { tried, .. } => *tried = 1,
             State::Asked { tried, until } => (*tried, *until) = (1, context.now + STEP_LIMIT),
             State::PeerInformed { until, .. } => *until = latest,
@@ -153,6 +154,7 @@ impl LaneMachine {
             | State::Making { .. }
             | State::Parting { .. } => self.made && context.rail.can_be_left(),
             State::Healthy
+            | State::Unneeded
             | State::Asked { .. }
             | State::Connecting { .. }
             | State::Answered { .. }

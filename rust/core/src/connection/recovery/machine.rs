@@ -39,6 +39,8 @@ pub(in crate::connection) struct RebuildPolicy {
     pub(in crate::connection) heals: bool,
     /// Both ends make further rails. Only with a peer that heals.
     pub(in crate::connection) rails: bool,
+    /// Of a further rail both ends make the first lane at once, and the others when it is used.
+    pub(in crate::connection) lanes_on_use: bool,
 }
 
 impl Machine {
@@ -315,7 +317,7 @@ impl Machine {
         self.settle(now);
     }
 
-    fn change_rail(
+    pub(super) fn change_rail(
         &mut self,
         rail: usize,
         now: Instant,
@@ -345,6 +347,7 @@ impl Machine {
         lane.destroy_undrained(&mut context);
         if let Some(reason) = context.closed {
             self.lose_without_lanes(reason);
+            self.need_others(index, now);
         }
         self.report_unconnected(index / LANES_PER_RAIL);
     }

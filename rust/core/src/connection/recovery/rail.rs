@@ -56,9 +56,10 @@ impl Rail {
         self.lanes.iter().any(LaneMachine::is_healthy)
     }
 
-    /// Whether none of its lanes has ever been in working order, and all have failed as often as is tried in a row.
+    /// Whether none of its lanes has ever been in working order, and all that are needed have failed as often as is tried in a row.
     pub(super) fn has_never_connected(&self) -> bool {
-        !self.lanes.is_empty() && self.lanes.iter().all(LaneMachine::has_never_connected)
+        let mut begun = self.lanes.iter().filter(|lane| !lane.is_unneeded()).peekable();
+        begun.peek().is_some() && begun.all(LaneMachine::has_never_connected)
     }
 
     /// Whether a lane may still be used, now or later.

@@ -2,6 +2,7 @@
 
 mod connection;
 mod lanes;
+mod lanes_on_use;
 mod leaving;
 mod lost;
 mod properties;
@@ -18,8 +19,9 @@ use crate::control::ChannelFrame;
 use crate::control::wire::LaneRecord;
 use crate::fabric::QpAddress;
 
-const LEADER: RebuildPolicy = RebuildPolicy { leads: true, heals: true, rails: false };
-const FOLLOWER: RebuildPolicy = RebuildPolicy { leads: false, heals: true, rails: false };
+pub(super) const LEADER: RebuildPolicy =
+    RebuildPolicy { leads: true, heals: true, rails: false, lanes_on_use: false };
+const FOLLOWER: RebuildPolicy = RebuildPolicy { leads: false, ..LEADER };
 const SECOND: Duration = Duration::from_secs(1);
 
 /// A machine and its time.

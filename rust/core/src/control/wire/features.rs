@@ -29,7 +29,8 @@ const SHORTEST_PAYLOAD: usize = 40;
 pub struct Features {
     /// Feature bits: [`Features::CHANNEL`], [`Features::REBUILD`], [`Features::AUTH`], [`Features::ADVERTISED`],
     /// [`Features::REGIONS`], [`Features::LIVENESS`], [`Features::GPU_FLUSH`], [`Features::SEGMENTS`],
-    /// [`Features::NEEDS_GPU_FLUSH`], [`Features::RAILS`], [`Features::REDIAL`], [`Features::OTHER_PAIRS`].
+    /// [`Features::NEEDS_GPU_FLUSH`], [`Features::RAILS`], [`Features::REDIAL`], [`Features::OTHER_PAIRS`],
+    /// [`Features::LANES_ON_USE`].
     pub bits: u32,
     /// Largest notification taken in one frame, in bytes; 0 for the original's 512 only.
     pub max_notification: u32,
@@ -78,6 +79,10 @@ impl Features {
     /// Where a rail is lost, other pairs of NICs take over, the NICs of the first rail among them. So connections have rails also where one
     /// of the ends has a single NIC, and no [`Features::RAILS`]: see [`Features::has_other_pairs`].
     pub const OTHER_PAIRS: u32 = 4096;
+
+    /// Of a further rail the first lane is made with it, and the others once either end uses it; the end that has accepted the connection says
+    /// so by Broken. With others all lanes are made at once.
+    pub const LANES_ON_USE: u32 = 8192;
 
     /// Whether the channel with that peer can be made anew, if this engine offers it too.
     pub fn has_redial(&self) -> bool {

@@ -11,7 +11,7 @@ use crate::connection::rail::LANES_PER_RAIL;
 use crate::connection::rail_need::Trouble;
 use crate::events::with_upgraded;
 use crate::pool::{LaneHealth, ProbeError, clock};
-use crate::rails::{MAX_RAILS, MILLISECOND, PauseReason, RailAction, RailSet, RailState};
+use crate::rails::{MAX_RAILS, MILLISECOND, PauseReason, RailAction, RailCounts, RailSet, RailState};
 
 /// What the task remembers of rails between two turns.
 #[derive(Debug, Default)]
@@ -28,6 +28,8 @@ pub(super) struct WatchedRails {
     /// When rates and latencies are told next.
     tell_at: u64,
     waiting: WaitingLanes,
+    /// The rails that have carried something from here.
+    used: RailSet,
     /// The rails of which the device is lost, a bit each.
     pub(super) lost: u64,
 }
@@ -165,9 +167,21 @@ impl Driver {
         }
         let counts = connection.rail_counts(rails);
         self.watch.look(now, &counts);
+        self.note_used(&counts);
         // What waits does not ask by itself.
         if connection.rails_up().0 == 0 && counts.iter().any(|counts| counts.bytes_in_flight > 0) {
             connection.need_rail(RailSet::default());
+        }
+    }
+
+    /// Rails that carry something for the first time get their other lanes.
+    fn note_used(&mut self, counts: &[RailCounts; MAX_RAILS]) {
+        let carries = |counts: &RailCounts| counts.bytes_in_flight | counts.bytes_done != 0;
+        for (rail, _) in counts.iter().enumerate().filter(|(_, counts)| carries(counts)) {
+            if !self.rails.used.has(rail) {
+                self.rails.used = self.rails.used.with(rail);
+                self.machine.rail_is_used(rail, self.now());
+            }
         }
     }
 

@@ -36,6 +36,10 @@ pub(super) enum Event {
     AddRail {
         end: usize,
     },
+    /// The task of an end sees that the second rail is used.
+    Used {
+        end: usize,
+    },
     RailOpened {
         end: usize,
         rail: usize,

@@ -222,6 +222,12 @@ impl World {
         {
             return self.transmit(end, ChannelFrame::Quiesced { lane, number });
         }
+        if let ChannelFrame::Broken { lane } = frame
+            && self.mutation == Mutation::ForgetsNeed
+            && self.is_unneeded(end, lane as usize)
+        {
+            return;
+        }
         if let ChannelFrame::Rebuilt { attempt, .. } = &mut frame
             && self.mutation == Mutation::TakesOldAnswers
         {
@@ -258,7 +264,7 @@ impl World {
             (LaneHealth::Closed, LaneHealth::Closed) => true,
             (LaneHealth::Closed, health) => self.leaks(0, lane) && self.may_stay(1, lane, health),
             (health, LaneHealth::Closed) => self.leaks(1, lane) && self.may_stay(0, lane, health),
-            (LaneHealth::Drained, LaneHealth::Drained) => (0..2).all(|end| self.may_rest(end, lane)),
+            (LaneHealth::Drained, LaneHealth::Drained) => self.agree_about_need(lane),
             (LaneHealth::Healthy, LaneHealth::Healthy) => {
                 pair(ours.queue_pair).peer == Some(theirs.queue_pair)
                     && pair(theirs.queue_pair).peer == Some(ours.queue_pair)

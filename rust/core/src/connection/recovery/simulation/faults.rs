@@ -25,6 +25,8 @@ pub(super) struct Conditions {
     /// A second rail is added, with so many lanes.
     pub(super) rails: bool,
     pub(super) rail_lanes: usize,
+    /// All but the first of them are made when it is used.
+    pub(super) lanes_on_use: bool,
     /// All faults end soon enough for every lane to be rebuilt.
     pub(super) curable: bool,
     /// Frames arrive that the other machine has not sent.
@@ -64,6 +66,7 @@ impl Conditions {
             heals: true,
             rails: false,
             rail_lanes: 0,
+            lanes_on_use: false,
             curable: false,
             hostile: false,
             wire: random.between(20, millis(50)),

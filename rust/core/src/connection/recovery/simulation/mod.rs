@@ -12,7 +12,9 @@
 //! 7. Nothing is said to the peer of a queue pair that was neither drained nor destroyed.
 //! 8. A leader makes a rail only after a request has gone over its path.
 //! 9. A connection of which one device is lost goes on where another rail can be made.
-//! 10. One event has a fixed number of actions at most, a machine's memory does not grow, no queue pair is left over.
+//! 10. A rail that an end has used gets all of its lanes. So does one beside which no other works; then, or closed, its first lane does
+//!     not leave the others waiting.
+//! 11. One event has a fixed number of actions at most, a machine's memory does not grow, no queue pair is left over.
 //!
 //! With two rails, rule 4 holds for lanes that can come back, and rule 3 for all but those: they rest at both ends.
 //! With a hostile peer, or one that rebuilds nothing, rules that need both ends do not hold: 3, and the other's half
@@ -98,6 +100,8 @@ enum Mutation {
     BelievesTrials,
     /// Does not destroy the queue pair of a trial.
     KeepsTrials,
+    /// Does not make the lanes that the follower needs.
+    ForgetsNeed,
 }
 
 const fn millis(milliseconds: u64) -> u64 {
@@ -211,6 +215,7 @@ fn defects_are_found() {
         ("rails and slow commands", Mutation::HidesLeaks, Violation::ToldTooEarly),
         ("rails and all of it", Mutation::BelievesTrials, Violation::Untried),
         ("rails that come and go", Mutation::KeepsTrials, Violation::Leak),
+        ("rails that come and go", Mutation::ForgetsNeed, Violation::Disagree),
     ] {
         let scenario = SCENARIOS.iter().find(|known| known.name == scenario).unwrap();
         // Some show in every run, some in one of a hundred.

@@ -12,6 +12,7 @@ fn conditions(random: &mut Random) -> Conditions {
     Conditions {
         rails: true,
         rail_lanes: 1 + random.below(3) as usize,
+        lanes_on_use: random.percent(70),
         destroy: millis(500),
         spare: random.percent(50),
         ..Conditions::draw(random)

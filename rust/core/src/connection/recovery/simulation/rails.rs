@@ -6,6 +6,7 @@ use super::world::World;
 use super::{Violation, millis};
 use crate::connection::DeviceHealth;
 use crate::connection::rail::LANES_PER_RAIL;
+use crate::connection::recovery::lane::LaneMachine;
 use crate::control::RailRefusal;
 use crate::pool::LaneHealth;
 
@@ -135,10 +136,42 @@ impl World {
         let moving: Vec<u32> = moving;
         for part in moving {
             let target = targets[self.random.below(targets.len() as u64) as usize];
+            self.note_use(end, target);
             self.parts[part as usize].lane = target;
             self.tally.moves += 1;
             self.post(part);
         }
+    }
+
+    /// A transfer of an end takes this lane.
+    pub(super) fn note_use(&mut self, end: usize, lane: usize) {
+        let is_new = self.conditions.lanes_on_use && lane >= LANES_PER_RAIL && !self.ends[end].used;
+        if is_new {
+            self.ends[end].used = true;
+            let delay = self.random.between(1, millis(20));
+            self.after(delay, Event::Used { end });
+        }
+    }
+
+    /// Whether a lane waits for its rail to be used.
+    pub(super) fn is_unneeded(&self, end: usize, lane: usize) -> bool {
+        let rail = &self.ends[end].machine.rails[lane / LANES_PER_RAIL];
+        rail.lanes.get(lane % LANES_PER_RAIL).is_some_and(LaneMachine::is_unneeded)
+    }
+
+    /// The same, and it may.
+    pub(super) fn may_be_unneeded(&self, end: usize, lane: usize) -> bool {
+        let [others, of_rail] = [0, 1].map(|rail| self.ends[end].lanes.of_rail(rail));
+        let others_work = others.iter().any(|lane| lane.health == LaneHealth::Healthy);
+        let has_first = of_rail.first().is_some_and(|lane| lane.health != LaneHealth::Closed);
+        self.is_unneeded(end, lane) && !self.ends[end].used && others_work && has_first
+    }
+
+    /// Whether both ends of a lane that neither works nor is closed know of each other what they must.
+    pub(super) fn agree_about_need(&self, lane: usize) -> bool {
+        let [leader, follower] = [0, 1].map(|end| self.is_unneeded(end, lane));
+        let may_stay = |end| self.may_rest(end, lane) || self.may_be_unneeded(end, lane);
+        (0..2).all(may_stay) && (follower || !leader)
     }
 
     /// Whether a lane may stay as it is: another rail works, and something keeps this one away for good.

@@ -59,6 +59,8 @@ pub(super) struct End {
     pub(super) hung: bool,
     /// It has lost the connection.
     pub(super) ended: bool,
+    /// It has used the second rail.
+    pub(super) used: bool,
     /// Its process does not run until then.
     pub(super) stopped_until: u64,
     /// Its socket accepts nothing until then.
@@ -103,7 +105,12 @@ impl World {
         let lanes = 1 + random.below(3) as usize;
         let ends = [true, false].map(|leads| End {
             machine: Machine::new(
-                RebuildPolicy { leads, heals: conditions.heals, rails: conditions.rails },
+                RebuildPolicy {
+                    leads,
+                    heals: conditions.heals,
+                    rails: conditions.rails,
+                    lanes_on_use: conditions.lanes_on_use,
+                },
                 lanes,
             ),
             lanes: Lanes::default(),
@@ -112,6 +119,7 @@ impl World {
             dead: false,
             hung: false,
             ended: false,
+            used: false,
             stopped_until: 0,
             blocked_until: 0,
             lateness: random.below(3) * 500,
@@ -276,6 +284,7 @@ impl World {
             Event::Fault(fault) => self.inject(fault),
             Event::Submit { end } => {
                 let lane = self.pick_lane(end);
+                self.note_use(end, lane);
                 let part = self.submit(end, lane);
                 self.limit(part);
                 if let Some(part) = part.filter(|_| self.random.percent(20)) {
@@ -296,6 +305,7 @@ impl World {
                 }
             }
             Event::AddRail { end } => self.add_rail(end),
+            Event::Used { end } => self.report(end, |machine, now| machine.rail_is_used(1, now)),
             Event::RailOpened { end, rail, lanes } => self.rail_opened(end, rail, lanes),
             Event::TrialCreated { end, pair } => self.trial_created(end, pair),
             Event::TrialWritten { end, pair } => self.trial_written(end, pair),
@@ -344,6 +354,7 @@ impl World {
             | Event::DeviceSays { end }
             | Event::Fault(Fault::Frame { end } | Fault::Leaves { end, .. })
             | Event::AddRail { end }
+            | Event::Used { end }
             | Event::RailOpened { end, .. }
             | Event::TrialCreated { end, .. }
             | Event::TrialWritten { end, .. }
@@ -422,7 +433,8 @@ impl World {
             }
             let unsettled = |lane: usize| {
                 let health = self.ends[end].lanes[lane].health;
-                let is_unsettled = matches!(health, LaneHealth::Broken | LaneHealth::Drained);
+                let is_unsettled = matches!(health, LaneHealth::Broken | LaneHealth::Drained)
+                    && !self.may_be_unneeded(end, lane);
                 is_unsettled && self.both_have(lane) && !(self.conditions.rails && self.may_rest(end, lane))
             };
             if self.ends[end].lanes.indices().any(unsettled) {

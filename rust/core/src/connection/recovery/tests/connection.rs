@@ -58,7 +58,7 @@ fn a_half_that_a_port_took_is_not_ready() {
 #[test]
 fn lanes_of_a_peer_that_heals_nothing_are_closed_when_they_are_drained() {
     for leads in [true, false] {
-        let mut fixture = Fixture::new(RebuildPolicy { leads, heals: false, rails: false }, 2);
+        let mut fixture = Fixture::new(RebuildPolicy { leads, heals: false, ..LEADER }, 2);
         assert_eq!(fixture.port_down(), [], "the device's own retries decide");
         for frame in [ask(1), rebuilt(1), ready(1), ChannelFrame::Broken { lane: 0 }] {
             assert_eq!(fixture.receive(frame), []);

@@ -52,7 +52,7 @@ fn policies() -> impl Strategy<Value = RebuildPolicy> {
     (any::<bool>(), prop::bool::weighted(0.9)).prop_map(|(leads, heals)| RebuildPolicy {
         leads,
         heals,
-        rails: false,
+        ..LEADER
     })
 }
 

@@ -3,6 +3,8 @@
 use proptest::collection::vec;
 use proptest::prelude::*;
 
+use super::super::lane::LaneMachine;
+use super::super::rail::Rail;
 use super::rails::{FIRST, RAILS_FOLLOWER, RAILS_LEADER};
 use super::*;
 use crate::control::{PathAnswer, RailRefusal};
@@ -23,6 +25,7 @@ enum Input {
     TrialCreated(usize, u32, u8),
     TrialWritten(usize, u32, bool),
     Request(u16),
+    Used(usize),
     Leave(usize),
     Resume(usize),
     Time(u64),
@@ -86,6 +89,7 @@ fn inputs() -> impl Strategy<Value = Input> {
         2 => (0..4_usize, 0..4u32, 0..4u8).prop_map(|(rail, number, how)| Input::TrialCreated(rail, number, how)),
         2 => (0..4_usize, 0..4u32, any::<bool>()).prop_map(|(rail, number, ok)| Input::TrialWritten(rail, number, ok)),
         1 => (0..2u16).prop_map(Input::Request),
+        1 => rail.clone().prop_map(Input::Used),
         1 => rail.clone().prop_map(Input::Leave),
         1 => rail.prop_map(Input::Resume),
         4 => (0..5000u64).prop_map(Input::Time),
@@ -93,14 +97,22 @@ fn inputs() -> impl Strategy<Value = Input> {
 }
 
 fn policies() -> impl Strategy<Value = RebuildPolicy> {
-    any::<bool>().prop_map(|leads| if leads { RAILS_LEADER } else { RAILS_FOLLOWER })
+    any::<(bool, bool)>().prop_map(|(leads, lanes_on_use)| {
+        let policy = if leads { RAILS_LEADER } else { RAILS_FOLLOWER };
+        RebuildPolicy { lanes_on_use, ..policy }
+    })
+}
+
+/// Two rails; the second one has two lanes where one of them may wait for its use.
+fn two_rails(policy: RebuildPolicy) -> Fixture {
+    Fixture::two_rails_of(policy, 1 + usize::from(policy.lanes_on_use))
 }
 
 proptest! {
     /// A peer alone cannot make a machine grow, also when its actions are not taken.
     #[test]
     fn frames_of_rails_take_a_fixed_amount_of_memory(policy in policies(), drained: [bool; 4], frames in vec(frames(), 0..400)) {
-        let mut fixture = Fixture::two_rails(policy);
+        let mut fixture = two_rails(policy);
         for lane in LANES.into_iter().zip(drained).filter_map(|(lane, is_drained)| is_drained.then_some(lane)) {
             fixture.machine.lane_drained(lane, "it failed", fixture.now);
         }
@@ -115,7 +127,7 @@ proptest! {
     /// For any reports of the driver and the peer, in any order.
     #[test]
     fn nothing_makes_rails_panic_or_act_without_end(policy in policies(), inputs in vec(inputs(), 0..300)) {
-        let mut fixture = Fixture::two_rails(policy);
+        let mut fixture = two_rails(policy);
         let machine = &mut fixture.machine;
         let mut now = fixture.now;
         for input in inputs {
@@ -149,6 +161,7 @@ proptest! {
                     machine.trial_written(rail, number, result(ok));
                 }
                 Input::Request(nic) => machine.request_rail(nic, nic),
+                Input::Used(rail) => machine.rail_is_used(rail, now),
                 Input::Leave(rail) => machine.leave_rail(rail, "it is silent", now),
                 Input::Resume(rail) => machine.resume_rail(rail, now),
                 Input::Time(milliseconds) => {
@@ -161,6 +174,10 @@ proptest! {
             prop_assert!(actions.len() <= 7 * 4 + 16, "{actions:?}");
             let last = actions.iter().position(|action| matches!(action, Action::Lose(_)));
             prop_assert!(last.is_none_or(|last| last + 1 == actions.len() && machine.is_over()));
+            // Lanes that wait for use keep no connection, and no rail, without one that works or may.
+            let waits = machine.rails.iter().filter(|rail| rail.lanes.iter().any(LaneMachine::is_unneeded));
+            let may_wait = |rail: &Rail| rail.view.others_healthy && rail.lanes.iter().any(|lane| !lane.is_unneeded() && !lane.is_closed());
+            prop_assert!(machine.is_over() || waits.into_iter().all(may_wait), "{:?}", machine.rails);
             // No part moves when there is nowhere to go.
             let moves = actions.iter().any(|action| matches!(action, Action::MoveParts { .. }));
             prop_assert!(!moves || machine.rails.iter().any(|rail| rail.view.others_healthy), "{actions:?}");

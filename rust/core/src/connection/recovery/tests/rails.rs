@@ -15,13 +15,18 @@ const READY: ChannelFrame = ChannelFrame::RailReady { rail: 1 };
 impl Fixture {
     /// One healthy lane on rail 0, and one on rail 1.
     pub(super) fn two_rails(policy: RebuildPolicy) -> Self {
+        Self::two_rails_of(policy, 1)
+    }
+
+    /// The same; rail 1 has further lanes that are not made yet.
+    pub(super) fn two_rails_of(policy: RebuildPolicy, lanes: usize) -> Self {
         let mut fixture = Self::new(policy, 1);
         if policy.leads {
-            fixture.machine.add_rail(1, 3, 4, 1, fixture.now);
+            fixture.machine.add_rail(1, 3, 4, lanes, fixture.now);
             fixture.open(1, Ok(()));
             assert_eq!(fixture.receive(READY), [Action::Create { lane: FIRST, attempt: 1 }]);
         } else {
-            fixture.receive(ADD);
+            fixture.receive(ChannelFrame::AddRail { rail: 1, own: 3, peer: 4, lanes: lanes as u8 });
             assert_eq!(fixture.open(1, Ok(())), [Action::Send(READY)]);
         }
         fixture.build(FIRST, 1);
@@ -58,7 +63,7 @@ impl Fixture {
         self.machine.connected(lane, attempt, Ok(()), self.now);
     }
 
-    fn open(&mut self, rail: usize, result: Result<(), RailRefusal>) -> Vec<Action> {
+    pub(super) fn open(&mut self, rail: usize, result: Result<(), RailRefusal>) -> Vec<Action> {
         self.machine.rail_opened(rail, result, self.now);
         self.actions()
     }
