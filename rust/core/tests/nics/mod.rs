@@ -98,6 +98,17 @@ pub fn up(connection: &Connection) -> Vec<RailInfo> {
     connection.rails().into_iter().filter(|rail| rail.status == RailStatus::Up).collect()
 }
 
+/// The lanes of each rail that work.
+pub fn lanes(connection: &Connection) -> Vec<usize> {
+    connection.rails().iter().map(|rail| rail.healthy_lanes).collect()
+}
+
+/// Whether each rail has all of its lanes: further ones get most of them when they are used.
+pub fn has_all_lanes(connection: &Connection) -> bool {
+    let lanes = lanes(connection);
+    lanes[1..].iter().all(|further| *further == (lanes[0] + 1).min(8))
+}
+
 /// Moves [`ENOUGH`] from `near` to the peer's `address` until `count` rails are up, and no more than those.
 pub fn make_rails(connection: &Connection, near: &RegisteredBuffer, address: u64, count: usize) {
     make_rails_with(connection, near, address, count, &[Outcome::Done]);

@@ -12,6 +12,7 @@ mod channel;
 mod faults;
 mod flaps;
 mod gone;
+mod lanes;
 mod lost;
 mod memory;
 mod need;

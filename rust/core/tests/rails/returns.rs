@@ -7,7 +7,7 @@ use flagcx_p2p::internals::observe::RailStatus;
 use flagcx_p2p::internals::transfer::{Iov, Outcome};
 
 use crate::alone;
-use crate::nics::{Nics, up};
+use crate::nics::{Nics, has_all_lanes, up};
 use crate::rail_pair::RailPair;
 use crate::support::own_time::OwnTime;
 use crate::support::{eventually, outcome};
@@ -61,7 +61,13 @@ impl Fault {
 /// Two rails. But for what is to be found silent nothing is: a rail that is silent for a moment on a busy machine is left, and then what fails on
 /// the only one that is up does not count.
 fn pair(fault: Fault) -> RailPair {
-    if fault == Fault::Silent { RailPair::with_rails(2, 2, 2) } else { RailPair::patient(2, 2, 2) }
+    let pair =
+        if fault == Fault::Silent { RailPair::with_rails(2, 2, 2) } else { RailPair::patient(2, 2, 2) };
+    eventually("both rails have all of their lanes", || {
+        move_some(&pair);
+        has_all_lanes(&pair.here)
+    });
+    pair
 }
 
 fn move_some(pair: &RailPair) {

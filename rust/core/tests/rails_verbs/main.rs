@@ -10,6 +10,7 @@
 )]
 
 mod bench;
+mod lanes;
 mod lost;
 #[path = "../nics/mod.rs"]
 mod nics;
