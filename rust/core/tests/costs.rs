@@ -68,6 +68,13 @@ fn pair(standin: &Standin, rails: usize) -> Pair {
         pair.here.add_rails_now();
         pair.here.rails().iter().filter(|rail| rail.status == RailStatus::Up).count() == rails
     });
+    // Those of a further rail are made when it is used.
+    let iovs = pieces(&pair, 4096);
+    support::eventually("all lanes are made", || {
+        drive(&pair, &iovs, &mut [TransferId::COMPLETE], 2);
+        let lanes: Vec<_> = pair.here.rails().iter().map(|rail| rail.healthy_lanes).collect();
+        lanes[1..].iter().all(|further| *further > lanes[0])
+    });
     pair
 }
 

@@ -79,6 +79,11 @@ pub(crate) enum Event {
         connection: u32,
         rail: u8,
     },
+    /// A rail that was used for the first time has its other lanes.
+    LanesMade {
+        connection: u32,
+        rail: u8,
+    },
     /// A connection hears of a port that went down or came up.
     PortChanged {
         connection: u32,

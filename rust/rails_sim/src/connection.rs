@@ -13,8 +13,11 @@ use crate::network::{Group, Network, Work};
 /// Lanes of a rail that is negotiated when a connection is made.
 pub(crate) const LANES: usize = 4;
 
-/// Lanes of a rail that is added later: as the engine makes it, one more than the first rail has.
+/// Lanes of a rail that is added later, once it is used: as the engine makes it, one more than the first rail has.
 pub(crate) const ADDED_LANES: usize = LANES + 1;
+
+/// Before that.
+pub(crate) const UNUSED_LANES: usize = 1;
 
 /// Requests that a lane may have outstanding.
 pub(crate) const DEPTH: u32 = 256;
@@ -43,6 +46,7 @@ pub(crate) struct Rail {
     pub(crate) here: u32,
     pub(crate) there: u32,
     pub(crate) lanes: Vec<Lane>,
+    is_used: bool,
     pub(crate) counts: RailCounts,
     pub(crate) meter: RateMeter,
     pub(crate) latency: PathLatency,
@@ -86,6 +90,7 @@ impl Connection {
             here,
             there,
             lanes: Vec::new(),
+            is_used: false,
             counts: RailCounts::default(),
             meter: RateMeter::new(speed),
             latency: PathLatency::default(),
@@ -201,6 +206,16 @@ impl Rail {
         }
         self.counts.bytes_in_flight -= waiting.iter().map(|work| work.bytes).sum::<u64>();
         waiting
+    }
+
+    /// The lanes that it had before it carries something now, if that is the first time.
+    pub(crate) fn note_use(&mut self) -> Option<usize> {
+        (!std::mem::replace(&mut self.is_used, true)).then_some(self.lanes.len())
+    }
+
+    /// Its other lanes are connected.
+    pub(crate) fn add_lanes(&mut self, network: &mut Network) {
+        self.lanes.resize_with(ADDED_LANES, || Lane::new(network.connect()));
     }
 
     /// Whether it has lanes.

@@ -6,7 +6,7 @@ use flagcx_p2p::internals::rails::{
 };
 
 use crate::agenda::Event;
-use crate::connection::ADDED_LANES;
+use crate::connection::UNUSED_LANES;
 use crate::network::Work;
 use crate::policy::Policy;
 use crate::scenario::MS;
@@ -231,7 +231,17 @@ impl Simulation<'_> {
 
     pub(crate) fn rail_made(&mut self, index: u32, rail: u8) {
         let now = self.agenda.now;
-        self.connections[index as usize].make_rail(rail.into(), ADDED_LANES, &mut self.network, now);
+        self.connections[index as usize].make_rail(rail.into(), UNUSED_LANES, &mut self.network, now);
+    }
+
+    /// Not while the rail is left: then the engine rebuilds none of its lanes either.
+    pub(crate) fn lanes_made(&mut self, index: u32, number: u8) {
+        let rail = &mut self.connections[index as usize].rails[usize::from(number)];
+        if rail.lanes.iter().all(|lane| lane.quiesce.state() == QuiesceState::InUse) {
+            rail.add_lanes(&mut self.network);
+        } else {
+            self.agenda.after(MS, Event::LanesMade { connection: index, rail: number });
+        }
     }
 
     pub(crate) fn port_changed(&mut self, index: u32, rail: u8, up: bool) {

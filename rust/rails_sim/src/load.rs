@@ -3,7 +3,7 @@
 use flagcx_p2p::internals::rails::{RailSet, Shape, plan, wanted_rail};
 
 use crate::agenda::Event;
-use crate::connection::{DEPTH, LONGEST};
+use crate::connection::{DEPTH, LANES, LONGEST};
 use crate::network::Work;
 use crate::policy::Dealing;
 use crate::scenario::{FULL, Load, MS};
@@ -180,6 +180,13 @@ impl Simulation<'_> {
         connection.under_way += work.bytes;
         let place = (index, rail as u8);
         let rail = &mut connection.rails[rail];
+        if let Some(lanes) = rail.note_use()
+            && lanes < LANES
+        {
+            self.measure.unused_lanes = self.measure.unused_lanes.max(lanes);
+            let after = self.rng.u64(500_000..1_500_000);
+            self.agenda.after(after, Event::LanesMade { connection: index, rail: place.1 });
+        }
         self.flows[rail.here as usize].counts.bytes_in_flight += work.bytes;
         if rail.start(work, place, &mut self.network, &mut self.agenda) {
             self.look(index);

@@ -31,6 +31,8 @@ pub struct Outcome {
     pub rails_made: f64,
     /// Queue pairs that were made, per connection.
     pub queue_pairs: f64,
+    /// Of those of a further rail the most that one had before it carried anything.
+    pub unused_lanes: usize,
     /// Nanoseconds until the last transfer has ended.
     pub last_end: u64,
     /// Bytes by rail of the first connection.
@@ -56,6 +58,8 @@ pub(crate) struct Measure {
     pub(crate) reused: Option<u64>,
     pub(crate) last_end: u64,
     pub(crate) by_rail: Vec<u64>,
+    /// Lanes that a further rail had at most when it was used for the first time.
+    pub(crate) unused_lanes: usize,
 }
 
 impl Measure {
@@ -76,6 +80,7 @@ impl Measure {
             reused: None,
             last_end: 0,
             by_rail: vec![0; 8],
+            unused_lanes: 0,
         }
     }
 
@@ -137,6 +142,7 @@ impl Measure {
             gpus,
             rails_made: 0.0,
             queue_pairs: 0.0,
+            unused_lanes: self.unused_lanes,
             last_end: self.last_end,
             by_rail: self.by_rail,
         }

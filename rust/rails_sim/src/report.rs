@@ -43,9 +43,11 @@ pub fn table(rows: &[Row]) -> String {
     let made = rows.iter().find(|row| row.scenario.starts_with('H') && row.policy == Policy::Ours);
     if let Some(row) = made {
         text += &format!(
-            "\nours, H: {:.1} rails and {:.1} queue pairs a peer, and {} bytes of state for up to {MAX_RAILS} rails",
+            "\nours, H: {:.1} rails and {:.1} queue pairs a peer, {} of a further rail before it is used, and {} bytes of state for up to \
+             {MAX_RAILS} rails",
             row.rails_made,
             row.queue_pairs,
+            row.unused_lanes,
             state_per_peer(),
         );
     }

@@ -44,6 +44,8 @@ pub struct Row {
     pub rails_made: f64,
     /// Queue pairs made, per connection.
     pub queue_pairs: f64,
+    /// See [`Outcome::unused_lanes`].
+    pub unused_lanes: usize,
     /// The seed with the least share.
     pub seed: u64,
     /// What ours must reach and did not.
@@ -118,6 +120,7 @@ fn worst(scenario: &Scenario, policy: Policy, outcomes: &[(u64, Outcome)]) -> Ro
         other_gpus: gpu(|(_, others)| others),
         rails_made: most(|of| of.rails_made),
         queue_pairs: most(|of| of.queue_pairs),
+        unused_lanes: outcomes.iter().map(|(_, of)| of.unused_lanes).max().unwrap_or(0),
         seed,
         misses: Vec::new(),
     }
@@ -151,6 +154,7 @@ fn misses(row: &Row) -> Vec<String> {
         "H" => {
             need(row.jain >= 0.95, "Jain >= 0.95");
             need(row.rails_made <= 2.0, "one further rail a peer at most");
+            need(row.unused_lanes == 1, "one queue pair of a further rail until it is used");
         }
         "I" => {
             need(row.loaded_gpu.is_some_and(|nics| nics >= 1.6), "the loaded GPU >= 1.6 NICs");

@@ -149,6 +149,7 @@ impl<'a> Simulation<'a> {
             }
             Event::Rebuilt { connection, rail, number } => self.rebuilt(connection, rail, number),
             Event::RailMade { connection, rail } => self.rail_made(connection, rail),
+            Event::LanesMade { connection, rail } => self.lanes_made(connection, rail),
             Event::PortChanged { connection, rail, up } => self.port_changed(connection, rail, up),
             Event::Stop { silent: false, nic } if self.scenario.pauses => {
                 // A pause begins. Its end and the next one are drawn.

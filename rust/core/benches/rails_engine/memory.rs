@@ -1,4 +1,4 @@
-//! What a connection takes of the process's memory, with one rail and with two.
+//! What a connection takes of the process's memory, with one rail and with two, of which the second one is used or not.
 
 use std::sync::Arc;
 
@@ -16,21 +16,22 @@ pub(crate) fn run() {
     // Both ends are in this process.
     let limit = getrlimit(Resource::Nofile);
     setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, ..limit }).unwrap();
-    println!("| {CONNECTIONS} connections over | rails | resident memory of one end, KiB |");
-    println!("|---|---|---|");
+    println!("| {CONNECTIONS} connections over | rails | queue pairs | resident memory of one end, KiB |");
+    println!("|---|---|---|---|");
     let mut all = Vec::new();
     for (name, devices) in [("stand-in NICs", Devices::StandIns), ("software devices", Devices::Software(2))]
     {
-        for rails in [1, 2] {
+        for (rails, is_used) in [(1, true), (2, false), (2, true)] {
             let ends = Ends::new(devices, rails, 1 << 20, &[]);
             // What engines need once is there.
             let first = ends.connect(rails);
             use_once(&ends, &first);
             let before = resident();
             let connections: Vec<_> = (0..CONNECTIONS).map(|_| ends.connect(rails)).collect();
-            connections.iter().for_each(|connection| use_once(&ends, connection));
+            connections.iter().filter(|_| is_used).for_each(|connection| use_once(&ends, connection));
             let each = (resident() - before) as f64 / (2 * CONNECTIONS) as f64;
-            println!("| {name} | {rails} | {:.0} |", each / 1024.0);
+            let queue_pairs = connections[0].info().lanes;
+            println!("| {name} | {rails} | {queue_pairs} | {:.0} |", each / 1024.0);
             // Kept, so that the next row takes memory of its own.
             all.push((ends, first, connections));
         }
@@ -38,12 +39,19 @@ pub(crate) fn run() {
     println!();
 }
 
-/// A transfer that takes each rail, and most lanes of it.
+/// A transfer that takes each rail, and one more once a further rail has its lanes, that takes most of them.
 fn use_once(ends: &Ends, connection: &Arc<Connection>) {
     let iovs = ends.iovs(64, 96 << 10, &mut 0);
-    let id = connection.submit(Opcode::Write, &iovs[..]).unwrap();
-    while connection.status(id) == Status::Pending {
-        std::thread::yield_now();
+    loop {
+        let rails = connection.rails();
+        let has_all = rails.iter().skip(1).all(|rail| rail.healthy_lanes > rails[0].lanes);
+        let id = connection.submit(Opcode::Write, &iovs[..]).unwrap();
+        while connection.status(id) == Status::Pending {
+            std::thread::yield_now();
+        }
+        if has_all {
+            return;
+        }
     }
 }
 
