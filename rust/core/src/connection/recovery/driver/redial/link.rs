@@ -51,7 +51,7 @@ enum Found {
     /// The link is lost, and the peer's host answers over no way.
     NoWay,
     /// The link is lost, and another way leads to the peer.
-    Replacement(Replacement),
+    Replacement(Box<Replacement>),
 }
 
 #[derive(Debug)]
@@ -96,7 +96,7 @@ impl Driver {
             match found {
                 Found::Link => {}
                 Found::NoWay => redial.link.looks.no_way_answers(Instant::now()),
-                Found::Replacement(replacement) => return self.replace(replacement),
+                Found::Replacement(replacement) => return self.replace(*replacement),
             }
         }
         if !redial.link.looks.take(Instant::now()) {
@@ -152,7 +152,7 @@ async fn look(
         if let Ok(asked) = ask(&way, request, Instant::now() + limit, &waiter).await {
             // It may be back, and be the way that has answered.
             return match lost_link(&own, former.own, handle).await {
-                Some(reason) => Found::Replacement(Replacement { reason, way, asked }),
+                Some(reason) => Found::Replacement(Box::new(Replacement { reason, way, asked })),
                 None => Found::Link,
             };
         }
