@@ -5,6 +5,6 @@ if(FLAGCX_P2P_VERBS AND NOT CMAKE_CXX_FLAGS MATCHES "-fsanitize")
   add_test(NAME proof.instructions COMMAND ${CMAKE_CURRENT_SOURCE_DIR}/header_bench/instructions.sh
     ${CMAKE_CURRENT_BINARY_DIR}/instructions -DFLAGCX_P2P_CARGO_TARGET_DIR=${FLAGCX_P2P_CARGO_DIR}
     -DFLAGCX_P2P_OFFLINE=${FLAGCX_P2P_OFFLINE})
-  set_tests_properties(proof.instructions PROPERTIES LABELS proof TIMEOUT 900 PROCESSORS 2 COST 900
+  set_tests_properties(proof.instructions PROPERTIES LABELS proof TIMEOUT 1200 PROCESSORS 2 COST 900
     SKIP_RETURN_CODE 77)
 endif()

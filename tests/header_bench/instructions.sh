@@ -10,7 +10,7 @@ skip() {
 }
 command -v valgrind >/dev/null || skip "valgrind is missing (package valgrind)"
 [ "$(uname -m)" = x86_64 ] || skip "the bounds are those of x86-64"
-# Link-time optimisation and line tables are a fifth of the build, and change no count by more than three.
+# Link-time optimisation and line tables are a fifth of the build, and change counts by about a hundredth.
 export CARGO_PROFILE_RELEASE_LTO=off CARGO_PROFILE_RELEASE_DEBUG=0
 cmake -S "$here/../.." -B "$work/build" -G Ninja -DCMAKE_BUILD_TYPE=Release -DBUILD_SHARED_LIBS=ON \
   -DFLAGCX_P2P_BUILD_TESTS=OFF "$@"
