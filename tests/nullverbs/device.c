@@ -188,6 +188,10 @@ void nullverbs_raise(int type, int device) {
   unlock(&contexts_lock);
 }
 
+static int is_about_queue_pair(enum ibv_event_type type) {
+  return type == IBV_EVENT_QP_FATAL || type == IBV_EVENT_QP_REQ_ERR || type == IBV_EVENT_QP_ACCESS_ERR;
+}
+
 int ibv_get_async_event(struct ibv_context *context, struct ibv_async_event *out) {
   for (;;) {
     struct event_record record;
@@ -198,11 +202,13 @@ int ibv_get_async_event(struct ibv_context *context, struct ibv_async_event *out
       return -1;
     memset(out, 0, sizeof *out);
     out->event_type = record.type;
-    if (!record.number) {
+    if (!is_about_queue_pair(record.type)) {
       out->element.port_num = 1; // what is about the device has no element
       return 0;
     }
-    // The events of a destroyed queue pair go with it.
+    // The events of a destroyed queue pair go with it; one that was being destroyed when this was raised had no number any more.
+    if (!record.number)
+      continue;
     struct slot *slot = &slots[record.number & (MAX_QUEUE_PAIRS - 1)];
     atomic_fetch_add(&slot->events, 1);
     if (slot_of(record.number) != slot) {
@@ -215,15 +221,8 @@ int ibv_get_async_event(struct ibv_context *context, struct ibv_async_event *out
 }
 
 void ibv_ack_async_event(struct ibv_async_event *event) {
-  switch (event->event_type) {
-    case IBV_EVENT_QP_FATAL:
-    case IBV_EVENT_QP_REQ_ERR:
-    case IBV_EVENT_QP_ACCESS_ERR:
-      atomic_fetch_sub(&slots[((struct queue_pair *)event->element.qp)->slot].events, 1);
-      break;
-    default:
-      break;
-  }
+  if (is_about_queue_pair(event->event_type))
+    atomic_fetch_sub(&slots[((struct queue_pair *)event->element.qp)->slot].events, 1);
 }
 
 static _Atomic uint64_t fork_inits;
