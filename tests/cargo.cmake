@@ -83,6 +83,12 @@ foreach(_rails 2 8)
   set_tests_properties(proof.chaos_rails_${_rails} PROPERTIES LABELS proof TIMEOUT 600 PROCESSORS 3 COST 500
     FIXTURES_REQUIRED cargo ENVIRONMENT "FLAGCX_P2P_TEST_RAILS=${_rails};FLAGCX_P2P_TEST_SHARE=20")
 endforeach()
+# The same over eight stand-ins of NICs at each end, of which one is silent, one slow and one fails; with the source "rails die".
+if(FLAGCX_P2P_VERBS)
+  add_test(NAME proof.chaos_standins COMMAND ${_chaos_rails})
+  set_tests_properties(proof.chaos_standins PROPERTIES LABELS proof TIMEOUT 600 PROCESSORS 3 COST 500 FIXTURES_REQUIRED cargo
+    ENVIRONMENT "FLAGCX_P2P_FABRIC=verbs;FLAGCX_P2P_TEST_STANDINS=1;FLAGCX_P2P_TEST_RAILS=8;FLAGCX_P2P_TEST_SHARE=20")
+endif()
 foreach(_name IN LISTS _in_part)
   string(REPLACE core. proof. _proof ${_name})
   add_test(NAME ${_proof} COMMAND ${CMAKE_CURRENT_SOURCE_DIR}/cargo/run.sh ${_programs} ${_name})

@@ -37,7 +37,17 @@ slow_link() {
   FLAGCX_P2P_FABRIC=software rust_suite "$1" bytes_arrive_over_a_slow_link_that_loses_packets
 }
 
-export -f slow_link demo
+# Chaos over connections with two rails, by a second device, which goes at the end. Registering with two takes twice the time.
+chaos_rails() {
+  local status=0
+  ip link add dummy1 mtu 4200 type dummy && ip address add 10.77.1.1/24 dev dummy1 && ip link set dummy1 up &&
+    rdma link add rxe1 type rxe netdev dummy1 || return
+  FLAGCX_P2P_TEST_RAILS=2 FLAGCX_P2P_TEST_SHARE=200 rust_suite "$1" every_kth regions_come || status=$?
+  rdma link del rxe1 && ip link del dummy1 || return
+  return $status
+}
+
+export -f slow_link chaos_rails demo
 
 main() {
   local prefix name path program
@@ -49,6 +59,8 @@ main() {
       step "$name" 300 bash -c 'rust_suite "$@"' bash "$path" $(tests_of "$name")
     done < <(grep "^$prefix" "$programs")
   done
+  # shellcheck disable=SC2016
+  step chaos_rails 180 bash -c 'chaos_rails "$1"' bash "$(path_of chaos_sources)"
   # shellcheck disable=SC2016
   step slow_link 90 bash -c 'slow_link "$1"' bash "$(path_of two_hosts)"
   for program in "$build"/tests/gtest/test_*; do

@@ -7,6 +7,7 @@
 #![allow(missing_debug_implementations, missing_docs, reason = "helpers of tests")]
 #![allow(
     clippy::unwrap_used,
+    clippy::expect_used,
     clippy::panic,
     clippy::indexing_slicing,
     clippy::print_stdout,
@@ -21,6 +22,8 @@ pub mod last_seen;
 pub mod network;
 #[path = "../nics/mod.rs"]
 pub mod nics;
+#[path = "../nullverbs/mod.rs"]
+pub mod nullverbs;
 pub mod peer;
 pub mod ports;
 pub mod process_resources;
@@ -30,6 +33,7 @@ pub mod rig;
 pub mod round;
 pub mod seccomp;
 pub mod sources;
+pub mod standins;
 pub mod storm;
 pub mod tally;
 pub mod watchdog;
@@ -52,7 +56,7 @@ pub fn seed() -> u64 {
     std::env::var("FLAGCX_P2P_SEED").ok().and_then(|seed| seed.parse().ok()).unwrap_or(20_251)
 }
 
-/// Whether the suite runs over real verbs, where the software fabric's faults do not exist.
+/// Whether the suite runs over verbs, real ones or those of [`standins`], where the software fabric's faults do not exist.
 pub fn over_verbs() -> bool {
     std::env::var("FLAGCX_P2P_FABRIC").is_ok_and(|fabric| fabric == "verbs")
 }
@@ -66,7 +70,8 @@ pub fn share(count: u64) -> u64 {
 /// The share of a source with slow faults: a seventh of the others' over verbs, in an emulated machine, and under
 /// the thread sanitizer, which maps and unmaps its shadow memory with each engine.
 pub fn share_of_slow(count: u64) -> u64 {
-    share(if over_verbs() || cfg!(thread_sanitizer) { count.div_ceil(7) } else { count })
+    let is_emulated = over_verbs() && !standins::of_run();
+    share(if is_emulated || cfg!(thread_sanitizer) { count.div_ceil(7) } else { count })
 }
 
 fn gate() -> MutexGuard<'static, Vec<String>> {
@@ -101,7 +106,7 @@ pub fn count_lies() -> u64 {
 }
 
 fn run_behind_gate(source: &sources::Source, seed: u64, rows: &mut Vec<String>) {
-    if let (true, Some(reason)) = (over_verbs(), source.not_over_verbs) {
+    if let Some(reason) = source.absent() {
         publish(rows, Tally::absent_row(source.name, reason));
         println!("not run over verbs: {reason}");
         return;
@@ -150,6 +155,7 @@ fn publish(rows: &mut Vec<String>, row: String) {
     rows.push(row);
     let table = format!("{}\n{}\n", Tally::header(), rows.join("\n"));
     let file = match Memory::of_run() {
+        Memory::Own if standins::of_run() => concat!(env!("CARGO_TARGET_TMPDIR"), "/chaos_standins.md"),
         Memory::Own if crate::support::rails() > 1 => concat!(env!("CARGO_TARGET_TMPDIR"), "/chaos_rails.md"),
         Memory::Own => concat!(env!("CARGO_TARGET_TMPDIR"), "/chaos.md"),
         Memory::Allocated => concat!(env!("CARGO_TARGET_TMPDIR"), "/chaos_allocated.md"),

@@ -2,6 +2,8 @@
 
 use std::time::{Duration, Instant};
 
+use super::standins;
+
 /// How long threads and sockets may take to go after the last reference has.
 const PATIENCE: Duration = Duration::from_secs(10);
 
@@ -26,7 +28,7 @@ pub struct Leaks {
     pub tables: i64,
     /// KiB beyond what an allocator may keep.
     pub memory: i64,
-    /// The kernel's queue pairs, regions and so on.
+    /// Queue pairs, regions and so on, of the kernel or of stand-ins.
     pub verbs: i64,
 }
 
@@ -41,7 +43,7 @@ impl ProcessResources {
             threads: engine_threads() as i64,
             tables: lines("/proc/self/maps").lines().filter(|line| line.contains("flagcx-p2p-")).count()
                 as i64,
-            verbs: if super::over_verbs() { verbs_objects() } else { 0 },
+            verbs: verbs_objects(),
             memory: resident.and_then(|line| line.split_whitespace().next()?.parse().ok()).unwrap_or(0),
         }
     }
@@ -73,8 +75,13 @@ fn give_back() {
     unsafe { libc::malloc_trim(0) };
 }
 
-/// What the kernel holds for all processes on its RDMA devices: `0: rxe0: pd 1 cq 1 qp 1 cm_id 0 mr 0 ctx 0 srq 0`.
+/// What is alive on devices of verbs. The kernel says that for all processes: `0: rxe0: pd 1 cq 1 qp 1 cm_id 0 mr 0 ctx 0 srq 0`.
 fn verbs_objects() -> i64 {
+    match (super::over_verbs(), standins::of_run()) {
+        (false, _) => return 0,
+        (true, true) => return standins::objects(),
+        (true, false) => {}
+    }
     let output = std::process::Command::new("rdma").args(["resource", "show"]).output();
     let text = String::from_utf8(output.unwrap().stdout).unwrap();
     let counts =

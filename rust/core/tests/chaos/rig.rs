@@ -11,6 +11,7 @@ use flagcx_p2p::internals::engine::Engine;
 use super::arena::{Arena, Far};
 use super::buffer::{Buffer, Memory};
 use super::peer::Peer;
+use super::standins::{self, End};
 use super::tally::Tally;
 use crate::support;
 
@@ -47,7 +48,7 @@ pub enum Way {
     Shared,
     /// TCP to another process.
     TcpBetweenProcesses,
-    /// Real verbs, with both engines in this process.
+    /// Verbs, with both engines in this process.
     Verbs,
     /// Real verbs, to another process.
     VerbsBetweenProcesses,
@@ -127,7 +128,10 @@ impl Rig {
     }
 
     fn in_one_process(settings: &Settings<'_>) -> Self {
-        Self::between(support::engine(settings), support::engine(settings), LENGTH)
+        standins::heal();
+        let [client, server] = [End::Here, End::There]
+            .map(|end| support::engine(&[settings, &standins::settings_of(end)].concat()));
+        Self::between(client, server, LENGTH)
     }
 
     /// Connects two engines of this process, with `length` bytes each.
@@ -176,8 +180,9 @@ impl Rig {
     }
 
     /// Waits until nothing of a WRITE that was not done can still arrive: its lanes are rebuilt, or the connection
-    /// has ended.
+    /// has ended. Over a NIC in trouble they would not be.
     pub fn settle(&self) {
+        standins::heal();
         let settled = || {
             let info = self.here.info();
             info.healthy_lanes == info.lanes || !self.here.is_usable()

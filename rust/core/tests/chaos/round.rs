@@ -11,6 +11,7 @@ use super::buffer::Memory;
 use super::last_seen::Likeness;
 use super::random::Random;
 use super::rig::{Rig, least_bytes};
+use super::standins;
 use super::tally::Tally;
 use super::watchdog;
 
@@ -117,16 +118,18 @@ pub fn run_with(
 }
 
 impl<'a> Round<'a> {
+    /// A round over NICs of which some may be in trouble.
     pub fn prepare(
         connection: &'a Connection,
         arena: &'a Arena,
         family: Family,
         random: &mut Random,
     ) -> Self {
+        standins::trouble(connection, random);
         Self::prepare_of(least_bytes(), connection, arena, family, random)
     }
 
-    /// The same; each transfer has at least an eighth of the buffers.
+    /// A round of transfers of an eighth of the buffers at least, for sources with faults of NICs of their own.
     pub fn prepare_large(
         connection: &'a Connection,
         arena: &'a Arena,

@@ -48,9 +48,10 @@ pub(crate) enum Event {
     AddressChange = 18,
 }
 
-/// A copy of the stand-in, so with settings and devices of its own.
+/// A loaded stand-in: a copy of it has settings and devices of its own.
 pub(crate) struct Standin {
     file: PathBuf,
+    is_copy: bool,
     library: libloading::Library,
 }
 
@@ -62,35 +63,49 @@ impl Standin {
             format!("libnullverbs-{}-{}.so", std::process::id(), COPIES.fetch_add(1, Ordering::Relaxed));
         let file = Path::new(env!("CARGO_TARGET_TMPDIR")).join(copy);
         std::fs::copy(library(), &file).unwrap();
+        Self::load(file, true).with(settings)
+    }
+
+    fn load(file: PathBuf, is_copy: bool) -> Self {
         // SAFETY: the stand-in's initialisers read the environment and the host's addresses, nothing else.
         let library = unsafe { libloading::Library::new(&file) }.unwrap();
-        let standin = Self { file, library };
-        for (name, value) in settings {
-            standin.set(name, *value);
-        }
-        standin
+        Self { file, is_copy, library }
+    }
+
+    fn with(self, settings: &[(&str, u64)]) -> Self {
+        settings.iter().for_each(|(name, value)| self.set(name, *value));
+        self
     }
 
     /// Loads a copy that plays the devices of `profile`: a name, or several with commas between, of the stand-in's
     /// README.
     pub(crate) fn playing(profile: &str, settings: &[(&str, u64)]) -> Self {
-        let standin = Self::new(&[]);
+        Self::new(&[]).play(profile).with(settings)
+    }
+
+    /// The same without a copy: for one that is never dropped, which would leave its file behind.
+    pub(crate) fn in_place(profile: &str, settings: &[(&str, u64)]) -> Self {
+        Self::load(library().to_owned(), false).play(profile).with(settings)
+    }
+
+    fn play(self, profile: &str) -> Self {
         let names = std::ffi::CString::new(profile).unwrap();
         // SAFETY: the prototype is that of nullverbs.h.
         let code = unsafe {
-            let apply = standin
+            let apply = self
                 .library
                 .get::<unsafe extern "C" fn(*const libc::c_char) -> libc::c_int>(b"nullverbs_profile");
             apply.unwrap()(names.as_ptr())
         };
         assert_eq!(code, 0, "the stand-in has no profile {profile:?}");
-        for (name, value) in settings {
-            standin.set(name, *value);
-        }
-        standin
+        self
     }
 
-    /// Options that open this copy.
+    pub(crate) fn file(&self) -> &Path {
+        &self.file
+    }
+
+    /// Options that open this stand-in.
     pub(crate) fn options(&self) -> VerbsOptions {
         VerbsOptions { library: Some(self.file.to_str().unwrap().to_owned()), ..VerbsOptions::default() }
     }
@@ -159,6 +174,8 @@ impl Standin {
 impl Drop for Standin {
     fn drop(&mut self) {
         // The provider keeps the library loaded; only the file goes.
-        let _ = std::fs::remove_file(&self.file);
+        if self.is_copy {
+            let _ = std::fs::remove_file(&self.file);
+        }
     }
 }

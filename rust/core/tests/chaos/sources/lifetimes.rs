@@ -1,6 +1,6 @@
 //! Objects that are destroyed while in use, and connections that are opened and closed.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use flagcx_p2p::internals::connection::Connection;
 use flagcx_p2p::internals::transfer::{Status, TransferId};
@@ -10,7 +10,7 @@ use crate::chaos::random::Random;
 use crate::chaos::rig::{Rig, Settings, Way};
 use crate::chaos::round::{self, FAMILIES, Family, Round};
 use crate::chaos::tally::Tally;
-use crate::chaos::{share, share_of_slow, watchdog};
+use crate::chaos::{share, share_of_slow, standins, watchdog};
 use crate::support;
 
 const DESTRUCTIONS: u64 = 3920;
@@ -26,6 +26,9 @@ fn ways() -> &'static [Way] {
 /// Requests take long enough to be in flight when something goes.
 const BUSY: &Settings<'static> =
     &[("FLAGCX_P2P_FAULTS", "delay=us:300"), ("FLAGCX_P2P_XFER_TIMEOUT_MS", "2000")];
+
+/// The same over stand-ins, which know nothing of those faults.
+const BUSY_FOR: Duration = Duration::from_micros(300);
 
 /// What goes while transfers are in flight.
 #[derive(Clone, Copy, Debug)]
@@ -54,6 +57,7 @@ pub fn destroy_busy(seed: u64, tally: &mut Tally) {
 fn destroy(way: Way, teardowns: [Teardown; 2], family: Family, random: &mut Random, tally: &mut Tally) {
     watchdog::step("destroying what is busy");
     let rig = Rig::new(way, BUSY);
+    standins::delay(BUSY_FOR);
     let mut round = Round::prepare(&rig.here, &rig.arena, family, random);
     round.submit(None, tally);
     let begin = Instant::now();
@@ -84,7 +88,7 @@ fn destroy(way: Way, teardowns: [Teardown; 2], family: Family, random: &mut Rand
 
 fn tear_down(rig: &Rig, teardown: Teardown, random: &mut Random) {
     if random.below(2) == 0 {
-        std::thread::sleep(std::time::Duration::from_micros(random.below(400)));
+        std::thread::sleep(Duration::from_micros(random.below(400)));
     }
     match teardown {
         Teardown::CloseHere => rig.here.close(),
@@ -118,6 +122,8 @@ pub fn reconnect(seed: u64, tally: &mut Tally) {
         let server = rig.server.clone().unwrap();
         for turn in 0..(share(CONNECTS) as usize).div_ceil(ways().len()) {
             watchdog::step("connecting and closing");
+            // A rail is not made over a NIC that is silent.
+            standins::heal();
             let begin = Instant::now();
             let (here, there) = support::connect(&rig.client, &server);
             rig.go_on_with(here);

@@ -6,7 +6,7 @@ use crate::chaos::random::Random;
 use crate::chaos::rig::{Rig, Way, ways};
 use crate::chaos::round::{self, FAMILIES};
 use crate::chaos::tally::Tally;
-use crate::chaos::{over_verbs, share};
+use crate::chaos::{over_verbs, share, standins};
 
 /// Faults of each family.
 const QUOTA: u64 = 500;
@@ -73,16 +73,18 @@ fn until_quota(rig: &Rig, quota: u64, random: &mut Random, tally: &mut Tally) {
     }
 }
 
-/// Every third request is called a success although nothing moved.
+/// Every third request is called a success although nothing moved, over stand-ins every one.
 pub fn lie() -> u64 {
     let mut tally = Tally::new("lies", 1);
     let mut random = Random::new(1);
     for way in ways() {
         let rig = Rig::new(*way, &[("FLAGCX_P2P_FAULTS", "lie=every:3")]);
         let before = tally.false_successes;
+        standins::lie(true);
         for family in FAMILIES.into_iter().cycle().take(21) {
             round::run(&rig, family, &mut random, &mut tally);
         }
+        standins::lie(false);
         assert!(tally.false_successes > before, "{way:?}: false successes were not detected");
         assert_eq!((tally.hangs, tally.damaged), (0, 0));
     }
