@@ -166,6 +166,7 @@ fn rails_need_the_channel_rebuilds_and_regions() {
     let of_one_nic = Features { bits: all & !Features::RAILS | Features::OTHER_PAIRS, ..Features::default() };
     assert!(of_one_nic.has_other_pairs() && !of_one_nic.has_rails(), "an earlier release makes none with it");
     assert!(!Features { bits: all, ..Features::default() }.has_other_pairs());
+    assert_eq!(Features::LANES_ON_USE, 8192);
 }
 
 proptest! {
