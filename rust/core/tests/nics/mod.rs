@@ -154,10 +154,16 @@ pub fn settle(connection: &Connection) {
 /// Moves bytes by `transfer` until `rail` is up and has carried some of them.
 pub fn use_again(connection: &Connection, rail: usize, mut transfer: impl FnMut()) {
     let before = carried(connection)[rail];
-    support::eventually("the rail is used", || {
+    let begin = Instant::now();
+    loop {
         transfer();
-        connection.rails()[rail].status == RailStatus::Up && carried(connection)[rail] > before
-    });
+        let rails = connection.rails();
+        if rails[rail].status == RailStatus::Up && carried(connection)[rail] > before {
+            return;
+        }
+        assert!(begin.elapsed() < support::LIMIT, "rail {rail} is not used: {rails:#?}");
+        std::thread::sleep(Duration::from_millis(1));
+    }
 }
 
 /// What each rail has carried, of both directions, once nothing is under way.
