@@ -75,7 +75,7 @@ impl Connection {
         }
     }
 
-    /// The same is to come: the lane is kept until then.
+    /// Its queue pair is to be destroyed later: until then the lane is not given up because it does not drain.
     pub(super) fn await_destroy(&self, lane: usize) {
         if let Some(lane) = self.lane(lane) {
             lane.worker.with_state(|state| state.await_destroy(lane.key));

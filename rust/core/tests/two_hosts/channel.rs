@@ -141,6 +141,14 @@ fn two_links(redial_ms: &str) -> (Hosts, Nics) {
     (Hosts { engine, here, near, host }, nics)
 }
 
+/// The second network does not lead to the peer.
+fn one_way(redial_ms: &str) -> (Hosts, Nics) {
+    let (mut hosts, nics) = two_links(redial_ms);
+    hosts.host.ip(&format!("addr del {}/24 dev eth1", SECOND[1]));
+    hosts.host.keep_addresses_apart();
+    (hosts, nics)
+}
+
 /// The interface goes down, and the port of its NIC.
 fn link_down(nics: &Nics) {
     ip("link set eth0 down");
@@ -175,9 +183,7 @@ fn a_channel_of_a_port_that_goes_down_is_made_anew_at_once() {
 #[test]
 fn a_channel_of_which_no_other_way_leads_to_the_peer_is_not_left() {
     play("channel::a_channel_of_which_no_other_way_leads_to_the_peer_is_not_left", || {
-        let (mut hosts, nics) = two_links("300");
-        hosts.host.ip(&format!("addr del {}/24 dev eth1", SECOND[1]));
-        hosts.host.keep_addresses_apart();
+        let (mut hosts, nics) = one_way("300");
         link_down(&nics);
         // That is the fault.
         std::thread::sleep(Duration::from_secs(1));
@@ -194,9 +200,7 @@ fn a_channel_of_which_no_other_way_leads_to_the_peer_is_not_left() {
 #[test]
 fn a_way_that_is_there_later_is_found() {
     play("channel::a_way_that_is_there_later_is_found", || {
-        let (mut hosts, nics) = two_links("20000");
-        hosts.host.ip(&format!("addr del {}/24 dev eth1", SECOND[1]));
-        hosts.host.keep_addresses_apart();
+        let (mut hosts, nics) = one_way("20000");
         link_down(&nics);
         // That is the fault.
         std::thread::sleep(Duration::from_secs(2));

@@ -33,7 +33,7 @@ mod ways;
 pub use exchange::{Asked, ENDED, ResumeError, Resumed, ask, resume};
 pub use offer::{MAX_RESUME_ADDRESSES, ResumeOffer};
 pub use own_addresses::OwnAddresses;
-pub use redialing::{Due, Redialing, Try, pause};
+pub use redialing::{Due, Redialing, Try, pause, try_limit};
 pub use resume_listener::{Offered, ResumeEntry, ResumeListener, redial_bind};
 pub use sent_log::{ReceivedCount, SentLog};
 pub use ways::{FormerEnds, Way, find_ways};

@@ -36,6 +36,11 @@ pub fn pause(round: u32) -> Duration {
     FIRST_PAUSE.saturating_mul(1 << round.min(8)).min(LONGEST_PAUSE)
 }
 
+/// How long a try may take in a round.
+pub fn try_limit(round: u32) -> Duration {
+    FIRST_TRY.saturating_mul(1 << round.min(8)).min(LONGEST_TRY)
+}
+
 /// What is due.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Due {
@@ -68,8 +73,7 @@ impl Redialing {
         }
         let Some(way) = self.ways.get(self.next) else { return Some(Due::Ways) };
         self.tries += 1;
-        let longest = FIRST_TRY.saturating_mul(1 << self.round.min(8)).min(LONGEST_TRY);
-        let deadline = (now + longest).min(self.since + self.limit);
+        let deadline = (now + try_limit(self.round)).min(self.since + self.limit);
         Some(Due::Try(Try { way: way.clone(), deadline }))
     }
 

@@ -24,10 +24,10 @@ impl Pairing {
     /// A rail that was made is lost, for good as far as is known. The place of a pair that may take over, if that is new.
     pub fn lost(&mut self, rail: usize, loss: Loss) -> Option<usize> {
         let place = self.places.get_mut(rail).filter(|place| place.state.has_rail())?;
-        let was_lost = std::mem::replace(&mut place.state, State::Lost) != State::Made;
+        let has_left = std::mem::replace(&mut place.state, State::Lost) != State::Made;
         let own = place.pair.own;
         let is_gone = loss == Loss::Own && !self.gone.contains(&own);
-        if was_lost && !is_gone {
+        if has_left && !is_gone {
             return None;
         }
         if is_gone {
@@ -40,7 +40,7 @@ impl Pairing {
                 self.choose(rail);
             }
         }
-        if was_lost {
+        if has_left {
             return None;
         }
         self.add_best(loss == Loss::Pair)

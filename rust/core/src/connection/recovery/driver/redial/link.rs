@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use super::super::{Driver, Observation};
 use super::End;
 use crate::connection::{DeviceHealth, Presence};
-use crate::control::resume::{Asked, FormerEnds, OwnAddresses, Way, ask, find_ways};
+use crate::control::resume::{Asked, FormerEnds, OwnAddresses, Way, ask, find_ways, pause, try_limit};
 use crate::events::{EventLoopHandle, Task, Waiter};
 use crate::sync::{Mutex, lock};
 
@@ -20,12 +20,6 @@ use crate::sync::{Mutex, lock};
 const LOOKS_FOR: Duration = Duration::from_secs(1);
 /// Between the first looks; then twice as long each time, as each one reads the state of all interfaces.
 const FIRST_PAUSE: Duration = Duration::from_millis(10);
-/// Between looks at a link that is lost, at most: the host may have another way later.
-const LONGEST_PAUSE: Duration = Duration::from_secs(1);
-/// How long an answer may take over each way; twice as long after each look at a lost link in which none answered.
-const FIRST_ANSWER: Duration = Duration::from_millis(300);
-/// How long at most.
-const LONGEST_ANSWER: Duration = Duration::from_secs(3);
 /// How long the rest of the dialogue may take, over a way that has answered.
 const REST: Duration = Duration::from_secs(1);
 
@@ -106,7 +100,7 @@ impl Driver {
         let request = (offer.name, redial.generation);
         let former = FormerEnds { own: stream.local().ip(), peer: self.peer_address.ip() };
         let (own, targets) = (redial.parts.own.clone(), offer.targets());
-        let limit = redial.link.looks.answer_limit();
+        let limit = try_limit(redial.link.looks.without_way);
         let end: Arc<Mutex<Option<_>>> = Arc::default();
         let (result, wakeup, handle) = (Arc::clone(&end), Arc::clone(&self.wakeup), self.handle.clone());
         let task = self.handle.spawn(async move {
@@ -186,16 +180,12 @@ impl Looks {
         }
     }
 
-    /// A look has found that the link is lost, and no other way. So looks go on, as long as the channel is not missed by its pings.
+    /// A look has found that the link is lost, and no other way. The host may have one later, so looks go on as rounds of dialling do, as long as
+    /// the channel is not missed by its pings.
     fn no_way_answers(&mut self, now: Instant) {
-        let pause = FIRST_PAUSE.saturating_mul(1 << self.without_way.min(8)).min(LONGEST_PAUSE);
+        let pause = pause(self.without_way);
         self.without_way = self.without_way.saturating_add(1);
         self.next.get_or_insert((now + pause, pause));
-    }
-
-    /// How long an answer may take in the next look.
-    fn answer_limit(&self) -> Duration {
-        FIRST_ANSWER.saturating_mul(1 << self.without_way.min(8)).min(LONGEST_ANSWER)
     }
 
     fn deadline(&self) -> Option<Instant> {
@@ -249,7 +239,7 @@ mod tests {
         looks.port_is_down(begin);
         while let Some(now) = looks.deadline().filter(|at| *at < begin + Duration::from_secs(5)) {
             assert!(looks.take(now));
-            found.push((now.duration_since(begin).as_millis(), looks.answer_limit().as_millis()));
+            found.push((now.duration_since(begin).as_millis(), try_limit(looks.without_way).as_millis()));
             looks.no_way_answers(now);
         }
         let expected = [
@@ -267,6 +257,6 @@ mod tests {
         ];
         assert_eq!(found, expected);
         looks.port_is_down(begin + Duration::from_secs(5));
-        assert_eq!(looks.answer_limit(), FIRST_ANSWER, "another fault");
+        assert_eq!(looks.without_way, 0, "another fault");
     }
 }
