@@ -186,6 +186,12 @@ static void makeRails(FlagcxP2pConn *conn, const Buffer &local, const Buffer &re
   }
 }
 
+FlagcxP2pRdmaDesc Pair::unknownDesc() const {
+  FlagcxP2pRdmaDesc desc = remote->desc(0, 4096);
+  desc.rkey = ~desc.rkey;
+  return desc;
+}
+
 void Pair::SetUp() {
   client = createEngine();
   server = createEngine();

@@ -101,6 +101,9 @@ class Pair : public testing::Test {
  protected:
   static constexpr size_t kBytes = 1 << 20;
   void SetUp() override;
+  // Of a region that the server does not have: the transfer fails. With one that it has deregistered the call itself fails where the client
+  // has heard of that in time.
+  FlagcxP2pRdmaDesc unknownDesc() const;
 
   Engine client, server;
   std::unique_ptr<Buffer> local;  // the client's

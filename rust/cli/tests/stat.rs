@@ -137,24 +137,29 @@ fn a_stopped_peer_is_seen_within_a_second() {
     put.arg("put").arg(&file).arg(&server.address);
     put.envs([("FLAGCX_P2P_PATH", "tcp"), ("FLAGCX_P2P_METRICS", &address)]);
     let mut put = put.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
-    // Either side may move the bytes.
+    // Either side may move the bytes, and has none under way now and then: the peer is stopped until some stay.
     let begun = Instant::now();
-    let is_moving = || {
+    let look = || -> Option<Value> {
         let ended = stat(&[&address, "--once", "--json", "--interval", "0.05"]);
-        let summary: Value = serde_json::from_str(&ended.out).unwrap_or_default();
-        summary["totals"]["in_flight"].as_f64().is_some_and(|count| count > 0.0)
+        let summary: Value = serde_json::from_str(&ended.out).ok()?;
+        (summary["totals"]["in_flight"].as_f64()? > 0.0).then_some(summary)
     };
-    while !is_moving() {
-        assert!(
-            begun.elapsed() < Duration::from_secs(20),
-            "the transfer did not begin: {:?}",
-            put.try_wait()
-        );
-    }
-    server.signal("-STOP");
-    let stopped = Instant::now();
-    std::thread::sleep(Duration::from_millis(500));
-    let summary = once(&address);
+    let (stopped, summary) = loop {
+        while look().is_none() {
+            let ended = put.try_wait().unwrap();
+            assert!(
+                begun.elapsed() < Duration::from_secs(20) && ended.is_none(),
+                "it does not move: {ended:?}"
+            );
+        }
+        server.signal("-STOP");
+        let stopped = Instant::now();
+        std::thread::sleep(Duration::from_millis(500));
+        if let Some(summary) = look() {
+            break (stopped, summary);
+        }
+        server.signal("-CONT");
+    };
     let mut page = String::new();
     let mut stream = UnixStream::connect(address.strip_prefix("unix:").unwrap()).unwrap();
     stream.write_all(b"GET /metrics HTTP/1.1\r\n\r\n").unwrap();
