@@ -13,6 +13,9 @@ use super::*;
 use crate::memory::inspect;
 
 /// Whether memory is mapped there.
+/// Other threads map what was just unmapped, from its end on: its first page is the last that they reach.
+const LARGE: u64 = 16 << 20;
+
 fn is_mapped(address: u64) -> bool {
     inspect(address, 1).is_ok()
 }
@@ -80,7 +83,7 @@ fn a_registration_inside_names_its_part_of_the_file() {
 #[test]
 fn it_is_unmapped_with_its_release_or_the_last_use() {
     for use_first in [false, true] {
-        let allocation = Allocation::shared(4096, false, false).unwrap();
+        let allocation = Allocation::shared(LARGE, false, false).unwrap();
         let (address, use_) = (allocation.address(), used(&allocation));
         if use_first {
             use_.end(true)
@@ -102,7 +105,7 @@ fn it_is_unmapped_with_its_release_or_the_last_use() {
 
 #[test]
 fn a_released_one_takes_no_new_uses() {
-    let allocation = Allocation::anonymous(4096).unwrap();
+    let allocation = Allocation::anonymous(LARGE).unwrap();
     let (address, own, other) = (allocation.address(), used(&allocation), used(&allocation));
     assert!(own.file().is_none() && !allocation.is_shared());
     assert_eq!(allocation.close_unless_used(1), Err(1));
@@ -120,7 +123,7 @@ fn a_released_one_takes_no_new_uses() {
 /// As while its owner finds that it cannot be freed.
 #[test]
 fn it_stays_mapped_if_its_uses_end_while_it_is_closed() {
-    let allocation = Allocation::shared(4096, false, false).unwrap();
+    let allocation = Allocation::shared(LARGE, false, false).unwrap();
     let (address, use_) = (allocation.address(), used(&allocation));
     allocation.close_unless_used(1).unwrap();
     use_.end(true);
