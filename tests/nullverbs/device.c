@@ -137,7 +137,7 @@ int ibv_query_port(struct ibv_context *context, uint8_t port, struct _compat_ibv
   attributes->lid = lid_of(index_of(context));
   attributes->max_vl_num = 1;
   attributes->active_width = has_device(settings.narrow_ports, context) ? 1 : 2; // one lane, or 4
-  attributes->active_speed = 32;
+  attributes->active_speed = (uint8_t)settings.port_speed;
   attributes->phys_state = 5;
   attributes->link_layer = settings.hide_link_layer           ? IBV_LINK_LAYER_UNSPECIFIED
                            : is_infiniband(index_of(context)) ? IBV_LINK_LAYER_INFINIBAND

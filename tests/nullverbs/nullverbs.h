@@ -89,6 +89,7 @@ struct settings {
   uint64_t stiff_errno;     // see stiff_devices
   uint64_t down_ports;      // likewise: its port is down; nullverbs_raise sets and clears it
   uint64_t narrow_ports;    // a bit for each device: its port has one lane of four
+  uint64_t port_speed;      // that of each lane of a port, as ibv_port_attr has it: 1 for 2.5 Gb/s, 32 for 25 Gb/s
 };
 extern struct settings settings;
 

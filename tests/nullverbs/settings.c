@@ -12,6 +12,7 @@ struct settings settings = {
     .devices = 1,
     .copy = 1,
     .max_message = 1u << 30,
+    .port_speed = 32,
     .max_region = UINT64_MAX,
     .max_depth = 32768,
     .gids = 2,
@@ -102,6 +103,7 @@ static const struct {
     {"stiff_errno", offsetof(struct settings, stiff_errno)},
     {"down_ports", offsetof(struct settings, down_ports)},
     {"narrow_ports", offsetof(struct settings, narrow_ports)},
+    {"port_speed", offsetof(struct settings, port_speed)},
 };
 static const size_t table_length = sizeof table / sizeof *table;
 

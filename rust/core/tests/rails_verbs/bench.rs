@@ -33,6 +33,10 @@ pub(crate) fn device_number(name: &str) -> u64 {
     name.trim_start_matches("nv").split(':').next().and_then(|digits| digits.parse().ok()).unwrap()
 }
 
+/// Ports that are hardly faster than the machine copies. If they were as fast as those of NICs, a transfer would have to end sooner than a rail
+/// answers whose threads wait for a processor of a busy machine, and it would get nothing.
+const SLOW_PORTS: (&str, u64) = ("port_speed", 1);
+
 /// Eight devices, or what `profile` and `settings` make of them, and two engines that have all of them.
 pub(crate) struct Bench {
     pub(crate) standin: Standin,
@@ -46,14 +50,14 @@ impl Bench {
     }
 
     pub(crate) fn of(profile: &str, settings: &[(&str, u64)], of_engines: &[(&str, &str)]) -> Self {
-        let standin = Standin::playing(profile, settings);
+        let standin = Standin::playing(profile, &[settings, &[SLOW_PORTS]].concat());
         let [client, server] = [(); 2].map(|()| engine(&standin, "", of_engines));
         Self { standin, pair: Pair::between(client, server, ENOUGH) }
     }
 
     /// Each end has these of the eight devices.
     pub(crate) fn of_devices([near, far]: [&str; 2]) -> Self {
-        let standin = Standin::playing("eight_devices", &[("troubles", 1)]);
+        let standin = Standin::playing("eight_devices", &[("troubles", 1), SLOW_PORTS]);
         let [client, server] = [near, far].map(|hca| engine(&standin, hca, &[PATIENT]));
         Self { standin, pair: Pair::between(client, server, ENOUGH) }
     }
