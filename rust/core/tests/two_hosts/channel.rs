@@ -48,7 +48,7 @@ fn two_nics_here() -> Hosts {
 }
 
 /// The other host has two NICs in one network, this one a switch for both.
-fn two_nics_there() -> Hosts {
+fn two_nics_there() -> Host {
     let [switch, ports, address] = a_switch_at(HERE);
     let mut host = Host::behind_a_link("link set lo up");
     host.add_link("eth1");
@@ -60,9 +60,7 @@ fn two_nics_there() -> Hosts {
         host.wait_until_up(name);
     }
     wait_until_up("br0");
-    host.open("0.0.0.0", MIB, &SETTINGS);
-    host.ip = THERE.to_owned();
-    Hosts::to(host, HERE, MIB, &SETTINGS)
+    host
 }
 
 #[test]
@@ -83,7 +81,10 @@ fn a_channel_of_a_dead_nic_is_made_anew_from_another_one() {
 #[test]
 fn a_channel_of_a_dead_nic_of_the_peer_is_made_anew_to_another_one() {
     play("channel::a_channel_of_a_dead_nic_of_the_peer_is_made_anew_to_another_one", || {
-        let mut hosts = two_nics_there();
+        let mut host = two_nics_there();
+        host.open("0.0.0.0", MIB, &SETTINGS);
+        host.ip = THERE.to_owned();
+        let mut hosts = Hosts::to(host, HERE, MIB, &SETTINGS);
         eventually("it can be made anew", || hosts.here.channel_record().is_resumable());
         hosts.move_bytes(Opcode::Write, 1, MIB);
         ip("link set eth0 nomaster");
@@ -124,13 +125,18 @@ fn two_links(redial_ms: &str) -> (Hosts, Nics) {
         ip(&format!("addr add {near}/24 dev {name}; link set {name} up"));
         wait_until_up(name);
     }
+    with_switches(host, FIRST, redial_ms)
+}
+
+/// With engines at these addresses. The NIC of this host has switches for faults.
+fn with_switches(mut host: Host, [near, far]: [&str; 2], redial_ms: &str) -> (Hosts, Nics) {
     let settings = [("FLAGCX_P2P_CONTROL_REDIAL", redial_ms), PATIENT];
     host.open("0.0.0.0", MIB, &settings);
-    host.ip = FIRST[1].to_owned();
+    host.ip = far.to_owned();
     let options = SoftwareOptions {
         device_count: 1,
         switches: true,
-        bind: Some(FIRST[0].parse().unwrap()),
+        bind: Some(near.parse().unwrap()),
         ..SoftwareOptions::default()
     };
     let nics = Nics { devices: open_software(&options).unwrap() };
@@ -213,4 +219,39 @@ fn a_way_that_is_there_later_is_found() {
         hosts.here.send_notification_bytes(b"first host", &blocks(2, 5000)).unwrap();
         hosts.host.expect_notification(2, 5000);
     });
+}
+
+/// The link is lost at the peer, of which no port of this host tells. The sign is a lane that fails.
+#[test]
+fn a_channel_that_is_lost_with_a_lane_is_made_anew_soon() {
+    play("channel::a_channel_that_is_lost_with_a_lane_is_made_anew_soon", || {
+        let (mut hosts, nics) = with_switches(two_nics_there(), [HERE, THERE], "20000");
+        hosts.move_bytes(Opcode::Write, 1, MIB);
+        // The peer answers over the channel as long as that carries anything.
+        fail_a_lane(&hosts, &nics);
+        std::thread::sleep(Duration::from_secs(1));
+        hosts.move_bytes(Opcode::Write, 2, MIB);
+        assert_eq!(hosts.here.channel_record().lost(), 0);
+
+        ip("link set eth0 nomaster");
+        let begin = Instant::now();
+        fail_a_lane(&hosts, &nics);
+        eventually("the channel is made anew", || hosts.here.channel_record().resumed() == 1);
+        println!("the channel is made anew after {:?}", begin.elapsed());
+        assert_eq!((hosts.here.is_usable(), hosts.host.usable()), (true, 1));
+        hosts.here.send_notification_bytes(b"first host", &blocks(2, 5000)).unwrap();
+        hosts.host.expect_notification(2, 5000);
+        ip("link set eth0 master br0");
+        hosts.move_bytes(Opcode::Read, 3, MIB);
+        assert_eq!(hosts.here.channel_record().lost(), 1);
+    });
+}
+
+/// As an adapter does that has sent a request again and again without an answer.
+fn fail_a_lane(hosts: &Hosts, nics: &Nics) {
+    let before = nics.injected();
+    nics.switches(0).set_failing(1);
+    hosts.start(Opcode::Write, 4096);
+    eventually("the request fails", || nics.injected() > before);
+    nics.heal();
 }

@@ -102,6 +102,9 @@ impl Driver {
     /// rail that is not up are not made again before it is asked again.
     pub(super) fn watch_failures(&mut self) {
         let new = self.rails.failures.take_new();
+        if new != 0 {
+            self.data_path_failed();
+        }
         for rail in (0..MAX_RAILS).filter(|rail| new >> (rail * LANES_PER_RAIL) & LANES != 0) {
             let lanes = new >> (rail * LANES_PER_RAIL) & LANES;
             let was_up = self.is_up(rail);
@@ -275,6 +278,7 @@ impl Driver {
         match action {
             RailAction::Move(reason) => {
                 self.rails.probes.clear(rail);
+                self.data_path_failed();
                 if connection.rails_healthy_but(rail) {
                     self.machine.leave_rail(rail, in_words(reason), self.now());
                 }

@@ -1,17 +1,21 @@
-//! The link under the control channel: where a port of this host goes down, it may be that of the NIC over which the channel goes. Then the
-//! channel is made anew at once over another NIC, if that leads to the peer. Else its pings would miss it after seconds, and what waits for
-//! the peer to be quiet would wait as long.
+//! The link under the control channel: where a port of this host goes down, it may be that of the NIC over which the channel goes; where lanes
+//! or a rail fail, the link may be lost elsewhere, and the peer does not answer over the channel. Then the channel is made anew soon over
+//! another way, if one leads to the peer. Else its pings would miss it after seconds, and what waits for the peer to be quiet would wait as long.
 //!
-//! The channel is left only once the peer's host has answered over another way: TCP outlives a link that is down for a moment.
+//! The channel is left only once the peer has answered over another way: TCP outlives a link that is down for a moment.
 
-use std::net::{IpAddr, SocketAddr};
+mod answer;
+
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use self::answer::{ANSWER_LIMIT, Answer};
 use super::super::{Driver, Observation};
 use super::End;
 use crate::connection::{DeviceHealth, Presence};
 use crate::control::resume::{Asked, FormerEnds, OwnAddresses, Way, ask, find_ways, pause, try_limit};
+use crate::control::{Channel, ChannelFrame};
 use crate::events::{EventLoopHandle, Task, Waiter};
 use crate::sync::{Mutex, lock};
 
@@ -27,24 +31,35 @@ const REST: Duration = Duration::from_secs(1);
 #[derive(Debug, Default)]
 pub(super) struct LinkWatch {
     looks: Looks,
+    answer: Answer,
     under_way: Option<UnderWay>,
 }
 
 /// A look. Its task ends with it.
 #[derive(Debug)]
 struct UnderWay {
+    sign: Sign,
     end: Arc<Mutex<Option<Found>>>,
     _task: Task,
+}
+
+/// Why there is a look.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Sign {
+    /// A port of this host has gone down.
+    Port,
+    /// The data path has failed, and the channel has received no more than so many bytes since.
+    NoAnswer(u64),
 }
 
 /// What a look has found.
 #[derive(Debug)]
 enum Found {
-    /// The link is not known to be lost.
-    Link,
-    /// The link is lost, and the peer's host answers over no way.
+    /// The channel is not known to be lost.
+    Channel,
+    /// It is, and the peer answers over no way.
     NoWay,
-    /// The link is lost, and another way leads to the peer.
+    /// It is, and another way leads to the peer.
     Replacement(Box<Replacement>),
 }
 
@@ -56,24 +71,37 @@ struct Replacement {
 }
 
 impl Driver {
-    /// Takes note of ports that have gone down. Not for a peer on this host, which is reached whatever the interfaces do, nor at the end
-    /// that is dialled, which can only wait.
+    /// Takes note of ports that have gone down.
     pub(in super::super) fn note_ports(&mut self, seen: &[Observation]) {
-        let is_of_use = self.leads && matches!(self.presence, Presence::Pinged(_)) && !self.is_away();
-        let Some(redial) = self.redial.as_mut().filter(|redial| is_of_use && redial.offer.is_some()) else {
-            return;
-        };
+        let Some(link) = self.link_of_use() else { return };
         for seen in seen {
             if let Observation::Device { health: DeviceHealth::PortDown(since), .. } = *seen {
-                redial.link.looks.port_is_down(since);
+                link.looks.port_is_down(since);
             }
         }
+    }
+
+    /// Lanes have failed, or a rail is left: the peer is asked whether the channel carries anything.
+    pub(in super::super) fn data_path_failed(&mut self) {
+        let (received, now) = (self.socket.bytes_received(), Instant::now());
+        if self.link_of_use().is_some_and(|link| link.answer.path_failed(received, now)) {
+            // Where the socket has no room the peer owes an answer all the same. The next turn finds an error.
+            let _ = self.socket.try_send(&ChannelFrame::Ping(0));
+        }
+    }
+
+    /// `None` for a peer on this host, which is reached whatever the interfaces do, and at the end that is dialled, which can only wait.
+    fn link_of_use(&mut self) -> Option<&mut LinkWatch> {
+        let is_of_use = self.leads && matches!(self.presence, Presence::Pinged(_)) && !self.is_away();
+        let redial = self.redial.as_mut().filter(|redial| is_of_use && redial.offer.is_some())?;
+        Some(&mut redial.link)
     }
 
     /// When the link is to be looked at.
     pub(in super::super) fn link_deadline(&self) -> Option<Instant> {
         let link = &self.redial.as_ref()?.link;
-        link.looks.deadline().filter(|_| link.under_way.is_none())
+        let deadlines = link.looks.deadline().into_iter().chain(link.answer.deadline());
+        deadlines.min().filter(|_| link.under_way.is_none())
     }
 
     /// Begins a look that is due, and has the channel replaced once that has found another way.
@@ -84,31 +112,37 @@ impl Driver {
             redial.link = LinkWatch::default();
             return;
         };
-        if let Some(under_way) = &redial.link.under_way {
-            let Some(found) = lock(&under_way.end).take() else { return };
+        let (now, received) = (Instant::now(), self.socket.bytes_received());
+        redial.link.answer.received(received);
+        if let Some(UnderWay { sign, end, .. }) = &redial.link.under_way {
+            let Some(found) = lock(end).take() else { return };
+            let sign = *sign;
             redial.link.under_way = None;
             match found {
-                Found::Link => {}
-                Found::NoWay => redial.link.looks.no_way_answers(Instant::now()),
+                Found::NoWay if sign == Sign::Port => redial.link.looks.no_way_answers(now),
+                Found::Channel if sign == Sign::Port => {}
+                Found::Channel | Found::NoWay => redial.link.answer.looked(now),
                 Found::Replacement(replacement) => return self.replace(*replacement),
             }
         }
-        if !redial.link.looks.take(Instant::now()) {
-            return;
-        }
+        let Some((sign, without_way)) = redial.link.due(received, now) else { return };
         redial.generation += 1;
         let request = (offer.name, redial.generation);
-        let former = FormerEnds { own: stream.local().ip(), peer: self.peer_address.ip() };
-        let (own, targets) = (redial.parts.own.clone(), offer.targets());
-        let limit = try_limit(redial.link.looks.without_way);
+        let channel = LookedAt {
+            own: redial.parts.own.clone(),
+            former: FormerEnds { own: stream.local().ip(), peer: self.peer_address.ip() },
+            sign,
+            channel: Arc::clone(&self.socket),
+        };
+        let (targets, limit) = (offer.targets(), try_limit(without_way));
         let end: Arc<Mutex<Option<_>>> = Arc::default();
         let (result, wakeup, handle) = (Arc::clone(&end), Arc::clone(&self.wakeup), self.handle.clone());
         let task = self.handle.spawn(async move {
-            let found = look(own, targets, former, (request, limit), &handle).await;
+            let found = look(channel, targets, (request, limit), &handle).await;
             *lock(&result) = Some(found);
             wakeup.wake();
         });
-        redial.link.under_way = Some(UnderWay { end, _task: task });
+        redial.link.under_way = Some(UnderWay { sign, end, _task: task });
     }
 
     /// Leaves the channel, and goes on over the way that has answered.
@@ -128,37 +162,72 @@ impl Driver {
     }
 }
 
-/// Looks whether the link is lost, and then for a way over which the peer's host answers within `limit`.
-async fn look(
+impl LinkWatch {
+    /// The look that is due, which is made then, and how often one for the same reason has found no way.
+    fn due(&mut self, received: u64, now: Instant) -> Option<(Sign, u32)> {
+        if self.looks.take(now) {
+            return Some((Sign::Port, self.looks.without_way));
+        }
+        let is_due = self.answer.deadline().is_some_and(|at| now >= at);
+        is_due.then(|| (Sign::NoAnswer(received), self.answer.looks()))
+    }
+}
+
+/// The channel that is looked at.
+struct LookedAt {
     own: OwnAddresses,
-    targets: Vec<SocketAddr>,
     former: FormerEnds,
+    sign: Sign,
+    channel: Arc<Channel>,
+}
+
+impl LookedAt {
+    /// In words, if it is lost.
+    async fn why_lost(&self, handle: &EventLoopHandle) -> Option<String> {
+        match self.sign {
+            // On a helper thread: the state of interfaces is in files.
+            Sign::Port => {
+                let (own, address) = (self.own.clone(), self.former.own);
+                let lost = handle.blocking(move || own.find_lost_link(address)).await?;
+                Some(format!(
+                    "{}, of which it has its address {address}, has no link ({})",
+                    lost.name, lost.link
+                ))
+            }
+            Sign::NoAnswer(received) => {
+                let is_answered = self.channel.has_unread() || self.channel.bytes_received() != received;
+                (!is_answered).then(|| {
+                    let limit = ANSWER_LIMIT.as_millis();
+                    format!("lanes have failed, and the peer has not answered over it for {limit} ms")
+                })
+            }
+        }
+    }
+}
+
+/// Looks whether the channel is lost, and then for a way over which the peer answers within `limit`.
+async fn look(
+    channel: LookedAt,
+    targets: Vec<SocketAddr>,
     (request, limit): ((u64, u64), Duration),
     handle: &EventLoopHandle,
 ) -> Found {
-    if lost_link(&own, former.own, handle).await.is_none() {
-        return Found::Link;
+    if channel.why_lost(handle).await.is_none() {
+        return Found::Channel;
     }
-    let (all, own_addresses) = (targets, own.clone());
-    let ways = handle.blocking(move || find_ways(&own_addresses, &all, former)).await;
+    let (own, former) = (channel.own.clone(), channel.former);
+    let ways = handle.blocking(move || find_ways(&own, &targets, former)).await;
     let waiter = Waiter::on_loop(handle);
     for way in ways {
         if let Ok(asked) = ask(&way, request, Instant::now() + limit, &waiter).await {
             // It may be back, and be the way that has answered.
-            return match lost_link(&own, former.own, handle).await {
+            return match channel.why_lost(handle).await {
                 Some(reason) => Found::Replacement(Box::new(Replacement { reason, way, asked })),
-                None => Found::Link,
+                None => Found::Channel,
             };
         }
     }
     Found::NoWay
-}
-
-/// In words, if it is lost. On a helper thread: the state of interfaces is in files.
-async fn lost_link(own: &OwnAddresses, address: IpAddr, handle: &EventLoopHandle) -> Option<String> {
-    let own = own.clone();
-    let lost = handle.blocking(move || own.find_lost_link(address)).await?;
-    Some(format!("{}, of which it has its address {address}, has no link ({})", lost.name, lost.link))
 }
 
 /// When the link is to be looked at. Times are arguments.
