@@ -33,8 +33,8 @@ pub(crate) fn device_number(name: &str) -> u64 {
     name.trim_start_matches("nv").split(':').next().and_then(|digits| digits.parse().ok()).unwrap()
 }
 
-/// Ports that are hardly faster than the machine copies. If they were as fast as those of NICs, a transfer would have to end sooner than a rail
-/// answers whose threads wait for a processor of a busy machine, and it would get nothing.
+/// Ports that are hardly faster than the machine copies. If they were as fast as those of NICs, a transfer would be to end sooner than a rail
+/// answers on a busy machine, where its threads wait for a processor, and that rail would get nothing.
 const SLOW_PORTS: (&str, u64) = ("port_speed", 1);
 
 /// Eight devices, or what `profile` and `settings` make of them, and two engines that have all of them.

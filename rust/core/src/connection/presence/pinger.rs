@@ -41,7 +41,7 @@ static EPOCH: PerProcess<Instant> = PerProcess::new(Instant::now);
 impl Pinger {
     /// The pinger of the process with the token `process`, which is declared lost after a third of `keepalive`
     /// without data.
-    pub(super) fn of(process: u64, keepalive: Duration) -> std::io::Result<Arc<Self>> {
+    pub(in crate::connection) fn of(process: u64, keepalive: Duration) -> std::io::Result<Arc<Self>> {
         // Dropped after the lock is released.
         let _former;
         let mut pingers = lock(PINGERS.get());

@@ -424,6 +424,24 @@ mod tests {
     use crate::control::channel_tests::{pair, soon};
     use crate::events::EventLoop;
 
+    /// Of a leader with one lane that works.
+    pub(super) fn parts_of(channel: Channel, presence: Presence, redial: Option<RedialParts>) -> Parts {
+        let loads = Arc::new(crate::connection::rail_watch::RailLoads::new());
+        Parts {
+            channel: Arc::new(channel),
+            wakeup: Arc::default(),
+            machine: Machine::new(LEADER, 1),
+            rebuilds: Arc::default(),
+            rail_requests: Arc::default(),
+            exchange: None,
+            presence,
+            watch: RailWatch::new(Default::default(), loads),
+            leads: true,
+            heals: true,
+            redial,
+        }
+    }
+
     /// Also with frames of an unknown kind, as of a later version.
     #[test]
     fn a_peer_that_sends_without_end_has_its_share_of_a_turn() {
@@ -438,27 +456,8 @@ mod tests {
             let task = events.spawn(move |handle| {
                 let handle = handle.clone();
                 async move {
-                    let machine = Machine::new(LEADER, 1);
-                    let (channel, rest) = (Arc::new(channel), Default::default());
-                    let (nothing, rebuilds) = (Weak::new(), Arc::default());
-                    let presence = Presence::Sockets;
-                    let parts = Parts {
-                        channel,
-                        wakeup: rest,
-                        machine,
-                        rebuilds,
-                        rail_requests: Arc::default(),
-                        exchange: None,
-                        presence,
-                        watch: RailWatch::new(
-                            Default::default(),
-                            Arc::new(crate::connection::rail_watch::RailLoads::new()),
-                        ),
-                        leads: true,
-                        heals: true,
-                        redial: None,
-                    };
-                    let mut driver = Driver::new(&nothing, parts, handle.clone()).unwrap();
+                    let parts = parts_of(channel, Presence::Sockets, None);
+                    let mut driver = Driver::new(&Weak::new(), parts, handle.clone()).unwrap();
                     let (mut full, deadline) = (0, soon());
                     while !driver.machine.is_over() {
                         assert!(Instant::now() < deadline, "the goodbye was not read");

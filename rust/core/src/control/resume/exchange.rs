@@ -4,7 +4,7 @@ use std::io::{self, ErrorKind};
 use std::time::{Duration, Instant};
 
 use super::offer::TOKEN_SIZE;
-use super::ways::Way;
+use super::ways::{FormerEnds, Way};
 use crate::auth::{
     AuthError, AuthKey, Initiator, NONCE_SIZE, Nonce, Nonces, PROOF_SIZE, Proof, Purpose, Responder, random,
 };
@@ -96,6 +96,11 @@ pub async fn ask(
 }
 
 impl Asked {
+    /// Whether it is between the same two addresses as the channel.
+    pub fn is_between(&self, ends: FormerEnds) -> bool {
+        (self.stream.local().ip(), self.stream.peer().ip()) == (ends.own, ends.peer)
+    }
+
     /// Has the follower take up the connection. `received`: how many frames this end has, or [`ENDED`] to say that; a follower that
     /// knows it then answers [`ResumeError::Ended`] too.
     pub async fn resume(

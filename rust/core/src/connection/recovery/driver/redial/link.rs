@@ -2,7 +2,7 @@
 //! or a rail fail, the link may be lost elsewhere, and the peer does not answer over the channel. Then the channel is made anew soon over
 //! another way, if one leads to the peer. Else its pings would miss it after seconds, and what waits for the peer to be quiet would wait as long.
 //!
-//! The channel is left only once the peer has answered over another way: TCP outlives a link that is down for a moment.
+//! The channel is left only once the peer's host has answered over another way: TCP outlives a link that is down for a moment.
 
 mod answer;
 
@@ -57,9 +57,9 @@ enum Sign {
 enum Found {
     /// The channel is not known to be lost.
     Channel,
-    /// It is, and the peer answers over no way.
+    /// It is, and the peer's host answers over no way.
     NoWay,
-    /// It is, and another way leads to the peer.
+    /// It is, and another way leads to the peer's host.
     Replacement(Box<Replacement>),
 }
 
@@ -85,8 +85,9 @@ impl Driver {
     pub(in super::super) fn data_path_failed(&mut self) {
         let (received, now) = (self.socket.bytes_received(), Instant::now());
         if self.link_of_use().is_some_and(|link| link.answer.path_failed(received, now)) {
-            // Where the socket has no room the peer owes an answer all the same. The next turn finds an error.
-            let _ = self.socket.try_send(&ChannelFrame::Ping(0));
+            self.socket.queue(&ChannelFrame::Ping(0));
+            // If the socket has no room, the end of the turn has it watched; if it has failed, the next turn reports that.
+            let _ = self.socket.flush();
         }
     }
 
@@ -113,7 +114,7 @@ impl Driver {
             return;
         };
         let (now, received) = (Instant::now(), self.socket.bytes_received());
-        redial.link.answer.received(received);
+        redial.link.received(received);
         if let Some(UnderWay { sign, end, .. }) = &redial.link.under_way {
             let Some(found) = lock(end).take() else { return };
             let sign = *sign;
@@ -121,6 +122,8 @@ impl Driver {
             match found {
                 Found::NoWay if sign == Sign::Port => redial.link.looks.no_way_answers(now),
                 Found::Channel if sign == Sign::Port => {}
+                // What has arrived is read later in the turn.
+                Found::Replacement(_) if sign != Sign::Port && self.socket.has_unread() => {}
                 Found::Channel | Found::NoWay => redial.link.answer.looked(now),
                 Found::Replacement(replacement) => return self.replace(*replacement),
             }
@@ -150,7 +153,9 @@ impl Driver {
         if !self.leave(&reason) {
             return;
         }
-        let Some(redial) = &self.redial else { return };
+        let Some(redial) = &mut self.redial else { return };
+        // It was of the channel that is left.
+        redial.link = LinkWatch::default();
         let (Some(offer), Some(away)) = (&redial.offer, &redial.away) else { return };
         let (key, token, received) = (redial.parts.key.clone(), offer.token, away.received);
         let times = (Instant::now() + REST, redial.parts.keepalive);
@@ -163,6 +168,12 @@ impl Driver {
 }
 
 impl LinkWatch {
+    /// So many bytes were received by now: an answer, if there are more than before. Then no way is needed in place of the channel.
+    fn received(&mut self, received: u64) {
+        self.answer.received(received);
+        self.under_way.take_if(|look| matches!(look.sign, Sign::NoAnswer(before) if before != received));
+    }
+
     /// The look that is due, which is made then, and how often one for the same reason has found no way.
     fn due(&mut self, received: u64, now: Instant) -> Option<(Sign, u32)> {
         if self.looks.take(now) {
@@ -198,14 +209,16 @@ impl LookedAt {
                 let is_answered = self.channel.has_unread() || self.channel.bytes_received() != received;
                 (!is_answered).then(|| {
                     let limit = ANSWER_LIMIT.as_millis();
-                    format!("lanes have failed, and the peer has not answered over it for {limit} ms")
+                    format!(
+                        "lanes or a rail have failed, and the peer has not answered over it for more than {limit} ms"
+                    )
                 })
             }
         }
     }
 }
 
-/// Looks whether the channel is lost, and then for a way over which the peer answers within `limit`.
+/// Looks whether the channel is lost, and then for a way over which the peer's host answers within `limit`.
 async fn look(
     channel: LookedAt,
     targets: Vec<SocketAddr>,
@@ -220,10 +233,11 @@ async fn look(
     let waiter = Waiter::on_loop(handle);
     for way in ways {
         if let Ok(asked) = ask(&way, request, Instant::now() + limit, &waiter).await {
-            // It may be back, and be the way that has answered.
+            // The way of the channel may be back, and be the one that has answered: then TCP goes on.
+            let is_back = channel.sign != Sign::Port && asked.is_between(former);
             return match channel.why_lost(handle).await {
-                Some(reason) => Found::Replacement(Box::new(Replacement { reason, way, asked })),
-                None => Found::Channel,
+                Some(reason) if !is_back => Found::Replacement(Box::new(Replacement { reason, way, asked })),
+                _ => Found::Channel,
             };
         }
     }
@@ -274,7 +288,66 @@ impl Looks {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::{Weak, mpsc};
+
+    use super::super::super::tests::parts_of;
+    use super::super::RedialParts;
     use super::*;
+    use crate::connection::presence::Pinger;
+    use crate::control::channel_tests::{pair, soon};
+    use crate::control::resume::ResumeOffer;
+    use crate::events::EventLoop;
+
+    /// Once, until it answers.
+    #[test]
+    fn the_peer_is_asked_when_the_data_path_fails() {
+        let (channel, peer) = pair();
+        let events = EventLoop::acquire().unwrap();
+        let (report, questions) = mpsc::channel();
+        let task = events.spawn(move |handle| {
+            let handle = handle.clone();
+            async move {
+                let redial = RedialParts {
+                    limit: Duration::from_secs(15),
+                    keepalive: None,
+                    key: None,
+                    own: OwnAddresses::default(),
+                    notify: None,
+                    entry: None,
+                };
+                let presence = Presence::Pinged(Pinger::of(1, Duration::from_secs(3600)).unwrap());
+                let parts = parts_of(channel, presence, Some(redial));
+                let mut driver = Driver::new(&Weak::new(), parts, handle.clone()).unwrap();
+                driver.data_path_failed();
+                assert_eq!(driver.link_deadline(), None, "it cannot be made anew");
+                let addresses = vec![driver.peer_address.ip()];
+                driver.take_offer(ResumeOffer { name: 1, token: [7; 32], port: 1, addresses });
+                let deadline = soon();
+                for _ in 0..2 {
+                    driver.data_path_failed();
+                    driver.data_path_failed();
+                    assert!(driver.link_deadline().is_some());
+                    while driver.link_deadline().is_some() {
+                        assert!(Instant::now() < deadline, "the answer was not read");
+                        driver.receive().await;
+                        driver.tend_link();
+                        handle.sleep(Duration::from_micros(10)).await;
+                    }
+                    report.send(()).unwrap();
+                }
+            }
+        });
+        let ping = ChannelFrame::Ping(0).encode();
+        for _ in 0..2 {
+            let mut asked = vec![0; ping.len()];
+            peer.read_exact_by(&mut asked, soon()).unwrap();
+            assert_eq!(asked, ping);
+            peer.write_all_by(&ChannelFrame::Pong(0).encode(), soon()).unwrap();
+            questions.recv().unwrap();
+        }
+        drop(task);
+        assert!(!peer.has_unread(), "asked once for each");
+    }
 
     const MILLISECOND: Duration = Duration::from_millis(1);
 

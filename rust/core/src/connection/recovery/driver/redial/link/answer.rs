@@ -18,7 +18,7 @@ struct Question {
     received: u64,
     /// When another way is to be looked for.
     next: Instant,
-    /// How often it was in vain.
+    /// Looks that have found none.
     looks: u32,
 }
 
@@ -26,6 +26,7 @@ impl Answer {
     /// The data path has failed `now`; the channel has `received` so many bytes until then. Whether the peer is to be asked: not while a question
     /// is open.
     pub(super) fn path_failed(&mut self, received: u64, now: Instant) -> bool {
+        self.received(received);
         let is_open = self.0.is_some();
         self.0.get_or_insert(Question { received, next: now + ANSWER_LIMIT, looks: 0 });
         !is_open
@@ -36,7 +37,8 @@ impl Answer {
         self.0.take_if(|question| question.received != received);
     }
 
-    /// A look has found no other way. It is looked for on and on, as long as nothing arrives and the channel is not missed by its pings.
+    /// A look has ended, and the channel stays: no other way was found, or what has arrived is still to be read. One is looked for on and on, as long
+    /// as nothing arrives and the channel is not missed by its pings.
     pub(super) fn looked(&mut self, now: Instant) {
         if let Some(question) = &mut self.0 {
             question.next = now + pause(question.looks);
@@ -49,7 +51,7 @@ impl Answer {
         self.0.as_ref().map(|question| question.next)
     }
 
-    /// How often that was in vain.
+    /// Looks that have found none.
     pub(super) fn looks(&self) -> u32 {
         self.0.as_ref().map_or(0, |question| question.looks)
     }
@@ -69,7 +71,9 @@ mod tests {
         assert_eq!(answer.deadline(), Some(begin + ANSWER_LIMIT));
         answer.received(8);
         assert_eq!(answer.deadline(), None);
-        assert!(answer.path_failed(8, begin + ANSWER_LIMIT), "another failure");
+        assert!(answer.path_failed(8, begin), "another failure");
+        assert!(answer.path_failed(9, begin + ANSWER_LIMIT), "and one behind the answer to that");
+        assert_eq!(answer.deadline(), Some(begin + 2 * ANSWER_LIMIT));
     }
 
     #[test]
