@@ -18,8 +18,8 @@ struct Question {
     received: u64,
     /// When another way is to be looked for.
     next: Instant,
-    /// Looks that have found none.
-    looks: u32,
+    /// Checks that have found none.
+    checks: u32,
 }
 
 impl Answer {
@@ -28,7 +28,7 @@ impl Answer {
     pub(super) fn path_failed(&mut self, received: u64, now: Instant) -> bool {
         self.received(received);
         let is_open = self.0.is_some();
-        self.0.get_or_insert(Question { received, next: now + ANSWER_LIMIT, looks: 0 });
+        self.0.get_or_insert(Question { received, next: now + ANSWER_LIMIT, checks: 0 });
         !is_open
     }
 
@@ -37,12 +37,12 @@ impl Answer {
         self.0.take_if(|question| question.received != received);
     }
 
-    /// A look has ended, and the channel stays: no other way was found, or what has arrived is still to be read. One is looked for on and on, as long
+    /// A check has ended, and the channel stays: no other way was found, or what has arrived is still to be read. One is looked for on and on, as long
     /// as nothing arrives and the channel is not missed by its pings.
-    pub(super) fn looked(&mut self, now: Instant) {
+    pub(super) fn checked(&mut self, now: Instant) {
         if let Some(question) = &mut self.0 {
-            question.next = now + pause(question.looks);
-            question.looks = question.looks.saturating_add(1);
+            question.next = now + pause(question.checks);
+            question.checks = question.checks.saturating_add(1);
         }
     }
 
@@ -51,9 +51,9 @@ impl Answer {
         self.0.as_ref().map(|question| question.next)
     }
 
-    /// Looks that have found none.
-    pub(super) fn looks(&self) -> u32 {
-        self.0.as_ref().map_or(0, |question| question.looks)
+    /// Checks that have found none.
+    pub(super) fn checks(&self) -> u32 {
+        self.0.as_ref().map_or(0, |question| question.checks)
     }
 }
 
@@ -81,8 +81,8 @@ mod tests {
         let (begin, mut answer, mut found) = (Instant::now(), Answer::default(), Vec::new());
         answer.path_failed(0, begin);
         while let Some(now) = answer.deadline().filter(|at| *at < begin + Duration::from_secs(4)) {
-            found.push((now.duration_since(begin).as_millis(), answer.looks()));
-            answer.looked(now);
+            found.push((now.duration_since(begin).as_millis(), answer.checks()));
+            answer.checked(now);
         }
         assert_eq!(
             found,
