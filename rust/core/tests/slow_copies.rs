@@ -26,9 +26,13 @@ use flagcx_p2p::internals::transfer::{Iov, LONGEST_DIRECT, TransferId};
 use forking_peer::{LENGTH, Peer};
 use support::Pair;
 
-/// How many copies are held up on each path that must be counted, and for how long.
-const HOLDS: u64 = 30;
+/// How often the copying thread of each path is held up while copies are timed, and for how long.
+const HOLDS: u64 = 60;
 const HELD: Duration = Duration::from_millis(3);
+
+/// At least one of so many times the thread is in a copy, and not in the rest of the call, which no compiler has optimised here: one of 1.5 where copies are
+/// quick. If only one copy in 16 was timed, it would be one of 24.
+const IN_COPY: u64 = 4;
 
 /// Fewer copies than that after a slow one, each is timed: 8,192, and some that are made while a signal is under way.
 const TIMED: u64 = 7000;
@@ -40,10 +44,10 @@ static ALONE: Mutex<()> = Mutex::new(());
 static HELD_UP: AtomicU64 = AtomicU64::new(0);
 
 #[test]
-fn each_copy_that_is_held_up_soon_after_another_is_counted() {
+fn copies_that_are_held_up_soon_after_another_are_counted() {
     let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
     install_handler();
-    // The longest that is copied in the call, so that a signal finds the thread in a copy 19 times of 20.
+    // The longest that is copied in the call, so that most signals find the thread in a copy.
     let length = LENGTH as u64;
     assert_eq!(length, LONGEST_DIRECT);
     let pair = Pair::with(LENGTH, &[("FLAGCX_P2P_PATH", "in-process")]);
@@ -76,7 +80,7 @@ fn hold_up(path: &str, here: &Connection, iov: Iov) {
         });
         support::eventually("it copies", || thread.load(Ordering::Acquire) != 0);
         // After long rows without a pause, when few copies are timed, and shortly after a slow one.
-        for pause in [80, 1, 1, 1].into_iter().cycle() {
+        for pause in [80, 1, 1, 1, 1, 1, 1].into_iter().cycle() {
             let since = made.load(Ordering::Acquire);
             std::thread::sleep(Duration::from_millis(pause));
             let before = HELD_UP.load(Ordering::Acquire);
@@ -94,7 +98,7 @@ fn hold_up(path: &str, here: &Connection, iov: Iov) {
     });
     let counted = slow() - before;
     println!("{path}: {counted} slow ones of {copies}, {held} held up, {required} of them timed");
-    assert!(counted >= required * 8 / 10, "{path}: {counted} of {required}");
+    assert!(counted >= required / IN_COPY, "{path}: {counted} of {required}");
 }
 
 /// A program that makes long rows of copies and pauses between them: what is slow is the program, and no copy.
