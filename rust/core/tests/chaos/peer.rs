@@ -14,7 +14,7 @@ use other_process::OtherProcess;
 
 use super::buffer::{Buffer, Memory};
 use super::echo::Echo;
-use super::rig::{LENGTH, Settings};
+use super::rig::{Settings, length};
 use super::seccomp;
 use super::storm::Storm;
 use crate::support;
@@ -85,7 +85,7 @@ pub fn play() {
     // Only memory of an engine's is mapped by peers.
     let is_forced = settings.contains(&("FLAGCX_P2P_PATH", "shared"));
     let memory = if is_forced { Memory::Allocated } else { Memory::of_run() };
-    let buffer = Buffer::of(memory, &engine, LENGTH);
+    let buffer = Buffer::of(memory, &engine, length());
     match settings.iter().any(|(name, _)| *name == ECHO) {
         true => Echo::keep(&engine),
         false => engine.start_rpc_server().unwrap(),

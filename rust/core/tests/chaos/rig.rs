@@ -15,12 +15,18 @@ use super::standins::{self, End};
 use super::tally::Tally;
 use crate::support;
 
-/// Bytes of each buffer.
-pub const LENGTH: usize = 32 << 10;
+/// Bytes of each buffer: 32 KiB, and over several rails so many times that, with which a transfer, which takes up to a quarter, ends sooner over two.
+pub fn length() -> usize {
+    times_as_long() * (32 << 10)
+}
 
-/// The least bytes of a transfer in a quarter of it: over several rails enough for two of them.
+pub fn times_as_long() -> usize {
+    if support::rails() == 1 { 1 } else { 8 }
+}
+
+/// The least bytes of a transfer in a quarter of it: over several rails half of it.
 pub fn least_bytes() -> usize {
-    if support::rails() == 1 { 0 } else { LENGTH / 8 }
+    if support::rails() == 1 { 0 } else { length() / 8 }
 }
 
 /// Bytes that further rails have carried for this process, of the connections that were noted.
@@ -131,7 +137,7 @@ impl Rig {
         standins::heal();
         let [client, server] = [End::Here, End::There]
             .map(|end| support::engine(&[settings, &standins::settings_of(end)].concat()));
-        Self::between(client, server, LENGTH)
+        Self::between(client, server, length())
     }
 
     /// Connects two engines of this process, with `length` bytes each.
@@ -157,10 +163,10 @@ impl Rig {
 
     /// The same; the peer is reached at `address`.
     pub fn towards_at(address: &str, client: Arc<Engine>, peer: Peer) -> Self {
-        let near = Buffer::new(&client, LENGTH);
+        let near = Buffer::new(&client, length());
         let here = client.connect(address, peer.port, 0, false).unwrap();
         support::make_rails(&here);
-        let far = Far::There { pid: peer.pid(), address: peer.address, length: LENGTH };
+        let far = Far::There { pid: peer.pid(), address: peer.address, length: length() };
         Self {
             here,
             there: None,

@@ -9,7 +9,7 @@ use flagcx_p2p::internals::transfer::{Iov, Outcome, RemoteRange};
 
 use crate::chaos::buffer::Buffer;
 use crate::chaos::random::Random;
-use crate::chaos::rig::{LENGTH, Rig, Way, settings_for, ways};
+use crate::chaos::rig::{Rig, Way, length, settings_for, ways};
 use crate::chaos::round::{FAMILIES, Family, Round};
 use crate::chaos::tally::Tally;
 use crate::chaos::{over_verbs, share_of_slow, watchdog};
@@ -114,9 +114,9 @@ fn begin_anew(way: Way, rig: &Rig) {
     let settings = settings_for(way, &[]);
     let Some(peer) = &rig.peer else { return expect_pair_works(&settings, None) };
     let engine = Engine::open(config(&settings), EngineOptions::default()).unwrap();
-    let buffer = Buffer::new(&engine, LENGTH);
+    let buffer = Buffer::new(&engine, length());
     let here = engine.connect("127.0.0.1", peer.port, 0, false).unwrap();
-    let remote = here.describe_remote(peer.address, LENGTH as u32).unwrap();
-    let iov = Iov { local: buffer.address(), length: LENGTH as u64, region: Some(buffer.region()), remote };
+    let remote = here.describe_remote(peer.address, length() as u32).unwrap();
+    let iov = Iov { local: buffer.address(), length: length() as u64, region: Some(buffer.region()), remote };
     assert_eq!(outcome(&here, here.submit(Opcode::Read, &[iov]).unwrap()), Outcome::Done);
 }

@@ -11,7 +11,7 @@ use flagcx_p2p::internals::transfer::{Iov, Outcome, Status, TransferId};
 
 use crate::chaos::buffer::{Buffer, Memory};
 use crate::chaos::random::Random;
-use crate::chaos::rig::{LENGTH, Rig, Way};
+use crate::chaos::rig::{Rig, Way, length};
 use crate::chaos::round::{FAMILIES, Family, Round};
 use crate::chaos::tally::Tally;
 use crate::chaos::{share, watchdog};
@@ -28,7 +28,7 @@ pub fn vanish(seed: u64, tally: &mut Tally) {
     let ways = [Way::InProcess, Way::CrossMemory, Way::Tcp];
     for way in ways {
         let rig = Rig::new(way, &[]);
-        let spare = Buffer::new(&rig.client, LENGTH);
+        let spare = Buffer::new(&rig.client, length());
         for turn in 0..share(TIMES).div_ceil(ways.len() as u64).next_multiple_of(FAMILIES.len() as u64) {
             let family = FAMILIES[turn as usize % FAMILIES.len()];
             let vanishing = VanishingTransfer::new(&rig, way, &mut random);
@@ -63,19 +63,19 @@ impl VanishingTransfer {
         };
         let whole = random.below(2) == 0;
         let from = if whole { 0 } else { (1 + random.below(7) as usize) * PAGE };
-        let memory = Vanishing::new(*random.pick(hows), LENGTH, from).unwrap();
+        let memory = Vanishing::new(*random.pick(hows), length(), from).unwrap();
         let far = rig.server.as_ref().filter(|_| random.below(2) == 0);
         let (near, owner) = (far.is_none(), Arc::clone(far.unwrap_or(&rig.client)));
         // SAFETY: what happens to the memory is what this tests; no reference into it exists.
         let region =
-            unsafe { owner.register(memory.address(), LENGTH as u64, RegisterOptions::default()) }.unwrap();
+            unsafe { owner.register(memory.address(), length() as u64, RegisterOptions::default()) }.unwrap();
         Self { memory, owner, region, near, before: random.below(2) == 0, whole }
     }
 
     fn run(self, rig: &Rig, spare: &Buffer, family: Family, random: &mut Random, tally: &mut Tally) {
         watchdog::step("memory vanishes");
         let mut round = Round::prepare(&rig.here, &rig.arena, family, random);
-        assert!(spare.fill(&[0; LENGTH]));
+        assert!(spare.fill(&vec![0; length()]));
         if self.before {
             self.memory.vanish();
         }
@@ -111,8 +111,8 @@ impl VanishingTransfer {
             true => (self.memory.address(), rig.arena.far.address()),
             false => (spare.address(), self.memory.address()),
         };
-        let remote = rig.here.describe_remote(remote, LENGTH as u32).unwrap();
-        let iov = Iov { local, length: LENGTH as u64, region: None, remote };
+        let remote = rig.here.describe_remote(remote, length() as u32).unwrap();
+        let iov = Iov { local, length: length() as u64, region: None, remote };
         rig.here.submit(opcode, &[iov][..]).unwrap()
     }
 

@@ -6,7 +6,7 @@ use crate::chaos::network::{Network, PEER, Towards};
 use crate::chaos::peer::Peer;
 use crate::chaos::proxy::Rules;
 use crate::chaos::random::Random;
-use crate::chaos::rig::{Rig, Settings, Way, settings_for};
+use crate::chaos::rig::{Rig, Settings, Way, settings_for, times_as_long};
 use crate::chaos::round::{self, FAMILIES, Family, Round};
 use crate::chaos::tally::Tally;
 use crate::chaos::{share_of_slow, watchdog};
@@ -108,11 +108,11 @@ fn apply(disturbance: Disturbance, network: &Network, random: &mut Random) {
     match disturbance {
         Disturbance::Slow => network.set_both(Rules {
             delay: Duration::from_millis(random.below(4)),
-            rate: Some(8_000_000),
+            rate: Some(8_000_000 * times_as_long() as u64),
             ..Rules::default()
         }),
         Disturbance::SmallSegments => {
-            let segment = Some(1 + random.below(64) as usize);
+            let segment = Some((1 + random.below(64) as usize) * times_as_long());
             network.set_both(Rules { segment, ..Rules::default() });
         }
         Disturbance::Stall(towards) => network.set(towards, stalled),

@@ -8,7 +8,7 @@ use flagcx_p2p::internals::fabric::{MOST_DIRECT_PIECES, Opcode};
 use flagcx_p2p::internals::transfer::{Iov, Outcome, Status, SubmitError};
 
 use crate::chaos::random::Random;
-use crate::chaos::rig::{LENGTH, Rig, Way};
+use crate::chaos::rig::{Rig, Way, length};
 use crate::chaos::round::{self, FAMILIES, Family};
 use crate::chaos::tally::Tally;
 use crate::chaos::{over_verbs, share, watchdog};
@@ -94,7 +94,7 @@ impl<'a> From<&'a Rig> for Shared<'a> {
 /// Fills the queue from one thread until it has been full often enough; answers transfers done and times to get in.
 fn push(shared: Shared<'_>, index: usize, quota: u64, blocked: &AtomicU64) -> (u64, Vec<Duration>) {
     let blocking = index.is_multiple_of(2);
-    let offset = (index * LENGTH / CROWD) as u64;
+    let offset = (index * length() / CROWD) as u64;
     let remote = shared.connection.describe_remote(shared.far + offset, 1024).unwrap();
     // More pieces than are copied within the call.
     let iov =

@@ -13,7 +13,7 @@ use crate::chaos::arena::{Arena, Far};
 use crate::chaos::buffer::Buffer;
 use crate::chaos::peer::Peer;
 use crate::chaos::random::Random;
-use crate::chaos::rig::{LENGTH, Rig, Settings, Way, settings_for};
+use crate::chaos::rig::{Rig, Settings, Way, length, settings_for};
 use crate::chaos::round::{self, FAMILIES, Family, Round};
 use crate::chaos::tally::Tally;
 use crate::chaos::{over_verbs, ports, share_of_slow, watchdog};
@@ -135,7 +135,7 @@ pub fn restart(seed: u64, tally: &mut Tally) {
     for turn in 0..share_of_slow(PROCESS_RESTARTS) as usize {
         watchdog::step("restarting a peer process");
         let peer = Peer::start(&settings);
-        let far = Far::There { pid: peer.pid(), address: peer.address, length: LENGTH };
+        let far = Far::There { pid: peer.pid(), address: peer.address, length: length() };
         let session = format!("127.0.0.1:{}", peer.port);
         meet(&client, &session, far, FAMILIES[turn % FAMILIES.len()], &mut random, tally);
         if turn % 2 == 0 {
@@ -152,7 +152,7 @@ fn restart_engines(client: &Arc<Engine>, way: Way, random: &mut Random, tally: &
     for turn in 0..share_of_slow(RESTARTS - PROCESS_RESTARTS) as usize {
         watchdog::step("restarting an engine");
         let server = support::engine(&settings);
-        let far = Buffer::new(&server, LENGTH);
+        let far = Buffer::new(&server, length());
         server.start_rpc_server().unwrap();
         let session = format!("127.0.0.1:{}", server.rpc_port().unwrap());
         let key = meet(client, &session, Far::Here(far), FAMILIES[turn % FAMILIES.len()], random, tally);
@@ -174,13 +174,14 @@ fn meet(
     tally: &mut Tally,
 ) -> u32 {
     let begin = Instant::now();
-    let near = Buffer::new(client, LENGTH);
+    let near = Buffer::new(client, length());
     let arena = Arena::new(near, far);
     let mut last = String::new();
     let key = loop {
         assert!(begin.elapsed() < support::LIMIT, "the peer is not found again: {last}");
         // Right after a restart the cached connection may not have noticed yet: its transfers then fail.
-        let key_of_far = |connection: &Connection| connection.remote_key(arena.far.address(), LENGTH as u64);
+        let key_of_far =
+            |connection: &Connection| connection.remote_key(arena.far.address(), length() as u64);
         match client.session(session).map(|connection| (key_of_far(&connection), connection)) {
             Ok((Some(key), connection)) => {
                 support::make_rails(&connection);

@@ -8,7 +8,7 @@ use flagcx_p2p::internals::transfer::{Iov, Outcome, RemoteRange, Status, Transfe
 use crate::chaos::arena::{Far, GUARD};
 use crate::chaos::buffer::Buffer;
 use crate::chaos::random::Random;
-use crate::chaos::rig::{LENGTH, Rig, Way};
+use crate::chaos::rig::{Rig, Way, length};
 use crate::chaos::round::{self, FAMILIES, Family};
 use crate::chaos::tally::Tally;
 use crate::chaos::{over_verbs, share, watchdog};
@@ -37,15 +37,15 @@ pub fn come_and_go(seed: u64, tally: &mut Tally) {
 fn renew(rig: &mut Rig, family: Family, random: &mut Random, tally: &mut Tally) {
     watchdog::step("regions come and go");
     let server = rig.server.clone().unwrap();
-    let old = rig.here.describe_remote(rig.arena.far.address(), LENGTH as u32);
+    let old = rig.here.describe_remote(rig.arena.far.address(), length() as u32);
     let begin = Instant::now();
     // Taken back while a transfer to it may be under way.
     let racing = old.and_then(|remote| start(rig, remote));
-    let after = (random.below(2) == 0).then(|| Buffer::new(&server, LENGTH));
+    let after = (random.below(2) == 0).then(|| Buffer::new(&server, length()));
     let nowhere = Far::There { pid: 0, address: 0, length: 0 };
     drop(std::mem::replace(&mut rig.arena.far, nowhere));
     // If it is registered after the old one was deregistered, mostly at the same address.
-    rig.arena.far = Far::Here(after.unwrap_or_else(|| Buffer::new(&server, LENGTH)));
+    rig.arena.far = Far::Here(after.unwrap_or_else(|| Buffer::new(&server, length())));
     if let Some(id) = racing {
         match rig.here.wait(id, support::LIMIT) {
             Status::Ended(outcome) => tally.outcome(&outcome),
@@ -54,7 +54,7 @@ fn renew(rig: &mut Rig, family: Family, random: &mut Random, tally: &mut Tally) 
     }
     let others: Vec<Buffer> = (0..random.below(4)).map(|_| Buffer::new(&server, 64)).collect();
     // The key of a deregistered region: refused, or failed, and nothing is written.
-    assert!(rig.arena.fill_far(&[GUARD; LENGTH]));
+    assert!(rig.arena.fill_far(&vec![GUARD; length()]));
     if let Some(remote) = old {
         let gone = RemoteRange { address: rig.arena.far.address(), ..remote };
         match start(rig, gone).map(|id| rig.here.wait(id, support::LIMIT)) {
@@ -81,6 +81,6 @@ fn renew(rig: &mut Rig, family: Family, random: &mut Random, tally: &mut Tally) 
 
 /// Writes to the range; `None` if that is refused.
 fn start(rig: &Rig, remote: RemoteRange) -> Option<TransferId> {
-    let iov = Iov { local: rig.arena.near.address(), length: LENGTH as u64, region: None, remote };
+    let iov = Iov { local: rig.arena.near.address(), length: length() as u64, region: None, remote };
     rig.here.submit(Opcode::Write, &[iov][..]).ok()
 }
