@@ -151,6 +151,12 @@ impl Connection {
         further.find(is_open)
     }
 
+    /// Whether a rail can take a transfer, now or once it is rebuilt.
+    #[cold]
+    pub(super) fn has_open_rail(&self) -> bool {
+        self.is_usable() && (self.rails_up().0 != 0 || self.healing_rail().is_some())
+    }
+
     /// Whether all lanes of these rails that were made are in working order, and the others have nothing.
     pub(super) fn all_made_lanes_work(&self, rails: RailSet) -> bool {
         let is_unused = |lane: &LaneHandle| !lane.status.was_made() && lane.status.counts.is_idle();

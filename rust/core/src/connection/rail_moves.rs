@@ -31,7 +31,8 @@ impl Connection {
         self.place_elsewhere(lane, handle, taken)
     }
 
-    /// Puts parts that were taken off a lane on other rails; those that none takes back on the lane, or, if that is closed, they fail.
+    /// Puts parts that were taken off a lane on other rails; those that none takes back on the lane. If that is closed they wait on another rail that is
+    /// not in working order, or fail.
     pub(super) fn place_elsewhere(&self, lane: usize, from: &LaneHandle, taken: Vec<TakenPart>) -> bool {
         if taken.is_empty() {
             return false;
@@ -46,17 +47,22 @@ impl Connection {
                 Err((mut part, on)) => {
                     let is_back =
                         KeysOf::of(self, rail).is_some_and(|own| own.give_part(self, on, &mut part));
-                    if is_back { stay.push(part) } else { lost.push(part) }
+                    if is_back { stay.push(part) } else { lost.push((part, on)) }
                 }
             }
         }
-        match from.status.health() {
-            LaneHealth::Closed => lost.append(&mut stay),
-            _ => lost.extend(from.worker.put_back(from.key, stay, from.worker_index)),
-        }
+        let refused = match from.status.health() {
+            LaneHealth::Closed => stay,
+            _ => from.worker.put_back(from.key, stay, from.worker_index),
+        };
+        lost.extend(refused.into_iter().map(|part| (part, Keyed(rail))));
         let (state, reason) = self.end_of_unplaced("its lane has failed, and no other rail can carry it");
-        for part in lost {
-            from.worker.with_state(|worker| worker.end_taken(from.key, part, state, reason));
+        for (part, keyed) in lost {
+            let length = part.list.bytes;
+            match self.place_to_wait(rail, part, keyed) {
+                Ok(()) => (moved, bytes) = (moved + 1, bytes + length),
+                Err(part) => from.worker.with_state(|worker| worker.end_taken(from.key, part, state, reason)),
+            }
         }
         if moved > 0
             && let Some(record) = self.rail_record(rail)
@@ -79,12 +85,8 @@ impl Connection {
     /// Gives a part that was built for a rail and posted nowhere the keys of another one. Answers a lane there that works or, if none does,
     /// is being rebuilt; `None`, and the part is as it was, if no other rail can carry it.
     pub(super) fn rebuild_elsewhere(&self, part: &mut PartOnRail, hint: usize) -> Option<&LaneHandle> {
-        let others = (1..MAX_RAILS).map(|step| (part.rail + step) % MAX_RAILS);
-        let working = others.clone().filter_map(|other| Some((other, self.healthy_lane(other, hint)?)));
-        // On one that is being rebuilt it waits, as it would have on its own rail; one that was never up may never be.
-        let was_up = |other: &usize| *other == 0 || self.rails.get(*other).is_some_and(Rail::is_added);
-        let healing =
-            others.filter(was_up).filter_map(|other| Some((other, self.pick_lane_of(other, hint).ok()?)));
+        let working = others(part.rail).filter_map(|other| Some((other, self.healthy_lane(other, hint)?)));
+        let healing = self.healing_lanes(part.rail, hint);
         for (other, lane) in working.chain(healing) {
             let keys = KeysOf::of(self, other);
             if keys.is_some_and(|keys| keys.give(self, Keyed(part.rail), &mut part.list, 0)) {
@@ -93,6 +95,33 @@ impl Connection {
             }
         }
         None
+    }
+
+    /// A lane of each other rail that was up, if not all of them are closed. On one that is not in working order a part waits, as it would have on its
+    /// own rail: until that is rebuilt, or yet another one takes over.
+    fn healing_lanes(&self, rail: usize, hint: usize) -> impl Iterator<Item = (usize, &LaneHandle)> {
+        // One that was never up may never be.
+        let was_up = |other: &usize| *other == 0 || self.rails.get(*other).is_some_and(Rail::is_added);
+        others(rail)
+            .filter(was_up)
+            .filter_map(move |other| Some((other, self.pick_lane_of(other, hint).ok()?)))
+    }
+
+    /// Puts a part of a closed lane where no rail works on another one than this, to wait there. Gives it back if none takes it.
+    #[expect(clippy::result_large_err, reason = "the part goes back whole")]
+    fn place_to_wait(&self, rail: usize, mut part: TakenPart, mut keyed: Keyed) -> Result<(), TakenPart> {
+        for (other, lane) in self.healing_lanes(rail, thread_hint()) {
+            let Some(keys) = KeysOf::of(self, other) else { continue };
+            if !keys.give_part(self, keyed, &mut part) {
+                continue;
+            }
+            keyed = Keyed(other);
+            match lane.worker.put_parts(lane.key, vec![part], lane.worker_index).pop() {
+                None => return Ok(()),
+                Some(refused) => part = refused,
+            }
+        }
+        Err(part)
     }
 
     /// Puts a part on another rail than this one; gives it back if none takes it, perhaps with the keys of another rail. Parts with numbers
@@ -125,6 +154,11 @@ impl Connection {
         }
         Err((part, keyed))
     }
+}
+
+/// The other rails, from the next one on.
+fn others(rail: usize) -> impl Iterator<Item = usize> {
+    (1..MAX_RAILS).map(move |step| (rail + step) % MAX_RAILS)
 }
 
 /// The rail of which the requests of a part have the keys.

@@ -20,6 +20,23 @@ impl Connection {
         iovs: &S,
         when_full: WhenFull,
     ) -> Result<TransferId, SubmitError> {
+        for _ in 1..LOOKS {
+            match self.start_on_rails_seen(opcode, iovs, when_full) {
+                // Those that were up when it looked no longer were when it planned: others may be by now.
+                Err(SubmitError::Down { .. }) if self.has_open_rail() => {}
+                started => return started,
+            }
+        }
+        self.start_on_rails_seen(opcode, iovs, when_full)
+    }
+
+    /// The same, over the rails that are up now.
+    fn start_on_rails_seen<S: IovSource + ?Sized>(
+        &self,
+        opcode: Opcode,
+        iovs: &S,
+        when_full: WhenFull,
+    ) -> Result<TransferId, SubmitError> {
         let sizes = Sizes::of(iovs);
         if let Some(id) = self.start_short(opcode, iovs, sizes.bytes) {
             return Ok(id);
@@ -178,6 +195,9 @@ impl Connection {
         self.nic_of(rail).map_or(&*self.context.pool, |nic| &*nic.pool).spare_lists()
     }
 }
+
+/// How often a transfer looks for rails. Few: a rail that is up need not have keys for its memory.
+const LOOKS: usize = 4;
 
 /// Why parts were not built.
 enum Unbuilt {

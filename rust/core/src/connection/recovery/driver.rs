@@ -266,6 +266,7 @@ impl Driver {
                     match frame {
                         ChannelFrame::RailReady { rail } => self.announce_rail(rail),
                         ChannelFrame::Quiesce { lane, .. } => self.rails.failures.left_by_peer(lane as usize),
+                        ChannelFrame::Refused { .. } => self.look_for_spare(false),
                         _ => {}
                     }
                     self.machine.frame(frame, self.now());

@@ -215,11 +215,12 @@ impl LaneMachine {
         }
         // It has closed its end before it said so: nothing of the lane arrives there any more.
         let was_closed = std::mem::replace(&mut self.peer_closed, true);
+        let may_leave = context.rail.others_healthy || context.rail.others_come;
         match self.state {
             State::Parting { .. } if was_closed => {}
             State::Parting { .. } => self.move_parts(context),
-            State::Broken { .. } if context.rail.others_healthy => {}
-            State::Healthy if context.rail.others_healthy => {
+            State::Broken { .. } if may_leave => {}
+            State::Healthy if may_leave => {
                 self.set_error("the peer has closed its end of the lane", None, context);
             }
             _ if self.is_drained() => {

@@ -92,7 +92,11 @@ impl Machine {
                 self.with_lane(lane as usize, now, |lane, context| lane.ready(attempt, context));
             }
             ChannelFrame::Broken { lane } => self.with_lane(lane as usize, now, LaneMachine::broken_at_peer),
-            ChannelFrame::Refused { lane, .. } => self.with_lane(lane as usize, now, LaneMachine::refused),
+            ChannelFrame::Refused { lane, .. } => {
+                // What is known of rails that may come is new.
+                self.settle(now);
+                self.with_lane(lane as usize, now, LaneMachine::refused);
+            }
             ChannelFrame::AddRail { .. }
             | ChannelFrame::RailReady { .. }
             | ChannelFrame::RailRefused { .. }

@@ -30,11 +30,16 @@ impl Driver {
         };
         let lost = seen.iter().map(lost).fold(0, |set, rail| set | rail);
         let is_new = std::mem::replace(&mut self.rails.lost, lost) != lost;
+        self.look_for_spare(is_new);
+    }
+
+    /// Asks whether another rail can be made: also before the machine is told that the peer has closed a lane, for the device that is lost may be
+    /// the peer's. Where one here `is_new`, pairs are tried again that were refused while they were not needed.
+    pub(super) fn look_for_spare(&mut self, is_new: bool) {
         let (handle, machine) = (self.handle.clone(), &mut self.machine);
         with_upgraded(&handle, &self.connection, |connection| {
             connection.note_lost_rails();
             if is_new {
-                // What was refused while it was not needed is tried again now.
                 connection.forget_refusals();
             }
             machine.set_spare(connection.could_make_rail());

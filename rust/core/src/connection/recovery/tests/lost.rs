@@ -99,6 +99,33 @@ fn the_second_device_that_is_lost_ends_the_connection() {
     assert_eq!(fixture.lose(false), [Action::Lose(LostReason::Device("it was removed"))]);
 }
 
+/// The peer's device is lost: its end was not in working order yet, and here parts are on their way.
+#[test]
+fn a_working_lane_that_the_peer_has_closed_is_left_for_a_rail_that_may_come() {
+    let closed = ChannelFrame::Refused { lane: 0, attempt: 0 };
+    let waiting = || {
+        let mut fixture = Fixture::new(RAILS_FOLLOWER, 1);
+        fixture.machine.set_spare(true);
+        let left = Action::Break { lane: 0, reason: "the peer has closed its end of the lane" };
+        assert_eq!(fixture.receive(closed.clone()), [left]);
+        assert_eq!(fixture.drain(0), []);
+        fixture
+    };
+    assert!(waiting().get_rail().contains(&moved(true)));
+    assert_eq!(waiting().expire(DEVICE_LIMIT)[0], close(LostReason::Refused), "none comes");
+    // It has failed here too.
+    let mut fixture = Fixture::new(RAILS_FOLLOWER, 1);
+    fixture.machine.set_spare(true);
+    fixture.machine.lane_broken(0, "retries exceeded", fixture.now);
+    fixture.actions();
+    assert_eq!(fixture.receive(closed.clone()), []);
+    fixture.drain(0);
+    assert!(fixture.get_rail().contains(&moved(true)));
+    // None can come.
+    let mut fixture = Fixture::new(RAILS_FOLLOWER, 1);
+    assert_eq!(fixture.receive(closed.clone())[0], close(LostReason::Refused));
+}
+
 /// Otherwise it would take three attempts of 3 s, and then give up.
 #[test]
 fn a_leader_that_asks_for_a_rebuild_is_told_to_wait() {
