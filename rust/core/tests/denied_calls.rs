@@ -19,7 +19,7 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use chaos::peer::{DENY, Peer, executable};
-use chaos::rig::{LENGTH, Way, settings_for};
+use chaos::rig::{Way, length, settings_for};
 use chaos::seccomp;
 use flagcx_p2p::internals::connection::Connection;
 use flagcx_p2p::internals::engine::{Engine, EngineOptions, RegisteredBuffer};
@@ -243,7 +243,7 @@ fn play(case: Case, errno: i32, log: &Log) {
         seccomp::deny(case.calls, errno);
     }
     let engine = support::engine(&settings);
-    let buffer = engine.allocate(2 * LENGTH).unwrap();
+    let buffer = engine.allocate(2 * length()).unwrap();
     let connections: Vec<_> = (0..2)
         .map(|_| {
             let start = Instant::now();
@@ -273,7 +273,7 @@ fn play(case: Case, errno: i32, log: &Log) {
     let lines = text.lines().filter(|line| line.contains(" is denied ("));
     assert_eq!(lines.count(), case.lines, "{text}");
     // Said once, however much is allocated.
-    drop(engine.allocate(LENGTH).unwrap());
+    drop(engine.allocate(length()).unwrap());
     let without = case.calls.contains(&"memfd_create") && [INITIATOR, BOTH].contains(&case.denied);
     let told = log.text().matches("Memory that peers cannot map is allocated instead").count();
     assert_eq!(told, usize::from(without), "{}", log.text());
@@ -281,20 +281,20 @@ fn play(case: Case, errno: i32, log: &Log) {
 
 /// A WRITE of the buffer's first half and a READ into its second, both compared.
 fn there_and_back(connection: &Arc<Connection>, buffer: &RegisteredBuffer, peer: &Peer, seed: u64) {
-    let bytes = pattern(seed, LENGTH);
-    assert!(buffer.write(0, &bytes) && buffer.write(LENGTH, &pattern(seed + 1000, LENGTH)));
-    transfer(connection, Opcode::Write, &[iov(connection, buffer, peer, 0, 0, LENGTH)]);
-    transfer(connection, Opcode::Read, &[iov(connection, buffer, peer, LENGTH, 0, LENGTH)]);
-    assert!(support::content(buffer)[LENGTH..] == bytes, "other bytes came back");
+    let bytes = pattern(seed, length());
+    assert!(buffer.write(0, &bytes) && buffer.write(length(), &pattern(seed + 1000, length())));
+    transfer(connection, Opcode::Write, &[iov(connection, buffer, peer, 0, 0, length())]);
+    transfer(connection, Opcode::Read, &[iov(connection, buffer, peer, length(), 0, length())]);
+    assert!(support::content(buffer)[length()..] == bytes, "other bytes came back");
 }
 
 /// READs and WRITEs under way together, on the same lanes.
 fn mixed(connection: &Arc<Connection>, buffer: &RegisteredBuffer, peer: &Peer) {
     const PIECE: usize = 64;
-    let half = LENGTH / 2;
-    let bytes = pattern(77, LENGTH);
+    let half = length() / 2;
+    let bytes = pattern(77, length());
     assert!(buffer.write(0, &bytes));
-    transfer(connection, Opcode::Write, &[iov(connection, buffer, peer, 0, 0, LENGTH)]);
+    transfer(connection, Opcode::Write, &[iov(connection, buffer, peer, 0, 0, length())]);
     // The first half goes back again, the second comes here, alternately.
     let piece = |at: usize, near: usize| [iov(connection, buffer, peer, near, at, PIECE)];
     let ids: Vec<_> = (0..half / PIECE)
@@ -302,14 +302,14 @@ fn mixed(connection: &Arc<Connection>, buffer: &RegisteredBuffer, peer: &Peer) {
             let (there, here) = (index * PIECE, half + index * PIECE);
             [
                 connection.submit(Opcode::Write, &piece(there, there)[..]).unwrap(),
-                connection.submit(Opcode::Read, &piece(here, LENGTH + here)[..]).unwrap(),
+                connection.submit(Opcode::Read, &piece(here, length() + here)[..]).unwrap(),
             ]
         })
         .collect();
     for id in ids {
         assert_eq!(connection.wait(id, PROMPT), Status::Ended(Outcome::Done));
     }
-    assert!(support::content(buffer)[LENGTH + half..] == bytes[half..], "other bytes came back");
+    assert!(support::content(buffer)[length() + half..] == bytes[half..], "other bytes came back");
 }
 
 fn iov(

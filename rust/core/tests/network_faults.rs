@@ -289,17 +289,17 @@ fn bytes_of_a_connection_that_has_ended_do_not_arrive_later() {
 /// the next connection. The former is not carried out after the latter.
 #[test]
 fn a_peer_that_continues_finds_the_order_of_two_connections() {
-    const LENGTH: usize = chaos::rig::LENGTH;
+    let length = chaos::rig::length();
     let settings = [&[("FLAGCX_P2P_PATH", "tcp"), ("FLAGCX_P2P_XFER_TIMEOUT_MS", "30")], SETTINGS].concat();
     let peer = Peer::start(&settings);
     let engine = support::engine(&settings);
-    let near = engine.allocate(LENGTH).unwrap();
-    let far = Far::There { pid: peer.pid(), address: peer.address, length: LENGTH };
+    let near = engine.allocate(length).unwrap();
+    let far = Far::There { pid: peer.pid(), address: peer.address, length };
     let connect = || engine.connect("127.0.0.1", peer.port, 0, false).unwrap();
     let write = |here: &Connection, seed: u64| {
-        assert!(near.write(0, &blocks(seed, LENGTH)));
-        let remote = here.describe_remote(peer.address, LENGTH as u32).unwrap();
-        let iov = Iov { local: near.address(), length: LENGTH as u64, region: Some(near.region()), remote };
+        assert!(near.write(0, &blocks(seed, length)));
+        let remote = here.describe_remote(peer.address, length as u32).unwrap();
+        let iov = Iov { local: near.address(), length: length as u64, region: Some(near.region()), remote };
         outcome(here, here.submit(Opcode::Write, &[iov][..]).unwrap())
     };
     for turn in 0..10 {
@@ -312,7 +312,7 @@ fn a_peer_that_continues_finds_the_order_of_two_connections() {
         let next = connect();
         assert_eq!(write(&next, 3000 + turn), Outcome::Done);
         std::thread::sleep(Duration::from_millis(5));
-        assert!(far.content().unwrap() == blocks(3000 + turn, LENGTH), "turn {turn}: {ended:?} arrives late");
+        assert!(far.content().unwrap() == blocks(3000 + turn, length), "turn {turn}: {ended:?} arrives late");
     }
 }
 

@@ -101,7 +101,7 @@ fn live(times: usize, settings: &Settings<'_>, peer: Peer, path: PathKind) {
     for turn in 0..times {
         if turn % 8 == 7 {
             let client = support::engine(settings);
-            rig.arena.near = Buffer::new(&client, chaos::rig::LENGTH);
+            rig.arena.near = Buffer::new(&client, chaos::rig::length());
             rig.client = client;
         }
         let port = rig.peer.as_ref().unwrap().port;

@@ -218,15 +218,18 @@ impl Connection {
         of_others.into_iter().any(|(_, lane)| lane.status.health() == LaneHealth::Healthy)
     }
 
-    /// The lanes that have failed and have parts, while another rail works; also those that were given up, to which a part was on its way.
+    /// The lanes that have failed and have parts, while another rail works; and those that were given up, to which a part was on its way.
     pub(super) fn lanes_with_waiting(&self) -> Vec<usize> {
         if !self.has_rails() {
             return Vec::new();
         }
         let waits = |(index, lane): &(usize, &LaneHandle)| {
-            lane.status.health() != LaneHealth::Healthy
-                && !lane.status.counts.is_idle()
-                && self.rails_healthy_but(index / LANES_PER_RAIL)
+            let can_leave = || self.rails_healthy_but(index / LANES_PER_RAIL);
+            match lane.status.health() {
+                LaneHealth::Healthy => false,
+                LaneHealth::Closed => !lane.status.counts.is_idle(),
+                LaneHealth::Broken | LaneHealth::Drained => !lane.status.counts.is_idle() && can_leave(),
+            }
         };
         self.all_lanes().filter(waits).map(|(index, _)| index).collect()
     }

@@ -31,8 +31,8 @@ impl Connection {
         self.place_elsewhere(lane, handle, taken)
     }
 
-    /// Puts parts that were taken off a lane on other rails; those that none takes back on the lane. If that is closed they wait on another rail that is
-    /// not in working order, or fail.
+    /// Puts parts that were taken off a lane on other rails; those that none takes back on the lane. If that is closed they wait on another rail, where
+    /// none works or keys of their memory come, or fail.
     pub(super) fn place_elsewhere(&self, lane: usize, from: &LaneHandle, taken: Vec<TakenPart>) -> bool {
         if taken.is_empty() {
             return false;
@@ -56,12 +56,15 @@ impl Connection {
             _ => from.worker.put_back(from.key, stay, from.worker_index),
         };
         lost.extend(refused.into_iter().map(|part| (part, Keyed(rail))));
-        let (state, reason) = self.end_of_unplaced("its lane has failed, and no other rail can carry it");
+        let may_wait = !lost.is_empty() && (!self.rails_healthy_but(rail) || self.memory_comes(rail));
+        let mut have_left = moved > 0;
         for (part, keyed) in lost {
-            let length = part.list.bytes;
-            match self.place_to_wait(rail, part, keyed) {
-                Ok(()) => (moved, bytes) = (moved + 1, bytes + length),
-                Err(part) => from.worker.with_state(|worker| worker.end_taken(from.key, part, state, reason)),
+            let left = if may_wait { self.place_to_wait(rail, part, keyed) } else { Err(part) };
+            have_left |= left.is_ok();
+            if let Err(part) = left {
+                let (state, reason) =
+                    self.end_of_unplaced("its lane has failed, and no other rail can carry it");
+                from.worker.with_state(|worker| worker.end_taken(from.key, part, state, reason));
             }
         }
         if moved > 0
@@ -69,7 +72,7 @@ impl Connection {
         {
             record.moved(moved, bytes);
         }
-        moved > 0
+        have_left
     }
 
     /// How a part ends that no lane takes, which would fail for `reason`. Asked behind the refusals: a lane that is closed because
@@ -97,8 +100,8 @@ impl Connection {
         None
     }
 
-    /// A lane of each other rail that was up, if not all of them are closed. On one that is not in working order a part waits, as it would have on its
-    /// own rail: until that is rebuilt, or yet another one takes over.
+    /// A lane of each other rail that was up, if not all its lanes are closed. On one that is not in working order a part waits, as it would have on
+    /// its own rail: until that is rebuilt, or yet another one takes over.
     fn healing_lanes(&self, rail: usize, hint: usize) -> impl Iterator<Item = (usize, &LaneHandle)> {
         // One that was never up may never be.
         let was_up = |other: &usize| *other == 0 || self.rails.get(*other).is_some_and(Rail::is_added);
@@ -107,7 +110,7 @@ impl Connection {
             .filter_map(move |other| Some((other, self.pick_lane_of(other, hint).ok()?)))
     }
 
-    /// Puts a part of a closed lane where no rail works on another one than this, to wait there. Gives it back if none takes it.
+    /// Puts a part of a closed lane on another rail than this, though that does not work, to wait there. Gives it back if none takes it.
     #[expect(clippy::result_large_err, reason = "the part goes back whole")]
     fn place_to_wait(&self, rail: usize, mut part: TakenPart, mut keyed: Keyed) -> Result<(), TakenPart> {
         for (other, lane) in self.healing_lanes(rail, thread_hint()) {

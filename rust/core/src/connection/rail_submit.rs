@@ -20,14 +20,14 @@ impl Connection {
         iovs: &S,
         when_full: WhenFull,
     ) -> Result<TransferId, SubmitError> {
-        for _ in 1..LOOKS {
+        let mut looks = 1;
+        loop {
             match self.start_on_rails_seen(opcode, iovs, when_full) {
                 // Those that were up when it looked no longer were when it planned: others may be by now.
-                Err(SubmitError::Down { .. }) if self.has_open_rail() => {}
+                Err(SubmitError::Down { .. }) if looks < LOOKS && self.has_open_rail() => looks += 1,
                 started => return started,
             }
         }
-        self.start_on_rails_seen(opcode, iovs, when_full)
     }
 
     /// The same, over the rails that are up now.
@@ -196,8 +196,8 @@ impl Connection {
     }
 }
 
-/// How often a transfer looks for rails. Few: a rail that is up need not have keys for its memory.
-const LOOKS: usize = 4;
+/// How often a transfer looks for rails at most. Few: a rail that is up need not have keys for its memory, and each look may wait for room.
+const LOOKS: usize = 3;
 
 /// Why parts were not built.
 enum Unbuilt {

@@ -15,7 +15,7 @@ use super::standins::{self, End};
 use super::tally::Tally;
 use crate::support;
 
-/// Bytes of each buffer: 32 KiB, and over several rails so many times that, with which a transfer, which takes up to a quarter, ends sooner over two.
+/// Bytes of each buffer: 32 KiB, and over several rails eight times that. A transfer takes up to a quarter, and so many bytes end sooner over two rails.
 pub fn length() -> usize {
     times_as_long() * (32 << 10)
 }

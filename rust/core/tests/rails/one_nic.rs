@@ -300,6 +300,10 @@ fn what_is_started_goes_on_when_both_rails_lose_a_nic() {
         pair.far.lose(lost[1]);
         started.extend(way.start(&pair));
         way.finish(&pair, started, &bytes, &what);
+        // Nothing of the lost devices comes later.
+        assert!(way.ends(&pair).1.write(0, &vec![GUARD; WRITTEN]));
+        std::thread::sleep(Duration::from_millis(10));
+        assert!(content(way.ends(&pair).1)[..WRITTEN] == vec![GUARD; WRITTEN], "{what}: written later");
         for (seed, way) in WAYS.into_iter().enumerate() {
             way.check(&pair, seed as u64, &what);
         }

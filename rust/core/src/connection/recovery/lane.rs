@@ -154,6 +154,11 @@ impl LaneMachine {
         self.state == State::Closed
     }
 
+    /// Whether it is left for good, and not closed yet.
+    pub(super) fn is_parting(&self) -> bool {
+        matches!(self.state, State::Parting { .. })
+    }
+
     /// Its queue pair is in ERROR.
     pub(super) fn broken(&mut self, reason: &str, context: &mut EventContext<'_>) {
         if self.state == State::Healthy {

@@ -46,14 +46,16 @@ impl Machine {
     pub(in crate::connection) fn may_move(&self, lane: usize) -> Option<bool> {
         let rail = self.rails.get(lane / LANES_PER_RAIL)?;
         let lane = rail.lanes.get(lane % LANES_PER_RAIL)?;
-        (lane.made && lane.is_drained()).then(|| lane.may_move_all())
+        // Of a lane that was never made nothing was posted.
+        lane.is_drained().then(|| !lane.made || lane.may_move_all())
     }
 }
 
 impl LaneMachine {
     /// Whether parts wait for the drain, to leave the lane, here or at the peer.
     pub(super) fn waits_for_drain(&self, rail: &RailView) -> bool {
-        let is_waited_for = rail.can_be_left() || self.asked.is_some();
+        let is_left = rail.can_be_left() || self.peer_closed && rail.others_come;
+        let is_waited_for = is_left || self.asked.is_some();
         self.made && matches!(self.state, State::Broken { .. }) && is_waited_for
     }
 
@@ -122,6 +124,14 @@ impl LaneMachine {
         }
     }
 
+    /// Another rail may come now, or none any more. For one that none takes over from it ends as that of a lost device does: the connection with it.
+    pub(super) fn others_may_come(&mut self, context: &mut EventContext<'_>) {
+        let may_leave = context.rail.others_healthy || context.rail.others_come;
+        if self.is_parting() && !may_leave && !context.rail.device_is_lost() {
+            self.close_parted(context);
+        }
+    }
+
     /// No other rail has a healthy lane any more: from now on the limits hold within which transfers fail.
     pub(super) fn is_alone(&mut self, context: &mut EventContext<'_>) {
         let latest = context.now + FOLLOW_LIMIT;
@@ -140,6 +150,7 @@ impl LaneMachine {
             }
             _ => {}
         }
+        self.others_may_come(context);
         self.tell_leader(context);
     }
 

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use super::actions::Actions;
 use super::adding::{Adding, NewRail};
-use super::lane::{EventContext, LaneMachine, State};
+use super::lane::{EventContext, LaneMachine};
 use super::rail::Rail;
 use super::{Action, LANES_PER_RAIL, LostReason};
 use crate::connection::DeviceHealth;
@@ -92,11 +92,7 @@ impl Machine {
                 self.with_lane(lane as usize, now, |lane, context| lane.ready(attempt, context));
             }
             ChannelFrame::Broken { lane } => self.with_lane(lane as usize, now, LaneMachine::broken_at_peer),
-            ChannelFrame::Refused { lane, .. } => {
-                // What is known of rails that may come is new.
-                self.settle(now);
-                self.with_lane(lane as usize, now, LaneMachine::refused);
-            }
+            ChannelFrame::Refused { lane, .. } => self.with_lane(lane as usize, now, LaneMachine::refused),
             ChannelFrame::AddRail { .. }
             | ChannelFrame::RailReady { .. }
             | ChannelFrame::RailRefused { .. }
@@ -182,13 +178,15 @@ impl Machine {
 
     /// Whether a rail can be made that there is not, as far as is known. Once none can, a connection without a device is lost by the next
     /// [`Machine::device`].
-    pub(in crate::connection) fn set_spare(&mut self, has_spare: bool) {
-        self.has_spare = has_spare;
+    pub(in crate::connection) fn set_spare(&mut self, has_spare: bool, now: Instant) {
+        if std::mem::replace(&mut self.has_spare, has_spare) != has_spare {
+            self.settle(now);
+        }
     }
 
-    /// Whether a rail must be made for the connection to go on: none works, and a device is lost.
+    /// Whether a rail must be made for the connection to go on: none works, and a device is lost, here or, for all that is known, at the peer.
     pub(in crate::connection) fn lacks_rail(&self) -> bool {
-        let is_lost = |rail: &Rail| rail.view.device_is_lost() && rail.is_open();
+        let is_lost = |rail: &Rail| rail.is_open() && (rail.view.device_is_lost() || rail.is_parting());
         !self.over && self.rails.iter().any(is_lost) && !self.rails.iter().any(Rail::has_healthy_lane)
     }
 
@@ -207,7 +205,7 @@ impl Machine {
     /// The lanes that are closed once nothing is left on them.
     pub(in crate::connection) fn parting_lanes(&self) -> impl Iterator<Item = usize> {
         let lanes = self.rails.iter().flat_map(|rail| &rail.lanes);
-        lanes.filter(|lane| matches!(lane.state, State::Parting { .. })).map(|lane| lane.index)
+        lanes.filter(|lane| lane.is_parting()).map(|lane| lane.index)
     }
 
     /// Whether other rails may get keys of memory that this rail has.
@@ -381,7 +379,7 @@ impl Machine {
             let has_changed = std::mem::replace(&mut rail.view.others_come, others_come) != others_come;
             if rail.view.others_healthy == others_healthy {
                 if has_changed {
-                    self.change_rail(index, now, |_, _| {});
+                    self.change_rail(index, now, LaneMachine::others_may_come);
                 }
                 continue;
             }

@@ -102,7 +102,8 @@ pub(super) const FOLLOW_LIMIT: Duration = Duration::from_secs(12);
 /// than a follower waits.
 pub(super) const PORT_LIMIT: Duration = Duration::from_secs(8);
 
-/// How long a connection without another rail that works waits for one once a device is lost: shorter than a follower waits.
+/// How long a connection without another rail that works waits for one once a device is lost, or the peer has closed its end of a lane: shorter than a
+/// follower waits.
 pub(super) const DEVICE_LIMIT: Duration = Duration::from_secs(8);
 
 /// How long a lane of which the device is lost is kept while another rail works and may still get keys of memory that only this one has: to

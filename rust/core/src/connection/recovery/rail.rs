@@ -67,11 +67,17 @@ impl Rail {
         !self.lanes.iter().all(LaneMachine::is_closed)
     }
 
+    /// Whether a lane is left for good, and not closed yet.
+    pub(super) fn is_parting(&self) -> bool {
+        self.lanes.iter().any(LaneMachine::is_parting)
+    }
+
     /// Whether it has a healthy lane, or may get one.
     pub(super) fn may_work(&self) -> bool {
         let is_being_made =
             matches!(self.adding, Adding::Trying(_) | Adding::Opening(_) | Adding::Asked { .. });
-        !self.view.device_is_lost() && (self.is_open() || is_being_made)
+        let is_gone = |lane: &LaneMachine| lane.is_closed() || lane.is_parting();
+        !self.view.device_is_lost() && (!self.lanes.iter().all(is_gone) || is_being_made)
     }
 }
 

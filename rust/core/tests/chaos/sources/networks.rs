@@ -112,7 +112,7 @@ fn apply(disturbance: Disturbance, network: &Network, random: &mut Random) {
             ..Rules::default()
         }),
         Disturbance::SmallSegments => {
-            let segment = Some((1 + random.below(64) as usize) * times_as_long());
+            let segment = Some(1 + random.below(64 * times_as_long() as u64) as usize);
             network.set_both(Rules { segment, ..Rules::default() });
         }
         Disturbance::Stall(towards) => network.set(towards, stalled),

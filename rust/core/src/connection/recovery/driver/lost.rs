@@ -16,12 +16,12 @@ use crate::rails::MAX_RAILS;
 const DRAIN_LOOK: Duration = Duration::from_millis(1);
 
 impl Driver {
-    /// Before the machine is told what was seen: whether another rail can be made.
+    /// Before the machine is told what was seen: whether another rail can be made, if a device is lost, here or at the peer.
     pub(super) fn note_spare(&mut self, seen: &[Observation]) {
         let is_well = |seen: &Observation| {
             matches!(seen, Observation::Device { health: DeviceHealth::Up | DeviceHealth::PortDown(_), .. })
         };
-        if seen.iter().all(is_well) {
+        if seen.iter().all(is_well) && self.machine.parting_lanes().next().is_none() {
             return;
         }
         let lost = |seen: &Observation| match *seen {
@@ -34,15 +34,15 @@ impl Driver {
     }
 
     /// Asks whether another rail can be made: also before the machine is told that the peer has closed a lane, for the device that is lost may be
-    /// the peer's. Where one here `is_new`, pairs are tried again that were refused while they were not needed.
+    /// the peer's. `is_new`: another device here is lost, so pairs are tried again that were refused while they were not needed.
     pub(super) fn look_for_spare(&mut self, is_new: bool) {
-        let (handle, machine) = (self.handle.clone(), &mut self.machine);
+        let (handle, now, machine) = (self.handle.clone(), self.now(), &mut self.machine);
         with_upgraded(&handle, &self.connection, |connection| {
             connection.note_lost_rails();
             if is_new {
                 connection.forget_refusals();
             }
-            machine.set_spare(connection.could_make_rail());
+            machine.set_spare(connection.could_make_rail(), now);
         });
     }
 

@@ -235,7 +235,14 @@ impl World {
             let latest = self.ends[end].pending.last();
             *attempt = latest.map_or(*attempt, |pending| pending.attempt);
         }
+        let is_refusal = matches!(frame, ChannelFrame::Refused { .. });
+        if is_refusal {
+            self.look_for_spare(end);
+        }
         self.report(end, |machine, now| machine.frame(frame, now));
+        if is_refusal {
+            self.add_if_lacking(end);
+        }
     }
 
     fn send(&mut self, end: usize, frame: ChannelFrame) {

@@ -80,12 +80,20 @@ impl World {
         let devices = self.ends[end].devices;
         let is_lost = |health: &DeviceHealth| matches!(health, DeviceHealth::Lost(_));
         if devices.iter().any(is_lost) {
-            let has_spare = self.has_spare(end);
-            self.ends[end].machine.set_spare(has_spare);
+            self.look_for_spare(end);
         }
         for (rail, health) in devices.into_iter().enumerate().take(rails) {
             self.report(end, |machine, now| machine.device(rail, health, now));
         }
+        self.add_if_lacking(end);
+    }
+
+    pub(super) fn look_for_spare(&mut self, end: usize) {
+        let has_spare = self.has_spare(end);
+        self.report(end, |machine, now| machine.set_spare(has_spare, now));
+    }
+
+    pub(super) fn add_if_lacking(&mut self, end: usize) {
         if self.has_spare(end) && self.ends[end].machine.lacks_rail() {
             self.after(0, Event::AddRail { end });
         }

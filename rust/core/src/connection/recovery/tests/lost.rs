@@ -19,7 +19,7 @@ fn end() -> Action {
 impl Fixture {
     /// The device is lost, and whether there are NICs for another rail is known.
     fn lose(&mut self, has_spare: bool) -> Vec<Action> {
-        self.machine.set_spare(has_spare);
+        self.machine.set_spare(has_spare, self.now);
         self.device(LOST)
     }
 
@@ -105,25 +105,35 @@ fn a_working_lane_that_the_peer_has_closed_is_left_for_a_rail_that_may_come() {
     let closed = ChannelFrame::Refused { lane: 0, attempt: 0 };
     let waiting = || {
         let mut fixture = Fixture::new(RAILS_FOLLOWER, 1);
-        fixture.machine.set_spare(true);
+        fixture.machine.set_spare(true, fixture.now);
         let left = Action::Break { lane: 0, reason: "the peer has closed its end of the lane" };
-        assert_eq!(fixture.receive(closed.clone()), [left]);
+        assert_eq!(fixture.receive(closed), [left]);
         assert_eq!(fixture.drain(0), []);
+        assert!(fixture.machine.lacks_rail(), "it is asked for");
         fixture
     };
     assert!(waiting().get_rail().contains(&moved(true)));
     assert_eq!(waiting().expire(DEVICE_LIMIT)[0], close(LostReason::Refused), "none comes");
+    let mut fixture = waiting();
+    fixture.machine.set_spare(false, fixture.now);
+    assert_eq!(fixture.actions()[0], close(LostReason::Refused), "there is none after all");
+    // Two rails of which the peer has closed both do not wait for each other.
+    let mut fixture = Fixture::two_rails(RAILS_FOLLOWER);
+    fixture.receive(closed);
+    fixture.drain(0);
+    let last = fixture.receive(ChannelFrame::Refused { lane: FIRST as u32, attempt: 0 }).pop();
+    assert!(matches!(last, Some(Action::Lose(_))), "{last:?}");
     // It has failed here too.
     let mut fixture = Fixture::new(RAILS_FOLLOWER, 1);
-    fixture.machine.set_spare(true);
+    fixture.machine.set_spare(true, fixture.now);
     fixture.machine.lane_broken(0, "retries exceeded", fixture.now);
     fixture.actions();
-    assert_eq!(fixture.receive(closed.clone()), []);
+    assert_eq!(fixture.receive(closed), []);
     fixture.drain(0);
     assert!(fixture.get_rail().contains(&moved(true)));
     // None can come.
     let mut fixture = Fixture::new(RAILS_FOLLOWER, 1);
-    assert_eq!(fixture.receive(closed.clone())[0], close(LostReason::Refused));
+    assert_eq!(fixture.receive(closed)[0], close(LostReason::Refused));
 }
 
 /// Otherwise it would take three attempts of 3 s, and then give up.
@@ -143,7 +153,7 @@ fn a_leader_that_asks_for_a_rebuild_is_told_to_wait() {
 fn a_queue_pair_that_cannot_be_created_does_not_end_a_connection_that_may_get_a_rail() {
     let error = || Err("ENODEV".to_owned());
     let mut fixture = Fixture::new(RAILS_LEADER, 1);
-    fixture.machine.set_spare(true);
+    fixture.machine.set_spare(true, fixture.now);
     fixture.drain(0);
     fixture.machine.created(0, 1, error(), fixture.now);
     assert_eq!(fixture.actions(), [discard(1)]);
@@ -151,7 +161,7 @@ fn a_queue_pair_that_cannot_be_created_does_not_end_a_connection_that_may_get_a_
     assert!(fixture.machine.lacks_rail());
     // It is not lost, and no rail comes.
     let mut fixture = Fixture::new(RAILS_LEADER, 1);
-    fixture.machine.set_spare(true);
+    fixture.machine.set_spare(true, fixture.now);
     fixture.drain(0);
     let mut attempt = 1;
     while !fixture.machine.is_over() {
@@ -193,7 +203,7 @@ fn a_lane_that_the_peer_has_closed_is_not_kept_for_longer_by_its_words() {
 #[test]
 fn a_device_that_does_not_answer_is_not_waited_for_again_and_again() {
     let mut fixture = Fixture::new(RAILS_LEADER, 1);
-    fixture.machine.set_spare(true);
+    fixture.machine.set_spare(true, fixture.now);
     fixture.drain(0);
     let mut waited = Duration::ZERO;
     while !fixture.machine.is_over() {
