@@ -112,19 +112,8 @@ impl Connection {
 
     /// Puts a part of a closed lane on another rail than this, though that does not work, to wait there. Gives it back if none takes it.
     #[expect(clippy::result_large_err, reason = "the part goes back whole")]
-    fn place_to_wait(&self, rail: usize, mut part: TakenPart, mut keyed: Keyed) -> Result<(), TakenPart> {
-        for (other, lane) in self.healing_lanes(rail, thread_hint()) {
-            let Some(keys) = KeysOf::of(self, other) else { continue };
-            if !keys.give_part(self, keyed, &mut part) {
-                continue;
-            }
-            keyed = Keyed(other);
-            match lane.worker.put_parts(lane.key, vec![part], lane.worker_index).pop() {
-                None => return Ok(()),
-                Some(refused) => part = refused,
-            }
-        }
-        Err(part)
+    fn place_to_wait(&self, rail: usize, part: TakenPart, keyed: Keyed) -> Result<(), TakenPart> {
+        self.place_on(self.healing_lanes(rail, thread_hint()), part, keyed).map_err(|(part, _)| part)
     }
 
     /// Puts a part on another rail than this one; gives it back if none takes it, perhaps with the keys of another rail. Parts with numbers
@@ -133,23 +122,33 @@ impl Connection {
     fn place_on_another(
         &self,
         rail: usize,
-        mut part: TakenPart,
+        part: TakenPart,
         number: usize,
     ) -> Result<(), (TakenPart, Keyed)> {
-        let (up, mut keyed) = (self.rails_up(), Keyed(rail));
+        let up = self.rails_up();
         let hint = thread_hint().wrapping_add(number);
         let others =
             (0..MAX_RAILS - 1).map(|step| (rail + 1 + (step + number) % (MAX_RAILS - 1)) % MAX_RAILS);
         // Behind those that are up the others: a rail has a lane that works shortly before it is said to be up, and nothing would ask again.
         let in_order =
             others.clone().filter(|other| up.has(*other)).chain(others.filter(|other| !up.has(*other)));
-        for other in in_order {
-            let Some(keys) = KeysOf::of(self, other) else { continue };
-            let Some(lane) = self.healthy_lane(other, hint) else { continue };
-            if !keys.give_part(self, keyed, &mut part) {
+        let lanes = in_order.filter_map(|other| Some((other, self.healthy_lane(other, hint)?)));
+        self.place_on(lanes, part, Keyed(rail))
+    }
+
+    /// Puts a part on the first of these lanes, each behind its rail, that takes it; gives it back if none does, perhaps with the keys of another rail.
+    #[expect(clippy::result_large_err, reason = "the part goes back whole")]
+    fn place_on<'a>(
+        &self,
+        lanes: impl Iterator<Item = (usize, &'a LaneHandle)>,
+        mut part: TakenPart,
+        mut keyed: Keyed,
+    ) -> Result<(), (TakenPart, Keyed)> {
+        for (rail, lane) in lanes {
+            if !KeysOf::of(self, rail).is_some_and(|keys| keys.give_part(self, keyed, &mut part)) {
                 continue;
             }
-            keyed = Keyed(other);
+            keyed = Keyed(rail);
             match lane.worker.put_parts(lane.key, vec![part], lane.worker_index).pop() {
                 None => return Ok(()),
                 Some(refused) => part = refused,
